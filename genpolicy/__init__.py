@@ -1,0 +1,1 @@
+"""Train, evaluate and compare generative policies on offline reinforcement-learning data sets."""

@@ -1,0 +1,213 @@
+"""The settings of a component, declared once: as the fields of the class that takes them.
+
+A component is a keyword-only dataclass. Its fields are its settings (`setting`) and the components it is made of
+(`component`); what only a run knows, such as the size of an action, is an `InitVar` and no setting. A configuration
+node names its class with `_target_`; `check` compares every node with its class, and `build` makes the object.
+"""
+
+import copy
+import dataclasses
+import difflib
+import importlib
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, get_type_hints
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from genpolicy.errors import UserError
+
+TARGET = "_target_"
+MISSING = "???"
+_LIMITS = {
+    "ge": (">=", lambda value, limit: value >= limit),
+    "gt": (">", lambda value, limit: value > limit),
+    "le": ("<=", lambda value, limit: value <= limit),
+    "lt": ("<", lambda value, limit: value < limit),
+}
+
+
+def setting(default=dataclasses.MISSING, *, ge=None, gt=None, le=None, lt=None, choices=None, doc=""):
+    """A field of a component that its YAML may set. Without `default` it must be given.
+
+    `ge`, `gt`, `le`, `lt` bound a number, or each item of a list; `choices` lists the legal values. `None` is always
+    inside the limits (whether it is legal at all, the annotation says). `doc` is shown by `genpolicy --help`.
+    """
+    limits = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    metadata = {name: limit for name, limit in limits.items() if limit is not None} | {"doc": doc}
+    if choices is not None:
+        metadata["choices"] = tuple(choices)
+    if isinstance(default, list | dict | set):
+        return dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def component(doc=""):
+    """A field of a component that is itself a component: a nested node with its own `_target_`."""
+    return dataclasses.field(metadata={"component": True, "doc": doc})
+
+
+def is_component(field: dataclasses.Field) -> bool:
+    """Whether a field was declared with `component`."""
+    return field.metadata.get("component", False)
+
+
+def locate(target: Any, path: str = TARGET) -> type:
+    """The component class that `target` names by its full dotted path, which must lie below `genpolicy.`.
+
+    Raises `UserError` for anything else, so that no configuration can call arbitrary code.
+    """
+    module, _, name = str(target).rpartition(".")
+    if not module.startswith("genpolicy."):
+        raise UserError(f"{path}: {target} is not a class of genpolicy")
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("genpolicy"):
+            raise UserError(
+                f"{path}: {target} needs the package {error.name}, which is not installed"
+            ) from error
+        found = None
+    if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
+        raise UserError(f"{path}: genpolicy has no component {target}")
+    return found
+
+
+def build(node: Mapping, **runtime):
+    """The object that a checked node describes: its class, called with its settings and the run-time arguments.
+
+    Nested components are built first, without run-time arguments.
+    """
+    if isinstance(node, DictConfig):
+        node = OmegaConf.to_container(node, resolve=True)
+    cls = locate(node[TARGET])
+    parts = {field.name for field in dataclasses.fields(cls) if is_component(field)}
+    given = {str(name): value for name, value in node.items() if name != TARGET}
+    return cls(**{name: build(value) if name in parts else value for name, value in given.items()}, **runtime)
+
+
+def check(config: DictConfig, choices: Mapping[str, str] | None = None) -> DictConfig:
+    """The whole composed configuration with every value resolved and of its declared type.
+
+    `choices` (group -> option) is used in messages. Raises `UserError` for an unknown or missing setting, a wrong
+    type, a number outside its range, and for components that do not go together: each class with a classmethod
+    `partners(config)` is asked, once everything is typed.
+    """
+    try:
+        plain = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    root = OmegaConf.get_type(config)
+    checker = _Checker(dict(choices or {}))
+    if dataclasses.is_dataclass(root):
+        typed = checker.node(plain, root, "")
+    else:
+        typed = {
+            name: checker.component(value, name) if isinstance(value, dict) and TARGET in value else value
+            for name, value in plain.items()
+        }
+    checked = OmegaConf.create(typed)
+    for cls in checker.classes:
+        if (partners := getattr(cls, "partners", None)) is not None:
+            partners(checked)
+    return checked
+
+
+def suggest(word: str, legal: Iterable[str]) -> str:
+    """'did you mean ...? legal: ...', for the end of a message about a wrong word."""
+    legal = sorted(map(str, legal))
+    near = difflib.get_close_matches(word, legal, n=1)
+    return (f"did you mean {near[0]}? " if near else "") + f"legal: {', '.join(legal)}"
+
+
+class _Checker:
+    """Types plain nodes against their classes, and remembers the classes met on the way."""
+
+    def __init__(self, choices: dict[str, str]):
+        self.choices = choices
+        self.classes: list[type] = []
+
+    def component(self, node: Any, path: str) -> dict:
+        if node == MISSING:
+            raise UserError(f"{path} must be given")
+        if not isinstance(node, dict) or TARGET not in node:
+            raise UserError(f"{path}: must be a component with its own {TARGET}, not {node!r}")
+        settings = {name: value for name, value in node.items() if name != TARGET}
+        cls = locate(node[TARGET], f"{path}.{TARGET}")
+        return {TARGET: node[TARGET]} | self.node(settings, cls, path)
+
+    def node(self, given: dict, cls: type, path: str) -> dict:
+        """Unknown names, then missing values, then types, then ranges: in the order of what one mends first."""
+        self.classes.append(cls)
+        fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+        prefix = f"{path}." if path else ""
+        owner = f"{path}={self.choices[path]}" if path in self.choices else cls.__name__
+        for name in given:
+            if name not in fields:
+                raise UserError(f"{prefix}{name}: {owner} has no such setting; {suggest(str(name), fields)}")
+        hints = get_type_hints(cls)
+        typed = {}
+        for name, field in fields.items():
+            value = given[name] if name in given else _default(field)
+            if is_component(field):
+                typed[name] = self.component(value, prefix + name)
+            elif dataclasses.is_dataclass(hints[name]):
+                typed[name] = self.node(_mapping(value, prefix + name), hints[name], prefix + name)
+            elif value == MISSING:
+                raise UserError(f"{prefix}{name} must be given{_described(field)}")
+            else:
+                typed[name] = _convert(value, hints[name], prefix + name)
+                _check_range(typed[name], field, prefix + name)
+        return typed
+
+
+def _default(field: dataclasses.Field) -> Any:
+    if field.default is not dataclasses.MISSING:
+        return field.default
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else MISSING
+
+
+def _mapping(value: Any, path: str) -> dict:
+    if dataclasses.is_dataclass(value):
+        return {}
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: must be a group of settings, not {value!r}")
+    return value
+
+
+def _described(field: dataclasses.Field) -> str:
+    return f" ({field.metadata['doc']})" if field.metadata.get("doc") else ""
+
+
+def _convert(value: Any, hint: Any, path: str) -> Any:
+    """`value` as the annotated type, by OmegaConf's rules: "10" and 10 are one int, 1.5 and true are none."""
+    schema = OmegaConf.structured(dataclasses.make_dataclass("Schema", [("value", hint)]))
+    try:
+        schema.value = value
+        return OmegaConf.to_container(schema)["value"]
+    except OmegaConfBaseException as error:
+        shown = "null" if value is None else repr(value)
+        raise UserError(f"{path}: {shown} is not of type {_name(hint)}") from error
+
+
+def _name(hint: Any) -> str:
+    return hint.__name__ if type(hint) is type else str(hint).replace("typing.", "")
+
+
+def _check_range(value: Any, field: dataclasses.Field, path: str) -> None:
+    if isinstance(value, dict):
+        value = list(value.values())
+    for item in value if isinstance(value, list) else [value]:
+        if item is None:
+            continue
+        if item == MISSING:
+            raise UserError(f"{path} must be given{_described(field)}")
+        if isinstance(item, float) and not math.isfinite(item):
+            raise UserError(f"{path}: {item} is not a finite number")
+        for name, (sign, inside) in _LIMITS.items():
+            if name in field.metadata and not inside(item, field.metadata[name]):
+                raise UserError(f"{path}: {item} must be {sign} {field.metadata[name]}")
+        legal = field.metadata.get("choices")
+        if legal is not None and item not in legal:
+            raise UserError(f"{path}: {item} is not legal; legal: {', '.join(map(str, legal))}")
