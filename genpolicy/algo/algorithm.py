@@ -1,0 +1,162 @@
+"""What an algorithm is: phases of gradient updates, carried out in order, and the policy that comes out."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.model.policy import GenerativePolicy
+from genpolicy.settings import build
+
+Metrics = dict[str, Tensor]
+Draws = dict[str, Tensor]
+
+
+class Update:
+    """One gradient step on a pure loss: (batch, draws) -> (loss [B], metrics), all randomness being in `draws`.
+
+    chunk: rows whose graph is kept at once; bounds memory and changes the result by rounding only.
+    after: called once after the step, e.g. for a target network.
+    """
+
+    def __init__(
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        loss: Callable[[Transitions, Draws], tuple[Tensor, Metrics]],
+        draw: Callable[[Transitions, torch.Generator], Draws] = lambda batch, generator: {},
+        after: Callable[[], None] | None = None,
+        chunk: int | None = None,
+    ):
+        self.optimizer = torch.optim.Adam(parameters, lr=lr, fused=True)
+        self.loss, self.draw, self.after, self.chunk = loss, draw, after, chunk
+
+    def __call__(self, batch: Transitions, generator: torch.Generator) -> Metrics:
+        """Draw, differentiate, step. The metrics are means over the batch, left on the device."""
+        draws = self.draw(batch, generator)
+        self.optimizer.zero_grad(set_to_none=True)
+        size = len(batch)
+        total: Metrics = {}
+        for rows in range(0, size, self.chunk or size):
+            part = slice(rows, rows + (self.chunk or size))
+            piece = batch if self.chunk is None else batch[part]
+            loss, metrics = self.loss(piece, {name: draw[part] for name, draw in draws.items()})
+            share = len(piece) / size
+            (loss.mean() * share).backward()
+            for name, value in {"loss": loss.detach().mean(), **metrics}.items():
+                total[name] = total.get(name, 0) + share * value
+        self.optimizer.step()
+        if self.after is not None:
+            self.after()
+        return total
+
+
+@dataclass
+class Phase:
+    """A stretch of training: `steps` updates on batches of `batch_size` transitions."""
+
+    name: str  # prefix of its metrics
+    steps: int
+    batch_size: int
+    update: Update
+    policy: GenerativePolicy | None = None  # what is evaluated in this phase, if anything
+    start: Callable[[], None] | None = None  # called once, before the first update
+    # What the phase samples from, if not the data set itself. Called again when a run is resumed: must be repeatable.
+    prepare: Callable[[Transitions], Transitions] | None = None
+
+
+class Algorithm(nn.Module):
+    """Phases of training and the policy they end with; `state_dict` holds everything, optimisers included.
+
+    Subclasses set `policy` (the result), `behaviour` (a policy trained to imitate the data, or None) and `phases`.
+    """
+
+    policy: GenerativePolicy
+    behaviour: GenerativePolicy | None = None
+    phases: list[Phase]
+
+    def act(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Actions [B, A] of the trained policy at observations [B, O]; not clipped to the action space."""
+        with torch.no_grad():
+            return self.policy.sample(observation, generator)
+
+    def log_prob(
+        self, action: Tensor, observation: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """log pi(a|s) [B] in nats of the trained policy."""
+        with torch.no_grad():
+            return self.policy.log_prob(action, observation, generator)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The optimisers' states, so that `state_dict` is all there is to save."""
+        return {phase.name: phase.update.optimizer.state_dict() for phase in self.phases}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Restore what `get_extra_state` gave."""
+        for phase in self.phases:
+            phase.update.optimizer.load_state_dict(state[phase.name])
+
+
+def imitation(
+    name: str, policy: GenerativePolicy, objective, steps: int, batch_size: int, lr: float, weight=None
+) -> Phase:
+    """The phase that fits a policy to the data's actions, each sample's loss multiplied by weight(batch).
+
+    weight: batch -> (weight [B], metrics), without gradient; None for plain behaviour cloning.
+    """
+
+    def draw(batch: Transitions, generator: torch.Generator) -> Draws:
+        return objective.draw(policy, batch.action, batch.observation, generator)
+
+    def loss(batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        losses = objective.loss(policy, batch.action, batch.observation, draws)
+        if weight is None:
+            return losses, {}
+        factor, metrics = weight(batch)
+        return factor * losses, {"unweighted_loss": losses.detach().mean(), **metrics}
+
+    return Phase(name, steps, batch_size, Update(policy.parameters(), lr, loss, draw), policy)
+
+
+def evaluation(critic, steps: int, batch_size: int) -> Phase:
+    """The phase that learns the critic."""
+
+    def loss(batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        return critic.loss(batch)
+
+    learned = [parameter for parameter in critic.parameters() if parameter.requires_grad]
+    return Phase("critic", steps, batch_size, Update(learned, critic.lr, loss, after=critic.update_target))
+
+
+@contextlib.contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Gradients pass through these modules but not to their parameters."""
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def assemble(config, observation_size: int, action_size: int) -> Algorithm:
+    """The algorithm that a checked configuration describes, with freshly initialised networks."""
+    sizes = {"observation_size": observation_size, "action_size": action_size}
+    objective = build(config.objective)
+    policy = build(
+        config.model,
+        network=build(config.network, **sizes),
+        prediction=objective.prediction,
+        solver=build(config.solver),
+        likelihood=build(config.likelihood),
+    )
+    critic = build(config.critic, **sizes)
+    return build(config.algo, policy=policy, objective=objective, critic=critic)

@@ -1,0 +1,184 @@
+"""GMPG: policy gradient of a generative policy through its solver (Zhang et al. 2024, arXiv 2412.01245).
+
+Every variant starts from a copy of the behaviour model mu and minimises
+
+    E_s KL(pi(.|s) || mu(.|s) exp(beta Q(s, .))) + const = E_s E_{a ~ pi}[log pi(a|s) - log mu(a|s) - beta Q(s, a)]
+
+with log-densities in nats. The reference code divides them by A ln 2 (bits a dimension), so that its beta is
+beta = beta_reference * A ln 2 here, A being the number of action dimensions.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import InitVar, dataclass
+
+import torch
+from torch import Tensor
+
+from genpolicy.algo.algorithm import (
+    Algorithm,
+    Draws,
+    Metrics,
+    Phase,
+    Update,
+    evaluation,
+    frozen,
+    imitation,
+)
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.errors import UserError
+from genpolicy.settings import locate, setting
+from genpolicy.solver.solver import ODESolver
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Guided(Algorithm):
+    """The phases that the variants share: behaviour model, critic, then a copy of the behaviour model, guided."""
+
+    beta: float = setting(
+        4.0, gt=0.0, doc="inverse temperature: nats of KL a unit of (transformed) reward buys"
+    )
+    behaviour_steps: int = setting(10_000, ge=1, doc="updates of the behaviour model")
+    behaviour_batch_size: int = setting(512, ge=1, doc="transitions a behaviour update")
+    behaviour_lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the behaviour model")
+    critic_steps: int = setting(10_000, ge=1, doc="updates of the critic")
+    critic_batch_size: int = setting(512, ge=1, doc="transitions a critic update")
+    policy_steps: int = setting(200, ge=1, doc="updates of the guided policy")
+    policy_batch_size: int = setting(256, ge=1, doc="states an update of the guided policy")
+    policy_lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the guided policy")
+    chunk: int = setting(
+        1024, ge=1, doc="states whose graph is in memory at once; does not change the result"
+    )
+    policy: InitVar
+    objective: InitVar
+    critic: InitVar
+
+    def __post_init__(self, policy, objective, critic):
+        super().__init__()
+        self.policy, self.behaviour, self.critic, self.objective = (
+            policy,
+            copy.deepcopy(policy),
+            critic,
+            objective,
+        )
+        update = Update(policy.parameters(), self.policy_lr, self.loss, self.draw, chunk=self.chunk)
+        self.phases = [
+            imitation(
+                "behaviour",
+                self.behaviour,
+                objective,
+                self.behaviour_steps,
+                self.behaviour_batch_size,
+                self.behaviour_lr,
+            ),
+            evaluation(critic, self.critic_steps, self.critic_batch_size),
+            Phase(
+                "policy",
+                self.policy_steps,
+                self.policy_batch_size,
+                update,
+                policy,
+                start=lambda: policy.load_state_dict(self.behaviour.state_dict()),
+            ),
+        ]
+
+    @classmethod
+    def partners(cls, config) -> None:
+        if not issubclass(locate(config.solver._target_), ODESolver):
+            raise UserError(
+                "the policy gradient goes through an ODE solver with a density: "
+                "solver=euler|heun|midpoint|rk4|ab2|dopri5, not a sampler without one"
+            )
+
+    def draw(self, batch: Transitions, generator: torch.Generator) -> Draws:
+        """The noise [B, A] that the actions are solved from, and Hutchinson's probe [B, A] if one is used."""
+        action = batch.action
+        noise = torch.randn(action.shape, generator=generator, device=action.device, dtype=action.dtype)
+        probe = self.policy.draw_probe(action.shape, generator, action)
+        return {"noise": noise} if probe is None else {"noise": noise, "probe": probe}
+
+    def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        """The variant's loss [B] and its metrics."""
+        raise NotImplementedError
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class GMPG(Guided):
+    """The reparameterised gradient through the solver.
+
+    path_derivative leaves out the score term d log pi / d theta at a fixed action, whose mean is zero (Roeder et al.
+    2017): the same expectation as the full gradient with a fraction of its variance.
+    """
+
+    estimator: str = setting(
+        "path_derivative", choices=["path_derivative", "full"], doc="of the gradient; both are unbiased"
+    )
+
+    def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        observation, noise, probe = batch.observation, draws["noise"], draws.get("probe")
+        if self.estimator == "full":
+            action, log_pi = self.policy.sample_with_log_prob(observation, noise=noise, probe=probe)
+            with frozen(self.behaviour, self.critic):
+                log_mu = self._log_prob(self.behaviour, action, observation, probe)
+                q = self.critic.q_min(observation, action)
+            loss = log_pi - log_mu - self.beta * q
+        else:
+            action = self.policy.sample(observation, noise=noise)
+            point = action.detach().requires_grad_()
+            with frozen(self.policy, self.behaviour, self.critic):
+                log_pi = self._log_prob(self.policy, point, observation, probe)
+                log_mu = self._log_prob(self.behaviour, point, observation, probe)
+                q = self.critic.q_min(observation, point)
+                value = log_pi - log_mu - self.beta * q
+                (slope,) = torch.autograd.grad(value.sum(), point)
+            # The value of the loss, with the gradient of slope . action(theta).
+            surrogate = (slope * action).sum(-1)
+            loss = value.detach() + surrogate - surrogate.detach()
+        kl = (log_pi - log_mu).detach()
+        return loss, {"kl": kl.mean(), "q": q.detach().mean()}
+
+    def _log_prob(self, policy, action: Tensor, observation: Tensor, probe: Tensor | None) -> Tensor:
+        return policy.log_prob(action, observation, solver=policy.solver, probe=probe)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class GMPGReinforce(Guided):
+    """The score-function gradient with the behaviour's actions, importance-weighted towards the optimum.
+
+    The weight min(exp(beta (Q - V)), weight_clamp) / weight_clamp stands for pi / mu near the optimum.
+    """
+
+    weight_clamp: float = setting(100.0, gt=0.0, doc="largest weight of a sample")
+
+    def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        observation, probe = batch.observation, draws.get("probe")
+        with torch.no_grad():
+            action = self.behaviour.sample(observation, noise=draws["noise"])
+            log_mu = self.behaviour.log_prob(action, observation, solver=self.behaviour.solver, probe=probe)
+            q = self.critic.q_min(observation, action)
+            exponent = self.beta * (q - self.critic.v(observation))
+            weight = exponent.exp().clamp(max=self.weight_clamp) / self.weight_clamp
+        log_pi = self.policy.log_prob(action, observation, solver=self.policy.solver, probe=probe)
+        cost = (log_pi - log_mu - self.beta * q).detach()
+        return weight * cost * log_pi, {"log_ratio": (log_pi.detach() - log_mu).mean(), "q": q.mean()}
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class GMPGMatching(Guided):
+    """-beta Q of sampled actions plus the matching loss on the data's actions, which stands in for the KL."""
+
+    def draw(self, batch: Transitions, generator: torch.Generator) -> Draws:
+        matching = self.objective.draw(self.policy, batch.action, batch.observation, generator)
+        noise = torch.randn(
+            batch.action.shape, generator=generator, device=batch.action.device, dtype=batch.action.dtype
+        )
+        return {"action_noise": noise, **matching}
+
+    def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        matching_draws = {name: draw for name, draw in draws.items() if name != "action_noise"}
+        matching = self.objective.loss(self.policy, batch.action, batch.observation, matching_draws)
+        action = self.policy.sample(batch.observation, noise=draws["action_noise"])
+        with frozen(self.critic):
+            q = self.critic.q_min(batch.observation, action)
+        return matching - self.beta * q, {"matching": matching.detach().mean(), "q": q.detach().mean()}

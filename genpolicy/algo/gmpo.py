@@ -1,0 +1,156 @@
+"""GMPO: advantage-weighted regression of a generative policy (Zhang et al. 2024, arXiv 2412.01245).
+
+The optimum of max_pi E_pi[Q] - KL(pi || mu) / beta is mu(a|s) exp(beta Q(s, a)) up to its normaliser, so the policy is
+fitted by its generative loss to samples of mu that are weighted by a multiple of exp(beta Q).
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import InitVar, dataclass
+
+import torch
+from torch import Tensor
+
+from genpolicy.algo.algorithm import Algorithm, Draws, Metrics, Phase, Update, evaluation, imitation
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.settings import setting
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class GMPO(Algorithm):
+    """The data's own actions, weighted with min(exp(beta (Q - V)), weight_clamp); no behaviour model is needed.
+
+    Clamping pulls the optimum back towards the behaviour: `clamped` (the share of clamped weights) should stay below
+    some per cent.
+    """
+
+    beta: float = setting(
+        4.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward"
+    )
+    weight_clamp: float = setting(100.0, gt=0.0, doc="largest weight of a sample")
+    critic_steps: int = setting(10_000, ge=1, doc="updates of the critic")
+    critic_batch_size: int = setting(512, ge=1, doc="transitions a critic update")
+    policy_steps: int = setting(10_000, ge=1, doc="updates of the policy")
+    policy_batch_size: int = setting(512, ge=1, doc="transitions a policy update")
+    policy_lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the policy")
+    policy: InitVar
+    objective: InitVar
+    critic: InitVar
+
+    def __post_init__(self, policy, objective, critic):
+        super().__init__()
+        self.policy, self.critic = policy, critic
+        self.phases = [
+            evaluation(critic, self.critic_steps, self.critic_batch_size),
+            imitation(
+                "policy",
+                policy,
+                objective,
+                self.policy_steps,
+                self.policy_batch_size,
+                self.policy_lr,
+                self.weight,
+            ),
+        ]
+
+    @torch.no_grad()
+    def weight(self, batch: Transitions) -> tuple[Tensor, Metrics]:
+        """min(exp(beta (Q - V)), weight_clamp) [B], and its statistics."""
+        exponent = self.beta * self.critic.advantage(batch.observation, batch.action)
+        # Clamping the exponent is the same as clamping the weight, but cannot overflow.
+        weight = exponent.clamp(max=math.log(self.weight_clamp)).exp()
+        clamped = (exponent >= math.log(self.weight_clamp)).to(weight.dtype)
+        effective = weight.mean().square() / weight.square().mean()
+        return weight, {"weight": weight.mean(), "clamped": clamped.mean(), "effective_share": effective}
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class GMPOSoftmax(Algorithm):
+    """K actions a state from a behaviour model, weighted with softmax_K(beta Q) (GMPO_softmax of the paper's code).
+
+    static: the K actions are drawn once for the whole data set; otherwise afresh in every update.
+    """
+
+    beta: float = setting(
+        4.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward"
+    )
+    static: bool = setting(True, doc="draw the behaviour's actions once instead of afresh in every update")
+    num_actions: int = setting(16, ge=2, doc="behaviour actions K a state")
+    behaviour_steps: int = setting(10_000, ge=1, doc="updates of the behaviour model")
+    behaviour_batch_size: int = setting(512, ge=1, doc="transitions a behaviour update")
+    behaviour_lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the behaviour model")
+    critic_steps: int = setting(10_000, ge=1, doc="updates of the critic")
+    critic_batch_size: int = setting(512, ge=1, doc="transitions a critic update")
+    policy_steps: int = setting(10_000, ge=1, doc="updates of the policy")
+    policy_batch_size: int = setting(64, ge=1, doc="states a policy update, each with its K actions")
+    policy_lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the policy")
+    policy: InitVar
+    objective: InitVar
+    critic: InitVar
+
+    def __post_init__(self, policy, objective, critic):
+        super().__init__()
+        self.policy, self.behaviour, self.critic, self.objective = (
+            policy,
+            copy.deepcopy(policy),
+            critic,
+            objective,
+        )
+        self.phases = [
+            imitation(
+                "behaviour",
+                self.behaviour,
+                objective,
+                self.behaviour_steps,
+                self.behaviour_batch_size,
+                self.behaviour_lr,
+            ),
+            evaluation(critic, self.critic_steps, self.critic_batch_size),
+            Phase(
+                "policy",
+                self.policy_steps,
+                self.policy_batch_size,
+                Update(policy.parameters(), self.policy_lr, self.loss, self.draw),
+                policy,
+                prepare=self.with_behaviour_actions if self.static else None,
+            ),
+        ]
+
+    @torch.no_grad()
+    def with_behaviour_actions(self, transitions: Transitions) -> Transitions:
+        """The data set with K behaviour actions a state, `behaviour_action` [N, K, A]; the same at every call."""
+        device = transitions.observation.device
+        generator = torch.Generator(device).manual_seed(self.num_actions)
+        actions = [
+            self.behaviour.sample(observation, generator, self.num_actions)
+            for observation in transitions.observation.split(4096)
+        ]
+        return transitions.extended(behaviour_action=torch.cat(actions))
+
+    @torch.no_grad()
+    def draw(self, batch: Transitions, generator: torch.Generator) -> Draws:
+        """The behaviour's actions [B, K, A], and the objective's draws for each, [B, K, ...]."""
+        if self.static:
+            action = batch["behaviour_action"]
+        else:
+            action = self.behaviour.sample(batch.observation, generator, self.num_actions)
+        observation = batch.observation.repeat_interleave(self.num_actions, 0)
+        draws = self.objective.draw(self.policy, action.flatten(0, 1), observation, generator)
+        return {
+            "action": action,
+            **{name: draw.unflatten(0, action.shape[:2]) for name, draw in draws.items()},
+        }
+
+    def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        """sum_k softmax_K(beta Q)_k loss(a_k | s), [B]."""
+        observation = batch.observation.repeat_interleave(self.num_actions, 0)
+        flat = {name: draw.flatten(0, 1) for name, draw in draws.items()}
+        action = flat.pop("action")
+        with torch.no_grad():
+            q = self.critic.q_min(observation, action).unflatten(0, (-1, self.num_actions))
+            weight = torch.softmax(self.beta * q, -1)
+        losses = self.objective.loss(self.policy, action, observation, flat).unflatten(0, weight.shape)
+        effective = 1 / (self.num_actions * weight.square().sum(-1).mean())
+        return (weight * losses).sum(-1), {"effective_share": effective}

@@ -1,0 +1,87 @@
+"""Implicit Q-learning."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import InitVar, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from genpolicy.network.ensemble import EnsembleMLP
+from genpolicy.settings import setting
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class IQL(nn.Module):
+    """Q and V learned from data-set actions alone (Kostrikov et al. 2022).
+
+    V is the tau-expectile of min_j Q_j^-(s, a) over the data's actions (eq. 5), Q_j regresses r + gamma V(s') (eq. 6),
+    and Q^- follows Q by Polyak averaging.
+    """
+
+    hidden: list[int] = setting([256, 256], ge=1, doc="units of each hidden layer of Q and V (ReLU)")
+    ensemble: int = setting(2, ge=1, doc="number of Q functions E; their minimum is used")
+    expectile: float = setting(0.7, gt=0.0, lt=1.0, doc="tau of the value's expectile regression")
+    discount: float = setting(0.99, ge=0.0, le=1.0, doc="gamma")
+    target_rate: float = setting(
+        0.005, gt=0.0, le=1.0, doc="share of Q that enters the target Q at every update"
+    )
+    lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of Q and V")
+    observation_size: InitVar[int]
+    action_size: InitVar[int]
+
+    def __post_init__(self, observation_size, action_size):
+        super().__init__()
+        self.q_network = EnsembleMLP(self.ensemble, observation_size + action_size, self.hidden)
+        self.q_target = copy.deepcopy(self.q_network).requires_grad_(False)
+        self.v_network = EnsembleMLP(1, observation_size, self.hidden) if observation_size else _Constant()
+
+    def q(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Q_j(s, a) [E, B] of observation [B, O] and action [B, A]."""
+        return self.q_network(torch.cat([observation, action], -1))
+
+    def v(self, observation: Tensor) -> Tensor:
+        """V(s) [B]."""
+        return self.v_network(observation)[0]
+
+    def q_min(self, observation: Tensor, action: Tensor) -> Tensor:
+        """min_j Q_j(s, a) [B]."""
+        return self.q(observation, action).amin(0)
+
+    def advantage(self, observation: Tensor, action: Tensor) -> Tensor:
+        """min_j Q_j(s, a) - V(s) [B]."""
+        return self.q_min(observation, action) - self.v(observation)
+
+    def loss(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """The sum of value and Q losses, one a sample [B], and metrics."""
+        pairs = torch.cat([batch.observation, batch.action], -1)
+        value = self.v(batch.observation)
+        with torch.no_grad():
+            q_target = self.q_target(pairs).amin(0)
+            bootstrap = torch.where(batch.terminated, 0.0, self.v(batch.next_observation))
+            target = batch.reward + self.discount * bootstrap
+        gap = q_target - value
+        v_loss = torch.where(gap > 0, self.expectile, 1 - self.expectile) * gap.square()
+        q = self.q_network(pairs)
+        q_loss = (target - q).square().sum(0)
+        metrics = {"v_loss": v_loss, "q_loss": q_loss, "q": q, "v": value}
+        return v_loss + q_loss, {name: metric.detach().mean() for name, metric in metrics.items()}
+
+    @torch.no_grad()
+    def update_target(self) -> None:
+        """One step of Polyak averaging of the target Q."""
+        torch._foreach_lerp_(
+            list(self.q_target.parameters()), list(self.q_network.parameters()), self.target_rate
+        )
+
+
+class _Constant(nn.Module):
+    """V of a problem without observations: one learned number."""
+
+    def __init__(self):
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(()))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.value.expand(1, len(observation))

@@ -1,0 +1,194 @@
+"""A generative policy pi(a|s): a network's prediction on a probability path, sampled and scored by ODE solvers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import InitVar, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from genpolicy.model.flow import ProbabilityFlow, exact_divergence, hutchinson_divergence
+from genpolicy.model.path import ProbabilityPath
+from genpolicy.settings import component, setting
+from genpolicy.solver.solver import ODESolver, Solver
+
+EXACT_UP_TO = 16  # action dimensions up to which `divergence: auto` is exact
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class GenerativePolicy(nn.Module):
+    """pi(a|s) as the time-0 marginal of the flow of a learned velocity, score, noise or data prediction.
+
+    Time t in [0, 1] runs from data to noise. Shapes: x, action [B, A]; t [B] or []; observation [B, O].
+    Actions and densities are those of the unbounded model: clipping to the action space is the caller's.
+    """
+
+    path: ProbabilityPath = component(doc="probability path between actions and noise")
+    sigma_data: float = setting(0.5, gt=0.0, doc="scale of the actions, for the solvers' coordinates and EDM")
+    divergence: str = setting(
+        "auto",
+        choices=["auto", "exact", "hutchinson"],
+        doc=f"auto is exact up to {EXACT_UP_TO} action dimensions",
+    )
+    network: InitVar[nn.Module]
+    prediction: InitVar[str]
+    solver: InitVar[Solver]
+    likelihood: InitVar[ODESolver]
+
+    def __post_init__(self, network, prediction, solver, likelihood):
+        super().__init__()
+        self.network, self.prediction, self.solver, self.likelihood = network, prediction, solver, likelihood
+        self.action_size = network.action_size
+        # Noise and score predictions do not determine the data where alpha = 0.
+        self.t_max = self.path.t_max_noise if prediction in ("noise", "score") else self.path.t_max
+
+    # Predictions, each exactly convertible into the others.
+
+    def raw(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        """The network's own output [B, A], of the kind `prediction` says."""
+        t = t.expand(x.shape[:-1])
+        return self.network(self._input_scale(t)[..., None] * x, t, observation)
+
+    def data_and_noise(self, x: Tensor, t: Tensor, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Predictions (E[x_0 | x_t], E[eps | x_t]), each [B, A]."""
+        value = self.raw(x, t, observation)
+        if self.prediction == "preconditioned":
+            skip, out = self.preconditioning(t)
+            return self.path.data_and_noise("data", skip[..., None] * x + out[..., None] * value, x, t)
+        return self.path.data_and_noise(self.prediction, value, x, t)
+
+    def predict(self, prediction: str, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        """The velocity, score, noise or data prediction [B, A]."""
+        if prediction == self.prediction:
+            return self.raw(x, t, observation)
+        return self.path.target(prediction, *self.data_and_noise(x, t, observation), t)
+
+    def velocity(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        """The marginal velocity dx/dt [B, A]."""
+        return self.predict("velocity", x, t, observation)
+
+    def score(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        """grad_x log p_t(x|s) [B, A]; exact only for a velocity that is the marginal one of its own samples."""
+        return self.predict("score", x, t, observation)
+
+    def noise(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        """E[eps | x_t] [B, A]."""
+        return self.predict("noise", x, t, observation)
+
+    def data(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        """E[x_0 | x_t] [B, A], the denoiser."""
+        return self.predict("data", x, t, observation)
+
+    def preconditioning(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(c_skip, c_out) of data = c_skip x + c_out F (Karras et al. 2022, table 1, carried over to any path)."""
+        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
+        variance = (alpha * self.sigma_data) ** 2 + sigma**2
+        return alpha * self.sigma_data**2 / variance, sigma * self.sigma_data * torch.rsqrt(variance)
+
+    def _input_scale(self, t: Tensor) -> Tensor:
+        if self.prediction != "preconditioned":
+            return torch.ones_like(t)
+        return torch.rsqrt((self.path.alpha(t) * self.sigma_data) ** 2 + self.path.sigma(t) ** 2)
+
+    # Samples and densities.
+
+    def flow(self, observation: Tensor) -> ProbabilityFlow:
+        """The probability flow given observations [B, O]."""
+        return ProbabilityFlow(
+            path=self.path,
+            predict=lambda x, t: self.data_and_noise(x, t, observation),
+            sigma_data=self.sigma_data,
+            t_max=self.t_max,
+            parameters=tuple(self.network.parameters()),
+        )
+
+    def sample(
+        self,
+        observation: Tensor,
+        generator: torch.Generator | None = None,
+        num_samples: int | None = None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Actions [B, A], or [B, K, A] with num_samples = K, by the sampling solver; differentiable.
+
+        noise: standard normal draws of the result's shape; drawn from the generator if not given.
+        """
+        shape = (len(observation), self.action_size)
+        if num_samples is not None:
+            observation = observation.repeat_interleave(num_samples, 0)
+            shape = (shape[0], num_samples, shape[1])
+        if noise is None:
+            noise = torch.randn(
+                shape, generator=generator, device=observation.device, dtype=observation.dtype
+            )
+        flow = self.flow(observation)
+        y = self.solver.sample(flow, flow.noise_to_y(noise.reshape(-1, self.action_size)), generator)
+        return flow.y_to_data(y).reshape(shape)
+
+    def log_prob(
+        self,
+        action: Tensor,
+        observation: Tensor,
+        generator: torch.Generator | None = None,
+        solver: ODESolver | None = None,
+        probe: Tensor | None = None,
+        prior: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """log pi(a|s) [B] in nats, by the instantaneous change of variables (Chen et al. 2018, theorem 1).
+
+        solver: the likelihood solver unless given. probe [B, A]: Hutchinson's, Rademacher draws from the generator
+        unless given. prior: exact log-density of x at t_max, for tests; see `ProbabilityFlow.end_log_prob`.
+        Differentiable with respect to action, observation and parameters.
+        """
+        flow = self.flow(observation)
+        field = self._field_with_divergence(flow, action, generator, probe)
+        state = (flow.data_to_y(action), torch.zeros_like(action[..., 0]))
+        y, divergence = (solver or self.likelihood).integrate(
+            field, state, flow.start, flow.end, flow.parameters
+        )
+        return flow.end_log_prob(y, prior) + divergence + self.action_size * math.log(math.cos(flow.start))
+
+    def sample_with_log_prob(
+        self,
+        observation: Tensor,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+        probe: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Actions [B, A] and their log-densities [B] from one solve of the sampling solver (which must be an ODE's)."""
+        if noise is None:
+            shape = (len(observation), self.action_size)
+            noise = torch.randn(
+                shape, generator=generator, device=observation.device, dtype=observation.dtype
+            )
+        flow = self.flow(observation)
+        end = flow.noise_to_y(noise)
+        field = self._field_with_divergence(flow, noise, generator, probe)
+        state = (end, torch.zeros_like(noise[..., 0]))
+        y, divergence = self.solver.integrate(field, state, flow.end, flow.start, flow.parameters)
+        log_prob = flow.end_log_prob(end) - divergence + self.action_size * math.log(math.cos(flow.start))
+        return flow.y_to_data(y), log_prob
+
+    @property
+    def exact(self) -> bool:
+        """Whether log-densities use the exact divergence rather than Hutchinson's estimate."""
+        return self.divergence == "exact" or (self.divergence == "auto" and self.action_size <= EXACT_UP_TO)
+
+    def draw_probe(
+        self, shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor
+    ) -> Tensor | None:
+        """Rademacher draws for Hutchinson's estimate, of which the Gaussian ones have the larger variance."""
+        if self.exact:
+            return None
+        bits = torch.randint(0, 2, shape, generator=generator, device=like.device)
+        return bits.to(like.dtype) * 2 - 1
+
+    def _field_with_divergence(self, flow, like: Tensor, generator, probe: Tensor | None):
+        if self.exact and probe is None:
+            divergence = lambda angle, y: exact_divergence(flow.field, angle, y)
+        else:
+            probe = self.draw_probe(like.shape, generator, like) if probe is None else probe
+            divergence = hutchinson_divergence(flow.field, probe)
+        return lambda angle, state: divergence(angle, state[0])

@@ -1,0 +1,39 @@
+"""Several perceptrons of one shape, computed as one batched product."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class EnsembleLinear(nn.Module):
+    """One linear layer for each of E members: [E, B, in] -> [E, B, out]; initialised as torch's Linear."""
+
+    def __init__(self, members: int, size_in: int, size_out: int):
+        super().__init__()
+        bound = 1 / math.sqrt(size_in)
+        self.weight = nn.Parameter(torch.empty(members, size_in, size_out).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, 1, size_out).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.baddbmm(self.bias, x, self.weight)
+
+
+class EnsembleMLP(nn.Module):
+    """E scalar-valued perceptrons with ReLU, each with its own weights: [B, in] -> [E, B]."""
+
+    def __init__(self, members: int, size_in: int, hidden: Sequence[int]):
+        super().__init__()
+        sizes = [size_in, *hidden, 1]
+        self.members = members
+        self.layers = nn.ModuleList(EnsembleLinear(members, *pair) for pair in itertools.pairwise(sizes))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.expand(self.members, *x.shape)
+        for layer in self.layers[:-1]:
+            x = torch.relu(layer(x))
+        return self.layers[-1](x).squeeze(-1)

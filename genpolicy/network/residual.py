@@ -1,0 +1,90 @@
+"""The temporal-spatial residual network of the GMPO/GMPG paper's code (GenerativeRL)."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import InitVar, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from genpolicy.errors import UserError
+from genpolicy.network.embedding import GaussianFourier
+from genpolicy.settings import setting
+
+
+class ResidualBlock(nn.Module):
+    """x -> act(W2 (act(W1 x) + U act(condition))) + skip(x)."""
+
+    def __init__(self, size_in: int, size_out: int, condition_size: int):
+        super().__init__()
+        self.first = nn.Linear(size_in, size_out)
+        self.second = nn.Linear(size_out, size_out)
+        self.condition = nn.Linear(condition_size, size_out)
+        self.skip = nn.Linear(size_in, size_out) if size_in != size_out else nn.Identity()
+        self.act = nn.SiLU()
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """Output [B, size_out]; x [B, size_in], condition [B, condition_size] already activated."""
+        hidden = self.act(self.first(x)) + self.condition(condition)
+        return self.act(self.second(hidden)) + self.skip(x)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TemporalSpatialResidual(nn.Module):
+    """A U-net of fully connected residual blocks, conditioned on time and observation in every block.
+
+    Widths halve on the way down and are mirrored on the way up, where each block also sees the output of its
+    counterpart (QGPO's network, Lu et al. 2023; the GMPO/GMPG benchmarks use 512, 256, 128).
+    """
+
+    hidden: list[int] = setting(
+        [512, 256, 128], ge=1, doc="widths on the way down, each half of the one before"
+    )
+    time_size: int = setting(32, ge=2, doc="size of the Gaussian Fourier time embedding")
+    time_scale: float = setting(
+        30.0, gt=0.0, doc="standard deviation of its frequencies, in cycles over t in [0, 1]"
+    )
+    observation_hidden: int = setting(32, ge=1, doc="units that embed the observation")
+    condition_hidden: int = setting(128, ge=1, doc="units that embed time and observation together")
+    action_size: InitVar[int]
+    observation_size: InitVar[int]
+
+    def __post_init__(self, action_size, observation_size):
+        super().__init__()
+        if any(wide != 2 * narrow for wide, narrow in zip(self.hidden, self.hidden[1:], strict=False)):
+            raise UserError(
+                f"network.hidden: {self.hidden}: each width must be half of the one before, as 512,256,128"
+            )
+        self.action_size = action_size
+        self.embed = GaussianFourier(self.time_size, self.time_scale)
+        self.observe = nn.Linear(observation_size, self.observation_hidden) if observation_size else None
+        condition_in = self.time_size // 2 * 2 + (self.observation_hidden if observation_size else 0)
+        condition = self.condition_hidden if observation_size else condition_in
+        self.mix = nn.Sequential(
+            nn.Linear(condition_in, condition), nn.SiLU(), nn.Linear(condition, condition)
+        )
+        sizes = self.hidden
+        self.first = ResidualBlock(action_size, sizes[0], condition)
+        pairs = list(itertools.pairwise(sizes))
+        self.down = nn.ModuleList(ResidualBlock(wide, narrow, condition) for wide, narrow in pairs)
+        self.middle = ResidualBlock(sizes[-1], sizes[-1], condition)
+        self.up = nn.ModuleList(
+            ResidualBlock(2 * narrow, wide, condition) for wide, narrow in reversed(pairs)
+        )
+        self.last = nn.Linear(2 * sizes[0], action_size)
+        self.act = nn.SiLU()
+
+    def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        """Output [B, A] for x [B, A], t [B], observation [B, O]."""
+        embedded = self.embed(t)
+        if self.observe is not None:
+            embedded = torch.cat([embedded, self.act(self.observe(observation))], -1)
+        condition = self.act(self.mix(embedded))
+        skips = [self.first(x, condition)]
+        for block in self.down:
+            skips.append(block(skips[-1], condition))
+        x = self.middle(skips[-1], condition)
+        for block, skip in zip(self.up, reversed(skips[1:]), strict=True):
+            x = block(torch.cat([x, skip], -1), condition)
+        return self.last(torch.cat([x, skips[0]], -1))

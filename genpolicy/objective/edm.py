@@ -1,0 +1,39 @@
+"""EDM's denoising objective."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genpolicy.model.policy import GenerativePolicy
+from genpolicy.objective.objective import Objective, network_output
+from genpolicy.settings import setting
+
+
+@dataclass(kw_only=True, eq=False)
+class EDMDenoising(Objective):
+    """Denoising with preconditioning (Karras et al. 2022, eq. 2 and table 1), on any path.
+
+    The noise-to-signal ratio sigma/alpha is lognormal; the weight makes the network's own target of unit variance:
+    w = ((alpha s)^2 + sigma^2) / (sigma s)^2 with s = sigma_data.
+    """
+
+    regressed = "data"
+
+    prediction: str = network_output("preconditioned")
+    log_ratio_mean: float = setting(-1.2, doc="mean of ln(sigma / alpha) in training")
+    log_ratio_std: float = setting(1.2, gt=0.0, doc="standard deviation of ln(sigma / alpha) in training")
+
+    def draw_time(
+        self, policy: GenerativePolicy, size: int, generator: torch.Generator, like: Tensor
+    ) -> Tensor:
+        normal = torch.randn(size, generator=generator, device=like.device, dtype=like.dtype)
+        ratio = torch.exp(self.log_ratio_mean + self.log_ratio_std * normal)
+        time = policy.path.time(torch.ones_like(ratio), ratio)
+        return time.clamp(policy.path.t_min, policy.t_max)
+
+    def weight(self, policy: GenerativePolicy, t: Tensor) -> Tensor:
+        signal, noise = policy.path.alpha(t) * policy.sigma_data, policy.path.sigma(t)
+        return (signal**2 + noise**2) / (noise * policy.sigma_data) ** 2

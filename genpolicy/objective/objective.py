@@ -1,0 +1,63 @@
+"""How a policy is fitted to actions: the weighted squared error of one of its predictions at random times."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from genpolicy.model.path import PREDICTIONS
+from genpolicy.model.policy import GenerativePolicy
+from genpolicy.settings import setting
+
+Draws = dict[str, Tensor]
+
+
+def network_output(default: str):
+    """The setting `prediction`, with the default of an objective."""
+    doc = "what the network's output is; every other prediction is computed from it"
+    return setting(default, choices=list(PREDICTIONS), doc=doc)
+
+
+@dataclass(kw_only=True, eq=False)
+class Objective:
+    """weight(t) |prediction(x_t, t) - target|^2, summed over action dimensions; t uniform on [t_min, t_max].
+
+    The minimiser is the posterior mean of the target given x_t, whatever the weight.
+    """
+
+    regressed: ClassVar[str]  # the prediction whose error is squared
+
+    prediction: str = network_output("velocity")
+
+    def draw(
+        self, policy: GenerativePolicy, action: Tensor, observation: Tensor, generator: torch.Generator
+    ) -> Draws:
+        """All the randomness of one loss: times t [B] and noise [B, A], paired with the actions by the path."""
+        noise = torch.randn(action.shape, generator=generator, device=action.device, dtype=action.dtype)
+        return {
+            "t": self.draw_time(policy, len(action), generator, action),
+            "noise": policy.path.couple(action, noise, observation),
+        }
+
+    def draw_time(
+        self, policy: GenerativePolicy, size: int, generator: torch.Generator, like: Tensor
+    ) -> Tensor:
+        """Times [size] at which the prediction is trained."""
+        unit = torch.rand(size, generator=generator, device=like.device, dtype=like.dtype)
+        return policy.path.t_min + (policy.t_max - policy.path.t_min) * unit
+
+    def weight(self, policy: GenerativePolicy, t: Tensor) -> Tensor:
+        """The loss weight [B] at times [B]."""
+        raise NotImplementedError
+
+    def loss(self, policy: GenerativePolicy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:
+        """One loss a sample, [B], of actions [B, A] at observations [B, O]."""
+        t, noise = draws["t"], draws["noise"]
+        x = policy.path.perturb(action, noise, t)
+        error = policy.predict(self.regressed, x, t, observation) - policy.path.target(
+            self.regressed, action, noise, t
+        )
+        return self.weight(policy, t) * error.square().sum(-1)

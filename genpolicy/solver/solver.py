@@ -1,0 +1,60 @@
+"""What a solver is: it carries samples along a probability flow, and for ODEs any state along any field."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genpolicy.model.flow import ProbabilityFlow
+from genpolicy.settings import setting
+
+State = tuple[Tensor, ...]
+StateField = Callable[[Tensor, State], State]
+
+
+class Solver:
+    """Samples from a probability flow."""
+
+    def sample(self, flow: ProbabilityFlow, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Carry y [B, A] from the noise end to the data end in the flow's coordinates.
+
+        generator: of the noise that a stochastic solver adds on the way; None is torch's global one.
+        """
+        raise NotImplementedError
+
+
+class ODESolver(Solver):
+    """Integrates ordinary differential equations, hence also log-densities."""
+
+    def integrate(
+        self, field: StateField, state: State, start: float, end: float, parameters: tuple[Tensor, ...] = ()
+    ) -> State:
+        """The solution at `end` of d(state)/d(time) = field(time, state) with the given state at `start`.
+
+        field: (time [], state) -> derivatives of the state's shapes. parameters: tensors that the field depends on and
+        that need gradients; only the adjoint method must be told.
+        """
+        raise NotImplementedError
+
+    def sample(self, flow: ProbabilityFlow, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        (y,) = self.integrate(
+            lambda angle, state: (flow.field(angle, state[0]),), (y,), flow.end, flow.start, flow.parameters
+        )
+        return y
+
+
+@dataclass(kw_only=True, eq=False)
+class FixedGrid:
+    """A grid of `steps` intervals, u_i = low + (high - low) (i / steps)^power, denser at the low (data) end."""
+
+    steps: int = setting(16, ge=1, doc="number of steps")
+    power: float = setting(1.5, ge=1.0, le=7.0, doc="1 is a uniform grid; larger is denser near the data")
+
+    def grid(self, start: float, end: float, like: Tensor) -> Tensor:
+        """Times [steps + 1] from start to end, in the dtype and on the device of `like`."""
+        unit = torch.linspace(0, 1, self.steps + 1, dtype=torch.float64) ** self.power
+        times = min(start, end) + abs(end - start) * unit
+        return (times if start < end else times.flip(0)).to(like)
