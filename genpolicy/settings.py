@@ -1,8 +1,9 @@
 """The settings of a component, declared once: as the fields of the class that takes them.
 
-A component is a keyword-only dataclass. Its fields are its settings (`setting`) and the components it is made of
-(`component`); what only a run knows, such as the size of an action, is an `InitVar` and no setting. A configuration
-node names its class with `_target_`; `check` compares every node with its class, and `build` makes the object.
+A component is a keyword-only dataclass. Its fields are its settings (`setting`) and the components it is made
+of (`component`); what only a run knows, such as the size of an action, is an `InitVar` and no setting. A
+configuration node names its class with `_target_`; `check` compares every node with its class, and `build`
+makes the object.
 """
 
 import copy
@@ -31,8 +32,9 @@ _LIMITS = {
 def setting(default=dataclasses.MISSING, *, ge=None, gt=None, le=None, lt=None, choices=None, doc=""):
     """A field of a component that its YAML may set. Without `default` it must be given.
 
-    `ge`, `gt`, `le`, `lt` bound a number, or each item of a list; `choices` lists the legal values. `None` is always
-    inside the limits (whether it is legal at all, the annotation says). `doc` is shown by `genpolicy --help`.
+    `ge`, `gt`, `le`, `lt` bound a number, or each item of a list; `choices` lists the legal values. `None` is
+    always inside the limits (whether it is legal at all, the annotation says). `doc` is shown by `genpolicy
+    --help`.
     """
     limits = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     metadata = {name: limit for name, limit in limits.items() if limit is not None} | {"doc": doc}
@@ -75,7 +77,7 @@ def locate(target: Any, path: str = TARGET) -> type:
 
 
 def build(node: Mapping, **runtime):
-    """The object that a checked node describes: its class, called with its settings and the run-time arguments.
+    """The object that a checked node describes: its class, called with settings and run-time arguments.
 
     Nested components are built first, without run-time arguments.
     """
@@ -87,20 +89,22 @@ def build(node: Mapping, **runtime):
     return cls(**{name: build(value) if name in parts else value for name, value in given.items()}, **runtime)
 
 
-def check(config: DictConfig, choices: Mapping[str, str] | None = None) -> DictConfig:
+def check(
+    config: DictConfig, choices: Mapping[str, str] | None = None, root: type | None = None
+) -> DictConfig:
     """The whole composed configuration with every value resolved and of its declared type.
 
-    `choices` (group -> option) is used in messages. Raises `UserError` for an unknown or missing setting, a wrong
-    type, a number outside its range, and for components that do not go together: each class with a classmethod
-    `partners(config)` is asked, once everything is typed.
+    `choices` (group -> option) is used in messages; `root` is the dataclass of the settings outside all
+    components (without it they are taken as they are). Raises `UserError` for an unknown or missing setting,
+    a wrong type, a number outside its range, and for components that do not go together: each class with a
+    classmethod `partners(config)` is asked, once everything is typed.
     """
     try:
         plain = OmegaConf.to_container(config, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
-    root = OmegaConf.get_type(config)
     checker = _Checker(dict(choices or {}))
-    if dataclasses.is_dataclass(root):
+    if root is not None:
         typed = checker.node(plain, root, "")
     else:
         typed = {
@@ -138,7 +142,7 @@ class _Checker:
         return {TARGET: node[TARGET]} | self.node(settings, cls, path)
 
     def node(self, given: dict, cls: type, path: str) -> dict:
-        """Unknown names, then missing values, then types, then ranges: in the order of what one mends first."""
+        """Unknown names, then missing values, types, ranges: in the order of what one mends first."""
         self.classes.append(cls)
         fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
         prefix = f"{path}." if path else ""

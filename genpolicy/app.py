@@ -1,0 +1,124 @@
+"""The command `genpolicy`: compose the configuration, check it, and start the mode it asks for.
+
+Whatever is wrong with a command is one line on stderr and exit code 1; `genpolicy.debug=true` shows the
+traceback.
+"""
+
+import importlib.metadata
+import sys
+from dataclasses import dataclass, fields
+
+from omegaconf import DictConfig, OmegaConf
+
+from genpolicy import command
+from genpolicy.errors import UserError
+from genpolicy.root import RunSettings, TrainSettings, absolute
+from genpolicy.settings import check
+
+
+def main() -> None:
+    """Entry point of the console script; ends with exit code 0, 1 (an error) or 130 (Ctrl-C)."""
+    words = sys.argv[1:]
+    try:
+        _run(words)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except Exception as error:
+        if _wants_traceback(words):
+            raise
+        from genpolicy.compose import explain
+
+        print(f"genpolicy: {explain(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _run(words: list[str]) -> None:
+    if "--help" in words or "-h" in words:
+        from genpolicy import help
+
+        help.show([word for word in words if word not in ("--help", "-h")])
+        return
+    if "--version" in words:
+        print("genpolicy", importlib.metadata.version("genpolicy"))
+        return
+    from genpolicy import compose
+
+    if "-sc" in words or "--shell-completion" in words:
+        compose.run(words, lambda config: None)
+        return
+    words = command.rewrite(words)
+    compose.check_words(words)
+    failures = []
+
+    def task(config: DictConfig) -> None:
+        try:
+            start(prepare(*compose.take_choices(config)))
+        except Exception as error:
+            failures.append(error)
+
+    compose.run(words, task)
+    if failures:
+        raise failures[0]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One checked configuration, ready to start."""
+
+    config: DictConfig
+    choices: dict[str, str]
+    overrides: list[str]
+
+
+def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -> Job:
+    """Checks a composed configuration and resolves its paths; creates nothing.
+
+    Modes other than train read no component: their configuration holds the settings of `RunSettings` only.
+    """
+    names = [field.name for field in fields(RunSettings)]
+    checked = check(OmegaConf.masked_copy(config, names), root=RunSettings)
+    if checked.mode == "train":
+        checked = check(config, choices, root=TrainSettings)
+    else:
+        for word in overrides:
+            if word.lstrip("+~").split("=")[0].split(".")[0].split("@")[0].split("/")[0] not in names:
+                raise UserError(
+                    f"{word}: mode={checked.mode} takes no such setting; legal: {', '.join(names)}"
+                )
+    for name, path in checked.paths.items():
+        checked.paths[name] = absolute(path)
+    if checked.device == "cuda":
+        import torch
+
+        if not torch.cuda.is_available():
+            raise UserError("device=cuda: torch finds no GPU here; use device=cpu or device=auto")
+    return Job(checked, choices, overrides)
+
+
+def start(job: Job, sweep: str | None = None) -> None:
+    """Does what the configuration's mode says. `sweep` names the multirun that the job belongs to."""
+    config = job.config
+    match config.mode:
+        case "train":
+            from genpolicy import run, train
+
+            train.train(run.open_run(config, job.choices, sweep=sweep))
+        case "eval":
+            from genpolicy import train
+
+            train.evaluate_run(config.checkpoint, config)
+        case "sync":
+            from genpolicy import tracking
+
+            tracking.sync(config)
+
+
+def _wants_traceback(words: list[str]) -> bool:
+    return any(word.lower().lstrip("+") in ("genpolicy.debug=true", "genpolicy.debug=1") for word in words)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""The words of a command line, before Hydra sees them, and the folders that its options come from."""
+
+from pathlib import Path
+
+import yaml
+
+from genpolicy.errors import UserError
+from genpolicy.settings import suggest
+
+_HERE = Path(__file__).resolve().parent
+# An installed package holds its configuration; in a checkout it lies beside the package.
+CONF = next(path for path in (_HERE / "conf", _HERE.parent / "conf") if (path / "config.yaml").is_file())
+
+# flag -> legal values (None: takes none, "": any)
+_FLAGS = {
+    "--multirun": None,
+    "--cfg": ("job", "hydra", "all"),
+    "--resolve": None,
+    "--package": "",
+    "--info": ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+    "--version": None,
+    "--shell-completion": None,
+}
+_SHORT = {"-m": "--multirun", "-c": "--cfg", "-p": "--package", "-i": "--info", "-sc": "--shell-completion"}
+
+
+def own_conf() -> Path | None:
+    """The user's own `./conf`, whose options come before the packaged ones; None if there is none.
+
+    A folder with a `config.yaml` belongs to another program (or is ours already), and is not used.
+    """
+    own = Path("conf").absolute()
+    return own if own.is_dir() and not (own / "config.yaml").exists() else None
+
+
+def options(group: str) -> dict[str, Path]:
+    """The options of a group and their files; those of `tuned` are named `<algo>/<env>`."""
+    found = {}
+    for folder in (CONF, own_conf()):
+        if folder is not None:
+            below = folder / group
+            found |= {
+                path.relative_to(below).with_suffix("").as_posix(): path for path in below.rglob("*.yaml")
+            }
+    return dict(sorted(found.items()))
+
+
+def groups() -> list[str]:
+    """The names of all groups of options."""
+    folders = [folder for folder in (CONF, own_conf()) if folder is not None]
+    found = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
+    return sorted(name for name in found - {"hydra", "taskset"} if not name.startswith((".", "_")))
+
+
+def rewrite(words: list[str]) -> list[str]:
+    """The words as Hydra wants them: flags first, task sets spelled out, `likelihood=` as the group it is.
+
+    Raises `UserError` for an unknown flag, a flag's illegal value, and for words that are neither flag nor
+    key=value.
+    """
+    flags, overrides = _split(words)
+    multirun = "--multirun" in flags
+    return flags + [_rewrite_group(word, multirun) for word in overrides]
+
+
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    flags, overrides = [], []
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("-"):
+            overrides.append(_override(word))
+            continue
+        name, equals, value = word.partition("=")
+        name = _SHORT.get(name, name)
+        if name not in _FLAGS:
+            raise UserError(f"{word}: no such flag; legal: --help, {', '.join(_FLAGS)}")
+        legal = _FLAGS[name]
+        if legal is None:
+            if equals:
+                raise UserError(f"{name} takes no value")
+            flags.append(name)
+            continue
+        if not equals:
+            value = rest.pop(0) if rest else ""
+        if not value or (legal and value not in legal):
+            raise UserError(
+                f"{name} {value}: " + (f"legal: {', '.join(legal)}" if legal else "needs a value")
+            )
+        flags.append(f"{name}={value}")
+    return flags, overrides
+
+
+def _override(word: str) -> str:
+    if "=" not in word and not word.startswith("~"):
+        raise UserError(f"{word!r} is not of the form key=value; see genpolicy --help")
+    if "\n" in word or "\r" in word:
+        raise UserError(f"{word.splitlines()[0]}: a setting is one line")
+    return word
+
+
+def _rewrite_group(word: str, multirun: bool) -> str:
+    key, _, value = word.partition("=")
+    if key == "likelihood":
+        return f"solver@likelihood={value}"
+    sets = options("taskset")
+    names = value.split(",")
+    if key != "env" or not any(name in sets for name in names):
+        return word
+    if not multirun:
+        raise UserError(f"{word}: a set of tasks; add -m to train on each of them")
+    tasks = [task for name in names for task in (_taskset(sets[name]) if name in sets else [name])]
+    return f"env={','.join(dict.fromkeys(tasks))}"
+
+
+def _taskset(path: Path) -> list[str]:
+    tasks = yaml.safe_load(path.read_text())
+    if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
+        raise UserError(f"{path}: must be a list of options of env")
+    if unknown := [task for task in tasks if task not in options("env")]:
+        raise UserError(f"{path}: env={unknown[0]}: no such option; {suggest(unknown[0], options('env'))}")
+    return tasks

@@ -1,0 +1,165 @@
+"""What genpolicy asks of Hydra: composing the command line, and saying in one line what is wrong with it.
+
+Only this module and the plugins in `hydra_plugins.genpolicy` know Hydra.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+
+import hydra
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType, Sweep, ValueType
+from hydra.errors import MissingConfigException, OverrideParseException
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from genpolicy.command import CONF, groups, options
+from genpolicy.errors import UserError
+from genpolicy.root import TrainSettings
+from genpolicy.settings import suggest
+
+
+def run(words: list[str], task: Callable[[DictConfig], None]) -> None:
+    """Composes the configuration of each job on the command line, and calls `task` with it.
+
+    A sweep goes to Hydra's launcher, which calls the application itself. Raises whatever goes wrong; `task`
+    must not raise, or Hydra reports the error in its own way.
+    """
+    with _full_errors(), _arguments(words):
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+
+
+def check_words(words: list[str]) -> None:
+    """Refuses overrides that cannot be read, of unknown settings, or choosing options that do not exist."""
+    multirun = "--multirun" in words
+    known = groups()
+    overrides = OverridesParser.create().parse_overrides(
+        [word for word in words if not word.startswith("--")]
+    )
+    for override in overrides:
+        _check_key(override, known)
+        if override.is_sweep_override():
+            if not multirun:
+                raise UserError(f"{override.input_line}: several values are a sweep; add -m")
+            if not override.is_discrete_sweep():
+                raise UserError(f"{override.input_line}: an interval cannot be enumerated; list the values")
+        if override.key_or_group in known or override.key_or_group == "hydra/launcher":
+            _check_options(override)
+
+
+def take_choices(config: DictConfig) -> tuple[DictConfig, dict[str, str], list[str]]:
+    """The composed configuration without Hydra's part, the option of each group, and the overrides given.
+
+    A group placed elsewhere goes by that name: `solver@likelihood: rk4` is `likelihood: rk4`.
+    """
+    runtime = HydraConfig.get()
+    choices = {
+        str(group).rpartition("@")[2].removeprefix("_global_."): str(option)
+        for group, option in runtime.runtime.choices.items()
+        if option is not None and not str(group).startswith("hydra/")
+    }
+    config = config.copy()
+    with open_dict(config):
+        config.pop("hydra", None)
+    return config, choices, list(runtime.overrides.task)
+
+
+def explain(error: Exception) -> str:
+    """One line, never empty, that says what is wrong: for Hydra's, OmegaConf's and any other exception."""
+    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
+    if isinstance(error, UserError):
+        text = str(error)
+    elif isinstance(error, OverrideParseException):
+        text = f"cannot read {error.override!r}: {str(error).splitlines()[0]}"
+    elif isinstance(error, MissingConfigException):
+        text = str(error).split("\n")[0] + (f" legal: {', '.join(error.options)}" if error.options else "")
+    elif isinstance(cause, OmegaConfBaseException):
+        text = _explain_node(cause)
+    elif isinstance(error, yaml.YAMLError):
+        text = f"cannot read a configuration file: {error}"
+    elif str(error.__class__.__module__).startswith("hydra"):
+        text = str(error)
+    else:
+        text = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return " ".join(text.split()) or type(error).__name__
+
+
+def _explain_node(error: OmegaConfBaseException) -> str:
+    name, parent = str(error.full_key), error.parent_node
+    message = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if "is not in struct" in message and isinstance(parent, DictConfig):
+        return f"{name}: no such setting; {suggest(name.rpartition('.')[2], map(str, parent.keys()))}"
+    return f"{name}: {message}" if name else message
+
+
+def _check_key(override: Override, known: list[str]) -> None:
+    key = override.key_or_group
+    top = key.replace("/", ".").split(".")[0]
+    if top == "hydra":
+        if key != "hydra/launcher" and not key.startswith("hydra.launcher."):
+            raise UserError(
+                f"{key}: genpolicy arranges this itself; legal: hydra/launcher, hydra.launcher.<setting>"
+            )
+        return
+    legal = {field.name for field in fields(TrainSettings)} | set(known)
+    if top not in legal:
+        raise UserError(f"{key}: no such setting; {suggest(top, legal)}")
+    if override.is_delete() and top not in ("tuned", "experiment"):
+        raise UserError(f"{override.input_line}: only ~tuned and ~experiment can be left out")
+
+
+def _check_options(override: Override) -> None:
+    """Each option must exist. `tuned=none` and `experiment=null` choose nothing; experiment may be a list."""
+    group, legal = override.key_or_group, options(override.key_or_group)
+    if group == "tuned":
+        legal = legal | {"none": None}
+    if override.is_delete() or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
+        return
+    if override.type == OverrideType.ADD:
+        raise UserError(f"{override.input_line}: write it without the +")
+    value = override.value()
+    if isinstance(value, Sweep):
+        chosen = [Override._convert_value(item) for item in override.sweep_iterator()]
+    else:
+        chosen = [value]
+    if group == "experiment":
+        chosen = [
+            name
+            for item in chosen
+            for name in (item if isinstance(item, list) else [item])
+            if name is not None
+        ]
+    for name in chosen:
+        if not isinstance(name, str) or name not in legal:
+            shown = "null" if name is None else str(name)
+            raise UserError(f"{group}={shown}: no such option; {suggest(shown, legal)}")
+
+
+@contextmanager
+def _full_errors() -> Iterator[None]:
+    """Lets Hydra raise its errors where it would print them and exit."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+@contextmanager
+def _arguments(words: list[str]) -> Iterator[None]:
+    """Hydra reads `sys.argv`."""
+    before = sys.argv
+    sys.argv = [before[0], *words]
+    try:
+        yield
+    finally:
+        sys.argv = before

@@ -1,0 +1,39 @@
+"""The sweep over all combinations of the values given."""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+
+class Product(Sweeper):
+    """Hands every combination to the launcher.
+
+    Hydra's basic sweeper does the same, but writes a file and composes each job once more before the
+    launcher, which checks them all, has seen one.
+    """
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config_loader = hydra_context.config_loader
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
+        values: dict[str, list[str]] = {}
+        for override in OverridesParser.create(self.config_loader).parse_overrides(arguments):
+            key = override.get_key_element()
+            if override.is_sweep_override():
+                values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            elif override.is_delete():
+                values[key] = [key]
+            else:
+                values[key] = [f"{key}={override.get_value_element_as_str()}"]
+        jobs: list[list[Any]] = [list(job) for job in itertools.product(*values.values())]
+        return self.launcher.launch(jobs, initial_job_idx=0)
