@@ -1,0 +1,84 @@
+"""What every data set does: load the transitions of a task, their rewards transformed for training."""
+
+import contextlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import InitVar, dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from genpolicy.dataset.transitions import Behaviour, Transitions
+from genpolicy.env.task import Task
+from genpolicy.errors import UserError
+from genpolicy.settings import setting
+
+
+def iql_locomotion(reward: np.ndarray, episode: np.ndarray) -> tuple[float, float, dict[str, float]]:
+    """Scale and shift of r * 1000 / (max - min return), as IQL has it for locomotion (Kostrikov et al. 2021, 5.1).
+
+    The returns are those of all episodes as Q-learning sees them: without the step at which a time limit cut them
+    off, and with the last one even if it is unfinished. GMPO and GMPG use the same formula, but cut every 1000
+    transitions instead of at the limits, after which time-limited episodes are 999 long; so their cuts wander.
+    """
+    returns = np.bincount(np.unique(episode, return_inverse=True)[1], weights=reward)
+    low, high = float(returns.min()), float(returns.max())
+    if not high > low:
+        raise UserError(
+            f"dataset.reward=iql_locomotion needs episodes of different returns, but all have {low:g}; "
+            "give dataset.reward=none"
+        )
+    return 1000.0 / (high - low), 0.0, {"return_min": low, "return_max": high}
+
+
+def antmaze(reward: np.ndarray, episode: np.ndarray) -> tuple[float, float, dict[str, float]]:
+    """Scale and shift of r - 1: rewards 0/1 become -1/0, as in IQL for antmaze."""
+    return 1.0, -1.0, {}
+
+
+def none(reward: np.ndarray, episode: np.ndarray) -> tuple[float, float, dict[str, float]]:
+    """Scale and shift of the rewards as they are."""
+    return 1.0, 0.0, {}
+
+
+REWARDS = {"none": none, "iql_locomotion": iql_locomotion, "antmaze": antmaze}
+
+
+@dataclass(kw_only=True, eq=False)
+class Dataset(ABC):
+    """A source of transitions. `directory` is where data files are kept between runs."""
+
+    reward: str = setting("none", choices=REWARDS, doc="how rewards are transformed, in training only")
+    directory: InitVar[str | Path]
+
+    def __post_init__(self, directory: str | Path):
+        self.directory = Path(directory).expanduser().absolute()
+
+    @abstractmethod
+    def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
+        """The fields of `Transitions` with raw rewards, and `episode` [N], the number of each one's episode.
+
+        Raises `UserError` if the data cannot be had or do not fit the task.
+        """
+
+    def load(self, task: Task) -> Transitions:
+        """The transitions of `task`, on the CPU."""
+        arrays, behaviour = self.arrays(task)
+        scale, shift, constants = REWARDS[self.reward](arrays["reward"], arrays.pop("episode"))
+        arrays["reward"] = arrays["reward"] * np.float32(scale) + np.float32(shift)
+        transform = {"name": self.reward, "scale": scale, "shift": shift} | constants
+        return Transitions.of(arrays, behaviour=behaviour, reward_transform=transform)
+
+
+@contextlib.contextmanager
+def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """Shows on stderr how far something is, by the count it is given; one plain line if stderr is no terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        console.print(description, soft_wrap=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(description, total=total)
+        yield lambda completed: bar.update(task, completed=completed)

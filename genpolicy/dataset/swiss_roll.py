@@ -1,0 +1,38 @@
+"""The data of the Swiss-roll toy as transitions."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from genpolicy.dataset.dataset import Dataset
+from genpolicy.dataset.transitions import Behaviour
+from genpolicy.env.swiss_roll import SwissRoll, roll
+from genpolicy.env.task import Task
+from genpolicy.errors import UserError
+
+
+@dataclass(kw_only=True, eq=False)
+class SwissRollData(Dataset):
+    """Every point of the roll as an episode of one action, rewarded with its value."""
+
+    @classmethod
+    def partners(cls, config) -> None:
+        """The roll's data are about the roll's task only."""
+        if config.env._target_ != f"{SwissRoll.__module__}.{SwissRoll.__name__}":
+            raise UserError(
+                f"dataset=swiss_roll does not go with env={config.env.name}; it goes with env=swiss-roll"
+            )
+
+    def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
+        """The points as actions and their values as rewards; all terminated."""
+        action, value = roll().action, roll().value
+        nothing = np.zeros((len(value), 0), np.float32)
+        arrays = {
+            "observation": nothing,
+            "action": action.astype(np.float32),
+            "reward": value.astype(np.float32),
+            "next_observation": nothing,
+            "terminated": np.ones(len(value), dtype=bool),
+            "episode": np.arange(len(value)),
+        }
+        return arrays, Behaviour.of(value)

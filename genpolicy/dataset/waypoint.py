@@ -1,0 +1,131 @@
+"""The embedded data set: a waypoint controller in a maze, as D4RL made its maze2d files.
+
+A ball is steered to random goals, one after another, along the shortest path of cells, by a PD controller whose forces
+are disturbed by Gaussian noise. The goals are not part of the observation, and the rewards are those of the task's one
+fixed goal: most of the data is about something else, and must be stitched (Fu et al. 2020, appendix C).
+
+As in D4RL: gains 10 and -1, waypoints blurred by 0.2, a goal counts as reached within 0.1, force noise 0.5 (its
+`--noisy`), a transition's reward belongs to its observation, no terminals. Different: D4RL's files are one endless
+walk whose timeouts mark changes of goal; here each episode lasts as long as the task's own and starts as they do, so
+that the returns of the data can be held against a policy's. Goals change within an episode (`infos/goal`).
+"""
+
+import collections
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from filelock import FileLock
+
+from genpolicy.dataset.dataset import progress
+from genpolicy.dataset.hdf5 import FileDataset
+from genpolicy.env.maze2d import GOAL_RADIUS, Maze2d, PointMaze
+from genpolicy.env.task import Task
+from genpolicy.errors import UserError
+from genpolicy.settings import setting
+
+VERSION = 1  # part of the file's name: to be raised whenever other data would come out
+P_GAIN, D_GAIN = 10.0, -1.0
+BLUR, GOAL_BLUR = 0.2, 0.1
+REACHED = 0.1
+
+
+@dataclass(kw_only=True, eq=False)
+class Waypoint(FileDataset):
+    """Transitions of genpolicy's own waypoint controller in a maze, made once and kept as an HDF5 file."""
+
+    episodes: int = setting(400, ge=1, doc="episodes to make")
+    noise: float = setting(0.5, ge=0, doc="standard deviation of the noise on each force")
+    seed: int = setting(0, ge=0, doc="seed of the data, not of the run")
+
+    @classmethod
+    def partners(cls, config) -> None:
+        """Only mazes have waypoints."""
+        if config.env._target_ != f"{Maze2d.__module__}.{Maze2d.__name__}":
+            raise UserError(
+                f"dataset=waypoint does not go with env={config.env.name}: it needs a maze2d task; "
+                "give dataset=d4rl, or dataset=hdf5 dataset.path=FILE"
+            )
+
+    def file(self, task: Task) -> Path:
+        """The file of these settings, made first if it does not exist yet."""
+        settings = f"v{VERSION}-{self.episodes}x{task.max_episode_steps}-noise{self.noise:g}-seed{self.seed}"
+        path = self.directory / f"genpolicy-waypoint-{task.name}-{settings}.hdf5"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{path}.lock"):
+            if not path.exists():
+                self._make(task, path)
+        return path
+
+    def _make(self, task: Task, path: Path) -> None:
+        columns = walk(task.simulate(), self.episodes, task.max_episode_steps, self.noise, self.seed)
+        part = path.with_suffix(".part")
+        with h5py.File(part, "w") as file:
+            for name, column in columns.items():
+                file.create_dataset(name, data=column, compression="gzip")
+        os.replace(part, path)
+
+
+def walk(maze: PointMaze, episodes: int, steps: int, noise: float, seed: int) -> dict[str, np.ndarray]:
+    """The columns of D4RL's layout for `episodes` episodes of `steps` steps, the same for the same arguments."""
+    rng = np.random.default_rng(seed)
+    routes = {tuple(goal): shortest_paths(maze.walls, tuple(goal)) for goal in maze.free_cells.tolist()}
+    rows = episodes * steps
+    columns = {
+        name: np.empty((rows, size), np.float32)
+        for name, size in {"observations": 4, "actions": 2, "infos/goal": 2}.items()
+    }
+    maze.reset(seed=seed)
+    with progress(f"making {rows} steps of waypoint data", rows) as done:
+        for episode in range(episodes):
+            observation, _ = maze.reset()
+            disturbance = rng.normal(0.0, noise, (steps, 2))
+            waypoints = []
+            for step in range(steps):
+                position, velocity = observation[:2], observation[2:]
+                if waypoints and np.abs(waypoints[0] - position).max() < REACHED:
+                    waypoints.pop(0)
+                if not waypoints:
+                    waypoints = _plan(maze, routes, position, rng)
+                force = P_GAIN * (waypoints[0] - position) + D_GAIN * velocity + disturbance[step]
+                action = np.clip(force, -1.0, 1.0).astype(np.float32)
+                row = episode * steps + step
+                columns["observations"][row] = observation
+                columns["actions"][row] = action
+                columns["infos/goal"][row] = waypoints[-1]
+                observation, *_ = maze.step(action)
+            done(row + 1)
+    at_goal = np.linalg.norm(columns["observations"][:, :2] - maze.goal, axis=1) <= GOAL_RADIUS
+    return columns | {
+        "rewards": at_goal.astype(np.float32),
+        "terminals": np.zeros(rows, dtype=bool),
+        "timeouts": np.arange(1, rows + 1) % steps == 0,
+        "infos/qpos": columns["observations"][:, :2],
+        "infos/qvel": columns["observations"][:, 2:],
+    }
+
+
+def shortest_paths(walls: np.ndarray, goal: tuple[int, int]) -> dict[tuple[int, int], tuple[int, int]]:
+    """The next cell on a shortest path to `goal`, for each free cell of `walls` [rows, columns] that has one."""
+    towards, found = {goal: goal}, collections.deque([goal])
+    while found:
+        cell = found.popleft()
+        for d_row, d_column in ((1, 0), (0, 1), (-1, 0), (0, -1)):
+            neighbour = cell[0] + d_row, cell[1] + d_column
+            if not walls[neighbour] and neighbour not in towards:
+                towards[neighbour] = cell
+                found.append(neighbour)
+    return towards
+
+
+def _plan(maze: PointMaze, routes: dict, position: np.ndarray, rng: np.random.Generator) -> list[np.ndarray]:
+    """Waypoints from `position` to a random goal, which is the last of them."""
+    goal = tuple(maze.free_cells[rng.integers(len(maze.free_cells))].tolist())
+    cell = maze.cell(position)
+    waypoints = []
+    while cell != goal:
+        cell = routes[goal][cell]
+        waypoints.append(cell - rng.uniform(0.0, BLUR, size=2))
+    return [*waypoints[:-1], goal + rng.uniform(-GOAL_BLUR, GOAL_BLUR, size=2)]

@@ -1,0 +1,121 @@
+"""D4RL's maze2d tasks in the physics of gymnasium-robotics' PointMaze.
+
+A ball is pushed through a maze by a force; it must get to a fixed goal and stay there. The ball, its motors, the time
+step and the walls of PointMaze are those of D4RL's `MazeEnv`; two things differ and are undone here, so that
+observations, actions and scores mean what they mean in D4RL's files (tests compare both simulators step by step):
+
+- the axes: D4RL's x runs down the rows of the map and its y along the columns; PointMaze is turned by a quarter;
+- the origin: D4RL counts position in cells, but its ball starts 1.2 from the origin while walls are 1.0 from it, so
+  the middle of cell (row, column) lies at (row - 0.2, column - 0.2). PointMaze puts the origin in the maze's middle.
+"""
+
+import contextlib
+import functools
+import io
+import os
+from dataclasses import dataclass
+
+import gymnasium
+import mujoco
+import numpy as np
+
+from genpolicy.env.task import Task, make_quietly
+from genpolicy.errors import UserError
+from genpolicy.settings import setting
+
+SIMULATORS = ("PointMaze_UMaze-v3", "PointMaze_Medium-v3", "PointMaze_Large-v3")
+GOAL_RADIUS = 0.5
+MAX_SPEED = 5.0
+_MIDDLE = -0.2  # of a cell, relative to its (row, column), in D4RL's coordinates
+
+
+@dataclass(kw_only=True, eq=False)
+class Maze2d(Task):
+    """A maze2d task: reward 1 within 0.5 of the goal, else 0; never terminated, the goal reached or not."""
+
+    simulator: str = setting(choices=SIMULATORS, doc="what stands in for D4RL's simulator: its gymnasium id")
+    goal: list[int] = setting(ge=0, doc="row and column of the goal in the map")
+
+    def simulate(self) -> "PointMaze":
+        """The maze with D4RL's observations, reward and start states."""
+        return PointMaze(self.simulator, self.goal)
+
+
+class PointMaze(gymnasium.Env):
+    """The ball in its maze: observation [x, y, v_x, v_y] (cells, cells/s), action: two forces in [-1, 1].
+
+    An episode starts in a random free cell, moved by up to 0.1, with velocities of standard deviation 0.1.
+    """
+
+    def __init__(self, simulator: str, goal):
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float64)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
+        self._model, self.walls = _load(simulator)
+        self._data = mujoco.MjData(self._model)
+        self.goal = np.asarray(goal, dtype=np.float64)
+        self.free_cells = np.argwhere(~self.walls)
+        if list(goal) not in self.free_cells.tolist():
+            raise UserError(
+                f"env.goal: {list(goal)} is no free cell [row, column] of {simulator}, such as [1, 1]"
+            )
+        rows, columns = self.walls.shape
+        self._corner = np.array([rows - 1, columns - 1]) / 2 + _MIDDLE
+
+    def reset(self, *, seed=None, options=None):
+        """Starts an episode at random, or at `options={"state": [x, y, v_x, v_y]}`."""
+        super().reset(seed=seed)
+        state = (options or {}).get("state")
+        if state is None:
+            cell = self.free_cells[self.np_random.integers(len(self.free_cells))]
+            position = cell + self.np_random.uniform(-0.1, 0.1, size=2)
+            state = np.concatenate([position, 0.1 * self.np_random.standard_normal(2)])
+        mujoco.mj_resetData(self._model, self._data)
+        self._data.qpos[:] = _turn(np.asarray(state[:2]) - self._corner)
+        self._data.qvel[:] = _turn(np.asarray(state[2:]))
+        return self._observation(), {}
+
+    def step(self, action):
+        """One step of 0.01 s. The speed is limited to 5 cells/s before it, as in D4RL."""
+        np.clip(self._data.qvel, -MAX_SPEED, MAX_SPEED, out=self._data.qvel)
+        self._data.ctrl[:] = _turn(np.clip(action, -1.0, 1.0))
+        mujoco.mj_step(self._model, self._data)
+        observation = self._observation()
+        return observation, self.reward(observation), False, False, {}
+
+    def reward(self, observation) -> float:
+        """1 within 0.5 cells of the goal, else 0."""
+        return float(np.linalg.norm(observation[:2] - self.goal) <= GOAL_RADIUS)
+
+    def cell(self, position: np.ndarray) -> tuple[int, int]:
+        """The row and column of the cell that `position` [2] lies in."""
+        row, column = np.rint(position - _MIDDLE).astype(int).tolist()
+        return row, column
+
+    def _observation(self) -> np.ndarray:
+        return np.concatenate([_turn_back(self._data.qpos) + self._corner, _turn_back(self._data.qvel)])
+
+
+def _turn(vector: np.ndarray) -> np.ndarray:
+    """From D4RL's axes to PointMaze's: D4RL's first axis points down the map, PointMaze's second one up."""
+    return np.array([vector[1], -vector[0]])
+
+
+def _turn_back(vector: np.ndarray) -> np.ndarray:
+    return np.array([-vector[1], vector[0]])
+
+
+@functools.cache
+def _load(simulator: str) -> tuple[mujoco.MjModel, np.ndarray]:
+    """PointMaze's compiled model and its map [rows, columns] (true: wall), shared by all simulators of a process.
+
+    Compiling takes 0.1 s, most of it for textures, which a hundred simulators need not repeat.
+    """
+    with contextlib.redirect_stderr(
+        io.StringIO()
+    ):  # the package prints news about other environments on import
+        import gymnasium_robotics
+    gymnasium.register_envs(gymnasium_robotics)
+    env = make_quietly(simulator)
+    os.unlink(env.tmp_xml_file_path)  # which gymnasium-robotics leaves behind
+    walls = np.array([[cell == 1 for cell in row] for row in env.maze.maze_map])
+    return env.model, walls

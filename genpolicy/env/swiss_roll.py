@@ -1,0 +1,100 @@
+"""The Swiss-roll toy: actions on a noisy spiral in the plane, whose value grows along it.
+
+The toy of GMPO and GMPG (arXiv 2412.01245, figure with eps = 0.6): scikit-learn's `make_swiss_roll` of 10,000 points,
+seen from the side, scaled to [-2, 2], with values from -3.5 at the inner end of the spiral to 1.5 at the outer end.
+There is no observation; an episode is one action, and its reward is the action's value.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import gymnasium
+import numpy as np
+from scipy.spatial import KDTree
+
+from genpolicy.env.task import Task
+
+SIZE = 10_000
+NOISE = 0.6  # eps
+EXTENT = 2.0  # actions lie in [-EXTENT, EXTENT]
+VALUE_RANGE = 5.0
+VALUE_MIDDLE = -1.0
+SEED = 0
+_FIRST, _LAST = 1.5 * np.pi, 4.5 * np.pi
+
+
+def swiss_roll(size: int, noise: float, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
+    """Points [size, 3] and their places along the roll [size]: scikit-learn's `make_swiss_roll`, draw by draw.
+
+    x = t cos t, y = 21 u, z = t sin t with t uniform in [1.5 pi, 4.5 pi] and u in [0, 1] (Marsland, Machine Learning).
+    """
+    place = _FIRST * (1 + 2 * rng.uniform(size=size))
+    height = 21 * rng.uniform(size=size)
+    points = np.stack([place * np.cos(place), height, place * np.sin(place)])
+    return (points + noise * rng.standard_normal((3, size))).T, place
+
+
+class Roll:
+    """The data of the toy, and the value of any action.
+
+    `action` [N,2] and `value` [N] are the data; `value_at` gives an action the value of the nearest point of the
+    spiral without noise, so that actions off the data are judged by the branch they are closest to.
+    """
+
+    def __init__(self):
+        points, place = swiss_roll(SIZE, NOISE, np.random.RandomState(SEED))
+        flat = points[:, [0, 2]]
+        self._column_scale = np.abs(flat).max(axis=0)
+        flat = flat / self._column_scale
+        self._low, self._high = flat.min(), flat.max()
+        self._places = place.min(), place.max()
+        self.action = self._scaled(points[:, [0, 2]])
+        self.value = self._value(place)
+        line = np.linspace(_FIRST, _LAST, 4096)
+        self.spiral = self._scaled(np.stack([line * np.cos(line), line * np.sin(line)], axis=1))
+        self._tree, self._line_value = KDTree(self.spiral), self._value(line)
+
+    def value_at(self, action: np.ndarray) -> np.ndarray:
+        """The values [...] of actions [..., 2]."""
+        return self._line_value[self._tree.query(action)[1]]
+
+    def _scaled(self, flat: np.ndarray) -> np.ndarray:
+        unit = (flat / self._column_scale - self._low) / (self._high - self._low)
+        return (2 * unit - 1) * EXTENT
+
+    def _value(self, place: np.ndarray) -> np.ndarray:
+        low, high = self._places
+        along = np.clip((place - low) / (high - low), 0.0, 1.0)
+        return (along - 0.5) * VALUE_RANGE + VALUE_MIDDLE
+
+
+@functools.cache
+def roll() -> Roll:
+    """The one Swiss roll, made on first use."""
+    return Roll()
+
+
+@dataclass(kw_only=True, eq=False)
+class SwissRoll(Task):
+    """The Swiss-roll toy as a task: no observation, one action, its value as reward."""
+
+    def simulate(self) -> "SwissRollEnv":
+        """A simulator of single actions."""
+        return SwissRollEnv()
+
+
+class SwissRollEnv(gymnasium.Env):
+    """Episodes of one step: observation [0], action [2] in [-2, 2], reward the value of the action."""
+
+    def __init__(self):
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (0,), np.float32)
+        self.action_space = gymnasium.spaces.Box(-EXTENT, EXTENT, (2,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        """Starts an episode; there is nothing to observe."""
+        super().reset(seed=seed)
+        return np.zeros(0, np.float32), {}
+
+    def step(self, action):
+        """Ends the episode with the value of `action` as its reward."""
+        return np.zeros(0, np.float32), float(roll().value_at(action)), True, False, {}

@@ -1,0 +1,113 @@
+"""What a task is: a simulator, an episode limit, the scale of its scores, and where its data lie."""
+
+import functools
+import logging
+import warnings
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import gymnasium
+import mujoco
+import numpy as np
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from genpolicy.errors import UserError
+from genpolicy.settings import setting
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, eq=False)
+class Task(ABC):
+    """A task: how its simulator is made, and how a return in it becomes D4RL's normalised score.
+
+    Observations are vectors [O], actions vectors [A] in a box; an episode has at most `max_episode_steps` steps,
+    and its end by that limit is a truncation, not a termination.
+    """
+
+    name: str = setting(doc="the name under which D4RL knows the task")
+    max_episode_steps: int = setting(ge=1, doc="steps after which an episode is cut off")
+    reference_min: float | None = setting(
+        doc="return that scores 0 (D4RL: a random policy); null for no scores"
+    )
+    reference_max: float | None = setting(doc="return that scores 100 (D4RL: an expert); null for no scores")
+    url: str | None = setting(doc="where D4RL keeps the data of this task; null if it has none")
+
+    def __post_init__(self):
+        self._vectors: dict[int, SyncVectorEnv] = {}
+
+    @abstractmethod
+    def simulate(self) -> gymnasium.Env:
+        """A new simulator of the task, without its episode limit."""
+
+    def make(self, num_envs: int) -> SyncVectorEnv:
+        """`num_envs` simulators stepped together, each cut off at `max_episode_steps`, kept for the next call.
+
+        A simulator whose episode has ended starts a new one in the next step (gymnasium's NEXT_STEP): the reward of
+        that step is 0 and its action is ignored. Seed them by `reset(seed=[...])`.
+        """
+        if num_envs not in self._vectors:
+            limited = functools.partial(_limited, self)
+            self._vectors[num_envs] = SyncVectorEnv(
+                [limited] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP
+            )
+        return self._vectors[num_envs]
+
+    def close(self) -> None:
+        """Frees the simulators kept by `make`."""
+        while self._vectors:
+            self._vectors.popitem()[1].close()
+
+    @functools.cached_property
+    def _spaces(self) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
+        env = self.simulate()
+        env.close()
+        return env.observation_space, env.action_space
+
+    @property
+    def observation_size(self) -> int:
+        """O, the size of an observation."""
+        return self._spaces[0].shape[0]
+
+    @property
+    def action_size(self) -> int:
+        """A, the size of an action."""
+        return self._spaces[1].shape[0]
+
+    @property
+    def action_low(self) -> np.ndarray:
+        """The smallest legal action [A], float32."""
+        return self._spaces[1].low.astype(np.float32)
+
+    @property
+    def action_high(self) -> np.ndarray:
+        """The largest legal action [A], float32."""
+        return self._spaces[1].high.astype(np.float32)
+
+    @property
+    def score_scale(self) -> float:
+        """Points of normalised score a unit of return is worth; a standard deviation is only scaled by it."""
+        return 100.0 / (self.reference_max - self.reference_min)
+
+    def score(self, returns):
+        """D4RL's normalised score of raw returns, times 100 (Fu et al. 2020, section 5)."""
+        return (returns - self.reference_min) * self.score_scale
+
+
+def _limited(task: Task) -> gymnasium.Env:
+    return gymnasium.wrappers.TimeLimit(task.simulate(), task.max_episode_steps)
+
+
+def make_quietly(simulator: str) -> gymnasium.Env:
+    """The bare simulator of `gymnasium.make`: no time limit, no checkers, no advice to use a newer version.
+
+    MuJoCo's own warnings go to the log of this module, not to a file in the working folder.
+    """
+    mujoco.set_mju_user_warning(log.info)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            env = gymnasium.make(simulator, disable_env_checker=True)
+        except (gymnasium.error.Error, ImportError) as error:
+            raise UserError(f"env.simulator: {simulator} cannot be made: {error}") from error
+    return env.unwrapped

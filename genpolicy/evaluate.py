@@ -1,0 +1,98 @@
+"""How good a policy is: returns of whole episodes in the simulator, and the likelihood of recorded actions."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.env.task import Task
+from genpolicy.errors import UserError
+
+
+@dataclass(frozen=True)
+class Returns:
+    """Every episode's raw return and its length in steps, both [episodes]."""
+
+    returns: np.ndarray
+    lengths: np.ndarray
+
+
+def evaluation_seed(run_seed: int, index: int) -> int:
+    """The seed of a run's evaluation number `index`: the same for every algorithm run with `run_seed`."""
+    return int(np.random.SeedSequence([run_seed, index]).generate_state(1, np.uint64)[0] >> 1)
+
+
+@torch.no_grad()
+def rollout(task: Task, act: Callable[[torch.Tensor], torch.Tensor], episodes: int, seed: int) -> Returns:
+    """Plays `episodes` whole episodes side by side and returns each one's result.
+
+    `act` maps observations [B,O] (float32, CPU) to actions [B,A], for all episodes in one call; actions are clipped to
+    the action space. Each simulator plays exactly one episode: rewards count up to and with the step that ends it, and
+    nothing of what follows, so short episodes weigh no more than long ones. Raises `UserError` if an action is NaN.
+    """
+    envs = task.make(episodes)
+    seeds = np.random.SeedSequence(seed).generate_state(episodes)
+    observation, _ = envs.reset(seed=[int(s) for s in seeds])
+    returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=np.int64)
+    running = np.ones(episodes, dtype=bool)
+    while running.any():
+        action = act(torch.from_numpy(observation.astype(np.float32))).cpu().numpy()
+        if np.isnan(action[running]).any():
+            raise UserError(
+                f"{task.name}: the policy's action is not a number at step {int(lengths.max())} of the evaluation; "
+                "training has diverged (a smaller learning rate or guidance may help)"
+            )
+        action = np.clip(np.nan_to_num(action), task.action_low, task.action_high)
+        observation, reward, terminated, truncated, _ = envs.step(action)
+        returns[running] += reward[running]
+        lengths[running] += 1
+        running &= ~(terminated | truncated)
+    return Returns(returns, lengths)
+
+
+def summary(returns: Returns, task: Task) -> dict[str, float]:
+    """Mean, std, min and max of the returns, and of the normalised scores if the task has reference scores.
+
+    The std is that of the episodes (population); as a score it is scaled by `score_scale` and not shifted.
+    """
+    raw = returns.returns
+    values = {
+        "return_mean": raw.mean(),
+        "return_std": raw.std(),
+        "return_min": raw.min(),
+        "return_max": raw.max(),
+    }
+    if task.reference_min is not None:
+        values |= {f"score_{name}": task.score(values[f"return_{name}"]) for name in ("mean", "min", "max")}
+        values["score_std"] = values["return_std"] * task.score_scale
+    values["episode_length"] = returns.lengths.mean()
+    return {name: float(value) for name, value in values.items()}
+
+
+@torch.no_grad()
+def log_likelihood(
+    policy, transitions: Transitions, generator: torch.Generator | None = None, chunk: int = 1000
+) -> dict[str, float]:
+    """The log-likelihood that `policy` gives the recorded actions, in calls of `policy.log_prob` on `chunk` of them.
+
+    `log_prob` is the mean in nats, `log_prob_stderr` its standard error, and `bits_per_dim` the code length
+    -log_prob / (A ln 2), of which less is better. The density is that of the policy before actions are clipped.
+    """
+    parts = [
+        policy.log_prob(action, observation, generator=generator)
+        for action, observation in zip(
+            transitions.action.split(chunk), transitions.observation.split(chunk), strict=True
+        )
+    ]
+    log_prob = torch.cat(parts).double()
+    mean = float(log_prob.mean())
+    return {
+        "log_prob": mean,
+        "log_prob_stderr": float(log_prob.std()) / math.sqrt(len(log_prob))
+        if len(log_prob) > 1
+        else math.nan,
+        "bits_per_dim": -mean / (transitions.action_size * math.log(2)),
+    }

@@ -1,0 +1,28 @@
+"""Components as the command line would compose them, for the tests."""
+
+from pathlib import Path
+
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from genpolicy.env.task import Task
+from genpolicy.settings import build, check
+
+CONF = Path(__file__).resolve().parent.parent / "conf"
+
+
+def nodes(*overrides: str, only=("env", "dataset")) -> DictConfig:
+    """The checked nodes of the composed configuration named in `only`."""
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=list(overrides))
+    return check(OmegaConf.create({name: config[name] for name in only}))
+
+
+def task(name: str) -> Task:
+    """The task of `conf/env/<name>.yaml`."""
+    return build(nodes(f"env={name}").env)
+
+
+def names(group: str) -> list[str]:
+    """The options of a group."""
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))

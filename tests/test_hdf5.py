@@ -1,0 +1,261 @@
+"""D4RL's layout: equal to d4rl's own reader on good files, one clear line on bad ones."""
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from d4rl_package import d4rl, offline_env
+from genpolicy.dataset.hdf5 import HDF5, behaviour, qlearning, read
+from genpolicy.env.task import Task
+from genpolicy.errors import UserError
+
+OBSERVATION, ACTION, LIMIT = 3, 2, 5
+
+
+class Simulator(offline_env.OfflineEnv):
+    """A simulator of the sizes of these tests, for d4rl and for genpolicy."""
+
+    def __init__(self):
+        super().__init__()
+        self.observation_space = offline_env.gym.spaces.Box(-np.inf, np.inf, (OBSERVATION,), np.float32)
+        self.action_space = offline_env.gym.spaces.Box(-1.0, 1.0, (ACTION,), np.float32)
+        self._max_episode_steps = LIMIT
+
+
+class FakeTask(Task):
+    """A task of these sizes."""
+
+    def simulate(self):
+        return Simulator()
+
+
+def make_task() -> Task:
+    return FakeTask(name="fake", max_episode_steps=LIMIT, reference_min=None, reference_max=None, url=None)
+
+
+def columns(rows: int, seed: int = 0, dtype=np.float32) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return {
+        "observations": rng.normal(size=(rows, OBSERVATION)).astype(dtype),
+        "actions": rng.uniform(-1, 1, size=(rows, ACTION)).astype(dtype),
+        "rewards": rng.normal(size=rows).astype(dtype),
+        "terminals": rng.random(rows) < 0.2,
+        "timeouts": rng.random(rows) < 0.2,
+        "next_observations": rng.normal(size=(rows, OBSERVATION)).astype(dtype),
+        "infos/qpos": rng.normal(size=(rows, 2)).astype(dtype),
+    }
+
+
+def write(path, content, **settings):
+    with h5py.File(path, "w") as file:
+        for name, column in content.items():
+            file.create_dataset(name, data=column, **settings)
+    return path
+
+
+@given(
+    flags=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=40),
+    timeouts=st.booleans(),
+    next_observations=st.booleans(),
+    narrow=st.booleans(),
+    double=st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_transitions_equal_d4rls_value_by_value(
+    tmp_path_factory, flags, timeouts, next_observations, narrow, double
+):
+    content = columns(len(flags), seed=len(flags), dtype=np.float64 if double else np.float32)
+    content["terminals"], content["timeouts"] = (np.array(flag) for flag in zip(*flags, strict=True))
+    if not timeouts:
+        del content["timeouts"]
+    if not next_observations:
+        del content["next_observations"]
+    if narrow:
+        content["rewards"] = content["rewards"][:, None]
+        content["terminals"] = content["terminals"][:, None]
+    path = write(tmp_path_factory.mktemp("data") / "file.hdf5", content, compression="gzip")
+
+    theirs = d4rl.qlearning_dataset(Simulator(), dataset=Simulator().get_dataset(h5path=str(path)))
+    if len(theirs["rewards"]) == 0:
+        with pytest.raises(UserError, match="no transition"):
+            qlearning(read(path, make_task()), LIMIT)
+        return
+    ours = qlearning(read(path, make_task()), LIMIT)
+
+    for name, d4rls_name in {
+        "observation": "observations",
+        "action": "actions",
+        "reward": "rewards",
+        "next_observation": "next_observations",
+        "terminated": "terminals",
+    }.items():
+        assert ours[name].dtype == theirs[d4rls_name].dtype
+        np.testing.assert_array_equal(ours[name], theirs[d4rls_name])
+    # transitions of one episode follow each other, and a terminated one is the last of its episode
+    same = np.diff(ours["episode"]) == 0
+    np.testing.assert_array_equal(ours["observation"][1:][same], ours["next_observation"][:-1][same])
+    assert not ours["terminated"][:-1][same].any()
+
+
+def test_stored_next_observations_are_not_used(tmp_path):
+    content = columns(6) | {"terminals": np.zeros(6, bool), "timeouts": np.zeros(6, bool)}
+    ours = qlearning(read(write(tmp_path / "file.hdf5", content), make_task()), LIMIT)
+    np.testing.assert_array_equal(ours["next_observation"], content["observations"][1:])
+
+
+def test_behaviour_is_that_of_finished_episodes():
+    content = {
+        "rewards": np.array([1, 2, 3, 4, 5, 100], np.float32),
+        "terminals": np.array([0, 1, 0, 0, 0, 0], bool),
+        "timeouts": np.array([0, 0, 0, 0, 1, 0], bool),
+    }
+    found = behaviour(content, LIMIT)
+    assert (found.return_mean, found.return_std, found.episodes) == (
+        7.5,
+        4.5,
+        2,
+    )  # 3 and 12; the last is unfinished
+
+
+def test_dataset_of_a_path(tmp_path):
+    content = columns(30)
+    path = write(tmp_path / "file.hdf5", content)
+    transitions = HDF5(path=str(path), directory=tmp_path).load(make_task())
+    assert transitions.size == (~content["timeouts"][:-1]).sum()
+    np.testing.assert_array_equal(transitions.reward, content["rewards"][:-1][~content["timeouts"][:-1]])
+
+
+def test_small_overshoot_of_actions_is_clipped_and_a_large_one_refused(tmp_path):
+    content = columns(4)
+    content["actions"][2, 1] = 1 + 1e-6
+    assert read(write(tmp_path / "a.hdf5", content), make_task())["actions"][2, 1] == 1.0
+    content["actions"][2, 1] = -1.01
+    with pytest.raises(
+        UserError, match="action in row 2 leaves the action space of fake by 0.01; legal: -1 to 1"
+    ):
+        read(write(tmp_path / "b.hdf5", content), make_task())
+
+
+def _with(name, value):
+    return lambda content: content.__setitem__(name, value)
+
+
+def _cell(name, index, value):
+    return lambda content: content[name].__setitem__(index, value)
+
+
+MALFORMED = {
+    "missing": (
+        lambda content: content.pop("rewards"),
+        "has no column rewards, only: actions, infos, next_obs",
+    ),
+    "nan": (_cell("rewards", 3, np.nan), "rewards has a NaN or infinite value in row 3"),
+    "inf": (_cell("observations", (4, 1), -np.inf), "observations has a NaN or infinite value in row 4"),
+    "nan action": (_cell("actions", (4, 1), np.nan), "actions has a NaN or infinite value in row 4"),
+    "observation size": (
+        _with("observations", np.zeros((9, 7))),
+        r"observations has shape \[9, 7\], .* \[N,3\]",
+    ),
+    "action size": (_with("actions", np.zeros((9, 1))), r"actions has shape \[9, 1\], but must have \[N,2\]"),
+    "flat": (_with("observations", np.zeros(27)), r"observations has shape \[27\]"),
+    "three axes": (_with("observations", np.zeros((9, 3, 1))), r"observations has shape \[9, 3, 1\]"),
+    "scalar": (_with("rewards", 3.0), r"rewards has shape \[\]"),
+    "null": (_with("rewards", h5py.Empty("f")), "rewards has no values"),
+    "wide rewards": (_with("rewards", np.zeros((9, 2))), r"rewards has shape \[9, 2\]"),
+    "rows": (_with("rewards", np.zeros(8)), "rewards has 8 rows but observations has 9"),
+    "rows of timeouts": (
+        _with("timeouts", np.zeros(10, bool)),
+        "timeouts has 10 rows but observations has 9",
+    ),
+    "text": (_with("rewards", [b"1"] * 9), "rewards holds objects or text"),
+    "objects": (
+        _with("observations", np.array([b"x" * i for i in range(9)], dtype=h5py.string_dtype())),
+        "observations holds objects or text",
+    ),
+    "complex": (_with("rewards", np.zeros(9, complex)), "rewards holds values of type complex128"),
+    "compound": (_with("actions", np.zeros(9, "f4,f4")), "actions holds values of type"),
+    "flags": (_with("terminals", np.arange(9)), "terminals must be 0 or 1"),
+    "nan flags": (_with("timeouts", np.full(9, np.nan)), "timeouts must be 0 or 1"),
+    "text flags": (_with("terminals", [b"no"] * 9), "terminals holds objects or text"),
+    "group": (
+        lambda content: (content.pop("rewards"), content.update({"rewards/deep": 1})),
+        "rewards is a group, not a column",
+    ),
+    "empty": (
+        lambda content: content.update({name: column[:0] for name, column in content.items()}),
+        "has 0 rows",
+    ),
+    "one row": (
+        lambda content: content.update({name: column[:1] for name, column in content.items()}),
+        "has 1 rows",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), MALFORMED.values(), ids=MALFORMED)
+def test_malformed_files_are_refused_in_one_line(tmp_path, spoil, message):
+    content = columns(9)
+    spoil(content)
+    path = write(tmp_path / "file.hdf5", content)
+    with pytest.raises(UserError, match=message) as error:
+        read(path, make_task())
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_flags_may_be_numbers(tmp_path):
+    content = columns(9)
+    numbers = content | {name: content[name].astype(np.uint8) for name in ("terminals", "timeouts")}
+    read_numbers = read(write(tmp_path / "file.hdf5", numbers), make_task())
+    np.testing.assert_array_equal(read_numbers["terminals"], content["terminals"])
+    assert read_numbers["timeouts"].dtype == bool
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(UserError, match="dataset.path: there is no file .*nowhere.hdf5"):
+        HDF5(path=str(tmp_path / "nowhere.hdf5"), directory=tmp_path).load(make_task())
+
+
+@given(cut=st.floats(0, 1, exclude_max=True))
+@settings(max_examples=60, deadline=None)
+def test_truncated_files_are_refused(tmp_path_factory, cut):
+    folder = tmp_path_factory.mktemp("data")
+    whole = write(folder / "whole.hdf5", columns(200), compression="gzip").read_bytes()
+    (folder / "cut.hdf5").write_bytes(whole[: int(len(whole) * cut)])
+    with pytest.raises(UserError, match="not a readable HDF5 file") as error:
+        read(folder / "cut.hdf5", make_task())
+    assert "\n" not in str(error.value)
+
+
+def test_nothing_outside_the_file_is_read(tmp_path):
+    content = columns(9)
+    secret = write(tmp_path / "secret.hdf5", {"rewards": content["rewards"]})
+    raw = tmp_path / "secret.raw"
+    raw.write_bytes(content["rewards"].tobytes())
+    layout = h5py.VirtualLayout(shape=(9,), dtype=np.float32)
+    layout[:] = h5py.VirtualSource(secret, "rewards", shape=(9,))
+    makers = {
+        "link to elsewhere": lambda file: file.__setitem__(
+            "rewards", h5py.ExternalLink("secret.hdf5", "/rewards")
+        ),
+        "link to elsewhere ": lambda file: file.__setitem__("rewards", h5py.SoftLink("/actions")),
+        "values in other files": lambda file: file.create_virtual_dataset("rewards", layout),
+        "values in other files ": lambda file: file.create_dataset("rewards", (9,), "f4", external=str(raw)),
+    }
+    del content["rewards"]
+    for message, make in makers.items():
+        path = write(tmp_path / "file.hdf5", content)
+        with h5py.File(path, "a") as file:
+            make(file)
+        with pytest.raises(UserError, match=message.strip()):
+            read(path, make_task())
+
+
+def test_a_file_that_claims_too_much_is_refused(tmp_path):
+    path = write(tmp_path / "file.hdf5", {})
+    with h5py.File(path, "a") as file:
+        file.create_dataset("observations", (10**11, OBSERVATION), "f4", chunks=(1000, OBSERVATION))
+    with pytest.raises(UserError, match="observations claims .* GiB, more than can be loaded"):
+        read(path, make_task())
