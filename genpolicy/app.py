@@ -5,6 +5,7 @@ traceback.
 """
 
 import importlib.metadata
+import os
 import sys
 from dataclasses import dataclass, fields
 
@@ -117,6 +118,8 @@ def start(job: Job, sweep: str | None = None) -> None:
 
 
 def _wants_traceback(words: list[str]) -> bool:
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        return True
     return any(word.lower().lstrip("+") in ("genpolicy.debug=true", "genpolicy.debug=1") for word in words)
 
 

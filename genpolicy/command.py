@@ -1,5 +1,6 @@
 """The words of a command line, before Hydra sees them, and the folders that its options come from."""
 
+import re
 from pathlib import Path
 
 import yaml
@@ -10,6 +11,9 @@ from genpolicy.settings import suggest
 _HERE = Path(__file__).resolve().parent
 # An installed package holds its configuration; in a checkout it lies beside the package.
 CONF = next(path for path in (_HERE / "conf", _HERE.parent / "conf") if (path / "config.yaml").is_file())
+
+# Nodes that take the options of another group.
+PLACED = {"likelihood": "solver"}
 
 # flag -> legal values (None: takes none, "": any)
 _FLAGS = {
@@ -34,13 +38,17 @@ def own_conf() -> Path | None:
 
 
 def options(group: str) -> dict[str, Path]:
-    """The options of a group and their files; those of `tuned` are named `<algo>/<env>`."""
+    """The options of a group and their files; those of `tuned` are named `<algo>/<env>`.
+
+    Files in folders of any other group are parts that options share.
+    """
+    pattern = "*/*.yaml" if group == "tuned" else "*.yaml"
     found = {}
     for folder in (CONF, own_conf()):
         if folder is not None:
             below = folder / group
             found |= {
-                path.relative_to(below).with_suffix("").as_posix(): path for path in below.rglob("*.yaml")
+                path.relative_to(below).with_suffix("").as_posix(): path for path in below.glob(pattern)
             }
     return dict(sorted(found.items()))
 
@@ -92,17 +100,15 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _override(word: str) -> str:
-    if "=" not in word and not word.startswith("~"):
+    if not re.match(r"~[A-Za-z]|\+{0,2}[A-Za-z_][^=]*=", word) or not word.isprintable():
         raise UserError(f"{word!r} is not of the form key=value; see genpolicy --help")
-    if "\n" in word or "\r" in word:
-        raise UserError(f"{word.splitlines()[0]}: a setting is one line")
     return word
 
 
 def _rewrite_group(word: str, multirun: bool) -> str:
     key, _, value = word.partition("=")
-    if key == "likelihood":
-        return f"solver@likelihood={value}"
+    if key in PLACED:
+        return f"{PLACED[key]}@{key}={value}"
     sets = options("taskset")
     names = value.split(",")
     if key != "env" or not any(name in sets for name in names):

@@ -15,13 +15,13 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, Sweep, ValueType
 from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from genpolicy.command import CONF, groups, options
+from genpolicy.command import CONF, PLACED, groups, options
 from genpolicy.errors import UserError
 from genpolicy.root import TrainSettings
-from genpolicy.settings import suggest
+from genpolicy.settings import TARGET, suggest
 
 
 def run(words: list[str], task: Callable[[DictConfig], None]) -> None:
@@ -66,7 +66,7 @@ def take_choices(config: DictConfig) -> tuple[DictConfig, dict[str, str], list[s
     config = config.copy()
     with open_dict(config):
         config.pop("hydra", None)
-    return config, choices, list(runtime.overrides.task)
+    return config, choices, OmegaConf.to_container(runtime.overrides.task)
 
 
 def explain(error: Exception) -> str:
@@ -75,7 +75,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, UserError):
         text = str(error)
     elif isinstance(error, OverrideParseException):
-        text = f"cannot read {error.override!r}: {str(error).splitlines()[0]}"
+        text = f"cannot read {error.override!r}; see genpolicy --help for the forms"
     elif isinstance(error, MissingConfigException):
         text = str(error).split("\n")[0] + (f" legal: {', '.join(error.options)}" if error.options else "")
     elif isinstance(cause, OmegaConfBaseException):
@@ -93,7 +93,9 @@ def _explain_node(error: OmegaConfBaseException) -> str:
     name, parent = str(error.full_key), error.parent_node
     message = str(error).splitlines()[0] if str(error) else type(error).__name__
     if "is not in struct" in message and isinstance(parent, DictConfig):
-        return f"{name}: no such setting; {suggest(name.rpartition('.')[2], map(str, parent.keys()))}"
+        return (
+            f"{name}: no such setting; {suggest(name.rpartition('.')[2], map(str, parent.keys() - {TARGET}))}"
+        )
     return f"{name}: {message}" if name else message
 
 
@@ -107,15 +109,17 @@ def _check_key(override: Override, known: list[str]) -> None:
             )
         return
     legal = {field.name for field in fields(TrainSettings)} | set(known)
-    if top not in legal:
+    if top not in legal or "/" in key:
         raise UserError(f"{key}: no such setting; {suggest(top, legal)}")
+    if override.package is not None and PLACED.get(override.package) != key:
+        raise UserError(f"{override.input_line}: {key} has no second place; write {key}=<option>")
     if override.is_delete() and top not in ("tuned", "experiment"):
         raise UserError(f"{override.input_line}: only ~tuned and ~experiment can be left out")
 
 
 def _check_options(override: Override) -> None:
     """Each option must exist. `tuned=none` and `experiment=null` choose nothing; experiment may be a list."""
-    group, legal = override.key_or_group, options(override.key_or_group)
+    group, legal = override.package or override.key_or_group, options(override.key_or_group)
     if group == "tuned":
         legal = legal | {"none": None}
     if override.is_delete() or override.value_type == ValueType.GLOB_CHOICE_SWEEP:

@@ -69,11 +69,16 @@ class RunSettings:
 
     @classmethod
     def partners(cls, config: Any) -> None:
-        """Refuses a study that is no plain folder name, and a checkpoint without mode=eval or the reverse."""
+        """Refuses a study that is no folder's name, and a checkpoint without mode=eval or the reverse."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.study):
             raise UserError(f"study: {config.study!r} is not a plain folder name of letters, digits and ._-")
-        if (config.mode == "eval") != (config.checkpoint is not None):
-            raise UserError("mode=eval and checkpoint=<run directory or MLflow run id> go together")
+        for name, path in config.paths.items():
+            if not path.strip():
+                raise UserError(f"paths.{name}: must name a folder")
+        if config.mode == "eval" and not config.checkpoint:
+            raise UserError("mode=eval needs checkpoint=<run directory or MLflow run id>")
+        if config.mode != "eval" and config.checkpoint is not None:
+            raise UserError(f"mode={config.mode} reads no checkpoint; leave it out, or add mode=eval")
 
 
 @dataclass(kw_only=True)

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genpolicy.errors import UserError
@@ -99,10 +99,7 @@ def check(
     a wrong type, a number outside its range, and for components that do not go together: each class with a
     classmethod `partners(config)` is asked, once everything is typed.
     """
-    try:
-        plain = OmegaConf.to_container(config, resolve=True)
-    except OmegaConfBaseException as error:
-        raise UserError(f"{error.full_key}: {str(error).splitlines()[0]}") from error
+    plain = _resolved(config, "")
     checker = _Checker(dict(choices or {}))
     if root is not None:
         typed = checker.node(plain, root, "")
@@ -116,6 +113,23 @@ def check(
         if (partners := getattr(cls, "partners", None)) is not None:
             partners(checked)
     return checked
+
+
+def _resolved(node: DictConfig, path: str) -> dict:
+    """A node and all below it as plain values; a missing value stays `???`."""
+    plain = {}
+    for name in node:
+        full = f"{path}{name}"
+        try:
+            value = MISSING if OmegaConf.is_missing(node, name) else node[name]
+            if isinstance(value, DictConfig):
+                value = _resolved(value, f"{full}.")
+            elif isinstance(value, ListConfig):
+                value = OmegaConf.to_container(value, resolve=True)
+        except OmegaConfBaseException as error:
+            raise UserError(f"{full}: {str(error).splitlines()[0]}") from error
+        plain[str(name)] = value
+    return plain
 
 
 def suggest(word: str, legal: Iterable[str]) -> str:
@@ -136,7 +150,7 @@ class _Checker:
         if node == MISSING:
             raise UserError(f"{path} must be given")
         if not isinstance(node, dict) or TARGET not in node:
-            raise UserError(f"{path}: must be a component with its own {TARGET}, not {node!r}")
+            raise UserError(f"{path}: must be a component with its own {TARGET}, not {_shown(node)}")
         settings = {name: value for name, value in node.items() if name != TARGET}
         cls = locate(node[TARGET], f"{path}.{TARGET}")
         return {TARGET: node[TARGET]} | self.node(settings, cls, path)
@@ -176,7 +190,7 @@ def _mapping(value: Any, path: str) -> dict:
     if dataclasses.is_dataclass(value):
         return {}
     if not isinstance(value, dict):
-        raise UserError(f"{path}: must be a group of settings, not {value!r}")
+        raise UserError(f"{path}: must be a group of settings, not {_shown(value)}")
     return value
 
 
@@ -190,12 +204,17 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
     try:
         schema.value = value
         return OmegaConf.to_container(schema)["value"]
-    except OmegaConfBaseException as error:
-        shown = "null" if value is None else repr(value)
-        raise UserError(f"{path}: {shown} is not of type {_name(hint)}") from error
+    except (OmegaConfBaseException, OverflowError) as error:
+        raise UserError(f"{path}: {_shown(value)} is not of type {name_of(hint)}") from error
 
 
-def _name(hint: Any) -> str:
+def _shown(value: Any) -> str:
+    shown = "null" if value is None else repr(value)
+    return shown if len(shown) < 80 else shown[:77] + "..."
+
+
+def name_of(hint: Any) -> str:
+    """An annotated type as a user reads it."""
     return hint.__name__ if type(hint) is type else str(hint).replace("typing.", "")
 
 
@@ -214,4 +233,4 @@ def _check_range(value: Any, field: dataclasses.Field, path: str) -> None:
                 raise UserError(f"{path}: {item} must be {sign} {field.metadata[name]}")
         legal = field.metadata.get("choices")
         if legal is not None and item not in legal:
-            raise UserError(f"{path}: {item} is not legal; legal: {', '.join(map(str, legal))}")
+            raise UserError(f"{path}: {item} is none of {', '.join(map(str, legal))}")

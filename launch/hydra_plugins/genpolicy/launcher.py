@@ -55,6 +55,8 @@ class Here(Launcher):
             try:
                 app.start(job, sweep=sweep)
             except Exception as error:
+                if len(jobs) == 1:
+                    raise
                 print(f"genpolicy: {title}: {compose.explain(error)}", file=sys.stderr, flush=True)
                 failed.append(f"{number} ({' '.join(job.overrides)})")
         if failed:

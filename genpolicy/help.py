@@ -1,0 +1,173 @@
+"""`genpolicy --help`: what can be chosen and set, read from the configuration's files.
+
+Nothing heavy is imported, unless the settings of one option are asked for.
+"""
+
+import dataclasses
+import inspect
+import textwrap
+from pathlib import Path
+from typing import get_type_hints
+
+import yaml
+
+from genpolicy.command import CONF, PLACED, groups, options
+from genpolicy.errors import UserError
+from genpolicy.root import RunSettings, TrainSettings
+from genpolicy.settings import TARGET, is_component, locate, name_of, suggest
+
+_INTRODUCTION = """\
+Trains, evaluates and compares generative policies (diffusion, flow) on offline data sets.
+
+    genpolicy [mode=train|eval|sync] [group=option ...] [key=value ...]
+
+Examples
+    genpolicy                                               a first run, nothing to download
+    genpolicy algo=gmpo seed=1                              another algorithm, another seed
+    genpolicy algo=gmpg model=vpsde env=hopper-medium-v2    a D4RL task (its data: see README.md)
+    genpolicy -m algo=bc,gmpo,gmpg seed=0,1,2               a sweep over all combinations
+    genpolicy -m env=locomotion 'seed=range(5)'             a sweep over a set of tasks
+    genpolicy mode=eval checkpoint=outputs/default/.../seed0
+    genpolicy mode=sync                                     send to MLflow what it has missed
+    genpolicy --help algo=gmpg                              the settings of one option, explained
+    genpolicy --cfg job algo=gmpg                           the composed configuration, without a run
+
+The same command finds the same run: it goes on where it was stopped; overwrite=true starts it anew.
+Your own options in ./conf/<group>/<option>.yaml are found too.
+Completion of words by the shell: eval "$(genpolicy -sc install=bash)"
+"""
+_GROUP_DOCS = {
+    "tuned": "values for one algorithm on one task, taken by themselves; tuned=none leaves them out",
+    "experiment": "presets, applied last; several as experiment=[a,b]",
+}
+
+
+def show(words: list[str]) -> None:
+    """Prints the help of the whole program, or of each `group=option` in `words`."""
+    if not words:
+        print("\n".join([_INTRODUCTION, *_groups(), "", *_settings(), "", *_tasksets()]))
+    for word in words:
+        print("\n".join(_option(word)))
+
+
+def _groups() -> list[str]:
+    """Each group and its options, the default marked with a star."""
+    defaults = _defaults()
+    docs = {field.name: field.metadata.get("doc", "") for field in dataclasses.fields(TrainSettings)}
+    docs |= _GROUP_DOCS
+    order = list(docs)
+    lines = ["Groups and their options (* is the default)"]
+    for group in sorted(groups(), key=lambda name: order.index(name) if name in docs else len(order)):
+        found = options(group)
+        lines.append(f"  {group}: {docs.get(group, '')}".rstrip(": "))
+        if group == "tuned":
+            lines += textwrap.wrap(", ".join(found), 108, initial_indent=" " * 4, subsequent_indent=" " * 4)
+            continue
+        width = max(map(len, found), default=0)
+        for name, path in found.items():
+            first = next(iter(comment(path)), "")
+            star = "*" if defaults.get(group) == name else " "
+            lines.append(f"   {star}{name:{width}}  {first}".rstrip())
+    for node, group in PLACED.items():
+        lines.append(f"  {node}: {docs[node]} (default {defaults[f'{group}@{node}']})")
+    return lines
+
+
+def _settings() -> list[str]:
+    """The settings that belong to no group."""
+    return [
+        "Settings of every run",
+        *_fields(RunSettings, yaml.safe_load((CONF / "config.yaml").read_text()), "  "),
+    ]
+
+
+def _tasksets() -> list[str]:
+    lines = [f"  env={name}: {' '.join(comment(path))}" for name, path in options("taskset").items()]
+    return ["Sets of tasks, for sweeps (-m)", *lines]
+
+
+def _option(word: str) -> list[str]:
+    group, equals, name = word.partition("=")
+    legal = groups()
+    group = PLACED.get(group, group)
+    if not equals or group not in legal:
+        raise UserError(f"--help {word}: ask for group=option, such as algo=gmpg; {suggest(group, legal)}")
+    if name not in options(group):
+        raise UserError(f"{word}: no such option; {suggest(name, options(group))}")
+    path = options(group)[name]
+    lines = [f"{group}={name}: {' '.join(comment(path))}", ""]
+    node = _node(path, group)
+    if TARGET not in node:
+        return lines + textwrap.indent(path.read_text(), "  ").splitlines()
+    cls = locate(node[TARGET])
+    lines += [*textwrap.indent(inspect.cleandoc(cls.__doc__ or ""), "  ").splitlines(), ""]
+    return lines + ["Settings", *_fields(cls, node, "  ", f"{group}.")]
+
+
+def _fields(cls: type, values: dict, indent: str, prefix: str = "") -> list[str]:
+    """A line a setting: name, value, type and range, meaning; those of nested components below their own."""
+    hints, lines = get_type_hints(cls), []
+    for field in dataclasses.fields(cls):
+        name, value = prefix + field.name, values.get(field.name, "???")
+        if is_component(field) or dataclasses.is_dataclass(hints[field.name]):
+            inner = locate(value[TARGET]) if is_component(field) and TARGET in value else hints[field.name]
+            lines += _fields(inner, value, indent, f"{name}.") if dataclasses.is_dataclass(inner) else []
+            continue
+        shown = (
+            f"{name}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
+        )
+        lines.append(
+            f"{indent}{shown:36} {field.metadata.get('doc', '')} ({_legal(field, hints[field.name])})"
+        )
+    return lines
+
+
+def _legal(field: dataclasses.Field, hint: type) -> str:
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    limits = [f"{sign} {field.metadata[name]}" for name, sign in signs.items() if name in field.metadata]
+    choices = " | ".join(map(str, field.metadata.get("choices", ())))
+    return choices or ", ".join([name_of(hint), *limits])
+
+
+def _node(path: Path, group: str) -> dict:
+    """The settings of an option with those of the files it builds on."""
+    content = yaml.safe_load(path.read_text()) or {}
+    node = {}
+    for entry in content.pop("defaults", []):
+        if isinstance(entry, str) and entry.endswith("@_here_"):
+            node |= _node(path.parent / f"{entry.removesuffix('@_here_')}.yaml", group)
+    return node | content.get(group, content if TARGET in content or TARGET in node else {})
+
+
+def _defaults() -> dict[str, str]:
+    """The default option of each group, with what the default options themselves choose."""
+    chosen = {}
+    for entry in yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]:
+        if isinstance(entry, dict):
+            chosen |= {group: option for group, option in entry.items() if "override" not in group}
+    for group in list(chosen):
+        if group in groups() and chosen[group] in options(group):
+            chosen |= _overridden(options(group)[chosen[group]])
+    return chosen
+
+
+def _overridden(path: Path) -> dict[str, str]:
+    chosen = {}
+    for entry in (yaml.safe_load(path.read_text()) or {}).get("defaults", []):
+        if isinstance(entry, str) and entry.endswith("@_here_"):
+            chosen |= _overridden(path.parent / f"{entry.removesuffix('@_here_')}.yaml")
+        elif isinstance(entry, dict):
+            for group, option in entry.items():
+                chosen[group.removeprefix("override").strip().strip("/").partition("@")[0]] = option
+    return chosen
+
+
+def comment(path: Path) -> list[str]:
+    """The comment lines at the top of a file, without Hydra's own."""
+    lines = []
+    for line in path.read_text().splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("# @"):
+            lines.append(line.lstrip("# ").rstrip())
+    return lines
