@@ -1,0 +1,44 @@
+# make run and make test set everything up by themselves: they need Python 3.11 or later and a package registry.
+PYTHON ?= python3
+VENV ?= .venv
+ARGS ?=
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export DO_NOT_TRACK := true
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test lint bench mlflow clean
+
+help:    ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+setup: $(READY)    ## the environment in .venv, with the versions of constraints.txt
+
+run: $(READY)    ## train the default, or what ARGS="algo=gmpo seed=1" says
+	$(BIN)/genpolicy $(ARGS)
+
+test: $(READY)    ## the tests; ARGS="-k settings" for some of them
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+lint: $(READY)    ## ruff: lint and format
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: $(READY)    ## the speed of the parts
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks $(ARGS)
+
+mlflow: $(READY)    ## the dashboard of outputs/ on http://127.0.0.1:5000
+	$(BIN)/mlflow server --backend-store-uri sqlite:///$(CURDIR)/outputs/mlflow.db --host 127.0.0.1 --workers 1 $(ARGS)
+
+clean:    ## remove the environment and caches, never outputs/
+	rm -rf $(VENV) build dist .coverage .pytest_cache .ruff_cache .hypothesis
+	find genpolicy launch tests -name __pycache__ -prune -exec rm -rf {} +
+
+# d4rl is for the parity tests only; its own dependencies (gym, mujoco_py) do not install on today's Python.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("genpolicy needs Python 3.11 or later; set PYTHON=" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps d4rl
+	@touch $(READY)
