@@ -1,4 +1,4 @@
-"""How good a policy is: returns of whole episodes in the simulator, and the likelihood of recorded actions."""
+"""How good a policy is: returns of whole episodes, and the likelihood of recorded actions."""
 
 import math
 from collections.abc import Callable
@@ -29,9 +29,10 @@ def evaluation_seed(run_seed: int, index: int) -> int:
 def rollout(task: Task, act: Callable[[torch.Tensor], torch.Tensor], episodes: int, seed: int) -> Returns:
     """Plays `episodes` whole episodes side by side and returns each one's result.
 
-    `act` maps observations [B,O] (float32, CPU) to actions [B,A], for all episodes in one call; actions are clipped to
-    the action space. Each simulator plays exactly one episode: rewards count up to and with the step that ends it, and
-    nothing of what follows, so short episodes weigh no more than long ones. Raises `UserError` if an action is NaN.
+    `act` maps observations [B,O] (float32, CPU) to actions [B,A], for all episodes in one call; actions are
+    clipped to the action space. Each simulator plays exactly one episode: rewards count up to and with the
+    step that ends it, and nothing of what follows, so short episodes weigh no more than long ones. Raises
+    `UserError` if an action is NaN.
     """
     envs = task.make(episodes)
     seeds = np.random.SeedSequence(seed).generate_state(episodes)
@@ -42,8 +43,8 @@ def rollout(task: Task, act: Callable[[torch.Tensor], torch.Tensor], episodes: i
         action = act(torch.from_numpy(observation.astype(np.float32))).cpu().numpy()
         if np.isnan(action[running]).any():
             raise UserError(
-                f"{task.name}: the policy's action is not a number at step {int(lengths.max())} of the evaluation; "
-                "training has diverged (a smaller learning rate or guidance may help)"
+                f"{task.name}: the policy's action is not a number at step {lengths.max()} of an episode: "
+                "training has diverged; a smaller learning rate or weaker guidance may help"
             )
         action = np.clip(np.nan_to_num(action), task.action_low, task.action_high)
         observation, reward, terminated, truncated, _ = envs.step(action)
@@ -76,10 +77,12 @@ def summary(returns: Returns, task: Task) -> dict[str, float]:
 def log_likelihood(
     policy, transitions: Transitions, generator: torch.Generator | None = None, chunk: int = 1000
 ) -> dict[str, float]:
-    """The log-likelihood that `policy` gives the recorded actions, in calls of `policy.log_prob` on `chunk` of them.
+    """The log-likelihood that `policy` gives the recorded actions, in calls of `policy.log_prob` on `chunk`
+    of them.
 
     `log_prob` is the mean in nats, `log_prob_stderr` its standard error, and `bits_per_dim` the code length
-    -log_prob / (A ln 2), of which less is better. The density is that of the policy before actions are clipped.
+    -log_prob / (A ln 2), of which less is better. The density is that of the policy before actions are
+    clipped.
     """
     parts = [
         policy.log_prob(action, observation, generator=generator)

@@ -1,7 +1,7 @@
 """The d4rl package as an oracle: its own functions and tables, with gymnasium in the place of gym.
 
-d4rl 1.1 asks for gym < 0.25 and mujoco-py. What is used of it here works without either, once every import of `gym.x`
-finds gymnasium's module of the same name. genpolicy itself never imports d4rl.
+d4rl 1.1 asks for gym < 0.25 and mujoco-py. What is used of it here works without either, once every import of
+`gym.x` finds gymnasium's module of the same name. genpolicy itself never imports d4rl.
 """
 
 import importlib

@@ -3,10 +3,10 @@
 import h5py
 import numpy as np
 import pytest
+from d4rl_package import d4rl, offline_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from d4rl_package import d4rl, offline_env
 from genpolicy.dataset.hdf5 import HDF5, behaviour, qlearning, read
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
@@ -107,16 +107,13 @@ def test_stored_next_observations_are_not_used(tmp_path):
 
 def test_behaviour_is_that_of_finished_episodes():
     content = {
-        "rewards": np.array([1, 2, 3, 4, 5, 100], np.float32),
-        "terminals": np.array([0, 1, 0, 0, 0, 0], bool),
-        "timeouts": np.array([0, 0, 0, 0, 1, 0], bool),
+        "rewards": np.array([1, 2, 1, 2, 3, 2, 4, 50, 60, 100], np.float32),
+        "terminals": np.array([0, 1, 0, 0, 0, 0, 0, 0, 0, 0], bool),
+        "timeouts": np.array([0, 0, 0, 0, 0, 0, 1, 0, 1, 0], bool),
     }
     found = behaviour(content, LIMIT)
-    assert (found.return_mean, found.return_std, found.episodes) == (
-        7.5,
-        4.5,
-        2,
-    )  # 3 and 12; the last is unfinished
+    # 3 and 12; the next is cut short, and the last is unfinished
+    assert (found.return_mean, found.return_std, found.episodes) == (7.5, 4.5, 2)
 
 
 def test_dataset_of_a_path(tmp_path):
@@ -133,7 +130,7 @@ def test_small_overshoot_of_actions_is_clipped_and_a_large_one_refused(tmp_path)
     assert read(write(tmp_path / "a.hdf5", content), make_task())["actions"][2, 1] == 1.0
     content["actions"][2, 1] = -1.01
     with pytest.raises(
-        UserError, match="action in row 2 leaves the action space of fake by 0.01; legal: -1 to 1"
+        UserError, match=r"action in row 2 leaves the action space of fake by 0.01; legal: -1 to 1"
     ):
         read(write(tmp_path / "b.hdf5", content), make_task())
 
@@ -214,7 +211,7 @@ def test_flags_may_be_numbers(tmp_path):
 
 
 def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match="dataset.path: there is no file .*nowhere.hdf5"):
+    with pytest.raises(UserError, match=r"dataset.path: there is no file .*nowhere.hdf5"):
         HDF5(path=str(tmp_path / "nowhere.hdf5"), directory=tmp_path).load(make_task())
 
 
@@ -257,5 +254,5 @@ def test_a_file_that_claims_too_much_is_refused(tmp_path):
     path = write(tmp_path / "file.hdf5", {})
     with h5py.File(path, "a") as file:
         file.create_dataset("observations", (10**11, OBSERVATION), "f4", chunks=(1000, OBSERVATION))
-    with pytest.raises(UserError, match="observations claims .* GiB, more than can be loaded"):
+    with pytest.raises(UserError, match=r"observations claims .* GiB, more than can be loaded"):
         read(path, make_task())

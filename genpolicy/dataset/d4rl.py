@@ -1,5 +1,6 @@
 """D4RL's own files, in the cache that d4rl keeps, downloaded when they are missing."""
 
+import functools
 import http.client
 import os
 import urllib.error
@@ -9,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
-from filelock import FileLock
 
-from genpolicy.dataset.dataset import progress
+from genpolicy.dataset.dataset import kept, progress
 from genpolicy.dataset.hdf5 import FileDataset
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
@@ -34,19 +34,14 @@ class D4RL(FileDataset):
     def file(self, task: Task) -> Path:
         """The file in the cache, under the name that d4rl gives it, downloaded first if it is not there."""
         path = self.directory / Path(urllib.parse.urlparse(task.url).path).name
-        if not path.exists():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock"):
-                if not path.exists():
-                    download(task.url, path)
-        return path
+        return kept(path, functools.partial(download, task.url))
 
 
 def download(url: str, path: Path) -> None:
     """Fetches an HDF5 file to `path`, which appears only when it is complete and readable.
 
-    What was fetched before a break stays in `<path>.part` and is gone on with, at once and in the next run. Raises
-    `UserError` if the file cannot be had, with what to do by hand.
+    What was fetched before a break stays in `<path>.part` and is gone on with, at once and in the next run.
+    Raises `UserError` if the file cannot be had, with what to do by hand.
     """
     if urllib.parse.urlparse(url).scheme not in ("http", "https"):
         raise UserError(f"env.url: {url} is not an http or https address")

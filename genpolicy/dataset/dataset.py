@@ -7,6 +7,7 @@ from dataclasses import InitVar, dataclass
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -17,11 +18,12 @@ from genpolicy.settings import setting
 
 
 def iql_locomotion(reward: np.ndarray, episode: np.ndarray) -> tuple[float, float, dict[str, float]]:
-    """Scale and shift of r * 1000 / (max - min return), as IQL has it for locomotion (Kostrikov et al. 2021, 5.1).
+    """Scale and shift of r * 1000 / (max - min return), IQL's for locomotion (Kostrikov et al. 2021).
 
-    The returns are those of all episodes as Q-learning sees them: without the step at which a time limit cut them
-    off, and with the last one even if it is unfinished. GMPO and GMPG use the same formula, but cut every 1000
-    transitions instead of at the limits, after which time-limited episodes are 999 long; so their cuts wander.
+    The returns are those of all episodes as Q-learning sees them: without the step at which a time limit cut
+    them off, and with the last one even if it is unfinished. GMPO and GMPG use the same formula, but cut
+    every 1000 transitions instead of at the limits, after which time-limited episodes are 999 long; so their
+    cuts wander.
     """
     returns = np.bincount(np.unique(episode, return_inverse=True)[1], weights=reward)
     low, high = float(returns.min()), float(returns.max())
@@ -72,9 +74,25 @@ class Dataset(ABC):
         return Transitions.of(arrays, behaviour=behaviour, reward_transform=transform)
 
 
+def kept(path: Path, make: Callable[[Path], None]) -> Path:
+    """`path`, after `make` has made the file if there is none; only one process makes it, the others wait.
+
+    Raises `UserError` if the file cannot be written.
+    """
+    if not path.exists():
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{path}.lock"):
+                if not path.exists():
+                    make(path)
+        except OSError as error:
+            raise UserError(f"paths.data: {path} cannot be written ({error.strerror or error})") from error
+    return path
+
+
 @contextlib.contextmanager
 def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Shows on stderr how far something is, by the count it is given; one plain line if stderr is no terminal."""
+    """Shows progress on stderr, by the count it is given; one plain line where that is no terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         console.print(description, soft_wrap=True)

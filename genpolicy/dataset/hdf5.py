@@ -1,8 +1,9 @@
 """Data sets in D4RL's HDF5 layout, read as d4rl reads them and trusted for nothing.
 
-A file has the columns observations [N,O], actions [N,A], rewards [N], terminals [N] and, in newer ones, timeouts [N];
-row i + 1 follows row i unless an episode ended at i. Whatever else is in it (infos, metadata, next_observations) is not
-read: like d4rl's `qlearning_dataset`, a next observation is always the next row's observation.
+A file has the columns observations [N,O], actions [N,A], rewards [N], terminals [N] and, in newer ones,
+timeouts [N]; row i + 1 follows row i unless an episode ended at i. Whatever else is in it (infos, metadata,
+next_observations) is not read: like d4rl's `qlearning_dataset`, a next observation is always the next row's
+observation.
 """
 
 from abc import abstractmethod
@@ -53,7 +54,7 @@ class HDF5(FileDataset):
 
 
 def read(path: Path, task: Task) -> dict[str, np.ndarray]:
-    """The checked columns of a file in D4RL's layout, in float32 and bool; `timeouts` only if the file has them.
+    """The checked columns of a file in D4RL's layout, in float32 and bool; `timeouts` only if it has them.
 
     Actions are clipped to the task's bounds where they overshoot by no more than `ACTION_TOLERANCE`. Raises
     `UserError` if the file cannot be read, or is not about this task, or has values no simulator gives.
@@ -89,8 +90,9 @@ def read(path: Path, task: Task) -> dict[str, np.ndarray]:
 def qlearning(columns: dict[str, np.ndarray], limit: int) -> dict[str, np.ndarray]:
     """The rows as transitions, equal to d4rl's `qlearning_dataset` (its `terminals` are our `terminated`).
 
-    The last row of the file and the row at which a time limit ended an episode have no next observation and are left
-    out. `limit` is the length at which episodes end in files without timeouts. Adds `episode` [N], numbered by file.
+    The last row of the file and the row at which a time limit ended an episode have no next observation and
+    are left out. `limit` is the length at which episodes end in files without timeouts. Adds `episode` [N],
+    numbered by file.
     """
     final = _time_limits(columns, limit)
     kept = np.flatnonzero(~final[:-1])
@@ -108,14 +110,18 @@ def qlearning(columns: dict[str, np.ndarray], limit: int) -> dict[str, np.ndarra
 
 
 def behaviour(columns: dict[str, np.ndarray], limit: int) -> Behaviour:
-    """The returns of the episodes that ended, by a terminal or by a time limit; every row counts."""
+    """The returns of the episodes played to their end: by a terminal, or by `limit` steps; every row counts.
+
+    A timeout after fewer steps is where two recordings were joined, or a change of goal in D4RL's maze2d.
+    """
     ends = np.flatnonzero(columns["terminals"] | _time_limits(columns, limit))
     total = np.cumsum(columns["rewards"], dtype=np.float64)[ends]
-    return Behaviour.of(np.diff(total, prepend=0.0))
+    steps = np.diff(ends, prepend=-1)
+    return Behaviour.of(np.diff(total, prepend=0.0)[columns["terminals"][ends] | (steps >= limit)])
 
 
 def _time_limits(columns: dict[str, np.ndarray], limit: int) -> np.ndarray:
-    """Where a time limit ended an episode [N]: the file's timeouts, else every `limit` steps as d4rl counts them.
+    """Where a time limit ended an episode [N]: the file's timeouts, else every `limit` steps.
 
     d4rl counts the steps of an episode from 1 if the one before it ended by a terminal, and from 0 otherwise.
     """
@@ -152,7 +158,7 @@ def _flags(file: h5py.File, path: Path, name: str) -> np.ndarray:
 
 
 def _stored(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
-    """The column, if its values lie in this very file: nothing else on the machine is read on a file's word."""
+    """The column, if its values lie in this very file: a file cannot make us read another one."""
     if not file.id.links.exists(name.encode()):
         raise UserError(
             f"{path}: has no column {name}, only: {', '.join(sorted(file)) or 'nothing'}; {_remedy()}"
@@ -185,7 +191,7 @@ def _clip(actions: np.ndarray, path: Path, task: Task) -> None:
     if outside[row] > ACTION_TOLERANCE:
         raise UserError(
             f"{path}: the action in row {row} leaves the action space of {task.name} by {outside[row]:.3g}; "
-            f"legal: {low.min():g} to {high.max():g}"
+            f"legal: {low.min():g} to {high.max():g}; clip them if they were clipped when played"
         )
     np.clip(actions, low, high, out=actions)
 

@@ -9,7 +9,7 @@ from tensordict import TensorDict
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Raw returns of a data set's finished episodes: what its behaviour policy earned (NaN if none finished)."""
+    """Raw returns of the finished episodes of a data set: what its behaviour policy earned."""
 
     return_mean: float = float("nan")
     return_std: float = float("nan")
@@ -25,11 +25,11 @@ class Behaviour:
 
 @dataclass(frozen=True)
 class Transitions:
-    """N transitions on one device, by name: `transitions["reward"]` and `transitions.reward` are the same tensor.
+    """N transitions on one device; `transitions["reward"]` and `transitions.reward` are the same tensor.
 
-    observation [N,O], action [N,A], reward [N], next_observation [N,O], all float32; terminated [N], bool. The end of
-    an episode by a time limit is not a termination. `reward_transform` holds the constants by which the rewards were
-    transformed for training, `behaviour` the raw returns of the data.
+    observation [N,O], action [N,A], reward [N], next_observation [N,O], all float32; terminated [N], bool.
+    The end of an episode by a time limit is not a termination. `reward_transform` holds the constants by
+    which the rewards were transformed for training, `behaviour` the raw returns of the data.
     """
 
     fields: TensorDict
@@ -95,16 +95,9 @@ class Transitions:
     def sample(self, batch_size: int, generator: torch.Generator) -> "Transitions":
         """`batch_size` transitions drawn uniformly with replacement, without leaving the device.
 
-        `generator` must be one of that device. The draw is one call of `torch.randint`.
+        `generator` must be one of that device; all it is asked for is one `torch.randint`.
         """
-        device = self.reward.device
-        return self.rows(torch.randint(self.size, (batch_size,), generator=generator, device=device))
-
-    def rows(self, index: torch.Tensor | slice) -> "Transitions":
-        """The transitions at `index`, a tensor of row numbers or a slice."""
-        return Transitions(self.fields[index])
-
-    def extended(self, **columns: torch.Tensor) -> "Transitions":
-        """The same transitions with further columns [N,...], which `sample` and `rows` carry along."""
-        fields = self.fields.copy().update(columns)
-        return Transitions(fields, self.behaviour, self.reward_transform)
+        index = torch.randint(self.size, (batch_size,), generator=generator, device=self.reward.device)
+        # on a CPU, several times faster than indexing
+        drawn = {name: column.index_select(0, index) for name, column in self.fields.items()}
+        return Transitions(TensorDict(drawn, batch_size=[batch_size]))

@@ -1,25 +1,26 @@
 """The embedded data set: a waypoint controller in a maze, as D4RL made its maze2d files.
 
-A ball is steered to random goals, one after another, along the shortest path of cells, by a PD controller whose forces
-are disturbed by Gaussian noise. The goals are not part of the observation, and the rewards are those of the task's one
-fixed goal: most of the data is about something else, and must be stitched (Fu et al. 2020, appendix C).
+A ball is steered to random goals, one after another, along the shortest path of cells, by a PD controller
+whose forces are disturbed by Gaussian noise. The goals are not part of the observation, and the rewards are
+those of the task's one fixed goal: most of the data is about something else and must be stitched.
 
-As in D4RL: gains 10 and -1, waypoints blurred by 0.2, a goal counts as reached within 0.1, force noise 0.5 (its
-`--noisy`), a transition's reward belongs to its observation, no terminals. Different: D4RL's files are one endless
-walk whose timeouts mark changes of goal; here each episode lasts as long as the task's own and starts as they do, so
-that the returns of the data can be held against a policy's. Goals change within an episode (`infos/goal`).
+As in D4RL: gains 10 and -1, waypoints blurred by 0.2, a goal counts as reached within 0.1, force noise 0.5
+(its `--noisy`), a transition's reward belongs to its observation, no terminals. Different: D4RL's files are
+one endless walk whose timeouts mark changes of goal; here each episode lasts as long as the task's own and
+starts as they do, so that the returns of the data can be held against a policy's. Goals change within an
+episode (`infos/goal`).
 """
 
 import collections
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
-from filelock import FileLock
 
-from genpolicy.dataset.dataset import progress
+from genpolicy.dataset.dataset import kept, progress
 from genpolicy.dataset.hdf5 import FileDataset
 from genpolicy.env.maze2d import GOAL_RADIUS, Maze2d, PointMaze
 from genpolicy.env.task import Task
@@ -53,11 +54,7 @@ class Waypoint(FileDataset):
         """The file of these settings, made first if it does not exist yet."""
         settings = f"v{VERSION}-{self.episodes}x{task.max_episode_steps}-noise{self.noise:g}-seed{self.seed}"
         path = self.directory / f"genpolicy-waypoint-{task.name}-{settings}.hdf5"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{path}.lock"):
-            if not path.exists():
-                self._make(task, path)
-        return path
+        return kept(path, functools.partial(self._make, task))
 
     def _make(self, task: Task, path: Path) -> None:
         columns = walk(task.simulate(), self.episodes, task.max_episode_steps, self.noise, self.seed)
@@ -69,7 +66,7 @@ class Waypoint(FileDataset):
 
 
 def walk(maze: PointMaze, episodes: int, steps: int, noise: float, seed: int) -> dict[str, np.ndarray]:
-    """The columns of D4RL's layout for `episodes` episodes of `steps` steps, the same for the same arguments."""
+    """The columns of D4RL's layout for `episodes` episodes of `steps` steps; `seed` fixes them."""
     rng = np.random.default_rng(seed)
     routes = {tuple(goal): shortest_paths(maze.walls, tuple(goal)) for goal in maze.free_cells.tolist()}
     rows = episodes * steps
@@ -108,7 +105,7 @@ def walk(maze: PointMaze, episodes: int, steps: int, noise: float, seed: int) ->
 
 
 def shortest_paths(walls: np.ndarray, goal: tuple[int, int]) -> dict[tuple[int, int], tuple[int, int]]:
-    """The next cell on a shortest path to `goal`, for each free cell of `walls` [rows, columns] that has one."""
+    """The next cell on a shortest path to `goal`, for each free cell of `walls` [rows, columns]."""
     towards, found = {goal: goal}, collections.deque([goal])
     while found:
         cell = found.popleft()

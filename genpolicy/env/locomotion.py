@@ -7,7 +7,6 @@ import gymnasium
 from genpolicy.env.task import Task, make_quietly
 from genpolicy.settings import setting
 
-
 SIMULATORS = tuple(
     f"{robot}-{version}" for robot in ("Hopper", "HalfCheetah", "Walker2d") for version in ("v4", "v5")
 )
@@ -15,7 +14,7 @@ SIMULATORS = tuple(
 
 @dataclass(kw_only=True, eq=False)
 class Locomotion(Task):
-    """Hopper, HalfCheetah or Walker2d: forward speed, minus a control cost, plus a reward for being upright."""
+    """Hopper, HalfCheetah or Walker2d: rewarded for forward speed and for being upright."""
 
     simulator: str = setting(choices=SIMULATORS, doc="what stands in for D4RL's simulator: its gymnasium id")
 

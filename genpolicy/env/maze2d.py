@@ -1,12 +1,16 @@
 """D4RL's maze2d tasks in the physics of gymnasium-robotics' PointMaze.
 
-A ball is pushed through a maze by a force; it must get to a fixed goal and stay there. The ball, its motors, the time
-step and the walls of PointMaze are those of D4RL's `MazeEnv`; two things differ and are undone here, so that
-observations, actions and scores mean what they mean in D4RL's files (tests compare both simulators step by step):
+A ball is pushed through a maze by a force; it must get to a fixed goal and stay there. The ball, its motors,
+the time step and the walls of PointMaze are those of D4RL's `MazeEnv`; two things differ and are undone here,
+so that observations, actions and scores mean what they mean in D4RL's files (tests compare both simulators
+step by step):
 
-- the axes: D4RL's x runs down the rows of the map and its y along the columns; PointMaze is turned by a quarter;
-- the origin: D4RL counts position in cells, but its ball starts 1.2 from the origin while walls are 1.0 from it, so
-  the middle of cell (row, column) lies at (row - 0.2, column - 0.2). PointMaze puts the origin in the maze's middle.
+- the axes: D4RL's x runs down the rows of the map and its y along the columns; PointMaze is turned by a
+  quarter;
+- the origin: D4RL counts position in cells, but its ball starts 1.2 from the origin while walls are 1.0 from
+  it, so
+  the middle of cell (row, column) lies at (row - 0.2, column - 0.2). PointMaze puts the origin in the maze's
+  middle.
 """
 
 import contextlib
@@ -106,7 +110,8 @@ def _turn_back(vector: np.ndarray) -> np.ndarray:
 
 @functools.cache
 def _load(simulator: str) -> tuple[mujoco.MjModel, np.ndarray]:
-    """PointMaze's compiled model and its map [rows, columns] (true: wall), shared by all simulators of a process.
+    """PointMaze's compiled model and its map [rows, columns] (true: wall), shared by all simulators of a
+    process.
 
     Compiling takes 0.1 s, most of it for textures, which a hundred simulators need not repeat.
     """

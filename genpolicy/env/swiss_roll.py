@@ -1,8 +1,8 @@
 """The Swiss-roll toy: actions on a noisy spiral in the plane, whose value grows along it.
 
-The toy of GMPO and GMPG (arXiv 2412.01245, figure with eps = 0.6): scikit-learn's `make_swiss_roll` of 10,000 points,
-seen from the side, scaled to [-2, 2], with values from -3.5 at the inner end of the spiral to 1.5 at the outer end.
-There is no observation; an episode is one action, and its reward is the action's value.
+The toy of GMPO and GMPG (arXiv 2412.01245, figure with eps = 0.6): scikit-learn's `make_swiss_roll` of 10,000
+points, seen from the side, scaled to [-2, 2], with values from -3.5 at the inner end of the spiral to 1.5 at
+the outer end. There is no observation; an episode is one action, and its reward is the action's value.
 """
 
 import functools
@@ -24,9 +24,11 @@ _FIRST, _LAST = 1.5 * np.pi, 4.5 * np.pi
 
 
 def swiss_roll(size: int, noise: float, rng: np.random.RandomState) -> tuple[np.ndarray, np.ndarray]:
-    """Points [size, 3] and their places along the roll [size]: scikit-learn's `make_swiss_roll`, draw by draw.
+    """Points [size, 3] and their places along the roll [size]: scikit-learn's `make_swiss_roll`, draw by
+    draw.
 
-    x = t cos t, y = 21 u, z = t sin t with t uniform in [1.5 pi, 4.5 pi] and u in [0, 1] (Marsland, Machine Learning).
+    x = t cos t, y = 21 u, z = t sin t with t uniform in [1.5 pi, 4.5 pi] and u in [0, 1] (Marsland, Machine
+    Learning).
     """
     place = _FIRST * (1 + 2 * rng.uniform(size=size))
     height = 21 * rng.uniform(size=size)
@@ -37,8 +39,8 @@ def swiss_roll(size: int, noise: float, rng: np.random.RandomState) -> tuple[np.
 class Roll:
     """The data of the toy, and the value of any action.
 
-    `action` [N,2] and `value` [N] are the data; `value_at` gives an action the value of the nearest point of the
-    spiral without noise, so that actions off the data are judged by the branch they are closest to.
+    `action` [N,2] and `value` [N] are the data; `value_at` gives an action the value of the nearest point of
+    the spiral without noise, so that actions off the data are judged by the branch they are closest to.
     """
 
     def __init__(self):

@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 class Task(ABC):
     """A task: how its simulator is made, and how a return in it becomes D4RL's normalised score.
 
-    Observations are vectors [O], actions vectors [A] in a box; an episode has at most `max_episode_steps` steps,
-    and its end by that limit is a truncation, not a termination.
+    Observations are vectors [O], actions vectors [A] in a box; an episode has at most `max_episode_steps`
+    steps, and its end by that limit is a truncation, not a termination.
     """
 
     name: str = setting(doc="the name under which D4RL knows the task")
@@ -41,10 +41,11 @@ class Task(ABC):
         """A new simulator of the task, without its episode limit."""
 
     def make(self, num_envs: int) -> SyncVectorEnv:
-        """`num_envs` simulators stepped together, each cut off at `max_episode_steps`, kept for the next call.
+        """`num_envs` simulators stepped together, each cut off at `max_episode_steps`, kept for the next
+        call.
 
-        A simulator whose episode has ended starts a new one in the next step (gymnasium's NEXT_STEP): the reward of
-        that step is 0 and its action is ignored. Seed them by `reset(seed=[...])`.
+        A simulator whose episode has ended starts a new one in the next step (gymnasium's NEXT_STEP): the
+        reward of that step is 0 and its action is ignored. Seed them by `reset(seed=[...])`.
         """
         if num_envs not in self._vectors:
             limited = functools.partial(_limited, self)

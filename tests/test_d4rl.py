@@ -1,0 +1,208 @@
+"""Downloads of D4RL's files: whole or not at all, gone on with after a break, clear when impossible."""
+
+import functools
+import http.server
+import threading
+from multiprocessing.pool import ThreadPool
+
+import h5py
+import numpy as np
+import pytest
+from composed import task
+from d4rl_package import offline_env
+
+from genpolicy.dataset import d4rl as downloads
+from genpolicy.dataset.d4rl import D4RL, download
+from genpolicy.env.locomotion import Locomotion
+from genpolicy.errors import UserError
+from genpolicy.settings import build
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """A file server on 127.0.0.1 that misbehaves as told, and remembers what it was asked for."""
+
+    def __init__(self, content: bytes):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.content = content
+        self.asked: list[str | None] = []
+        self.breaks: list[int] = []  # bytes after which the next connections break off
+        self.ranges = True
+        self.status = 200
+        self.length: int | None = len(content)
+        self.url = f"http://127.0.0.1:{self.server_port}/data/hopper-v2.hdf5"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    """Answers GET with the server's content, from the byte that is asked for."""
+
+    def do_GET(self):
+        wanted = self.headers.get("Range")
+        self.server.asked.append(wanted)
+        if self.server.status != 200:
+            self.send_error(self.server.status)
+            return
+        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.ranges else 0
+        total = len(self.server.content) if self.server.length is None else self.server.length
+        if start and start >= total:
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{total}")
+            self.end_headers()
+            return
+        body = self.server.content[start:]
+        self.send_response(206 if start else 200)
+        if self.server.length is not None:
+            self.send_header("Content-Length", str(self.server.length - start))
+        self.end_headers()
+        self.wfile.write(body[: self.server.breaks.pop(0)] if self.server.breaks else body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def content(tmp_path_factory) -> bytes:
+    path = tmp_path_factory.mktemp("content") / "file.hdf5"
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        file["observations"] = rng.normal(size=(2000, 11)).astype(np.float32)
+        file["actions"] = rng.uniform(-1, 1, size=(2000, 3)).astype(np.float32)
+        file["rewards"] = rng.normal(size=2000).astype(np.float32)
+        file["terminals"] = np.zeros(2000, bool)
+        file["timeouts"] = np.arange(1, 2001) % 1000 == 0
+    return path.read_bytes()
+
+
+@pytest.fixture
+def server(content):
+    server = Server(content)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_whole_file(server, tmp_path):
+    download(server.url, tmp_path / "file.hdf5")
+    assert (tmp_path / "file.hdf5").read_bytes() == server.content
+    assert server.asked == [None]
+    assert [path.name for path in tmp_path.iterdir()] == ["file.hdf5"]
+
+
+def test_a_break_is_mended_at_once_by_asking_for_the_rest(server, tmp_path):
+    server.breaks = [10_000, 5_000]
+    download(server.url, tmp_path / "file.hdf5")
+    assert (tmp_path / "file.hdf5").read_bytes() == server.content
+    assert server.asked == [None, "bytes=10000-", "bytes=15000-"]
+
+
+def test_what_one_run_fetched_the_next_goes_on_with(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, "ATTEMPTS", 1)
+    server.breaks = [10_000]
+    with pytest.raises(UserError, match=r"the connection broke off.*run again to go on"):
+        download(server.url, tmp_path / "file.hdf5")
+    assert not (tmp_path / "file.hdf5").exists()
+    download(server.url, tmp_path / "file.hdf5")
+    assert (tmp_path / "file.hdf5").read_bytes() == server.content
+    assert server.asked == [None, "bytes=10000-"]
+
+
+def test_a_server_without_ranges_sends_the_whole_again(server, tmp_path):
+    server.breaks, server.ranges = [10_000], False
+    download(server.url, tmp_path / "file.hdf5")
+    assert (tmp_path / "file.hdf5").read_bytes() == server.content
+
+
+@pytest.mark.parametrize("surplus", [0, 5])
+def test_a_part_as_long_as_the_file_or_longer(server, tmp_path, surplus):
+    (tmp_path / "file.hdf5.part").write_bytes(server.content + b"x" * surplus)
+    download(server.url, tmp_path / "file.hdf5")
+    assert (tmp_path / "file.hdf5").read_bytes() == server.content
+
+
+def test_wrong_size(server, tmp_path):
+    server.length += 100  # the server always promises more than it sends
+    with pytest.raises(
+        UserError, match=r"file.hdf5 cannot be downloaded from .*the connection broke off"
+    ) as error:
+        download(server.url, tmp_path / "file.hdf5")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "file.hdf5").exists()
+
+
+def test_without_a_length_the_content_decides(server, tmp_path):
+    server.length = None
+    download(server.url, tmp_path / "file.hdf5")
+    assert (tmp_path / "file.hdf5").read_bytes() == server.content
+    server.content = server.content[:5000]
+    with pytest.raises(UserError, match="not a readable HDF5 file"):
+        download(server.url, tmp_path / "other.hdf5")
+    assert not list(tmp_path.glob("other*"))
+
+
+def test_an_html_page_is_not_taken_for_data(server, tmp_path):
+    server.content = b"<html>The server is down for maintenance</html>"
+    server.length = len(server.content)
+    with pytest.raises(UserError, match="what came is not a readable HDF5 file"):
+        download(server.url, tmp_path / "file.hdf5")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("status", "requests"), [(404, 1), (403, 1), (503, 3)])
+def test_refusals_say_what_to_do_by_hand(server, tmp_path, status, requests):
+    server.status = status
+    with pytest.raises(UserError, match=f"the server says {status}") as error:
+        download(server.url, tmp_path / "file.hdf5")
+    assert len(server.asked) == requests
+    for part in ("file.hdf5", server.url, f"place it at {tmp_path / 'file.hdf5'}"):
+        assert part in str(error.value)
+
+
+def test_unreachable(tmp_path):
+    with pytest.raises(UserError, match=r"refused.*place it at") as error:
+        download("http://127.0.0.1:9/file.hdf5", tmp_path / "file.hdf5")
+    assert "\n" not in str(error.value)
+
+
+def test_a_folder_that_cannot_be_written(server, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(UserError, match=r"paths.data: .*hopper-v2.hdf5 cannot be written"):
+        _load(server.url, str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("url", ["file:///etc/passwd", "ftp://127.0.0.1/x.hdf5", "x.hdf5"])
+def test_only_http(tmp_path, url):
+    with pytest.raises(UserError, match="not an http or https address"):
+        download(url, tmp_path / "x.hdf5")
+
+
+def _load(url: str, directory: str) -> int:
+    hopper = Locomotion(
+        name="hopper-medium-v2",
+        simulator="Hopper-v4",
+        max_episode_steps=1000,
+        reference_min=-20.0,
+        reference_max=3234.3,
+        url=url,
+    )
+    return D4RL(reward="none", directory=directory).load(hopper).size
+
+
+def test_two_that_need_the_same_file_download_it_once(server, tmp_path):
+    with ThreadPool(4) as pool:
+        sizes = pool.map(functools.partial(_load, server.url), [str(tmp_path)] * 4)
+    assert sizes == [1998] * 4
+    assert server.asked == [None]
+
+
+def test_the_cache_is_d4rls_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(offline_env, "DATASET_PATH", str(tmp_path))
+    hopper = task("hopper-medium-v2")
+    theirs = offline_env.filepath_from_url(hopper.url)
+    with open(theirs, "wb") as file:
+        file.write(b"whatever is there already")
+    dataset = build({"_target_": "genpolicy.dataset.d4rl.D4RL", "reward": "none"}, directory=tmp_path)
+    assert str(dataset.file(hopper)) == theirs
+    with pytest.raises(UserError, match=r"not a readable HDF5 file.*delete it and get it again"):
+        dataset.load(hopper)

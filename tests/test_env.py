@@ -1,0 +1,239 @@
+"""Tasks: settings against the d4rl package, simulators against v2's rules and D4RL's own model."""
+
+import dataclasses
+import os
+
+import gymnasium
+import mujoco
+import numpy as np
+import pytest
+from composed import CONF, names, nodes, task
+from d4rl_package import d4rl, infos, maze_model
+
+from genpolicy.env.maze2d import PointMaze
+from genpolicy.env.task import make_quietly
+from genpolicy.errors import UserError
+from genpolicy.settings import locate
+
+TASKS = names("env")
+D4RL_TASKS = [name for name in TASKS if name != "swiss-roll"]
+ROBOTS = ("hopper-medium", "halfcheetah-medium", "walker2d-medium")
+SIZES = {"hopper": (11, 3), "halfcheetah": (17, 6), "walker2d": (17, 6), "maze2d": (4, 2), "swiss": (0, 2)}
+
+
+def test_all_tasks_are_there():
+    qualities = ("random", "medium", "medium-replay", "medium-expert", "expert")
+    locomotion = {f"{robot}-{q}-v2" for robot in ("hopper", "halfcheetah", "walker2d") for q in qualities}
+    assert set(TASKS) == locomotion | {f"maze2d-{size}-v1" for size in ("umaze", "medium", "large")} | {
+        "swiss-roll"
+    }
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_file_sets_what_its_class_declares(name):
+    env = nodes(f"env={name}").env
+    fields = {field.name for field in dataclasses.fields(locate(env._target_)) if field.init}
+    assert set(env) - {"_target_"} == fields
+    assert (CONF / "env" / f"{name}.yaml").read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("name", names("dataset"))
+def test_a_data_sets_file_sets_what_its_class_declares(name):
+    env = {"swiss_roll": "swiss-roll"}.get(name, "maze2d-umaze-v1")
+    path = ["dataset.path=x.hdf5"] if name == "hdf5" else []
+    dataset = nodes(f"env={env}", f"dataset={name}", *path).dataset
+    fields = {field.name for field in dataclasses.fields(locate(dataset._target_)) if field.init}
+    assert set(dataset) - {"_target_"} == fields
+    assert (CONF / "dataset" / f"{name}.yaml").read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("name", D4RL_TASKS)
+def test_scores_and_addresses_are_d4rls(name):
+    found = task(name)
+    assert found.name == name
+    assert found.reference_min == infos.REF_MIN_SCORE[name]
+    assert found.reference_max == infos.REF_MAX_SCORE[name]
+    assert found.url == infos.DATASET_URLS[name]
+    returns = np.array([-10.0, 0.0, 100.0, 3000.0])
+    np.testing.assert_allclose(found.score(returns), 100 * d4rl.get_normalized_score(name, returns))
+
+
+@pytest.mark.parametrize(
+    ("env", "dataset"),
+    [("hopper-expert-v2", "D4RL"), ("maze2d-large-v1", "Waypoint"), ("swiss-roll", "SwissRollData")],
+)
+def test_a_task_brings_its_data(env, dataset):
+    assert nodes(f"env={env}").dataset._target_.endswith(f".{dataset}")
+
+
+def test_the_command_line_may_choose_other_data():
+    node = nodes("env=hopper-medium-v2", "dataset=hdf5", "dataset.path=mine.hdf5").dataset
+    assert node.path == "mine.hdf5"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ["env=hopper-medium-v2", "dataset=waypoint"],
+            "dataset=waypoint does not go with env=hopper-medium-v2",
+        ),
+        (["env=swiss-roll", "dataset=waypoint"], "dataset=waypoint does not go with env=swiss-roll"),
+        (["env=swiss-roll", "dataset=d4rl"], "dataset=d4rl does not go with env=swiss-roll"),
+        (["env=maze2d-umaze-v1", "dataset=swiss_roll"], "it goes with env=swiss-roll"),
+    ],
+)
+def test_data_that_do_not_fit_the_task_are_refused(overrides, message):
+    with pytest.raises(UserError, match=message):
+        nodes(*overrides)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_simulators_run(name, tmp_path, monkeypatch, recwarn, capfd):
+    monkeypatch.chdir(tmp_path)
+    found = task(name)
+    assert (found.observation_size, found.action_size) == SIZES[name.split("-")[0]]
+    envs = found.make(3)
+    assert envs is found.make(3)
+    observation, _ = envs.reset(seed=[1, 2, 1])
+    assert observation.shape == (3, found.observation_size)
+    np.testing.assert_array_equal(observation[0], observation[2])
+    if found.observation_size:
+        assert (observation[0] != observation[1]).any()
+    envs.action_space.seed(0)
+    for _ in range(100):
+        action = envs.action_space.sample()
+        assert ((action >= found.action_low) & (action <= found.action_high)).all()
+        observation, reward, terminated, _, _ = envs.step(action)
+        assert np.isfinite(observation).all()
+        assert np.isfinite(reward).all()
+        assert not (terminated.any() and name.startswith(("halfcheetah", "maze2d")))
+    found.close()
+    assert os.listdir(tmp_path) == []  # MuJoCo leaves no log behind
+    assert [str(warning.message) for warning in recwarn] == []
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "name", ["hopper-medium-v2", "halfcheetah-medium-v2", "walker2d-medium-v2", "maze2d-umaze-v1"]
+)
+def test_an_episode_is_cut_off_at_the_limit_of_d4rl(name):
+    found = task(name)
+    found.max_episode_steps, limit = 7, found.max_episode_steps
+    assert limit == (300 if name.startswith("maze2d") else 1000)
+    envs = found.make(1)
+    envs.reset(seed=[0])
+    ends = [envs.step(np.zeros((1, found.action_size), np.float32))[2:4] for _ in range(7)]
+    assert [bool(truncated[0]) for _, truncated in ends] == [False] * 6 + [True]
+    assert not any(terminated[0] for terminated, _ in ends)
+
+
+# gym's -v2 environments: seconds a step, alive bonus, control cost, and when a state (qpos, qvel) is alive
+V2 = {
+    "hopper-medium-v2": (
+        0.008,
+        1.0,
+        1e-3,
+        lambda q, v: (np.abs([*q[2:], *v]) < 100).all() and q[1] > 0.7 and abs(q[2]) < 0.2,
+    ),
+    "halfcheetah-medium-v2": (0.05, 0.0, 0.1, lambda q, v: True),
+    "walker2d-medium-v2": (0.008, 1.0, 1e-3, lambda q, v: 0.8 < q[1] < 2.0 and -1.0 < q[2] < 1.0),
+}
+
+
+@pytest.mark.parametrize("name", V2)
+def test_recorded_transitions_replay_by_the_rules_of_v2(name):
+    """Set to recorded positions and velocities, the simulator repeats the step, by v2's rules."""
+    seconds, alive_bonus, control_cost, alive = V2[name]
+    simulator = task(name).simulator
+    source, replay = gymnasium.make(simulator).unwrapped, make_quietly(simulator)
+    replay.reset(seed=9)
+    source.action_space.seed(0)
+    falls = 0
+    for episode in range(5):
+        source.reset(seed=episode)
+        for _ in range(200):
+            qpos, qvel = source.data.qpos.copy(), source.data.qvel.copy()
+            action = source.action_space.sample()
+            observation, *_ = source.step(action)
+
+            replay.set_state(qpos, qvel)
+            again, reward, terminated, truncated, _ = replay.step(action)
+            np.testing.assert_allclose(again, observation, atol=1e-6)
+            forward = (source.data.qpos[0] - qpos[0]) / seconds
+            assert reward == pytest.approx(
+                forward + alive_bonus - control_cost * np.square(action).sum(), abs=1e-4
+            )
+            assert terminated == (not alive(source.data.qpos, source.data.qvel))
+            assert not truncated
+            if terminated:
+                falls += 1
+                break
+    assert falls == (0 if name.startswith("halfcheetah") else 5)
+
+
+def test_a_simulator_that_does_not_exist():
+    with pytest.raises(UserError, match=r"env.simulator: Hoper-v4 cannot be made"):
+        make_quietly("Hoper-v4")
+    with pytest.raises(UserError, match="CartPole-v1 is none of Hopper-v4"):
+        nodes("env=hopper-medium-v2", "env.simulator=CartPole-v1")
+
+
+MAZES = {
+    "maze2d-umaze-v1": maze_model.U_MAZE,
+    "maze2d-medium-v1": maze_model.MEDIUM_MAZE,
+    "maze2d-large-v1": maze_model.LARGE_MAZE,
+}
+
+
+@pytest.mark.parametrize("name", MAZES)
+def test_mazes_are_d4rls(name):
+    found, cells = task(name), maze_model.parse_maze(MAZES[name])
+    env = found.simulate()
+    np.testing.assert_array_equal(env.walls, cells == maze_model.WALL)
+    np.testing.assert_array_equal([found.goal], np.argwhere(cells == maze_model.GOAL))
+
+
+@pytest.mark.parametrize("name", MAZES)
+def test_the_ball_moves_as_in_d4rls_model(name):
+    """D4RL's own MuJoCo model, built by its own code, stepped as its environment steps it."""
+    with maze_model.point_maze(MAZES[name]).asfile() as file:
+        model = mujoco.MjModel.from_xml_path(file.name)
+    data = mujoco.MjData(model)
+    ours = task(name).simulate()
+    rng = np.random.default_rng(0)
+    touched_walls = 0
+    for episode in range(5):
+        observation, _ = ours.reset(seed=episode)
+        mujoco.mj_resetData(model, data)
+        data.qpos[:], data.qvel[:] = observation[:2], observation[2:]
+        for step in range(300):
+            if step % 30 == 0:
+                action = rng.uniform(-1.2, 1.2, size=2)
+            data.qvel[:] = np.clip(data.qvel, -5, 5)
+            data.ctrl[:] = np.clip(action, -1, 1)
+            mujoco.mj_step(model, data)
+            observation, *_ = ours.step(action)
+            np.testing.assert_allclose(observation, [*data.qpos, *data.qvel], atol=1e-6)
+            touched_walls += data.ncon > 0
+    assert touched_walls > 50
+
+
+def test_maze_starts_and_rewards_are_d4rls():
+    env = task("maze2d-umaze-v1").simulate()
+    starts = np.array([env.reset(seed=seed)[0] for seed in range(700)])
+    cells = np.rint(starts[:, :2])
+    assert np.abs(starts[:, :2] - cells).max() <= 0.1
+    found, counts = np.unique(cells, axis=0, return_counts=True)
+    np.testing.assert_array_equal(found, env.free_cells)
+    assert (np.abs(counts - 100) < 45).all()
+    assert starts[:, 2:].std() == pytest.approx(0.1, rel=0.1)
+    for position, expected in [((1.0, 1.0), 1), ((1.0, 1.49), 1), ((1.0, 1.52), 0), ((3.0, 1.0), 0)]:
+        env.reset(options={"state": [*position, 0.0, 0.0]})
+        _, reward, terminated, truncated, _ = env.step(np.zeros(2))
+        assert (reward, terminated, truncated) == (expected, False, False)
+
+
+def test_a_goal_in_a_wall_is_refused():
+    with pytest.raises(UserError, match=r"env.goal: \[0, 1\] is no free cell"):
+        PointMaze("PointMaze_UMaze-v3", [0, 1])

@@ -1,0 +1,135 @@
+"""Transitions: what they hold, how they are drawn, and how rewards are transformed for training."""
+
+import numpy as np
+import pytest
+import torch
+
+from genpolicy.dataset.dataset import Dataset
+from genpolicy.dataset.transitions import Behaviour, Transitions
+from genpolicy.errors import UserError
+
+
+def make(size: int = 50) -> Transitions:
+    """Transitions whose every field tells their number."""
+    number = np.arange(size, dtype=np.float64)
+    return Transitions.of(
+        {
+            "observation": np.stack([number, -number], axis=1),
+            "action": np.stack([number, number, number], axis=1),
+            "reward": number,
+            "next_observation": np.stack([number + 1, -number - 1], axis=1),
+            "terminated": number % 7 == 6,
+        }
+    )
+
+
+def test_sizes_types_and_access():
+    transitions = make()
+    assert (transitions.size, transitions.observation_size, transitions.action_size) == (50, 2, 3)
+    for name in ("observation", "action", "reward", "next_observation"):
+        assert transitions[name].dtype == torch.float32
+        assert transitions[name] is getattr(transitions, name)
+    assert transitions.terminated.dtype == torch.bool
+    moved = transitions.to("cpu")
+    assert moved.behaviour == transitions.behaviour
+    torch.testing.assert_close(moved.reward, transitions.reward)
+
+
+def test_a_batch_keeps_rows_together_and_follows_its_generator():
+    transitions = make()
+    batch = transitions.sample(400, torch.Generator().manual_seed(3))
+    number = batch.reward
+    assert batch.size == 400
+    torch.testing.assert_close(batch.observation, torch.stack([number, -number], 1))
+    torch.testing.assert_close(batch.action, number[:, None].expand(-1, 3))
+    torch.testing.assert_close(batch.next_observation, torch.stack([number + 1, -number - 1], 1))
+    assert torch.equal(batch.terminated, number % 7 == 6)
+    again = transitions.sample(400, torch.Generator().manual_seed(3))
+    assert torch.equal(again.reward, number)
+    generator = torch.Generator().manual_seed(3)
+    expected = torch.randint(50, (400,), generator=torch.Generator().manual_seed(3))
+    assert torch.equal(transitions.sample(400, generator).reward, expected.float())
+    assert not torch.equal(transitions.sample(400, generator).reward, number)
+
+
+def test_batches_are_uniform():
+    reward = make(10).sample(100_000, torch.Generator().manual_seed(0)).reward
+    counts = torch.bincount(reward.long(), minlength=10).double()
+    assert ((counts - 10_000).abs() < 4.5 * (10_000 * 0.9) ** 0.5).all()
+
+
+class Recorded(Dataset):
+    """Three finished episodes, one of a single step, and an unfinished one."""
+
+    def arrays(self, task):
+        length = np.array([4, 1, 3, 2])
+        reward = np.array([1, 2, 3, 4, 20, 5, 5, 5, 0, 1], np.float32)
+        observation = np.concatenate([np.arange(n) + 100 * i for i, n in enumerate(length)])[:, None]
+        terminated = np.zeros(10, bool)
+        terminated[4] = True
+        arrays = {
+            "observation": observation,
+            "action": np.zeros((10, 1)),
+            "reward": reward,
+            "next_observation": observation + 1,
+            "terminated": terminated,
+            "episode": np.repeat([0, 1, 5, 6], length),
+        }
+        return arrays, Behaviour.of(np.array([10.0, 20.0, 15.0]))
+
+
+def iql_range(arrays) -> tuple[float, float]:
+    """IQL's own rule: a trajectory ends at a terminal or where the next observation is not the next row's."""
+    returns, total = [], 0.0
+    for i in range(len(arrays["reward"])):
+        total += float(arrays["reward"][i])
+        last = i == len(arrays["reward"]) - 1
+        if (
+            last
+            or arrays["terminated"][i]
+            or abs(arrays["next_observation"][i] - arrays["observation"][i + 1]) > 1e-6
+        ):
+            returns.append(total)
+            total = 0.0
+    return min(returns), max(returns)
+
+
+def test_reward_transforms(tmp_path):
+    raw, behaviour = Recorded(directory=tmp_path).arrays(None)
+    none = Recorded(reward="none", directory=tmp_path).load(None)
+    assert none.behaviour == behaviour
+    np.testing.assert_array_equal(none.reward, raw["reward"])
+    assert none.reward_transform == {"name": "none", "scale": 1.0, "shift": 0.0}
+
+    antmaze = Recorded(reward="antmaze", directory=tmp_path).load(None)
+    np.testing.assert_array_equal(antmaze.reward, raw["reward"] - 1)
+    assert antmaze.behaviour == behaviour  # of raw rewards
+
+    low, high = iql_range(raw)
+    assert (low, high) == (1.0, 20.0)
+    scaled = Recorded(reward="iql_locomotion", directory=tmp_path).load(None)
+    np.testing.assert_allclose(scaled.reward, raw["reward"] * 1000 / (high - low), rtol=1e-6)
+    assert scaled.reward_transform == {
+        "name": "iql_locomotion",
+        "scale": 1000 / (high - low),
+        "shift": 0.0,
+        "return_min": low,
+        "return_max": high,
+    }
+
+
+def test_scaling_needs_different_returns(tmp_path):
+    class Constant(Recorded):
+        def arrays(self, task):
+            arrays, behaviour = super().arrays(task)
+            return arrays | {"reward": np.zeros(10, np.float32)}, behaviour
+
+    with pytest.raises(
+        UserError, match=r"episodes of different returns, but all have 0; give dataset.reward=none"
+    ):
+        Constant(reward="iql_locomotion", directory=tmp_path).load(None)
+
+
+def test_behaviour_without_finished_episodes():
+    assert Behaviour.of(np.array([])).episodes == 0
+    assert np.isnan(Behaviour.of(np.array([])).return_mean)
