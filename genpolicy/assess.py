@@ -1,0 +1,53 @@
+"""Judging the policies of a run: during training, at its end, and afterwards by `mode=eval`."""
+
+from collections.abc import Callable
+
+import torch
+from omegaconf import DictConfig
+
+from genpolicy.algo.algorithm import Algorithm
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.env.task import Task
+from genpolicy.evaluate import evaluation_seed, log_likelihood, rollout, summary
+from genpolicy.model.policy import GenerativePolicy
+
+FINAL = 0  # the index of final evaluations: the same start states for every policy, and again in mode=eval
+
+
+class Assessor:
+    """Evaluates policies with random draws of its own: the run's generator is never touched.
+
+    The episodes follow from the run's seed and the evaluation's index; the actions whose likelihood is taken
+    follow from the data set alone. `check` is called at each step of the simulators and may raise, to end a
+    long evaluation.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        transitions: Transitions,
+        algorithm: Algorithm,
+        config: DictConfig,
+        check: Callable[[], None] = lambda: None,
+    ):
+        self.task, self.algorithm, self.check = task, algorithm, check
+        self.seed, self.device = config.seed, transitions.reward.device
+        draw = torch.Generator(self.device).manual_seed(0)
+        self.recorded = transitions.sample(config.eval.log_prob_actions, draw)
+
+    def __call__(self, policy: GenerativePolicy, episodes: int, index: int) -> tuple[dict, list[float]]:
+        """Metrics of evaluation number `index` of the policy, and the return of each episode."""
+        seed = evaluation_seed(self.seed, index)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        # What the final policy does is the algorithm's to say: it may choose among several samples.
+        final = policy is self.algorithm.policy
+        sample = self.algorithm.act if final else policy.sample
+
+        def act(observation: torch.Tensor) -> torch.Tensor:
+            self.check()
+            return sample(observation.to(self.device), generator)
+
+        played = rollout(self.task, act, episodes, seed)
+        probe = torch.Generator(self.device).manual_seed(0)
+        likelihood = log_likelihood(self.algorithm if final else policy, self.recorded, probe)
+        return summary(played, self.task) | likelihood, played.returns.tolist()

@@ -1,0 +1,42 @@
+"""Checkpoints: written whole or not at all, read without running any code."""
+
+import io
+import pickle
+import zipfile
+from pathlib import Path
+
+import torch
+
+from genpolicy.errors import UserError
+from genpolicy.files import write_atomically
+
+
+def save(path: Path, state: dict) -> None:
+    """Write `state` (tensors, numbers, strings, lists, dicts of these) in place of the file, atomically.
+
+    Raises `UserError` when the file cannot be written; the previous checkpoint is then untouched.
+    """
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomically(Path(path), buffer.getvalue())
+
+
+def load(path: Path) -> dict:
+    """The state that `save` wrote, its tensors on the CPU.
+
+    Raises `UserError` for a missing, truncated or damaged file (every part is checked against its checksum,
+    which torch does not do), and for one that holds anything but tensors and plain values.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged is not None:
+            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: there is no such checkpoint") from error
+    except (zipfile.BadZipFile, RuntimeError, pickle.UnpicklingError, EOFError, ValueError, OSError) as error:
+        raise UserError(
+            f"{path}: not a readable checkpoint ({str(error).splitlines()[0]}); "
+            "restore it from a copy, or redo the run with overwrite=true"
+        ) from error

@@ -1,0 +1,249 @@
+"""Runs into MLflow. Shipping a run again, or going on where a killed importer stopped, changes nothing there.
+
+Why there are no duplicates: a run carries its id as a tag and is searched before it is made; parameters, tags
+and files replace equal ones; and MLflow's metrics have (run, key, step, time, value) as their primary key,
+all of them fixed in the journal, so that a batch that was stored but not noted here is the same rows again.
+"""
+
+import contextlib
+import getpass
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunStatus, RunTag, ViewType
+from mlflow.entities import Run as MlflowRun
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME, MLFLOW_USER
+from omegaconf import DictConfig, OmegaConf
+
+from genpolicy import journal
+from genpolicy.files import Lock, write_atomically
+from genpolicy.run import FINAL, Run
+
+METRICS_PER_BATCH = 1000  # MLflow's limits
+PARAMS_PER_BATCH = 100
+VALUE_LENGTH = 6000
+TAG_LENGTH = 8000
+GROUPS = ("algo", "model", "objective", "solver", "network", "dataset", "env")
+STATUS = {
+    "running": "RUNNING",
+    "finished": "FINISHED",
+    "failed": "FAILED",
+    "interrupted": "KILLED",
+    "died": "KILLED",
+}
+SQLITE = "sqlite:///"
+
+
+class Store:
+    """One MLflow tracking store. `outputs` is the folder of the runs, for locks.
+
+    A SQLite file is opened by one importer at a time, under a lock beside it; it is made under another name
+    and renamed when its tables are complete, as a half-made one could never be used again. Its artifacts lie
+    beside it, too.
+    """
+
+    def __init__(self, uri: str, outputs: Path):
+        self.uri, self.artifacts = uri, None
+        if uri.startswith(SQLITE):
+            database = Path(uri.removeprefix(SQLITE))
+            database.parent.mkdir(parents=True, exist_ok=True)
+            self.artifacts = (database.parent / "mlartifacts").as_uri()
+            self._making = self._lock = Lock(database.with_name(database.name + ".lock"))
+            with self._lock:
+                if not database.exists():
+                    self._make(database)
+        else:
+            name = hashlib.sha256(uri.encode()).hexdigest()[:8]
+            self._making, self._lock = Lock(outputs / f".mlflow-{name}.lock"), contextlib.nullcontext()
+        with self._lock:
+            self.client = MlflowClient(tracking_uri=uri)
+
+    def ship(self, run: Run) -> str:
+        """Bring MLflow's view of the run up to date; returns the state that it now shows.
+
+        The caller holds the run's tracking lock. Raises whatever MLflow raises; calling again goes on.
+        """
+        status = run.status()  # before the journal is read: if it is final, the journal is complete
+        record = Record(run, self.uri)
+        found = self._find(run, record)
+        if found.info.lifecycle_stage == "deleted":
+            return status["state"]  # somebody threw it away in MLflow
+        number = found.info.run_id
+        self._tag(number, record, tags(run, status))
+        if "configured" not in record:
+            self._configure(number, run)
+            record.keep(configured=True)
+        self._metrics(number, run, record)
+        self._files(number, run, record, status["state"] in FINAL)
+        if record.get("state") != status["state"]:
+            with self._lock:
+                if status["state"] == "running":
+                    self.client.update_run(number, status="RUNNING")
+                else:
+                    end = int(1000 * (status.get("finished") or status["updated"]))
+                    self.client.set_terminated(number, STATUS[status["state"]], end_time=end)
+            record.keep(state=status["state"])
+        return status["state"]
+
+    def directory(self, number: str) -> Path:
+        """The run directory of an MLflow run id. Raises KeyError or MLflow's exception if there is none."""
+        with self._lock:
+            return Path(self.client.get_run(number).data.tags["genpolicy.run_dir"])
+
+    def _make(self, database: Path) -> None:
+        unfinished = database.with_name(database.name + ".new")
+        unfinished.unlink(missing_ok=True)
+        SqlAlchemyStore(SQLITE + str(unfinished), self.artifacts).engine.dispose()
+        unfinished.rename(database)
+
+    def _find(self, run: Run, record: "Record") -> MlflowRun:
+        """The MLflow run of the run, made if there is none."""
+        if "run" in record:
+            try:
+                with self._lock:
+                    return self.client.get_run(record["run"])
+            except MlflowException as error:
+                if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+                    raise
+                record.clear()  # the store was thrown away and begun anew
+        with self._making:
+            experiment = self._experiment(f"genpolicy/{run.config.study}")
+            found = self._search(experiment, "genpolicy.id", run.id)
+            if not found:
+                for old in run.replaces:
+                    for overwritten in self._search(experiment, "genpolicy.id", old):
+                        self.client.delete_run(overwritten.info.run_id)
+                labels = tags(run, run.status())
+                if run.sweep is not None:
+                    labels[MLFLOW_PARENT_RUN_ID] = self._parent(experiment, run.sweep)
+                start = int(1000 * run.path("config.yaml").stat().st_mtime)
+                found = [self.client.create_run(experiment, start, labels, run.name)]
+        record.keep(run=found[0].info.run_id)
+        return found[0]
+
+    def _experiment(self, name: str) -> str:
+        experiment = self.client.get_experiment_by_name(name)
+        if experiment is None:
+            return self.client.create_experiment(name, self.artifacts)
+        if experiment.lifecycle_stage == "deleted":
+            self.client.restore_experiment(experiment.experiment_id)
+        return experiment.experiment_id
+
+    def _search(self, experiment: str, tag: str, value: str) -> list[MlflowRun]:
+        return self.client.search_runs([experiment], f"tags.`{tag}` = '{value}'", ViewType.ALL)
+
+    def _parent(self, experiment: str, sweep: str) -> str:
+        """The run under which MLflow shows the runs of a multirun; a heading, so it never runs."""
+        found = self._search(experiment, "genpolicy.parent", sweep)
+        if found:
+            return found[0].info.run_id
+        labels = {"genpolicy.parent": sweep, MLFLOW_SOURCE_NAME: "genpolicy"}
+        parent = self.client.create_run(experiment, tags=labels, run_name=f"sweep {sweep}").info.run_id
+        self.client.set_terminated(parent, RunStatus.to_string(RunStatus.FINISHED))
+        return parent
+
+    def _tag(self, number: str, record: "Record", labels: dict[str, str]) -> None:
+        if record.get("tags") != labels:
+            with self._lock:
+                self.client.log_batch(number, tags=[RunTag(name, value) for name, value in labels.items()])
+            record.keep(tags=labels)
+
+    def _configure(self, number: str, run: Run) -> None:
+        params = [Param(name, value[:VALUE_LENGTH]) for name, value in flat(run.config)]
+        with self._lock:
+            for start in range(0, len(params), PARAMS_PER_BATCH):
+                self.client.log_batch(number, params=params[start : start + PARAMS_PER_BATCH])
+            self.client.log_artifact(number, str(run.path("config.yaml")))
+
+    def _metrics(self, number: str, run: Run, record: "Record") -> None:
+        """Send what the journal has beyond the part already sent; note after each batch how far it goes."""
+        path = run.path("journal.jsonl")
+        if not path.exists():
+            return
+        start = record.get("offset", 0)
+        waiting: list[Metric] = []
+        for event, end in journal.read(path, start if start <= path.stat().st_size else 0):
+            metrics = event["metrics"].items()
+            if len(waiting) + len(metrics) > METRICS_PER_BATCH:
+                self._send(number, waiting, record, start)
+                waiting = []
+            waiting += [Metric(name, value, event["time"], event["step"]) for name, value in metrics]
+            start = end
+        if waiting:
+            self._send(number, waiting, record, start)
+
+    def _send(self, number: str, metrics: list[Metric], record: "Record", offset: int) -> None:
+        with self._lock:
+            self.client.log_batch(number, metrics=metrics)
+        record.keep(offset=offset)
+
+    def _files(self, number: str, run: Run, record: "Record", final: bool) -> None:
+        """Figures and evaluations that are new or have changed; checkpoints at the end, if asked for."""
+        patterns = ["figures/*", "evaluation-*.json"]
+        if final and run.config.tracking.checkpoints:
+            patterns += ["last.pt", "best.pt"]
+        shipped = record.get("files", {})
+        for path in (path for pattern in patterns for path in sorted(run.directory.glob(pattern))):
+            name, now = str(path.relative_to(run.directory)), [path.stat().st_size, path.stat().st_mtime_ns]
+            if shipped.get(name) != now:
+                folder = os.path.dirname(name) or None
+                with self._lock:
+                    self.client.log_artifact(number, str(path), folder)
+                shipped = shipped | {name: now}
+                record.keep(files=shipped)
+
+
+class Record(dict):
+    """What one store has been told about a run, kept in its tracking.json; empty for a new store."""
+
+    def __init__(self, run: Run, uri: str):
+        self._path, self._uri, self._id = run.path("tracking.json"), uri, run.id
+        known = self._all().get(uri, {})
+        super().__init__(known if known.get("id") == run.id else {})
+
+    def keep(self, **facts) -> None:
+        """Note `facts` in the file."""
+        self.update(facts)
+        content = self._all() | {self._uri: {"id": self._id} | self}
+        write_atomically(self._path, json.dumps(content, indent=1).encode())
+
+    def _all(self) -> dict:
+        return json.loads(self._path.read_text()) if self._path.exists() else {}
+
+
+def shipped(run: Run, uri: str) -> bool:
+    """Whether all of a run that has ended is in the store, by its own record."""
+    record, path = Record(run, uri), run.path("journal.jsonl")
+    sent = record.get("offset", 0) >= (path.stat().st_size if path.exists() else 0)
+    return sent and record.get("state") == run.status()["state"] and record["state"] in FINAL
+
+
+def tags(run: Run, status: dict) -> dict[str, str]:
+    """What MLflow shows of a run beside its settings and metrics."""
+    labels = {f"genpolicy.{group}": run.choices[group] for group in GROUPS}
+    labels |= {"genpolicy.seed": run.config.seed, "genpolicy.id": run.id, "genpolicy.run_dir": run.directory}
+    labels |= {"genpolicy.sweep": run.sweep, MLFLOW_SOURCE_NAME: "genpolicy", MLFLOW_USER: getpass.getuser()}
+    facts = ("state", "reason", "host", "pid", "device", "job", "dirty")
+    labels |= {f"genpolicy.{name}": status.get(name) for name in facts}
+    labels |= {MLFLOW_GIT_COMMIT: status.get("commit")}
+    return {name: str(value)[:TAG_LENGTH] for name, value in labels.items() if value is not None}
+
+
+def flat(node: DictConfig) -> list[tuple[str, str]]:
+    """The settings as (dotted name, value as text)."""
+
+    def walk(value, name: str) -> Iterator[tuple[str, str]]:
+        if isinstance(value, dict) and value:
+            for key, item in value.items():
+                yield from walk(item, f"{name}.{key}" if name else str(key))
+        else:
+            yield name, value if isinstance(value, str) else json.dumps(value)
+
+    return list(walk(OmegaConf.to_container(node), ""))

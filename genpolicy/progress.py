@@ -1,0 +1,124 @@
+"""What a person sees of a run: bars on a terminal, plain lines elsewhere, and a small table at its end."""
+
+import time
+
+from rich import box
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from genpolicy.dataset.transitions import Behaviour
+from genpolicy.env.task import Task
+
+TERMINAL_SECONDS = 0.5
+LINE_SECONDS = 10.0
+
+
+class Progress:
+    """Shows on stderr how far the phases are: steps, rate, time left, the metrics last read.
+
+    Use it as a context manager. On a terminal each phase has a bar; elsewhere there is a line every ten
+    seconds and one at the end of each phase.
+    """
+
+    def __init__(self, console: Console | None = None):
+        self.console = console or Console(stderr=True)
+        self._bars = None
+        if self.console.is_terminal:
+            columns = [TextColumn("[bold]{task.description}"), BarColumn(20), MofNCompleteColumn()]
+            columns.append(TextColumn("{task.fields[text]}"))
+            self._bars = Bars(*columns, console=self.console, refresh_per_second=2)
+        self._seconds = TERMINAL_SECONDS if self._bars else LINE_SECONDS
+
+    def __enter__(self):
+        if self._bars:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *_):
+        if self._bars:
+            self._bars.stop()
+
+    def begin(self, phase: str, steps: int, done: int) -> None:
+        """A phase of so many steps, `done` of which were made before."""
+        self._phase, self._steps, self._metrics = phase, steps, ""
+        self._mark = done, time.monotonic()
+        self._next = self._mark[1] + self._seconds
+        if self._bars:
+            self._bar = self._bars.add_task(phase, total=steps, completed=done, text="")
+
+    def advance(self, step: int) -> None:
+        """`step` steps of the phase are done. Cheap: shows nothing more often than a person can read."""
+        now = time.monotonic()
+        self._mark = self._mark or (step, now)
+        if now >= self._next or step == self._steps:
+            self._next = now + self._seconds
+            self._show(step, now)
+
+    def metrics(self, values: dict[str, float]) -> None:
+        """The metrics to show from now on."""
+        self._metrics = "  ".join(f"{name} {value:.3g}" for name, value in list(values.items())[:4])
+
+    def pause(self) -> None:
+        """What came since the last step was no step: it does not count for the rate."""
+        self._mark = None
+
+    def say(self, text: str) -> None:
+        """A line of its own."""
+        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+
+    def _show(self, step: int, now: float) -> None:
+        made, seconds = step - self._mark[0], now - self._mark[1]
+        text = self._metrics
+        if made and seconds > 0:
+            rate = made / seconds
+            text = f"{rate:,.3g}/s  {_duration((self._steps - step) / rate)} left  {text}"
+        if self._bars:
+            self._bars.update(self._bar, completed=step, text=text)
+        else:
+            self.say(f"{self._phase} {step:,}/{self._steps:,}  {text}".rstrip())
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}"
+
+
+def behaviour_metrics(data: Behaviour, task: Task) -> dict[str, float]:
+    """What the data's own episodes earned, under the names of an evaluation; empty if none finished."""
+    if not data.episodes:
+        return {}
+    values = {
+        "return_mean": data.return_mean,
+        "return_std": data.return_std,
+        "episodes": float(data.episodes),
+    }
+    if task.reference_min is not None:
+        values["score_mean"] = task.score(data.return_mean)
+        values["score_std"] = data.return_std * task.score_scale
+    return values
+
+
+def print_table(title: str, results: dict[str, dict[str, float]]) -> None:
+    """Return, normalised score and log-likelihood of each policy, one a line, on stdout."""
+    shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
+    for name in ("", "return", "score", "log-likelihood", "bits/dim"):
+        shown.add_column(name, justify="right" if name else "left", no_wrap=True)
+    for name, values in results.items():
+        shown.add_row(_TITLES.get(name, name), *_cells(values))
+    Console().print(shown)
+
+
+_TITLES = {"behaviour": "BC (behaviour)", "final": "trained policy"}
+
+
+def _cells(values: dict[str, float]) -> list[str]:
+    spread = [
+        f"{values[f'{kind}_mean']:.1f} ± {values[f'{kind}_std']:.1f}" if f"{kind}_mean" in values else "-"
+        for kind in ("return", "score")
+    ]
+    if "log_prob" not in values:
+        return [*spread, "-", "-"]
+    return [*spread, f"{values['log_prob']:.3f} nats", f"{values['bits_per_dim']:.3f}"]

@@ -1,0 +1,244 @@
+"""A run is a directory; everything true about it is there.
+
+    outputs/<study>/<env>/<algo>-<model>-<hash8>/seed<k>/
+        config.yaml              what runs: identity, choices, sweep and the whole configuration; written once
+        status.json              how it goes: state, process, step, times, the reason of a failure
+        journal.jsonl            every metric (genpolicy.journal)
+        last.pt, best.pt         checkpoints (genpolicy.checkpoint)
+        figures/                 pictures
+        evaluation-*.json        results of evaluations, every episode's return included
+        lock                     held by the process that owns the run
+        tracking.*               what MLflow has been told (genpolicy.tracking)
+
+There is no time in the name: the same command finds the same run.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import socket
+import subprocess
+import time
+import traceback
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from genpolicy.errors import UserError
+from genpolicy.files import Lock, is_locked, unwritable, write_atomically
+from genpolicy.interrupt import Interrupted
+from genpolicy.root import TrainSettings
+from genpolicy.settings import check
+
+# Where a run is kept, what it runs on and how it is watched: other values make no other experiment.
+NOT_IDENTITY = {"mode", "seed", "study", "device", "threads", "overwrite", "checkpoint", "log_every"}
+NOT_IDENTITY |= {"checkpoint_seconds", "paths", "tracking", "genpolicy"}
+FINAL = ("finished", "failed", "interrupted", "died")
+_CONTENT = ("last.pt", "best.pt", "journal.jsonl", "evaluation-*.json", "figures/*", "tracking.json")
+_CONTENT += ("tracking.log", "status.json", "config.yaml")
+
+
+class Run:
+    """A run directory. Only the process that got it from `open_run` writes to it.
+
+    `config` is the frozen configuration, `id` names the run for ever, `sweep` the multirun it belongs to,
+    `replaces` the ids of the runs that it has overwritten.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = Path(directory)
+        frozen = _read_frozen(self.directory / "config.yaml")
+        self.id: str = frozen["id"]
+        self.replaces: list[str] = frozen["replaces"]
+        self.sweep: str | None = frozen["sweep"]
+        self.choices: dict[str, str] = frozen["choices"]
+        self.config: DictConfig = OmegaConf.create(frozen["config"])
+        self._lock: Lock | None = None
+        self._status: dict = {}
+
+    @property
+    def name(self) -> str:
+        """What people call the run: 'gmpg-gvp maze2d-umaze-v1 s0'."""
+        return f"{self.choices['algo']}-{self.choices['model']} {self.choices['env']} s{self.config.seed}"
+
+    @property
+    def outputs(self) -> Path:
+        """The folder of all runs, where this one lies now (it may have been moved since it was made)."""
+        return self.directory.parents[3]
+
+    def path(self, name: str) -> Path:
+        """A file of the run directory."""
+        return self.directory / name
+
+    def status(self) -> dict:
+        """The last status written. A run that says it is running but has no living owner has died."""
+        status = _read_json(self.path("status.json")) or {"state": "queued"}
+        if status["state"] == "running" and not is_locked(self.path("lock")):
+            status = _read_json(self.path("status.json"))  # it may have ended between the two looks
+            if status["state"] == "running":
+                status |= {"state": "died", "reason": f"process {status['pid']} on {status['host']} is gone"}
+        return status
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.status()["state"] == "finished"
+
+    def note(self, **facts) -> None:
+        """Write `facts` into status.json, beside what is there."""
+        self._status |= facts | {"updated": time.time()}
+        write_atomically(self.path("status.json"), json.dumps(self._status, indent=1).encode())
+
+    @contextlib.contextmanager
+    def recorded(self, **facts) -> Iterator[None]:
+        """Keeps status.json true around the work: running, then finished, interrupted or failed, and why."""
+        self._status = _origin() | facts
+        self.note(state="running", started=time.time())
+        try:
+            yield
+        except BaseException as error:
+            interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
+            reason = getattr(error, "signal", None) or " ".join(f"{type(error).__name__}: {error}".split())
+            with contextlib.suppress(UserError):  # a full disk must not hide the first error
+                self.note(
+                    state="interrupted" if interrupted else "failed",
+                    finished=time.time(),
+                    reason=str(error) if isinstance(error, UserError) else reason,
+                    traceback=None if interrupted else traceback.format_exc(),
+                )
+            raise
+        self.note(state="finished", finished=time.time(), reason=None)
+
+    def close(self) -> None:
+        """Give the run up, so that another process may own it."""
+        if self._lock is not None:
+            self._lock.release()
+
+
+def open_run(config: DictConfig, choices: Mapping[str, str], sweep: str | None = None) -> Run:
+    """The run of a checked configuration, owned by this process until `close` or its end.
+
+    A new run directory gets the configuration, frozen. An existing one keeps its own, which is what runs;
+    with `overwrite` its content is deleted first, by the names that genpolicy gives and nothing else. `sweep`
+    names the multirun. Raises `UserError` if another process owns the run, or the folder cannot be written.
+    """
+    directory = directory_of(config, choices)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(directory, error) from error
+    lock = Lock(directory / "lock")
+    if not lock.acquire(timeout=1.0):
+        raise UserError(f"{directory}: in use by {lock.holder()}; wait for it, or stop it first")
+    try:
+        frozen = directory / "config.yaml"
+        replaces = []
+        if config.overwrite and frozen.exists():
+            old = Run(directory)
+            replaces = [*old.replaces, old.id]
+            _clear(directory)
+        if not frozen.exists():
+            write_atomically(frozen, _freeze(config, choices, sweep, replaces))
+        run = Run(directory)
+        run.config = _checked(run)
+    except BaseException:
+        lock.release()
+        raise
+    run._lock = lock
+    return run
+
+
+def load_run(directory: Path) -> Run:
+    """An existing run, to read: checked, not owned. Raises `UserError` if the folder is no run directory."""
+    run = Run(Path(directory).absolute())
+    run.config = _checked(run)
+    return run
+
+
+def find_runs(outputs: Path) -> Iterator[Path]:
+    """The run directories below the folder of all runs, in order of their names."""
+    return (path.parent for path in sorted(Path(outputs).glob("*/*/*/seed*/config.yaml")))
+
+
+def directory_of(config: DictConfig, choices: Mapping[str, str]) -> Path:
+    """Where the run of a configuration lives, as an absolute path."""
+    env, algo, model = (choices[group].replace("/", "-") for group in ("env", "algo", "model"))
+    outputs = Path(config.paths.outputs).expanduser().absolute()
+    return outputs / config.study / env / f"{algo}-{model}-{identity(config)}" / f"seed{config.seed}"
+
+
+def identity(config: DictConfig) -> str:
+    """Eight hexadecimal digits of the SHA-256 of the configuration without `NOT_IDENTITY`.
+
+    The order of the settings does not matter. `device` and `threads` change roundings, not the experiment.
+    """
+    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    kept = {name: value for name, value in plain.items() if name not in NOT_IDENTITY}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _freeze(config: DictConfig, choices: Mapping[str, str], sweep: str | None, replaces: list[str]) -> bytes:
+    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    plain["overwrite"] = False  # a resumed run must not start again
+    plain["paths"] = {name: str(Path(path).expanduser().absolute()) for name, path in plain["paths"].items()}
+    content = {"id": uuid.uuid4().hex, "replaces": replaces, "sweep": sweep}
+    content |= {"choices": dict(choices), "config": plain}
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
+
+
+def _read_frozen(path: Path) -> dict:
+    try:
+        frozen = yaml.safe_load(path.read_text())
+        if frozen.keys() != {"id", "replaces", "sweep", "choices", "config"}:
+            raise ValueError("other keys than genpolicy writes")
+        return frozen
+    except FileNotFoundError as error:
+        raise UserError(f"{path.parent}: not a run directory; there is no config.yaml") from error
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path}: not the frozen configuration of a run ({reason}); move it away") from error
+
+
+def _checked(run: Run) -> DictConfig:
+    """Its configuration, checked again: the file may have been edited, or be older than the code."""
+    try:
+        return check(run.config, run.choices, root=TrainSettings)
+    except UserError as error:
+        raise UserError(f"{run.path('config.yaml')}: {error}; overwrite=true makes a new run") from error
+
+
+def _clear(directory: Path) -> None:
+    """Delete what genpolicy wrote; the configuration last, so that a crash leaves a run that starts anew."""
+    for pattern in _CONTENT:
+        for path in directory.glob(pattern):
+            try:
+                path.unlink()
+            except OSError as error:
+                raise unwritable(path, error) from error
+
+
+def _read_json(path: Path) -> dict | None:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def _origin() -> dict:
+    """Where and from which code this process runs."""
+    folder = Path(__file__).parent
+    git = ["git", "-C", str(folder), "--no-optional-locks"]
+    facts = {"pid": os.getpid(), "host": socket.gethostname(), "python": platform.python_version()}
+    facts |= {"job": os.environ.get("SLURM_JOB_ID")}
+    try:
+        ask = {"capture_output": True, "text": True, "check": True, "timeout": 5}
+        facts["commit"] = subprocess.run([*git, "rev-parse", "HEAD"], **ask).stdout.strip()
+        facts["dirty"] = bool(subprocess.run([*git, "status", "--porcelain", "."], **ask).stdout)
+    except (OSError, subprocess.SubprocessError):  # an installed wheel has no repository
+        facts |= {"commit": None, "dirty": None}
+    return facts

@@ -1,0 +1,227 @@
+"""Tracking: a child process follows the journal of a run and ships it to MLflow, off the training thread.
+
+Nothing here imports MLflow but the functions that talk to it; a training process never does. Whatever goes
+wrong with MLflow, training goes on; `mode=sync`, and the start of the next run, ship what is missing.
+
+    python -m genpolicy.tracking RUN_DIRECTORY      # what the child runs
+"""
+
+import dataclasses
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from genpolicy.errors import UserError
+from genpolicy.files import Lock
+from genpolicy.interrupt import Interrupted
+from genpolicy.run import FINAL, Run, find_runs
+
+POLL_SECONDS = 2.0
+PATIENCE_SECONDS = 60.0  # with a store that fails, after the run has ended
+WAIT_SECONDS = 20.0  # of a run that has ended for its child
+# No reports home, no waiting for a server that does not answer, no chatter.
+ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+ENVIRONMENT |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+ENVIRONMENT |= {"GIT_PYTHON_REFRESH": "quiet"}
+SYNC = "`genpolicy mode=sync` ships what is missing"
+
+
+def store_uri(uri: str | None, outputs: Path) -> str | None:
+    """The tracking URI that a setting means: null is a SQLite file in `outputs`, "none" no store (None)."""
+    if uri is None:
+        return f"sqlite:///{outputs / 'mlflow.db'}"
+    return None if uri == "none" else uri
+
+
+def dashboard(uri: str) -> str:
+    """The command, or the address, that shows a store."""
+    return uri if uri.startswith("http") else f"mlflow ui --host 127.0.0.1 --backend-store-uri '{uri}'"
+
+
+class Tracker:
+    """The child process that ships a run, while the run is carried out in this one."""
+
+    def __init__(self, run: Run):
+        self.run = run
+        self.uri = store_uri(run.config.tracking.uri, run.outputs)
+        self._child: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        """Start the child. Its session is its own, so that Ctrl-C at the terminal does not end it."""
+        if self.uri is None:
+            return
+        package = Path(__file__).resolve().parent
+        with open(self.run.path("tracking.log"), "ab") as log:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", "genpolicy.tracking", str(self.run.directory)],
+                cwd=package.parent,  # so that it imports this very package
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        """After the run has ended: wait a little for the child, and say where the run can be seen."""
+        if self._child is None or (kind is not None and issubclass(kind, Interrupted | KeyboardInterrupt)):
+            return
+        try:
+            code = self._child.wait(WAIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            print(f"tracking: still shipping to {self.uri}; it goes on by itself, else {SYNC}")
+        else:
+            if code:
+                lines = self.run.path("tracking.log").read_text(errors="replace").split("\n")
+                reason = next((line for line in reversed(lines) if line.strip()), f"exit code {code}")
+                print(f"tracking: not shipped ({reason}); {SYNC}")
+        print(f"dashboard: {dashboard(self.uri)}")
+
+
+def follow(directory: Path) -> None:
+    """Ship a run until it has ended and all of it is shipped; then what earlier runs beside it have missed.
+
+    Raises `SystemExit(1)` if the store still fails a minute after the run has ended.
+    """
+    run, store = Run(directory), None
+    deadline, wait = None, POLL_SECONDS
+    with Lock(
+        run.path("tracking.lock")
+    ):  # held by the child of the run's former life until that has done its work
+        while True:
+            try:
+                store = store or _open(store_uri(run.config.tracking.uri, run.outputs), run.outputs)
+                if store.ship(run) in FINAL:
+                    break
+                wait = POLL_SECONDS
+            except Exception as error:  # whatever MLflow or its database or the network may raise
+                _log(f"{store_uri(run.config.tracking.uri, run.outputs)}: {_one_line(error)}")
+                wait = min(2 * wait, PATIENCE_SECONDS / 2)
+                if _ended(run):
+                    deadline = deadline or time.monotonic() + PATIENCE_SECONDS
+                    if time.monotonic() > deadline:
+                        raise SystemExit(1) from error
+            until = time.monotonic() + wait
+            while time.monotonic() < until and not (_ended(run) and deadline is None):
+                time.sleep(0.2)
+    for message in catch_up(run.outputs, None, {store.uri: store}, thorough=False).failures:
+        _log(message)
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What `catch_up` did: runs shipped, runs that another process is shipping, and what went wrong."""
+
+    shipped: int = 0
+    busy: int = 0
+    failures: list[str] = dataclasses.field(default_factory=list)
+
+
+def catch_up(outputs: Path, uri: str | None, stores: dict, thorough: bool = True) -> Outcome:
+    """Ship what is missing of all runs in a folder, to `uri` or each to the store of its own configuration.
+
+    `stores` holds the open stores by URI, and gets those opened here. Unless `thorough`, runs that are
+    shipped by their own account are left alone, and a store that fails is not tried again.
+    """
+    outcome, broken, shipped = Outcome(), set(), _importer().shipped
+    for directory in find_runs(outputs):
+        try:
+            run = Run(directory)
+        except UserError as error:
+            outcome.failures.append(str(error))
+            continue
+        target = uri or store_uri(run.config.tracking.uri, outputs)
+        skipped = target is None or target in broken or run.status()["state"] == "queued"
+        if skipped or (not thorough and shipped(run, target)):
+            continue
+        lock = Lock(run.path("tracking.lock"))
+        if not lock.acquire():
+            outcome.busy += 1
+            continue
+        try:
+            if target not in stores:
+                stores[target] = _open(target, outputs)
+            stores[target].ship(run)
+            outcome.shipped += 1
+        except Exception as error:  # as in `follow`; the other runs are shipped all the same
+            outcome.failures.append(f"{directory}: {target}: {_one_line(error)}")
+            if not thorough:
+                broken.add(target)
+        finally:
+            lock.release()
+    return outcome
+
+
+def sync(config: DictConfig) -> None:
+    """`mode=sync`: ship what is missing of all runs below paths.outputs. Raises `UserError` if some fail."""
+    outputs = Path(config.paths.outputs).expanduser().absolute()
+    if config.tracking.uri == "none":
+        raise UserError(
+            "tracking.uri=none: there is no store to ship to; give a tracking URI, or leave it out"
+        )
+    stores: dict = {}
+    outcome = catch_up(outputs, config.tracking.uri, stores)
+    busy = f"; {outcome.busy} being shipped by another process" if outcome.busy else ""
+    print(f"{outcome.shipped} runs of {outputs} are up to date in MLflow{busy}")
+    if outcome.failures:
+        raise UserError(f"{len(outcome.failures)} runs could not be shipped: {outcome.failures[0]}")
+    for uri in stores:
+        print(f"dashboard: {dashboard(uri)}")
+
+
+def find_directory(number: str, config: DictConfig) -> Path:
+    """The run directory of an MLflow run id in the configured store. Raises `UserError` if there is none."""
+    outputs = Path(config.paths.outputs)
+    uri = store_uri(config.tracking.uri, outputs)
+    if uri is None or (config.tracking.uri is None and not (outputs / "mlflow.db").exists()):
+        raise UserError(
+            f"checkpoint={number}: no MLflow store in {outputs}; give paths.outputs= or tracking.uri="
+        )
+    try:
+        directory = _open(uri, outputs).directory(number)
+    except Exception as error:  # as in `follow`
+        raise UserError(
+            f"checkpoint={number}: not a run of genpolicy in {uri} ({_one_line(error)})"
+        ) from error
+    if not directory.is_dir():
+        raise UserError(f"checkpoint={number}: its run directory {directory} is not on this machine")
+    return directory
+
+
+def _importer():
+    """The module that talks to MLflow, which reads its environment when it is imported."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from genpolicy import importer
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    return importer
+
+
+def _open(uri: str, outputs: Path):
+    return _importer().Store(uri, outputs)
+
+
+def _ended(run: Run) -> bool:
+    return run.status()["state"] in FINAL
+
+
+def _one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _log(message: str) -> None:
+    print(time.strftime("%Y-%m-%d %H:%M:%S"), message, flush=True)
+
+
+if __name__ == "__main__":
+    os.nice(10)
+    follow(Path(sys.argv[1]))

@@ -1,0 +1,270 @@
+"""Training: an algorithm's phases one after the other, evaluated and logged, resumable to the bit."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import re
+import time
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from genpolicy import checkpoint, tracking
+from genpolicy.algo.algorithm import Algorithm, Phase, assemble
+from genpolicy.assess import FINAL, Assessor
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.env.task import Task
+from genpolicy.errors import UserError
+from genpolicy.files import write_atomically
+from genpolicy.interrupt import Interrupted, Signals
+from genpolicy.journal import Journal
+from genpolicy.progress import Progress, behaviour_metrics, print_table
+from genpolicy.run import Run, load_run
+from genpolicy.settings import build
+
+
+def train(run: Run) -> None:
+    """Carry the run to its end, from its last checkpoint if there is one, and print its results.
+
+    A finished run is left as it is. On SIGINT, SIGTERM and SIGUSR2 saves a checkpoint and raises
+    `Interrupted`.
+    """
+    with contextlib.closing(run):
+        if run.finished:
+            print(f"{run.directory}: finished already; overwrite=true redoes it")
+            return
+        device = choose_device(run.config.device)
+        with tracking.Tracker(run) as tracker:
+            with run.recorded(device=str(device)):
+                tracker.start()
+                print(f"{run.name}: {run.directory}", flush=True)
+                task, transitions, algorithm = set_up(run.config, device)
+                trainer = Trainer(run, task, transitions, algorithm)
+                results = trainer.fit()
+            print_table(run.name, results)
+
+
+def evaluate_run(reference: str, config: DictConfig) -> None:
+    """Evaluate the policy of an existing run again; print the result, keep it as `evaluation-*.json` there.
+
+    `reference` is a run directory, one of its checkpoints or an MLflow run id. The run's own configuration
+    holds but for what `config` says about this machine (device, threads, paths.data) and about the size of
+    the evaluation. The episodes are those of the run's own final evaluation, as far as there are as many.
+    """
+    path = Path(reference).expanduser().absolute()
+    if not path.exists() and re.fullmatch("[0-9a-f]{32}", reference):
+        path = tracking.find_directory(reference, config)
+    path = path / "last.pt" if path.is_dir() else path
+    run = load_run(path.parent)
+    run.config.threads, run.config.paths.data, run.config.eval = (
+        config.threads,
+        config.paths.data,
+        config.eval,
+    )
+    task, transitions, algorithm = set_up(run.config, choose_device(config.device))
+    saved = checkpoint.load(path)
+    try:
+        algorithm.load_state_dict(saved["algorithm"])
+        updates = saved["state"]["updates"]
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise _mismatch(path, error) from error
+    episodes = config.eval.final_episodes
+    metrics, returns = Assessor(task, transitions, algorithm, run.config)(algorithm.policy, episodes, FINAL)
+    data = behaviour_metrics(transitions.behaviour, task)
+    print_table(
+        f"{run.name}: {path.name} after {updates:,} updates", {"behaviour data": data, "policy": metrics}
+    )
+    kept = run.path(f"evaluation-{path.stem}-{updates}-{episodes}.json")
+    content = {"checkpoint": path.name, "updates": updates, "metrics": metrics, "returns": returns}
+    write_atomically(kept, json.dumps(content, indent=1).encode())
+    print(kept)
+
+
+def set_up(config: DictConfig, device: torch.device) -> tuple[Task, Transitions, Algorithm]:
+    """The task, its transitions and a fresh algorithm, on the device; the networks follow from the seed."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    task = build(config.env)
+    transitions = build(config.dataset, directory=config.paths.data).load(task).to(device)
+    torch.manual_seed(config.seed)
+    algorithm = assemble(config, transitions.observation_size, transitions.action_size)
+    return task, transitions, algorithm.to(device)
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` is a GPU if torch finds one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+@dataclasses.dataclass
+class State:
+    """Where a run stands between two updates, beside what the algorithm and the generators hold."""
+
+    phase: int = 0  # the current one
+    step: int = 0  # updates done in it
+    evaluated: int = 0  # evaluations done in it
+    updates: int = 0  # done in all phases
+    evaluations: int = 0  # done in all phases
+    best: dict[str, float] = dataclasses.field(default_factory=dict)  # metrics of the best evaluation
+    results: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)  # of final evaluations
+    sums: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)  # of the metrics not yet read
+    count: int = 0  # updates in `sums`
+
+    def accumulate(self, metrics: dict[str, torch.Tensor]) -> None:
+        """Add the metrics of one update, on the device."""
+        if not self.sums:
+            self.sums = {name: torch.zeros_like(value) for name, value in metrics.items()}
+        torch._foreach_add_(list(self.sums.values()), [metrics[name].detach() for name in self.sums])
+        self.count += 1
+
+    def read(self) -> dict[str, float]:
+        """The means since the last reading, in one transfer from the device."""
+        means = torch.stack(list(self.sums.values())).div(self.count).tolist()
+        named = dict(zip(self.sums, means, strict=True))
+        self.sums, self.count = {}, 0
+        return named
+
+
+class Trainer:
+    """The loop over the phases of one run."""
+
+    def __init__(self, run: Run, task: Task, transitions: Transitions, algorithm: Algorithm):
+        self.run, self.config = run, run.config
+        self.task, self.transitions, self.algorithm = task, transitions, algorithm
+        self.device = transitions.reward.device
+        self.generator = torch.Generator(self.device).manual_seed(run.config.seed)
+        self.state = State()
+        self.signals = Signals()
+        self.assessor = Assessor(task, transitions, algorithm, run.config, self.signals.check)
+
+    def fit(self) -> dict[str, dict[str, float]]:
+        """Train to the end; the metrics of the data's behaviour and of each policy's final evaluation."""
+        last = self.run.path("last.pt")
+        if last.exists():
+            self._restore(checkpoint.load(last))
+        self.saved = time.monotonic()
+        with contextlib.closing(Journal(self.run.path("journal.jsonl"))) as self.journal:
+            data = behaviour_metrics(self.transitions.behaviour, self.task)
+            constants = self.transitions.reward_transform.items()
+            rewards = {f"reward_{name}": value for name, value in constants if isinstance(value, float)}
+            self.journal.log(0, {f"data/{name}": value for name, value in (data | rewards).items()})
+            try:
+                with self.signals, Progress() as self.progress:
+                    for phase in self.algorithm.phases[self.state.phase :]:
+                        self._train(phase)
+                    self._finish()
+            except Interrupted as error:
+                self._save()
+                print(f"{error.signal}: checkpoint saved; the same command resumes the run", flush=True)
+                raise
+        return {"behaviour data": data} | self.state.results
+
+    def _train(self, phase: Phase) -> None:
+        state = self.state
+        if state.step == 0 and phase.start is not None:
+            phase.start()
+        source = self.transitions if phase.prepare is None else phase.prepare(self.transitions)
+        points = [] if phase.policy is None else spread(self.config.eval.per_phase, phase.steps)
+        self.progress.begin(phase.name, phase.steps, state.step)
+        self.mark = state.updates, time.monotonic()
+        while True:
+            if state.evaluated < len(points) and state.step == points[state.evaluated]:
+                self._evaluate(phase)
+            if state.step == phase.steps:
+                break
+            self.signals.check()
+            if time.monotonic() - self.saved >= self.config.checkpoint_seconds:
+                self._save()
+            batch = source.sample(phase.batch_size, self.generator)
+            state.accumulate(phase.update(batch, self.generator))
+            state.step += 1
+            state.updates += 1
+            if state.step % self.config.log_every == 0 or state.step == phase.steps:
+                self._read(phase.name)
+            self.progress.advance(state.step)
+        state.phase, state.step, state.evaluated = state.phase + 1, 0, 0
+        self._save()
+
+    def _read(self, phase: str) -> None:
+        """Log the means of the metrics since the last time, and stop if training has diverged."""
+        updates, metrics = self.state.updates, self.state.read()
+        for name, value in metrics.items():
+            if "loss" in name and not math.isfinite(value):
+                raise UserError(
+                    f"{phase}/{name} is {value} at update {updates}: training has diverged; "
+                    "try a smaller learning rate or beta"
+                )
+        self.progress.metrics(metrics)
+        now = time.monotonic()
+        metrics["updates_per_second"] = (updates - self.mark[0]) / (now - self.mark[1])
+        self.mark = updates, now
+        self.journal.log(updates, {f"{phase}/{name}": value for name, value in metrics.items()})
+
+    def _evaluate(self, phase: Phase) -> None:
+        """Evaluate the phase's policy; a checkpoint of its own for the best result of the final policy."""
+        state = self.state
+        index = FINAL + 1 + state.evaluations
+        metrics, returns = self.assessor(phase.policy, self.config.eval.episodes, index)
+        self.journal.log(state.updates, {f"eval/{name}": value for name, value in metrics.items()}, returns)
+        state.evaluated += 1
+        state.evaluations += 1
+        final = phase.policy is self.algorithm.policy
+        if final and metrics["return_mean"] > state.best.get("return_mean", -math.inf):
+            state.best = {"update": state.updates} | metrics
+            self._save("best.pt")
+        self.mark = state.updates, time.monotonic()
+        self.progress.pause()
+
+    def _finish(self) -> None:
+        """The final evaluations. The headline is the policy as it is now; the best goes by its own name."""
+        algorithm = self.algorithm
+        policies = {"behaviour": algorithm.behaviour, "final": algorithm.policy}
+        if algorithm.behaviour is None or algorithm.behaviour is algorithm.policy:
+            del policies["behaviour"]
+        for name, policy in policies.items():
+            if name not in self.state.results:
+                self.progress.say(f"evaluating the {name} policy, {self.config.eval.final_episodes} episodes")
+                metrics, returns = self.assessor(policy, self.config.eval.final_episodes, FINAL)
+                logged = {f"{name}/{key}": value for key, value in metrics.items()}
+                self.journal.log(self.state.updates, logged, returns)
+                self.state.results[name] = metrics
+                self._save()
+        best = {f"best/{name}": value for name, value in self.state.best.items()}
+        self.journal.log(self.state.updates, best)
+
+    def _save(self, name: str = "last.pt") -> None:
+        self.journal.sync()
+        state = {field.name: getattr(self.state, field.name) for field in dataclasses.fields(State)}
+        # Draws outside the run's generator, such as dropout's, are not meant to be, but cheap to keep exact.
+        generators = {"run": self.generator.get_state(), "torch": torch.get_rng_state()}
+        saved = {"algorithm": self.algorithm.state_dict(), "state": state, "generators": generators}
+        checkpoint.save(self.run.path(name), saved)
+        if name == "last.pt":
+            self.run.note(step=self.state.updates)
+            self.saved = time.monotonic()
+
+    def _restore(self, saved: dict) -> None:
+        try:
+            self.algorithm.load_state_dict(saved["algorithm"])
+            self.state = State(**saved["state"])
+            self.state.sums = {name: value.to(self.device) for name, value in self.state.sums.items()}
+            self.generator.set_state(saved["generators"]["run"])
+            torch.set_rng_state(saved["generators"]["torch"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise _mismatch(self.run.path("last.pt"), error) from error
+
+
+def spread(count: int, steps: int) -> list[int]:
+    """At most `count` step numbers in 1..steps, evenly spaced, the last one included."""
+    return sorted({math.ceil(steps * (i + 1) / count) for i in range(count)} - {0})
+
+
+def _mismatch(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:200]
+    return UserError(
+        f"{path}: does not fit the run's configuration, or comes from another version ({reason})"
+    )
