@@ -52,6 +52,26 @@ def test_a_batch_keeps_rows_together_and_follows_its_generator():
     assert not torch.equal(transitions.sample(400, generator).reward, number)
 
 
+def test_rows():
+    transitions = make()
+    assert torch.equal(transitions.rows(slice(3, 5)).reward, torch.tensor([3.0, 4.0]))
+    picked = transitions.rows(torch.tensor([7, 7, 0]))
+    assert torch.equal(picked.reward, torch.tensor([7.0, 7.0, 0.0]))
+    assert picked.size == 3
+
+
+def test_further_fields_are_sampled_along():
+    transitions = make()
+    extended = transitions.extended(behaviour_action=transitions.reward[:, None, None].expand(-1, 4, 3))
+    assert extended.behaviour is transitions.behaviour
+    batch = extended.sample(20, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(batch["behaviour_action"], batch.reward[:, None, None].expand(-1, 4, 3))
+    with pytest.raises(KeyError):
+        transitions["behaviour_action"]
+    with pytest.raises(RuntimeError):
+        transitions.extended(behaviour_action=torch.zeros(3))
+
+
 def test_batches_are_uniform():
     reward = make(10).sample(100_000, torch.Generator().manual_seed(0)).reward
     counts = torch.bincount(reward.long(), minlength=10).double()

@@ -92,6 +92,15 @@ class Transitions:
         """The same transitions on `device`."""
         return Transitions(self.fields.to(device), self.behaviour, self.reward_transform)
 
+    def rows(self, index: slice | torch.Tensor) -> "Transitions":
+        """The transitions at `index`: a slice, which copies nothing, or numbers [M]."""
+        return Transitions(self.fields[index])
+
+    def extended(self, **columns: torch.Tensor) -> "Transitions":
+        """These transitions with further fields [N, ...], which are sampled along with the others."""
+        extended = TensorDict({**self.fields, **columns}, batch_size=self.fields.batch_size)
+        return Transitions(extended, self.behaviour, self.reward_transform)
+
     def sample(self, batch_size: int, generator: torch.Generator) -> "Transitions":
         """`batch_size` transitions drawn uniformly with replacement, without leaving the device.
 
