@@ -41,13 +41,13 @@ class Update:
         """Draw, differentiate, step. The metrics are means over the batch, left on the device."""
         draws = self.draw(batch, generator)
         self.optimizer.zero_grad(set_to_none=True)
-        size = len(batch)
+        size = batch.size
         total: Metrics = {}
         for rows in range(0, size, self.chunk or size):
             part = slice(rows, rows + (self.chunk or size))
-            piece = batch if self.chunk is None else batch[part]
+            piece = batch if self.chunk is None else batch.rows(part)
             loss, metrics = self.loss(piece, {name: draw[part] for name, draw in draws.items()})
-            share = len(piece) / size
+            share = piece.size / size
             (loss.mean() * share).backward()
             for name, value in {"loss": loss.detach().mean(), **metrics}.items():
                 total[name] = total.get(name, 0) + share * value
@@ -78,7 +78,7 @@ class Algorithm(nn.Module):
     """
 
     policy: GenerativePolicy
-    behaviour: GenerativePolicy | None = None
+    behaviour: GenerativePolicy | None
     phases: list[Phase]
 
     def act(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -111,15 +111,24 @@ def imitation(
     weight: batch -> (weight [B], metrics), without gradient; None for plain behaviour cloning.
     """
 
+    # Weighting pairs whose noise depends on the action would weight the noise as well, which must stay N(0, I). So for
+    # a coupling path the actions are resampled with the weights first, and then coupled.
+    resample = weight is not None and policy.path.couples
+
     def draw(batch: Transitions, generator: torch.Generator) -> Draws:
-        return objective.draw(policy, batch.action, batch.observation, generator)
+        if not resample:
+            return objective.draw(policy, batch.action, batch.observation, generator)
+        index = torch.multinomial(weight(batch)[0], batch.size, replacement=True, generator=generator)
+        batch = batch.rows(index)
+        return {"index": index, **objective.draw(policy, batch.action, batch.observation, generator)}
 
     def loss(batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
-        losses = objective.loss(policy, batch.action, batch.observation, draws)
+        chosen = batch.rows(draws["index"]) if resample else batch
+        losses = objective.loss(policy, chosen.action, chosen.observation, draws)
         if weight is None:
             return losses, {}
         factor, metrics = weight(batch)
-        return factor * losses, {"unweighted_loss": losses.detach().mean(), **metrics}
+        return losses if resample else factor * losses, metrics
 
     return Phase(name, steps, batch_size, Update(policy.parameters(), lr, loss, draw), policy)
 

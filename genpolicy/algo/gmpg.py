@@ -90,6 +90,14 @@ class Guided(Algorithm):
                 "the policy gradient goes through an ODE solver with a density: "
                 "solver=euler|heun|midpoint|rk4|ab2|dopri5, not a sampler without one"
             )
+        # Elsewhere the data prediction is a difference of large numbers at the noise end, and the gradient finds
+        # policies that only the solver's error makes good: the KL falls without bound.
+        output, best = config.objective.prediction, locate(config.model.path._target_).auto_prediction
+        if output not in ("auto", "data", "preconditioned", best):
+            raise UserError(
+                f"objective.prediction={output} is ill-conditioned for a policy gradient on this path; "
+                "legal: auto, data, preconditioned" + (", velocity" if best == "velocity" else "")
+            )
 
     def draw(self, batch: Transitions, generator: torch.Generator) -> Draws:
         """The noise [B, A] that the actions are solved from, and Hutchinson's probe [B, A] if one is used."""
@@ -146,7 +154,9 @@ class GMPG(Guided):
 class GMPGReinforce(Guided):
     """The score-function gradient with the behaviour's actions, importance-weighted towards the optimum.
 
-    The weight min(exp(beta (Q - V)), weight_clamp) / weight_clamp stands for pi / mu near the optimum.
+    The weight min(exp(beta (Q - V)), weight_clamp) stands for pi / mu near the optimum, up to a factor a state. The cost
+    log pi - log mu - beta (Q - V) is centred by its weighted mean, which the reference code does not do and without
+    which the gradient pushes every log pi the same way.
     """
 
     weight_clamp: float = setting(100.0, gt=0.0, doc="largest weight of a sample")
@@ -157,10 +167,12 @@ class GMPGReinforce(Guided):
             action = self.behaviour.sample(observation, noise=draws["noise"])
             log_mu = self.behaviour.log_prob(action, observation, solver=self.behaviour.solver, probe=probe)
             q = self.critic.q_min(observation, action)
-            exponent = self.beta * (q - self.critic.v(observation))
-            weight = exponent.exp().clamp(max=self.weight_clamp) / self.weight_clamp
+            advantage = q - self.critic.v(observation)
+            weight = (self.beta * advantage).exp().clamp(max=self.weight_clamp)
+            weight = weight / weight.mean()
         log_pi = self.policy.log_prob(action, observation, solver=self.policy.solver, probe=probe)
-        cost = (log_pi - log_mu - self.beta * q).detach()
+        cost = log_pi.detach() - log_mu - self.beta * advantage
+        cost = cost - (weight * cost).mean()
         return weight * cost * log_pi, {"log_ratio": (log_pi.detach() - log_mu).mean(), "q": q.mean()}
 
 

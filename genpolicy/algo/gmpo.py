@@ -15,7 +15,8 @@ from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, Draws, Metrics, Phase, Update, evaluation, imitation
 from genpolicy.dataset.transitions import Transitions
-from genpolicy.settings import setting
+from genpolicy.errors import UserError
+from genpolicy.settings import locate, setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -41,7 +42,7 @@ class GMPO(Algorithm):
 
     def __post_init__(self, policy, objective, critic):
         super().__init__()
-        self.policy, self.critic = policy, critic
+        self.policy, self.critic, self.behaviour = policy, critic, None
         self.phases = [
             evaluation(critic, self.critic_steps, self.critic_batch_size),
             imitation(
@@ -117,6 +118,14 @@ class GMPOSoftmax(Algorithm):
                 prepare=self.with_behaviour_actions if self.static else None,
             ),
         ]
+
+    @classmethod
+    def partners(cls, config) -> None:
+        if locate(config.model.path._target_).couples:
+            raise UserError(
+                "GMPO's softmax variants weight pairs of action and noise, which must be independent: they do not go "
+                "with model=otcfm; they go with model=vpsde|gvp|icfm|edm"
+            )
 
     @torch.no_grad()
     def with_behaviour_actions(self, transitions: Transitions) -> Transitions:

@@ -38,6 +38,9 @@ class ProbabilityPath:
     t_max = 1.0
     # Last time at which data can be told from noise (alpha > 0): where a noise or score prediction starts.
     t_max_noise = 1.0 - 1e-3
+    # What a network should output on the path: the velocity itself where that has the data's size at every time.
+    auto_prediction = "velocity"
+    couples = False  # whether noise depends on the action it is paired with
 
     def alpha(self, t: Tensor) -> Tensor:
         """The signal's coefficient, in [0, 1]."""
@@ -62,10 +65,6 @@ class ProbabilityPath:
     def wronskian(self, t: Tensor) -> Tensor:
         """D(t) = alpha sigma' - alpha' sigma > 0."""
         return self.alpha(t) * self.d_sigma(t) - self.d_alpha(t) * self.sigma(t)
-
-    def velocity_weight(self, t: Tensor) -> Tensor:
-        """What a squared velocity error is multiplied with, so that every time counts alike in a loss."""
-        return torch.ones_like(t)
 
     def drift(self, t: Tensor) -> Tensor:
         """f(t) = alpha' / alpha of the forward SDE dx = f x dt + g dw; infinite where alpha = 0."""
@@ -119,6 +118,7 @@ class VPSDE(ProbabilityPath):
     t_min: float = setting(3e-5, gt=0.0, lt=0.1, doc="first time; sigma' is infinite at 0")
 
     t_max_noise = 1.0
+    auto_prediction = "preconditioned"
 
     def _beta(self, t: Tensor) -> Tensor:
         return self.beta_min + (self.beta_max - self.beta_min) * t
@@ -147,10 +147,6 @@ class VPSDE(ProbabilityPath):
         half = 0.5 * self.beta_min
         root = torch.sqrt(half**2 + (self.beta_max - self.beta_min) * exponent)
         return 2 * exponent / (half + root)
-
-    def velocity_weight(self, t: Tensor) -> Tensor:
-        # The velocity grows like beta / 2, to 10 at t = 1.
-        return (1 + 0.5 * self._beta(t)) ** -2
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -215,12 +211,15 @@ class OTCFM(ICFM):
     between rows with alike observations, and everywhere if there is no observation.
     """
 
+    couples = True
+
     condition_weight: float = setting(10.0, ge=0.0, doc="cost of pairing rows whose observations differ")
     coupling_size: int = setting(256, ge=2, doc="rows coupled at once; the cost grows with its cube")
 
     @torch.no_grad()
     def couple(self, action: Tensor, noise: Tensor, observation: Tensor) -> Tensor:
-        scaled = (observation - observation.mean(0)) / (observation.std(0) + 1e-6)
+        centred = observation - observation.mean(0)
+        scaled = centred / (centred.square().mean(0).sqrt() + 1e-6)
         coupled = []
         for rows in torch.arange(len(action), device=action.device).split(self.coupling_size):
             cost = torch.cdist(action[rows], noise[rows]) ** 2
@@ -240,6 +239,7 @@ class EDM(ProbabilityPath):
     t_min: float = setting(0.0, ge=0.0, lt=0.1, doc="first time; sigma(0) = sigma_min already")
 
     t_max_noise = 1.0
+    auto_prediction = "preconditioned"
     rho = 7
 
     def _root(self, t: Tensor) -> Tensor:

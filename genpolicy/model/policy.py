@@ -39,10 +39,11 @@ class GenerativePolicy(nn.Module):
 
     def __post_init__(self, network, prediction, solver, likelihood):
         super().__init__()
-        self.network, self.prediction, self.solver, self.likelihood = network, prediction, solver, likelihood
+        self.network, self.solver, self.likelihood = network, solver, likelihood
+        self.prediction = self.path.auto_prediction if prediction == "auto" else prediction
         self.action_size = network.action_size
         # Noise and score predictions do not determine the data where alpha = 0.
-        self.t_max = self.path.t_max_noise if prediction in ("noise", "score") else self.path.t_max
+        self.t_max = self.path.t_max_noise if self.prediction in ("noise", "score") else self.path.t_max
 
     # Predictions, each exactly convertible into the others.
 

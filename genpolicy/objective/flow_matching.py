@@ -6,25 +6,25 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from genpolicy.errors import UserError
-from genpolicy.model.path import EDM
 from genpolicy.model.policy import GenerativePolicy
-from genpolicy.objective.objective import Objective
+from genpolicy.objective.objective import Objective, network_output
 
 
 @dataclass(kw_only=True, eq=False)
 class FlowMatching(Objective):
-    """|v(x_t, t) - (alpha' x_0 + sigma' eps)|^2 (Lipman et al. 2023, eq. 9), weighted to one size over all times."""
+    """|v(x_t, t) - (alpha' x_0 + sigma' eps)|^2 (Lipman et al. 2023, eq. 9).
+
+    prediction: auto is the velocity itself on the paths whose velocity has the data's size (gvp, icfm, otcfm), and a
+    preconditioned network elsewhere (vpsde, edm), whose error counts alike at every time: a velocity error there is
+    D / sigma c_out times the network's and would be weighed by five orders of magnitude between the ends.
+    """
 
     regressed = "velocity"
 
-    def weight(self, policy: GenerativePolicy, t: Tensor) -> Tensor:
-        return policy.path.velocity_weight(t)
+    prediction: str = network_output("auto")
 
-    @classmethod
-    def partners(cls, config) -> None:
-        if config.model.path._target_ == f"{EDM.__module__}.{EDM.__qualname__}":
-            raise UserError(
-                "objective=flow_matching does not go with model=edm, whose velocity grows to hundreds; "
-                "it goes with model=vpsde|gvp|icfm|otcfm, and model=edm with objective=edm|noise_prediction"
-            )
+    def weight(self, policy: GenerativePolicy, t: Tensor) -> Tensor:
+        if policy.prediction != "preconditioned":
+            return t.new_ones(t.shape)
+        _, out = policy.preconditioning(t)
+        return (policy.path.sigma(t) / (policy.path.wronskian(t) * out)) ** 2

@@ -17,8 +17,8 @@ Draws = dict[str, Tensor]
 
 def network_output(default: str):
     """The setting `prediction`, with the default of an objective."""
-    doc = "what the network's output is; every other prediction is computed from it"
-    return setting(default, choices=list(PREDICTIONS), doc=doc)
+    doc = "what the network's output is; auto: velocity, or preconditioned where the velocity is badly scaled"
+    return setting(default, choices=["auto", *PREDICTIONS], doc=doc)
 
 
 @dataclass(kw_only=True, eq=False)
@@ -30,7 +30,7 @@ class Objective:
 
     regressed: ClassVar[str]  # the prediction whose error is squared
 
-    prediction: str = network_output("velocity")
+    prediction: str = network_output("auto")
 
     def draw(
         self, policy: GenerativePolicy, action: Tensor, observation: Tensor, generator: torch.Generator

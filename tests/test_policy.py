@@ -1,0 +1,218 @@
+"""Samples and log-likelihoods of policies whose exact prediction is known in closed form, in float64."""
+
+import math
+
+import pytest
+import torch
+from gaussian import PATHS, GaussianNetwork, MixtureNetwork, end_marginal, make_policy
+
+from genpolicy.model.flow import exact_divergence, hutchinson_divergence
+from genpolicy.network.mlp import MLP
+from genpolicy.solver.adaptive import Dopri5
+from genpolicy.solver.exponential import DPMSolver, ReverseSDE
+from genpolicy.solver.fixed import AB2, RK4, Euler, Heun, Midpoint
+
+MEAN = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)
+COVARIANCE = torch.diag(torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)) ** 2
+GAUSSIAN = torch.distributions.MultivariateNormal(MEAN, COVARIANCE)
+EVERY_PATH = ["vpsde", "gvp", "icfm", "edm"]
+
+
+def policy_of(name, prediction="velocity", **kwargs):
+    path = PATHS[name]()
+    return make_policy(
+        path, GaussianNetwork(path, MEAN, COVARIANCE, prediction), prediction=prediction, **kwargs
+    )
+
+
+def nothing(size):
+    return torch.zeros(size, 0, dtype=torch.float64)
+
+
+def actions(size, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return (
+        MEAN + torch.randn(size, 3, generator=generator, dtype=torch.float64) @ COVARIANCE.sqrt()
+    )  # the covariance is diagonal
+
+
+@pytest.mark.parametrize("name", EVERY_PATH)
+def test_log_prob_of_a_gaussian_is_the_closed_form(name):
+    policy, action = policy_of(name), actions(256)
+    found = policy.log_prob(action, nothing(256), prior=end_marginal(policy.path, MEAN, COVARIANCE))
+    assert (found - GAUSSIAN.log_prob(action)).abs().mean() < 1e-4
+
+
+@pytest.mark.parametrize("name", EVERY_PATH)
+def test_log_prob_with_the_standard_prior_and_the_default_likelihood_solver(name):
+    # The paths that do not end in pure noise are off by alpha(1) / sigma(1) times the mean, 0.01 at the most.
+    policy, action = policy_of(name, likelihood=RK4(steps=16)), actions(256)
+    found = policy.log_prob(action, nothing(256))
+    assert (found - GAUSSIAN.log_prob(action)).abs().mean() < 5e-3
+
+
+@pytest.mark.parametrize("prediction", ["score", "noise", "data"])
+@pytest.mark.parametrize("name", EVERY_PATH)
+def test_log_prob_does_not_depend_on_what_the_network_predicts(name, prediction):
+    policy, action = policy_of(name, prediction), actions(64)
+    found = policy.log_prob(action, nothing(64))
+    assert (found - policy_of(name).log_prob(action, nothing(64))).abs().mean() < 5e-3
+
+
+@pytest.mark.parametrize("name", EVERY_PATH)
+@pytest.mark.parametrize("scheme, order", [(Euler, 1), (Heun, 2), (Midpoint, 2), (AB2, 2), (RK4, 4)])
+def test_fixed_step_schemes_have_their_order(name, scheme, order):
+    policy, action = policy_of(name, likelihood=Dopri5(rtol=1e-10, atol=1e-10)), actions(64)
+    reference = policy.log_prob(action, nothing(64))
+    steps = (8, 16) if order == 4 else (32, 64)
+    errors = [
+        (policy.log_prob(action, nothing(64), solver=scheme(steps=n)) - reference).abs().mean().item()
+        for n in steps
+    ]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(order, rel=0.3)
+
+
+@pytest.mark.parametrize("name", EVERY_PATH)
+def test_hutchinson_is_unbiased(name):
+    draws = 4096
+    policy = policy_of(name, divergence="hutchinson")
+    flow, angle = policy.flow(nothing(draws)), torch.tensor(0.7, dtype=torch.float64)
+    # A field whose Jacobian is not diagonal: rotate, flow, and shear.
+    mixing = torch.tensor([[1.0, 0.5, 0.2], [-0.3, 1.0, 0.4], [0.1, -0.6, 1.0]], dtype=torch.float64)
+    field = lambda time, y: torch.tanh(flow.field(time, y @ mixing)) @ mixing  # noqa: E731
+    point = actions(1).expand(draws, 3)
+    _, exact = exact_divergence(field, angle, point)
+    probe = policy.draw_probe(point.shape, torch.Generator().manual_seed(0), point)
+    _, estimates = hutchinson_divergence(field, probe)(angle, point)
+    assert estimates.std() > 0
+    assert abs(estimates.mean() - exact[0]) < 4 * estimates.std() / math.sqrt(draws)
+
+
+def test_exact_divergence_is_the_trace_of_the_jacobian():
+    network = MLP(hidden=[16], action_size=4, observation_size=2).double()
+    observation, y = torch.randn(5, 2, dtype=torch.float64), torch.randn(5, 4, dtype=torch.float64)
+    field = lambda t, x: network(x, t.expand(len(x)), observation)  # noqa: E731
+    time = torch.tensor(0.3, dtype=torch.float64)
+    value, divergence = exact_divergence(field, time, y)
+    jacobian = torch.autograd.functional.jacobian(lambda x: field(time, x), y)
+    expected = torch.stack([jacobian[b, :, b, :].trace() for b in range(5)])
+    torch.testing.assert_close(divergence, expected)
+    torch.testing.assert_close(value, field(time, y))
+
+
+@pytest.mark.parametrize("solver", [RK4(steps=8), Dopri5(rtol=1e-6, atol=1e-6)])
+def test_gradient_of_the_log_prob_agrees_with_finite_differences(solver):
+    torch.manual_seed(0)
+    path = PATHS["gvp"]()
+    network = MLP(hidden=[32, 32], action_size=2, observation_size=1).double()
+    policy = make_policy(path, network, likelihood=solver)
+    observation = torch.randn(3, 1, dtype=torch.float64)
+    action = torch.randn(3, 2, dtype=torch.float64).requires_grad_()
+    parameter = network.layers[2].weight
+    by_action, by_parameter = torch.autograd.grad(
+        policy.log_prob(action, observation).sum(), [action, parameter]
+    )
+    step = 1e-5
+    with torch.no_grad():
+        for index in range(2):
+            shift = step * torch.eye(2, dtype=torch.float64)[index]
+            change = policy.log_prob(action + shift, observation) - policy.log_prob(
+                action - shift, observation
+            )
+            torch.testing.assert_close(by_action[:, index], change / (2 * step), rtol=1e-3, atol=1e-4)
+        values = []
+        for sign in (1, -1):
+            parameter[3, 5] += sign * step
+            values.append(policy.log_prob(action, observation).sum())
+            parameter[3, 5] -= sign * step
+    torch.testing.assert_close(by_parameter[3, 5], (values[0] - values[1]) / (2 * step), rtol=1e-3, atol=1e-4)
+
+
+def test_the_adjoint_gives_the_gradients_of_backpropagation():
+    torch.manual_seed(0)
+    network = MLP(hidden=[16], action_size=2, observation_size=1).double()
+    observation, noise = torch.randn(4, 1, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
+    gradients = []
+    for adjoint in (False, True):
+        solver = Dopri5(rtol=1e-8, atol=1e-8, adjoint=adjoint)
+        policy = make_policy(PATHS["gvp"](), network, solver=solver)
+        loss = policy.sample(observation, noise=noise).square().sum()
+        gradients.append(torch.autograd.grad(loss, list(network.parameters())))
+    for direct, adjoint in zip(*gradients, strict=True):
+        torch.testing.assert_close(direct, adjoint, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", EVERY_PATH)
+@pytest.mark.parametrize(
+    "solver, tolerance",
+    [
+        (Midpoint(steps=16), 2e-3),
+        (AB2(steps=32), 2e-3),
+        (RK4(steps=8), 2e-3),
+        (Heun(steps=32), 2e-3),
+        (Euler(steps=256), 5e-3),
+        (Dopri5(), 2e-3),
+        (DPMSolver(steps=64), 2e-3),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, float) else "",
+)
+def test_samples_follow_the_exact_flow_map(name, solver, tolerance):
+    # From N(0, I) the flow to a Gaussian is affine: noise -> mean + std noise.
+    policy = policy_of(name, solver=solver)
+    noise = torch.randn(256, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    samples = policy.sample(nothing(256), noise=noise)
+    exact = MEAN + noise @ COVARIANCE.sqrt()
+    # VP and EDM do not end in pure noise: up to alpha(1) / sigma(1) = 0.013 times the mean is missing.
+    assert (samples - exact).square().mean().sqrt() < tolerance
+
+
+@pytest.mark.parametrize("name", EVERY_PATH)
+def test_the_reverse_sde_has_the_moments_of_the_data(name):
+    policy = policy_of(name, solver=ReverseSDE(steps=200, power=2.0))
+    samples = policy.sample(nothing(20_000), torch.Generator().manual_seed(0))
+    std = COVARIANCE.diagonal().sqrt()
+    assert ((samples.mean(0) - MEAN) / std).abs().max() < 0.03
+    assert (samples.std(0) / std - 1).abs().max() < 0.03
+
+
+@pytest.mark.parametrize("name", EVERY_PATH)
+@pytest.mark.parametrize("solver", [DPMSolver(steps=1), ReverseSDE(steps=1), Euler(steps=1), AB2(steps=2)])
+def test_any_step_count_gives_finite_samples(name, solver):
+    assert policy_of(name, solver=solver).sample(nothing(16)).isfinite().all()
+
+
+def test_sample_with_log_prob_is_one_solve_of_both():
+    policy = policy_of("gvp", solver=RK4(steps=16))
+    noise = torch.randn(128, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    action, log_prob = policy.sample_with_log_prob(nothing(128), noise=noise)
+    torch.testing.assert_close(action, policy.sample(nothing(128), noise=noise))
+    torch.testing.assert_close(log_prob, GAUSSIAN.log_prob(action), atol=1e-3, rtol=0)
+
+
+def test_log_prob_of_a_sharp_mixture():
+    path = PATHS["gvp"]()
+    means = torch.tensor([[0.55, 0.55], [-0.55, 0.5], [-0.5, -0.55]], dtype=torch.float64)
+    weights = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    policy = make_policy(path, MixtureNetwork(path, means, 0.1, weights))
+    mixture = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(weights),
+        torch.distributions.Independent(torch.distributions.Normal(means, torch.full_like(means, 0.1)), 1),
+    )
+    torch.manual_seed(0)
+    action = mixture.sample((128,))
+    found = policy.log_prob(action, nothing(128), solver=RK4(steps=32))
+    assert (found - mixture.log_prob(action)).abs().mean() < 1e-3
+
+
+def test_several_samples_a_state():
+    policy = policy_of("gvp")
+    assert policy.sample(nothing(4), num_samples=5).shape == (4, 5, 3)
+
+
+def test_the_preconditioned_network_sees_and_gives_numbers_of_unit_size():
+    policy = make_policy(PATHS["edm"](), GaussianNetwork(PATHS["edm"](), MEAN, COVARIANCE))
+    t = torch.linspace(0, 1, 9, dtype=torch.float64)
+    skip, out = policy.preconditioning(t)
+    sigma = policy.path.sigma(t)
+    torch.testing.assert_close(skip, 0.25 / (sigma**2 + 0.25))  # Karras et al. 2022, table 1
+    torch.testing.assert_close(out, sigma * 0.5 / (sigma**2 + 0.25).sqrt())
