@@ -1,0 +1,323 @@
+"""What the algorithms learn on a problem with a known answer.
+
+Behaviour N(m, S), Q = -(a - c)' P (a - c) / 2: the optimum mu exp(beta Q) is N(m*, S*) with
+S*^-1 = S^-1 + beta P and m* = S* (S^-1 m + beta P c).
+"""
+
+import copy
+import math
+
+import pytest
+import torch
+from gaussian import PATHS
+from torch import nn
+
+from genpolicy.algo.algorithm import frozen
+from genpolicy.algo.bc import BC
+from genpolicy.algo.gmpg import GMPG, GMPGMatching, GMPGReinforce
+from genpolicy.algo.gmpo import GMPO, GMPOSoftmax
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.model.policy import GenerativePolicy
+from genpolicy.network.mlp import MLP
+from genpolicy.objective.edm import EDMDenoising
+from genpolicy.objective.flow_matching import FlowMatching
+from genpolicy.objective.noise_prediction import NoisePrediction
+from genpolicy.objective.score_matching import ScoreMatching
+from genpolicy.solver.fixed import RK4, Midpoint
+
+MEAN, COVARIANCE = torch.tensor([0.2, -0.3]), torch.tensor([[0.25, 0.1], [0.1, 0.16]])
+BEST, CURVATURE = torch.tensor([0.5, 0.4]), torch.tensor([[2.0, 0.4], [0.4, 1.2]])
+
+
+def optimum(beta):
+    precision = torch.linalg.inv(COVARIANCE)
+    covariance = torch.linalg.inv(precision + beta * CURVATURE)
+    return covariance @ (precision @ MEAN + beta * CURVATURE @ BEST), covariance
+
+
+class QuadraticCritic(nn.Module):
+    """The known Q, with the interface of a learned critic."""
+
+    lr = 1e-3
+
+    def __init__(self):
+        super().__init__()
+        self.nothing = nn.Parameter(torch.zeros(()))
+
+    def q_min(self, observation, action):
+        gap = action - BEST
+        return -0.5 * ((gap @ CURVATURE) * gap).sum(-1)
+
+    def v(self, observation):
+        return torch.full((len(observation),), -1.0)
+
+    def advantage(self, observation, action):
+        return self.q_min(observation, action) - self.v(observation)
+
+    def loss(self, batch):
+        return self.nothing * batch.reward, {}
+
+    def update_target(self):
+        pass
+
+
+def data(seed, size=20_000):
+    generator = torch.Generator().manual_seed(seed)
+    action = MEAN + torch.randn(size, 2, generator=generator) @ torch.linalg.cholesky(COVARIANCE).T
+    nothing = torch.zeros(size, 0)
+    return Transitions.of(
+        {
+            "observation": nothing.numpy(),
+            "action": action.numpy(),
+            "reward": torch.zeros(size).numpy(),
+            "next_observation": nothing.numpy(),
+            "terminated": torch.ones(size).numpy(),
+        }
+    )
+
+
+def make(cls, path, seed, objective=None, **settings):
+    torch.manual_seed(seed)
+    objective = objective or FlowMatching()
+    policy = GenerativePolicy(
+        path=PATHS[path](),
+        network=MLP(hidden=[64, 64], action_size=2, observation_size=0),
+        prediction=objective.prediction,
+        solver=Midpoint(steps=8),
+        likelihood=RK4(steps=16),
+    )
+    return cls(policy=policy, objective=objective, critic=QuadraticCritic(), **settings)
+
+
+def train(algorithm, transitions, seed):
+    """Every phase but the critic's, the learning rate annealed to zero so that the end is an optimum."""
+    generator = torch.Generator().manual_seed(seed)
+    for phase in algorithm.phases:
+        if phase.name == "critic":
+            continue
+        if phase.start is not None:
+            phase.start()
+        source = phase.prepare(transitions) if phase.prepare is not None else transitions
+        (group,) = phase.update.optimizer.param_groups
+        first = group["lr"]
+        for step in range(phase.steps):
+            group["lr"] = first * 0.5 * (1 + math.cos(math.pi * step / phase.steps))
+            metrics = phase.update(source.sample(phase.batch_size, generator), generator)
+    return metrics
+
+
+def whitened_moments(algorithm, mean, covariance, size=20_000):
+    """Distance of the mean, and the extreme eigenvalues of the covariance, in units of the optimum's."""
+    algorithm.policy.solver = Midpoint(steps=16)
+    samples = algorithm.act(torch.zeros(size, 0), torch.Generator().manual_seed(99))
+    whiten = torch.linalg.inv(torch.linalg.cholesky(covariance))
+    eigenvalues = torch.linalg.eigvalsh(whiten @ torch.cov(samples.T) @ whiten.T)
+    return (whiten @ (samples.mean(0) - mean)).norm(), eigenvalues.min(), eigenvalues.max()
+
+
+def assert_optimal(algorithm, beta, mean_within, covariance_within):
+    distance, low, high = whitened_moments(algorithm, *optimum(beta))
+    assert distance < mean_within
+    assert covariance_within[0] < low <= high < covariance_within[1]
+
+
+FIT = {"policy_steps": 3000, "policy_lr": 3e-3, "policy_batch_size": 512}
+BEHAVIOUR = {"behaviour_steps": 3000, "behaviour_lr": 3e-3}
+FINETUNE = {
+    "behaviour_steps": 2000,
+    "behaviour_lr": 3e-3,
+    "policy_steps": 120,
+    "policy_lr": 2e-3,
+    "policy_batch_size": 128,
+}
+
+
+@pytest.mark.parametrize(
+    "path, objective, beta, seed",
+    [
+        ("vpsde", FlowMatching(), 3.0, 0),
+        ("vpsde", ScoreMatching(), 1.0, 1),
+        ("gvp", FlowMatching(), 3.0, 0),
+        ("gvp", FlowMatching(), 1.0, 1),
+        ("icfm", FlowMatching(), 3.0, 0),
+        ("edm", EDMDenoising(), 3.0, 0),
+    ],
+)
+def test_gmpo_converges_to_the_known_optimum(path, objective, beta, seed):
+    algorithm = make(GMPO, path, seed, objective, beta=beta, **FIT)
+    train(algorithm, data(seed), seed)
+    assert_optimal(algorithm, beta, 0.08, (0.85, 1.15))
+
+
+def test_gmpo_converges_with_optimal_transport():
+    algorithm = make(GMPO, "otcfm", 0, beta=3.0, policy_steps=1000, policy_lr=3e-3, policy_batch_size=256)
+    train(algorithm, data(0), 0)
+    assert_optimal(algorithm, 3.0, 0.12, (0.8, 1.2))
+
+
+def test_gmpo_with_clamped_weights_reaches_the_clamped_optimum():
+    # At beta = 10 a third of the weights is clamped: the optimum is mu min(w, C), whose moments are taken by weighting
+    # draws of the behaviour.
+    beta, clamp = 10.0, 10.0
+    algorithm = make(GMPO, "gvp", 0, beta=beta, weight_clamp=clamp, **FIT)
+    metrics = train(algorithm, data(0), 0)
+    generator = torch.Generator().manual_seed(1)
+    draws = MEAN + torch.randn(10**6, 2, generator=generator) @ torch.linalg.cholesky(COVARIANCE).T
+    weight = (beta * algorithm.critic.advantage(draws[:, :0], draws)).exp().clamp(max=clamp)
+    weight = weight / weight.sum()
+    mean = weight @ draws
+    covariance = (weight[:, None] * (draws - mean)).T @ (draws - mean)
+    distance, low, high = whitened_moments(algorithm, mean, covariance)
+    assert metrics["clamped"] > 0.2
+    assert distance < 0.08
+    assert 0.85 < low <= high < 1.15
+
+
+@pytest.mark.parametrize("path, seed", [("vpsde", 0), ("gvp", 1), ("icfm", 2), ("edm", 0)])
+def test_gmpg_converges_to_the_known_optimum(path, seed):
+    algorithm = make(GMPG, path, seed, EDMDenoising() if path == "edm" else None, beta=3.0, **FINETUNE)
+    train(algorithm, data(seed), seed)
+    assert_optimal(algorithm, 3.0, 0.1, (0.8, 1.2))
+
+
+def test_gmpg_reinforce_converges_to_the_known_optimum():
+    algorithm = make(GMPGReinforce, "gvp", 0, beta=3.0, **FINETUNE)
+    train(algorithm, data(0), 0)
+    assert_optimal(algorithm, 3.0, 0.1, (0.8, 1.2))
+
+
+def test_gmpg_matching_moves_towards_the_best_action():
+    algorithm = make(GMPGMatching, "gvp", 0, beta=3.0, **FINETUNE)
+    train(algorithm, data(0), 0)
+    observation = torch.zeros(5000, 0)
+    q = algorithm.critic.q_min(observation, algorithm.act(observation)).mean()
+    q_behaviour = algorithm.critic.q_min(observation, algorithm.behaviour.sample(observation)).mean()
+    assert q > q_behaviour + 0.4  # of the 0.66 that the optimum gains
+
+
+@pytest.mark.parametrize("static", [True, False])
+def test_gmpo_softmax_converges_to_the_known_optimum(static):
+    # With K actions the softmax is biased towards the behaviour by O(1 / K).
+    steps = 2000 if static else 800
+    algorithm = make(
+        GMPOSoftmax,
+        "gvp",
+        0,
+        beta=3.0,
+        static=static,
+        **BEHAVIOUR,
+        policy_steps=steps,
+        policy_lr=3e-3,
+        policy_batch_size=32,
+    )
+    train(algorithm, data(0, size=5_000), 0)
+    assert_optimal(algorithm, 3.0, 0.15, (0.8, 1.3))
+
+
+@pytest.mark.parametrize("objective", [NoisePrediction(), ScoreMatching(weighting="maximum_likelihood")])
+def test_bc_learns_the_density_of_the_data(objective):
+    algorithm = make(BC, "vpsde", 0, objective, **BEHAVIOUR)
+    train(algorithm, data(0), 0)
+    held_out = data(1, size=2000).action
+    gap = torch.distributions.MultivariateNormal(MEAN, COVARIANCE).log_prob(held_out) - algorithm.log_prob(
+        held_out, held_out[:, :0]
+    )
+    assert abs(gap.mean()) < 0.05  # the estimated KL divergence, in nats
+
+
+def test_the_policy_gradient_is_unbiased():
+    # Against float64 finite differences of the loss itself, same noise: the full estimator is its gradient, the path
+    # derivative has the same mean. A likelihood that cuts its own state off fails both by tens of per cent.
+    algorithm = make(GMPG, "gvp", 0, beta=2.0, estimator="full", behaviour_steps=1500, behaviour_lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    transitions = data(0)
+    for _ in range(1500):
+        algorithm.phases[0].update(transitions.sample(512, generator), generator)
+    algorithm.phases[2].start()
+    algorithm = algorithm.double()
+    with torch.no_grad():  # away from the behaviour model, where the KL's gradient does not vanish
+        for parameter in algorithm.policy.network.parameters():
+            parameter += 0.05 * torch.randn(parameter.shape, generator=generator) * parameter.std()
+    algorithm.policy.solver = algorithm.behaviour.solver = RK4(steps=16)
+    noise = torch.randn(4096, 2, generator=generator, dtype=torch.float64)
+    globals_ = {"BEST": BEST.double(), "CURVATURE": CURVATURE.double()}
+    algorithm.critic.q_min = lambda o, a: (
+        -0.5 * (((a - globals_["BEST"]) @ globals_["CURVATURE"]) * (a - globals_["BEST"])).sum(-1)
+    )
+
+    class Batch:
+        observation = torch.zeros(4096, 0, dtype=torch.float64)
+
+    parameters = list(algorithm.policy.network.layers.parameters())
+    losses, gradients = {}, {}
+    for estimator in ("full", "path_derivative"):
+        algorithm.estimator = estimator
+        loss, _ = algorithm.loss(Batch, {"noise": noise})
+        losses[estimator] = loss
+        gradients[estimator] = torch.cat([g.flatten() for g in torch.autograd.grad(loss.mean(), parameters)])
+    torch.testing.assert_close(losses["full"], losses["path_derivative"], atol=1e-3, rtol=1e-3)
+
+    direction = torch.randn(gradients["full"].shape, generator=generator, dtype=torch.float64)
+    algorithm.estimator, values, step = "full", [], 1e-4
+    with torch.no_grad():
+        for sign in (1, -2):
+            offset = 0
+            for parameter in parameters:
+                part = direction[offset : offset + parameter.numel()].view_as(parameter)
+                parameter += sign * step * part
+                offset += parameter.numel()
+            values.append(algorithm.loss(Batch, {"noise": noise})[0].mean())
+    slope = (values[0] - values[1]) / (2 * step)
+    torch.testing.assert_close(gradients["full"] @ direction, slope, rtol=1e-4, atol=1e-6)
+    gap = (gradients["path_derivative"] - gradients["full"]).norm() / gradients["full"].norm()
+    assert gap < 0.15  # Monte-Carlo noise of 4,096 draws
+
+
+def test_frozen_restores_what_it_froze():
+    layer = nn.Linear(2, 2)
+    layer.bias.requires_grad_(False)
+    with frozen(layer):
+        assert not any(p.requires_grad for p in layer.parameters())
+    assert layer.weight.requires_grad
+    assert not layer.bias.requires_grad
+
+
+def test_chunks_do_not_change_an_update():
+    torch.manual_seed(0)
+    algorithm = make(GMPG, "gvp", 0, beta=1.0)
+    whole, parts = copy.deepcopy(algorithm), copy.deepcopy(algorithm)
+    results = []
+    for copied, chunk in ((whole, 64), (parts, 24)):
+        fresh = make(GMPG, "gvp", 0, beta=1.0, chunk=chunk)
+        fresh.load_state_dict(copied.state_dict())
+        fresh.phases[2].update(
+            data(0).sample(64, torch.Generator().manual_seed(1)), torch.Generator().manual_seed(2)
+        )
+        results.append(fresh.policy.network.layers[0].weight)
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("cls", [BC, GMPO, GMPG])
+def test_state_dict_restores_everything_to_the_bit(cls, tmp_path):
+    transitions = data(0)
+
+    def run(algorithm, generator, updates):
+        for phase in algorithm.phases:
+            for _ in range(updates):
+                phase.update(transitions.sample(32, generator), generator)
+
+    algorithm, generator = make(cls, "gvp", 0), torch.Generator().manual_seed(0)
+    run(algorithm, generator, 2)
+    torch.save(
+        {"algorithm": algorithm.state_dict(), "generator": generator.get_state()}, tmp_path / "state.pt"
+    )
+    run(algorithm, generator, 2)
+    restored, other = make(cls, "gvp", 1), torch.Generator()
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    restored.load_state_dict(state["algorithm"])
+    other.set_state(state["generator"])
+    run(restored, other, 2)
+    for (name, left), (_, right) in zip(
+        algorithm.policy.named_parameters(), restored.policy.named_parameters(), strict=True
+    ):
+        assert torch.equal(left, right), name
