@@ -26,9 +26,10 @@ lint: $(READY)    ## ruff: lint and format
 	$(BIN)/ruff format --check .
 
 bench: $(READY)    ## the speed of the parts
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks/bench_*.py $(ARGS)
 
 mlflow: $(READY)    ## the dashboard of outputs/ on http://127.0.0.1:5000
+	@mkdir -p outputs
 	$(BIN)/mlflow server --backend-store-uri sqlite:///$(CURDIR)/outputs/mlflow.db --host 127.0.0.1 --workers 1 $(ARGS)
 
 clean:    ## remove the environment and caches, never outputs/

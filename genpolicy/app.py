@@ -106,7 +106,7 @@ def start(job: Job, sweep: str | None = None) -> None:
         case "train":
             from genpolicy import run, train
 
-            train.train(run.open_run(config, job.choices, sweep=sweep))
+            train.train(run.open_run(config, job.choices, sweep))
         case "eval":
             from genpolicy import train
 

@@ -68,7 +68,7 @@ def rewrite(words: list[str]) -> list[str]:
     """
     flags, overrides = _split(words)
     multirun = "--multirun" in flags
-    return flags + [_rewrite_group(word, multirun) for word in overrides]
+    return flags + [_rewrite_override(word, multirun) for word in overrides]
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
@@ -87,15 +87,18 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
         if legal is None:
             if equals:
                 raise UserError(f"{name} takes no value")
-            flags.append(name)
+            flags += [name] if name not in flags else []
             continue
         if not equals:
             value = rest.pop(0) if rest else ""
         if not value or (legal and value not in legal):
-            raise UserError(
-                f"{name} {value}: " + (f"legal: {', '.join(legal)}" if legal else "needs a value")
-            )
+            needed = f"one of {', '.join(legal)}" if legal else "a value"
+            raise UserError(f"{name} {value}".rstrip() + f": needs {needed}")
         flags.append(f"{name}={value}")
+    if "--resolve" in flags and not any(flag.startswith("--cfg") for flag in flags):
+        raise UserError("--resolve goes with --cfg job")
+    if len(asked := [flag for flag in flags if flag.startswith(("--cfg", "--info", "--multirun"))]) > 1:
+        raise UserError(f"{' and '.join(asked)} do not go together")
     return flags, overrides
 
 
@@ -105,8 +108,10 @@ def _override(word: str) -> str:
     return word
 
 
-def _rewrite_group(word: str, multirun: bool) -> str:
+def _rewrite_override(word: str, multirun: bool) -> str:
     key, _, value = word.partition("=")
+    if value.startswith("~/"):  # the shell does not expand it there, and Hydra cannot read it
+        return f"{key}={Path(value).expanduser()}"
     if key in PLACED:
         return f"{PLACED[key]}@{key}={value}"
     sets = options("taskset")

@@ -23,11 +23,14 @@ def prepare(loader: ConfigLoader, master: DictConfig, job_overrides: Sequence[Se
         raise UserError("the sweep is empty: one of its patterns matches no option")
     jobs = []
     for number, overrides in enumerate(job_overrides):
-        config = loader.load_sweep_config(master, list(overrides))
-        with open_dict(config):
-            config.hydra.job.id, config.hydra.job.num = str(number), number
-        HydraConfig.instance().set_config(config)
-        jobs.append(app.prepare(*compose.take_choices(config)))
+        try:
+            config = loader.load_sweep_config(master, list(overrides))
+            with open_dict(config):
+                config.hydra.job.id, config.hydra.job.num = str(number), number
+            HydraConfig.instance().set_config(config)
+            jobs.append(app.prepare(*compose.take_choices(config)))
+        except Exception as error:
+            raise UserError(f"{compose.explain(error)} (in the job {' '.join(overrides)})") from error
     return jobs
 
 
@@ -48,9 +51,11 @@ class Here(Launcher):
 
         jobs = prepare(self.config_loader, self.config, job_overrides)
         sweep = sweep_name(jobs) if len(jobs) > 1 else None
+        shared = set.intersection(*(set(job.overrides) for job in jobs))
         failed = []
         for number, job in enumerate(jobs, 1):
-            title = f"job {number} of {len(jobs)}: {' '.join(job.overrides)}"
+            varied = " ".join(word for word in job.overrides if word not in shared)
+            title = f"job {number} of {len(jobs)}: {varied}".rstrip(": ")
             print(title, flush=True)
             try:
                 app.start(job, sweep=sweep)
@@ -58,7 +63,7 @@ class Here(Launcher):
                 if len(jobs) == 1:
                     raise
                 print(f"genpolicy: {title}: {compose.explain(error)}", file=sys.stderr, flush=True)
-                failed.append(f"{number} ({' '.join(job.overrides)})")
+                failed.append(f"{number} ({varied})")
         if failed:
             raise UserError(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}")
         return [

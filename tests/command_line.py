@@ -1,0 +1,42 @@
+"""The command `genpolicy` in this process, for the tests."""
+
+import contextlib
+import io
+import sys
+from dataclasses import dataclass
+from unittest import mock
+
+from genpolicy import app
+
+
+@dataclass(frozen=True)
+class Result:
+    """How a command ended, and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+def genpolicy(*words: str) -> Result:
+    """Runs the command with these words."""
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with (
+        mock.patch.object(sys, "argv", ["genpolicy", *words]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            app.main()
+        except SystemExit as end:
+            code = end.code
+    return Result(code, out.getvalue(), err.getvalue())
+
+
+def jobs(*words: str) -> list[tuple[app.Job, str | None]]:
+    """The checked jobs that a command would start, each with the name of its sweep."""
+    started = []
+    with mock.patch.object(app, "start", lambda job, sweep=None: started.append((job, sweep))):
+        result = genpolicy(*words)
+    assert result.code == 0, result.err
+    return started

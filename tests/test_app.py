@@ -1,0 +1,272 @@
+"""The command line: what composes into which jobs, and what is refused with which words."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from command_line import genpolicy, jobs
+
+from genpolicy import app
+from genpolicy.command import CONF, options
+from genpolicy.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """Every test runs in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("D4RL_DATASET_DIR", raising=False)
+
+
+def job(*words):
+    (single, _), *others = jobs(*words)
+    assert not others
+    return single
+
+
+def test_the_default_job():
+    default = job()
+    assert default.config.mode == "train"
+    assert default.config.seed == 0
+    assert default.choices["algo"] == "gmpg"
+    assert default.choices["env"] == "maze2d-umaze-v1"
+    assert default.choices["likelihood"] == "rk4"
+    assert default.choices["network"] == "mlp"
+    assert default.config.paths.outputs == str(Path("outputs").absolute())
+    assert default.config.paths.data == str(Path.home() / ".d4rl/datasets")
+    assert not any(name.startswith("hydra") for name in {*default.config, *default.choices})
+
+
+def test_the_data_folder_is_that_of_d4rl(monkeypatch, tmp_path):
+    monkeypatch.setenv("D4RL_DATASET_DIR", str(tmp_path / "data"))
+    assert job().config.paths.data == str(tmp_path / "data")
+
+
+def test_a_path_may_begin_with_the_home_folder():
+    assert job("paths.outputs=~/runs").config.paths.outputs == str(Path.home() / "runs")
+
+
+def test_equal_values_make_equal_configurations():
+    assert job("algo.beta=3").config == job("algo.beta=3.0").config == job("algo.beta='3e0'").config
+
+
+@pytest.mark.parametrize("name", [*options("env")])
+def test_every_task_composes_and_chooses_its_data(name):
+    chosen = job(f"env={name}")
+    assert chosen.config.env.name == name
+    expected = {"m": "waypoint", "s": "swiss_roll"}.get(name[0], "d4rl")
+    assert chosen.choices["dataset"] == expected
+
+
+@pytest.mark.parametrize("group", ["algo", "model", "network", "critic"])
+def test_every_option_composes(group):
+    for name in options(group):
+        assert job(f"{group}={name}").choices[group] == name
+
+
+def test_the_command_line_wins_over_what_a_task_chooses():
+    own = job("env=hopper-medium-v2", "dataset=hdf5", "dataset.path=data.hdf5")
+    assert own.choices["dataset"] == "hdf5"
+    assert job("network=residual").choices["network"] == "residual"
+
+
+def test_likelihood_takes_the_options_of_solver():
+    chosen = job("likelihood=dopri5", "solver=euler")
+    assert (chosen.choices["likelihood"], chosen.choices["solver"]) == ("dopri5", "euler")
+    assert chosen.config.likelihood._target_.endswith("Dopri5")
+
+
+def test_tuned_values_are_taken_for_their_algorithm_and_task_and_can_be_left_out(tmp_path):
+    write(tmp_path / "conf/tuned/gmpo/hopper-medium-v2.yaml", "# @package _global_\nalgo:\n  beta: 7\n")
+    assert job("algo=gmpo", "env=hopper-medium-v2").config.algo.beta == 7.0
+    assert job("algo=gmpo", "env=hopper-medium-v2", "algo.beta=8").config.algo.beta == 8.0
+    plain = job("algo=gmpo", "env=hopper-medium-v2", "tuned=none").config.algo.beta
+    assert plain == job("algo=gmpo", "env=hopper-medium-v2", "~tuned").config.algo.beta != 7.0
+    betas = [
+        each.config.algo.beta for each, _ in jobs("-m", "algo=gmpo", "env=hopper-medium-v2,hopper-random-v2")
+    ]
+    assert betas == [7.0, job("algo=gmpo", "env=hopper-random-v2").config.algo.beta]
+    assert genpolicy("tuned=gmpo/typo").err.startswith("genpolicy: tuned=gmpo/typo: no such option; ")
+
+
+@pytest.mark.parametrize("name", [*options("experiment")])
+def test_every_experiment_composes_with_every_algorithm(name):
+    for algo in options("algo"):
+        assert job(f"experiment={name}", f"algo={algo}", "env=hopper-medium-v2").choices["experiment"] == name
+
+
+def test_own_options_are_found_and_come_first(tmp_path):
+    write(tmp_path / "conf/algo/mine.yaml", "# Mine\ndefaults: [bc, _self_]\nbehaviour_steps: 3\n")
+    write(
+        tmp_path / "conf/network/mlp.yaml",
+        (CONF / "network/mlp.yaml").read_text().replace("256, 256, 256", "7"),
+    )
+    mine = job("algo=mine")
+    assert mine.config.algo.behaviour_steps == 3
+    assert list(mine.config.network.hidden) == [7]
+    assert "    mine " in genpolicy("--help").out
+    write(tmp_path / "conf/config.yaml", "another: program\n")
+    assert genpolicy("algo=mine").err.startswith("genpolicy: algo=mine: no such option")
+
+
+def test_a_sweep_is_every_combination_of_checked_jobs_under_one_name():
+    started = jobs("algo=bc,gmpo", "-m", "seed=range(3)")
+    assert [(each.choices["algo"], each.config.seed) for each, _ in started] == [
+        (algo, seed) for algo in ("bc", "gmpo") for seed in range(3)
+    ]
+    names = {name for _, name in started}
+    assert len(names) == 1
+    assert names == {name for _, name in jobs("-m", "seed=2,1,0", "algo=gmpo,bc")}
+    assert names.isdisjoint(name for _, name in jobs("-m", "seed=0,1", "algo=gmpo,bc"))
+    assert names.isdisjoint(name for _, name in jobs("-m", "seed=0,1,2", "algo=gmpo,bc", "study=other"))
+
+
+def test_sets_of_tasks_and_patterns():
+    tasks = [
+        each.config.env.name for each, _ in jobs("-m", "env=locomotion,maze2d-umaze-v1,hopper-medium-v2")
+    ]
+    assert len(tasks) == len(set(tasks)) == 10
+    tasks = [each.config.env.name for each, _ in jobs("-m", "env=glob([hopper*],exclude=*expert*)")]
+    assert tasks == ["hopper-medium-replay-v2", "hopper-medium-v2", "hopper-random-v2"]
+
+
+def test_a_sweep_with_one_bad_job_starts_none(monkeypatch):
+    monkeypatch.setattr(app, "start", lambda *_, **__: pytest.fail("started"))
+    result = genpolicy("-m", "algo=gmpg,bc", "algo.beta=1")
+    assert result.code == 1
+    assert "algo.beta" in result.err
+
+
+def test_a_failed_job_does_not_stop_the_sweep(monkeypatch):
+    started = []
+
+    def start(each, sweep):
+        started.append(each.config.seed)
+        if each.config.seed == 1:
+            raise UserError("out of luck")
+
+    monkeypatch.setattr(app, "start", start)
+    result = genpolicy("-m", "seed=0,1,2", "algo=bc")
+    assert started == [0, 1, 2]
+    assert result.code == 1
+    assert result.err.splitlines() == [
+        "genpolicy: job 2 of 3: seed=1: out of luck",
+        "genpolicy: 1 of 3 jobs failed: 2 (seed=1)",
+    ]
+    assert result.out.splitlines() == [f"job {number} of 3: seed={number - 1}" for number in (1, 2, 3)]
+
+
+def test_ctrl_c_ends_with_130(monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(app, "start", interrupted)
+    assert genpolicy().code == 130
+    assert genpolicy("-m", "seed=0,1").code == 130
+
+
+def test_a_defect_is_one_line_and_its_traceback_on_request(monkeypatch):
+    def defect(*_, **__):
+        raise ZeroDivisionError("division\nby zero")
+
+    monkeypatch.setattr(app, "start", defect)
+    result = genpolicy()
+    assert (result.code, result.err) == (1, "genpolicy: ZeroDivisionError: division by zero\n")
+    with pytest.raises(ZeroDivisionError):
+        genpolicy("genpolicy.debug=true")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("algo=gmpf", "algo=gmpf: no such option; did you mean gmpo? legal: bc, gmpg"),
+        ("algos=gmpg", "algos: no such setting; did you mean algo? legal: algo, checkpoint"),
+        ("+algo.bet=3", "algo.bet: algo=gmpg has no such setting; did you mean beta? legal: "),
+        ("algo.bet=3", "algo.bet: no such setting; did you mean beta? legal: "),
+        ("algo.beta=abc", "algo.beta: 'abc' is not of type float"),
+        ("algo.beta=-1", "algo.beta: -1.0 must be > 0"),
+        ("algo.beta=???", "algo.beta must be given ("),
+        ("algo.beta=${x}", "algo.beta: Interpolation key 'x' not found"),
+        ("seed=range(3", "cannot read 'seed=range(3'; see genpolicy --help for the forms"),
+        ("seed=-1", "seed: -1 must be >= 0"),
+        ("seed=0,1", "seed=0,1: several values are a sweep; add -m"),
+        ("algo=bc,gmpg", "algo=bc,gmpg: several values are a sweep; add -m"),
+        ("-m seed=interval(0,1)", "seed=interval(0,1): an interval cannot be enumerated; list the values"),
+        ("-m algo=glob(zz*)", "the sweep is empty: one of its patterns matches no option"),
+        ("env=locomotion", "env=locomotion: a set of tasks; add -m to train on each of them"),
+        ("likelihood=rk5", "likelihood=rk5: no such option; did you mean rk4? legal: "),
+        ("network=3", "network=3: no such option; legal: mlp, residual"),
+        ("network=null", "network=null: no such option; legal: mlp, residual"),
+        ("network._target_=os.system", "network._target_: os.system is not a class of genpolicy"),
+        ("mode=evil", "mode: evil is none of train, eval, sync"),
+        ("mode=eval", "mode=eval needs checkpoint=<run directory or MLflow run id>"),
+        ("checkpoint=x", "mode=train reads no checkpoint; leave it out, or add mode=eval"),
+        ("mode=eval checkpoint=x algo=bc", "algo=bc: mode=eval takes no such setting; legal: mode, seed"),
+        ("study=a/../b", "study: 'a/../b' is not a plain folder name of letters, digits and ._-"),
+        ("paths.outputs=", "paths.outputs: must name a folder"),
+        ("device=tpu", "device: tpu is none of auto, cpu, cuda"),
+        ("overwrite=maybe", "overwrite: 'maybe' is not of type bool"),
+        ("tracking=3", "tracking: must be a group of settings, not 3"),
+        ("~algo", "~algo: only ~tuned and ~experiment can be left out"),
+        ("hydra.run.dir=x", "hydra.run.dir: genpolicy arranges this itself; legal: hydra/launcher"),
+        ("hydra/launcher=basic", "hydra/launcher=basic: no such option; legal: here"),
+        ("train", "'train' is not of the form key=value; see genpolicy --help"),
+        ("--config-name x", "--config-name: no such flag; legal: --help, --multirun"),
+        ("--cfg", "--cfg: needs one of job, hydra, all"),
+        ("--cfg fog", "--cfg fog: needs one of job, hydra, all"),
+        ("--resolve", "--resolve goes with --cfg job"),
+        ("--cfg job -m", "--cfg=job and --multirun do not go together"),
+        ("-m algo=gmpg,bc algo.beta=1", "algo.beta: no such setting; legal: behaviour_batch_size"),
+        ("--help algo", "--help algo: ask for group=option, such as algo=gmpg; "),
+        ("--help algo=gmpf", "algo=gmpf: no such option; did you mean gmpo? "),
+    ],
+)
+def test_what_is_wrong_and_what_would_be_right(words, message, tmp_path):
+    result = genpolicy(*words.split())
+    assert result.code == 1
+    assert result.err.startswith(f"genpolicy: {message}"), result.err
+    assert result.err.count("\n") == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_gpu_is_said_before_anything_starts(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert (
+        genpolicy("device=cuda").err
+        == "genpolicy: device=cuda: torch finds no GPU here; use device=cpu or device=auto\n"
+    )
+
+
+def test_main_leaves_the_process_as_it_found_it():
+    arguments, variables = list(sys.argv), dict(os.environ)
+    genpolicy("--cfg", "job")
+    genpolicy("algo=nothing")
+    assert (sys.argv, dict(os.environ)) == (arguments, variables)
+
+
+def test_the_composed_configuration_can_be_looked_at():
+    result = genpolicy("--cfg=job", "algo=bc", "-p", "algo")
+    assert result.code == 0
+    assert "_target_: genpolicy.algo.bc.BC" in result.out
+
+
+def test_completion_passes_through(monkeypatch):
+    monkeypatch.setenv("COMP_LINE", "genpolicy env=hopper-me")
+    monkeypatch.setenv("COMP_POINT", "23")
+    result = genpolicy("-sc", "query=bash")
+    assert result.code == 0
+    assert set(result.out.split()) == {f"env=hopper-medium{kind}-v2" for kind in ("", "-replay", "-expert")}
+
+
+def test_a_real_process_says_it_in_one_line(tmp_path):
+    command = [sys.executable, "-m", "genpolicy.app", "algo=gmpf"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert os.listdir(tmp_path) == []
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)

@@ -1,0 +1,103 @@
+"""The files of conf/: each lists what its class takes, says what it is, and goes together with the rest."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+from command_line import jobs
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from genpolicy.command import CONF, groups, options
+from genpolicy.help import comment
+from genpolicy.root import RunSettings, TrainSettings
+from genpolicy.settings import TARGET, is_component, locate
+
+COMPONENTS = [group for group in groups() if group not in ("tuned", "experiment")]
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    """No option of a folder that the tests happen to run in."""
+    monkeypatch.chdir(tmp_path)
+
+
+def listed(node: dict, path: str) -> None:
+    """The node's keys are its class's settings, here and in nested components."""
+    cls = locate(node[TARGET])
+    fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
+    assert set(node) - {TARGET} == set(fields), f"{path} and {cls.__name__} differ"
+    for name, field in fields.items():
+        if is_component(field):
+            listed(node[name], f"{path}.{name}")
+
+
+@pytest.mark.parametrize("group", COMPONENTS)
+def test_an_option_lists_exactly_the_settings_of_its_class(group):
+    assert options(group)
+    for name in options(group):
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            node = compose("config", overrides=[f"{group}={name}"])[group]
+        listed(OmegaConf.to_container(node), f"conf/{group}/{name}.yaml")
+
+
+def test_config_yaml_lists_exactly_the_settings_of_every_run():
+    content = yaml.safe_load((CONF / "config.yaml").read_text())
+    for field in dataclasses.fields(RunSettings):
+        if dataclasses.is_dataclass(field.type):
+            assert set(content[field.name]) == {inner.name for inner in dataclasses.fields(field.type)}
+    assert set(content) - {"defaults", "hydra"} == {field.name for field in dataclasses.fields(RunSettings)}
+    defaults = OmegaConf.create(
+        {field.name: getattr(RunSettings(), field.name) for field in dataclasses.fields(RunSettings)}
+    )
+    plain = OmegaConf.to_container(defaults)
+    plain["paths"] = content["paths"] = None
+    assert plain == {name: content[name] for name in plain}
+
+
+def test_every_component_has_a_group_and_every_group_a_component():
+    fields = {field.name for field in dataclasses.fields(TrainSettings) if is_component(field)}
+    assert fields == {*COMPONENTS, "likelihood"}
+
+
+@pytest.mark.parametrize("group", groups())
+def test_every_option_says_in_a_line_what_it_is(group):
+    for path in options(group).values():
+        if group != "tuned":
+            assert comment(path), path
+            assert len(comment(path)[0]) > 10, path
+
+
+@pytest.mark.parametrize("algo", options("algo"))
+def test_tuned_values_are_of_an_algorithm_and_a_task_and_legal(algo):
+    for name in options("tuned"):
+        folder, _, task = name.partition("/")
+        assert folder in options("algo")
+        assert task in options("env")
+        if folder == algo:
+            [(job, _)] = jobs(f"algo={algo}", f"env={task}")
+            assert job.choices["tuned"] == name
+            changed = yaml.safe_load(options("tuned")[name].read_text())
+            assert contains(job.config, changed), f"conf/tuned/{name}.yaml is not taken"
+
+
+def contains(config: DictConfig, values: dict) -> bool:
+    """Whether the configuration has these values, wherever they are nested."""
+    return all(
+        contains(config[name], value) if isinstance(value, dict) else config[name] == value
+        for name, value in values.items()
+        if name != "defaults"
+    )
+
+
+def test_no_file_of_conf_is_left_out():
+    """Every YAML is an option of a group, a part shared by options, or one of Hydra's and the task sets."""
+    known = {path for group in groups() for path in options(group).values()}
+    for path in CONF.rglob("*.yaml"):
+        inside = path.relative_to(CONF).parts
+        if inside[0] in ("hydra", "taskset") or inside == ("config.yaml",) or path in known:
+            continue
+        assert any(f"{Path(*inside[1:]).with_suffix('')}@_here_" in other.read_text() for other in known), (
+            path
+        )
