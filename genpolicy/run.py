@@ -182,10 +182,23 @@ def identity(config: DictConfig) -> str:
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
 
 
+def absolute_uri(uri: str | None) -> str | None:
+    """A tracking URI that means the same from any folder. Raises `UserError` for what is none, such as a path."""
+    if uri is None or uri in ("none", "databricks"):
+        return uri
+    scheme, separator, place = uri.partition("://")
+    if not separator or not place or scheme == "file":
+        raise UserError(f"tracking.uri={uri}: not a store; legal: none, sqlite:///FILE, http://HOST:PORT")
+    if scheme == "sqlite":
+        return f"sqlite:///{Path(place.removeprefix('/')).expanduser().absolute()}"
+    return uri
+
+
 def _freeze(config: DictConfig, choices: Mapping[str, str], sweep: str | None, replaces: list[str]) -> bytes:
     plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     plain["overwrite"] = False  # a resumed run must not start again
     plain["paths"] = {name: str(Path(path).expanduser().absolute()) for name, path in plain["paths"].items()}
+    plain["tracking"]["uri"] = absolute_uri(plain["tracking"]["uri"])
     content = {"id": uuid.uuid4().hex, "replaces": replaces, "sweep": sweep}
     content |= {"choices": dict(choices), "config": plain}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()

@@ -1,0 +1,101 @@
+"""Atomic writing and locks, with real processes that are really killed."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from genpolicy.errors import UserError
+from genpolicy.files import Lock, is_locked, write_atomically
+
+WRITER = """
+import sys
+from pathlib import Path
+from genpolicy.files import write_atomically
+number = 0
+while True:
+    number += 1
+    write_atomically(Path(sys.argv[1]), bytes([number % 256]) * 3_000_000)
+    if number == 1:
+        print("begun", flush=True)
+"""
+HOLDER = """
+import os, sys, time
+from pathlib import Path
+from genpolicy.files import Lock
+print(Lock(Path(sys.argv[1])).acquire(), flush=True)
+if os.fork() == 0:              # as a simulator's worker would be: it outlives its parent
+    print(os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
+def python(code, *arguments):
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, arguments)], stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.003, 0.011, 0.017, 0.029, 0.041])
+def test_a_killed_writer_leaves_a_whole_file(tmp_path, seconds):
+    writer = python(WRITER, tmp_path / "file")
+    assert writer.stdout.readline() == "begun\n"
+    time.sleep(seconds)
+    writer.kill()
+    writer.communicate()
+    content = (tmp_path / "file").read_bytes()
+    assert len(content) == 3_000_000
+    assert len(set(content)) == 1
+    write_atomically(tmp_path / "file", b"after")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_lock_keeps_others_out_and_ends_with_a_killed_holder(tmp_path):
+    path = tmp_path / "lock"
+    holder = python(HOLDER, path)
+    assert holder.stdout.readline() == "True\n"
+    worker = int(holder.stdout.readline())
+    try:
+        lock = Lock(path)
+        assert not lock.acquire()
+        assert is_locked(path)
+        assert lock.holder().startswith(f"process {holder.pid} on ")
+        holder.kill()
+        holder.wait()
+        assert lock.acquire(timeout=1.0)
+        assert not Lock(path).acquire()
+        lock.release()
+        assert not is_locked(path)
+    finally:
+        os.kill(worker, signal.SIGKILL)
+        holder.stdout.close()
+
+
+def test_is_locked_of_a_lock_that_never_was(tmp_path):
+    assert not is_locked(tmp_path / "lock")
+
+
+def test_a_full_disk_is_one_line_and_keeps_the_old_file(tmp_path):
+    code = """
+import resource, signal, sys
+from pathlib import Path
+from genpolicy.files import write_atomically
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    write_atomically(Path(sys.argv[1]), bytes(5000))
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    (tmp_path / "file").write_bytes(b"old")
+    said = python(code, tmp_path / "file").communicate()[0]
+    assert said == f"UserError {tmp_path}/file: cannot be written: File too large\n"
+    assert (tmp_path / "file").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_in_the_way_is_one_line(tmp_path):
+    (tmp_path / "file" / "inside").mkdir(parents=True)
+    with pytest.raises(UserError, match="a file stands where a folder is needed"):
+        write_atomically(tmp_path / "file", b"content")

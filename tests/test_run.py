@@ -1,0 +1,247 @@
+"""The run directory: found again by its settings, frozen, owned by one process, cleared of its own."""
+
+import json
+import os
+
+import pytest
+import yaml
+from command_line import genpolicy, jobs
+from hypothesis import given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from tiny import configured, ended, only_run, opened, records, words
+
+from genpolicy.errors import UserError
+from genpolicy.interrupt import Interrupted
+from genpolicy.run import Run, directory_of, find_runs, identity, load_run
+
+ELSEWHERE = ["seed=7", "study=other", "device=cpu", "threads=2", "log_every=3", "checkpoint_seconds=9"]
+ELSEWHERE += [
+    "paths.outputs=/elsewhere",
+    "paths.data=/elsewhere",
+    "tracking.uri=none",
+    "tracking.checkpoints=true",
+]
+ELSEWHERE += ["overwrite=true", "genpolicy.debug=true"]
+
+
+def leaves(node, path=()):
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+def identity_of(*more):
+    ((job, _),) = jobs(*words("outputs", *more))
+    return identity(job.config)
+
+
+def test_identity_is_eight_digits_and_does_not_depend_on_place_or_time():
+    found = identity_of()
+    assert len(found) == 8
+    assert set(found) <= set("0123456789abcdef")
+    assert identity_of(*ELSEWHERE) == found
+    for word in ELSEWHERE:
+        assert identity(configured("outputs", word)[0]) == found
+
+
+def test_identity_depends_on_values_not_on_how_they_are_written():
+    assert identity_of("algo.beta=3") == identity_of("algo.beta=0.3e1") != identity_of()
+    assert identity_of("model=gvp") == identity_of() != identity_of("model=vpsde")
+
+
+def test_identity_depends_on_every_setting_of_the_experiment_and_not_on_their_order():
+    config, _ = configured("outputs")
+    plain = OmegaConf.to_container(config)
+    backwards = dict(reversed(plain.items()))
+    assert identity(OmegaConf.create(backwards)) == identity(config)
+    inside = [
+        (path, value)
+        for path, value in leaves(plain)
+        if path[0]
+        in (
+            "algo",
+            "model",
+            "objective",
+            "solver",
+            "likelihood",
+            "network",
+            "critic",
+            "dataset",
+            "env",
+            "eval",
+        )
+    ]
+    assert len(inside) > 30
+    for path, value in inside:
+        changed = OmegaConf.create(plain)
+        OmegaConf.update(changed, ".".join(path), f"not {value}")
+        assert identity(changed) != identity(config), path
+
+
+def test_where_a_run_lies(tmp_path):
+    ((job, _),) = jobs(*words(tmp_path, "seed=3", "study=first", "model=vpsde"))
+    expected = tmp_path / "first" / "swiss-roll" / f"gmpo-vpsde-{identity(job.config)}" / "seed3"
+    assert directory_of(job.config, job.choices) == expected
+    assert not tmp_path.joinpath("first").exists()
+
+
+def test_the_frozen_configuration_is_whole_and_never_changes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = opened("outputs", sweep="sweep-1")
+    run.close()
+    frozen = yaml.safe_load(run.path("config.yaml").read_text())
+    assert frozen["sweep"] == "sweep-1"
+    assert frozen["choices"]["algo"] == "gmpo"
+    assert frozen["config"]["paths"] == {
+        "outputs": str(tmp_path / "outputs"),
+        "data": str(tmp_path / "outputs"),
+    }
+    plain = OmegaConf.to_container(run.config)
+    assert {k: v for k, v in plain.items() if k != "paths"} == {
+        k: v for k, v in frozen["config"].items() if k != "paths"
+    }
+    before = run.path("config.yaml").read_bytes()
+    again = opened("outputs", "log_every=1", "threads=2", sweep="sweep-2")
+    again.close()
+    assert run.path("config.yaml").read_bytes() == before
+    assert (again.id, again.sweep, again.config.log_every) == (run.id, "sweep-1", 7)
+    assert list(find_runs(tmp_path / "outputs")) == [run.directory]
+
+
+def test_one_owner_at_a_time(tmp_path):
+    run = opened(tmp_path)
+    with pytest.raises(UserError, match=f"in use by process {os.getpid()} on "):
+        opened(tmp_path)
+    with run.recorded():
+        assert Run(run.directory).status()["state"] == "running"
+        run.note(step=5)
+    run.close()
+    opened(tmp_path).close()
+
+
+def test_the_status_tells_how_a_run_ended(tmp_path):
+    run = opened(tmp_path)
+    assert run.status() == {"state": "queued"}
+    with pytest.raises(ZeroDivisionError), run.recorded(device="cpu", step=5):
+        _ = 1 / 0
+    status = json.loads(run.path("status.json").read_text())
+    assert (status["state"], status["step"], status["pid"]) == ("failed", 5, os.getpid())
+    assert status["reason"] == "ZeroDivisionError: division by zero"
+    assert "_ = 1 / 0" in status["traceback"]
+    with pytest.raises(Interrupted) as ending, run.recorded():
+        raise Interrupted(15)
+    assert ending.value.code == 143
+    assert (run.status()["state"], run.status()["reason"]) == ("interrupted", "SIGTERM")
+    with run.recorded():
+        pass
+    assert (run.status()["state"], run.finished) == ("finished", True)
+    run.note(state="running")  # and then its process is gone
+    run.close()
+    status = Run(run.directory).status()
+    assert status["state"] == "died"
+    assert f"process {os.getpid()}" in status["reason"]
+
+
+def test_overwriting_removes_the_runs_own_files_only(tmp_path):
+    run = ended(tmp_path)
+    foreign = ["notes.txt", "figures/mine/picture.png", "checkpoint.pt", ".hidden"]
+    own = ["last.pt", "best.pt", "figures/samples.png", "evaluation-last-7-8.json", "tracking.json"]
+    for name in foreign + own:
+        run.path(name).parent.mkdir(parents=True, exist_ok=True)
+        run.path(name).write_text("content")
+    with pytest.raises(UserError, match=r"figures/mine: a file stands where a folder"):
+        opened(tmp_path, "overwrite=true")
+    run.path("figures/mine").rename(tmp_path / "mine")
+    foreign.remove("figures/mine/picture.png")
+    new = opened(tmp_path, "overwrite=true")
+    new.close()
+    assert new.directory == run.directory
+    assert new.id != run.id
+    assert new.replaces == [run.id]
+    assert new.status() == {"state": "queued"}
+    assert all(run.path(name).exists() for name in foreign)
+    assert not any(run.path(name).exists() for name in [*own, "journal.jsonl", "status.json"])
+    assert new.config.overwrite is False
+
+
+def test_overwriting_follows_no_link_and_needs_the_lock(tmp_path):
+    run = opened(tmp_path)
+    (tmp_path / "precious.pt").write_text("precious")
+    run.path("last.pt").symlink_to(tmp_path / "precious.pt")
+    with pytest.raises(UserError, match="in use by"):
+        opened(tmp_path, "overwrite=true")
+    run.close()
+    opened(tmp_path, "overwrite=true").close()
+    assert (tmp_path / "precious.pt").read_text() == "precious"
+    assert not run.path("last.pt").is_symlink()
+
+
+@pytest.mark.parametrize("content", ["", "[1, 2]", "id: 3", "a: [", "\x00\x01", "!!python/object/apply:os.getcwd []"])
+def test_a_foreign_config_is_refused_and_kept(tmp_path, content):
+    run = opened(tmp_path)
+    run.close()
+    run.path("config.yaml").write_text(content)
+    for more in ([], ["overwrite=true"]):
+        with pytest.raises(UserError, match="not the frozen configuration of a run") as refusal:
+            opened(tmp_path, *more)
+        assert "\n" not in str(refusal.value)
+    assert run.path("config.yaml").read_text() == content
+
+
+@given(text=st.text(max_size=80))
+def test_any_config_is_a_run_or_one_line(tmp_path_factory, text):
+    directory = tmp_path_factory.mktemp("run")
+    (directory / "config.yaml").write_text(text, encoding="utf-8", errors="replace")
+    with pytest.raises(UserError) as refusal:
+        Run(directory)
+    assert "\n" not in str(refusal.value)
+
+
+def test_an_edited_config_is_checked_again(tmp_path):
+    run = opened(tmp_path)
+    run.close()
+    frozen = yaml.safe_load(run.path("config.yaml").read_text())
+    frozen["config"]["algo"]["_target_"] = "os.system"
+    run.path("config.yaml").write_text(yaml.safe_dump(frozen))
+    for attempt in (lambda: opened(tmp_path), lambda: load_run(run.directory)):
+        with pytest.raises(UserError, match=r"algo._target_: os.system is not a class of genpolicy"):
+            attempt()
+
+
+@pytest.mark.parametrize("place", ["", "default", "default/swiss-roll"])
+def test_a_file_in_the_way_is_one_line(tmp_path, place):
+    path = tmp_path / "outputs" / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("a file")
+    result = genpolicy(*words(tmp_path / "outputs"))
+    assert result.code == 1
+    assert "a file stands where a folder is needed" in result.err
+    assert result.err.count("\n") == 1
+    assert path.read_text() == "a file"
+
+
+def test_a_relative_store_is_made_absolute_and_a_folder_refused(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = opened(tmp_path, "tracking.uri=sqlite:///my.db")
+    run.close()
+    assert run.config.tracking.uri == f"sqlite:///{tmp_path}/my.db"
+    with pytest.raises(UserError, match=r"tracking.uri=./mlruns: not a store"):
+        opened(tmp_path, "seed=1", "tracking.uri=./mlruns")
+
+
+def test_a_moved_run_is_still_a_run(tmp_path):
+    run = ended(tmp_path / "here")
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = load_run(only_run(tmp_path / "there"))
+    assert moved.id == run.id
+    assert moved.outputs == tmp_path / "there"
+    assert moved.finished
+    assert records(moved.directory)[0] == ("policy/loss", 0, 0.0)
+
+
+def test_options_from_a_subfolder_stay_in_one_folder(tmp_path):
+    config, choices = configured("outputs")
+    assert directory_of(config, choices | {"env": "mine/maze"}).parts[-3] == "mine-maze"

@@ -1,0 +1,216 @@
+"""The training loop: killed at any moment and resumed it ends in the same bits, and says nothing twice."""
+
+import json
+import os
+import shutil
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from command_line import genpolicy
+from tiny import events, only_run, records, same, stop, words
+
+from genpolicy import assess, checkpoint, train
+from genpolicy.algo.algorithm import Update
+from genpolicy.evaluate import evaluation_seed
+from genpolicy.train import State, spread
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """A run that nobody disturbed, and what it printed."""
+    outputs = tmp_path_factory.mktemp("uninterrupted")
+    result = genpolicy(*words(outputs))
+    assert result.code == 0, result.err
+    return only_run(outputs), result
+
+
+def assert_equal_runs(left: Path, right: Path):
+    for name in ("last.pt", "best.pt"):
+        assert same(checkpoint.load(left / name), checkpoint.load(right / name)), name
+    assert records(left) == records(right)
+
+
+def test_a_run_stopped_in_every_way_ends_in_the_same_bits(uninterrupted, tmp_path):
+    codes = [
+        stop(tmp_path, signal.SIGKILL, 0.1),
+        stop(tmp_path, signal.SIGKILL, 0.45),
+        stop(tmp_path, signal.SIGUSR2, 0.3),
+    ]
+    assert codes[0] == -signal.SIGKILL
+    assert codes[2] in (128 + signal.SIGUSR2, 0)  # 0: a fast machine had ended before
+    result = genpolicy(*words(tmp_path))
+    assert result.code == 0, result.err
+    assert_equal_runs(uninterrupted[0], only_run(tmp_path))
+
+
+@pytest.mark.parametrize("moment", ["update", "evaluation", "save"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_signal_at_a_given_moment(uninterrupted, tmp_path, monkeypatch, moment, count):
+    place = {"update": (Update, "__call__"), "evaluation": (assess, "rollout"), "save": (checkpoint, "save")}
+    owner, name = place[moment]
+    real, calls = getattr(owner, name), []
+
+    def disturbed(*arguments, **more):
+        calls.append(1)
+        if len(calls) == count:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, disturbed)
+        result = genpolicy(*words(tmp_path))
+    assert result.code == 143
+    assert "SIGTERM: checkpoint saved; the same command resumes the run" in result.out
+    status = json.loads((only_run(tmp_path) / "status.json").read_text())
+    assert (status["state"], status["reason"]) == ("interrupted", "SIGTERM")
+    assert genpolicy(*words(tmp_path)).code == 0
+    assert_equal_runs(uninterrupted[0], only_run(tmp_path))
+
+
+def test_handlers_are_given_back(uninterrupted):
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_what_a_run_logs(uninterrupted):
+    directory, result = uninterrupted
+    logged = records(directory)
+    assert max(Counter((name, step) for name, step, _ in logged).values()) == 1
+    steps = {}
+    for name, step, _ in logged:
+        steps.setdefault(name, []).append(step)
+    assert steps["critic/loss"] == [*range(7, 120, 7), 120]
+    assert steps["policy/loss"] == [*range(127, 370, 7), 370]
+    assert steps["eval/return_mean"] == [120 + 84, 120 + 167, 120 + 250]
+    assert steps["final/return_mean"] == steps["final/bits_per_dim"] == steps["best/update"] == [370]
+    assert steps["data/return_mean"] == [0]
+    speeds = [v for e in events(directory) for n, v in e["metrics"].items() if "updates_per_second" in n]
+    assert len(speeds) == len(steps["critic/loss"]) + len(steps["policy/loss"])
+    assert min(speeds) > 0
+    evaluations = [event for event in events(directory) if "eval/return_mean" in event["metrics"]]
+    for event in evaluations:
+        assert len(event["returns"]) == 4
+        assert event["metrics"]["eval/return_mean"] == pytest.approx(sum(event["returns"]) / 4)
+    best = max(evaluations, key=lambda event: event["metrics"]["eval/return_mean"])
+    values = {name: value for name, _, value in logged if name.startswith("best/")}
+    assert values["best/update"] == best["step"]
+    assert values["best/return_mean"] == best["metrics"]["eval/return_mean"]
+    assert checkpoint.load(directory / "best.pt")["state"]["updates"] == best["step"]
+    assert "behaviour data" in result.out
+    assert "trained policy" in result.out
+
+
+def test_a_finished_run_says_so_and_stops(uninterrupted):
+    directory, _ = uninterrupted
+    before = {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+    result = genpolicy(*words(directory.parents[3]))
+    assert result.code == 0
+    assert result.out == f"{directory}: finished already; overwrite=true redoes it\n"
+    after = {path.name: path.read_bytes() for path in directory.iterdir() if path.is_file()}
+    assert {name for name in before if before[name] != after[name]} <= {"lock"}
+
+
+def test_overwriting_redoes_the_run(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted[0].parents[3], tmp_path, dirs_exist_ok=True)
+    directory = only_run(tmp_path)
+    first = (directory / "config.yaml").read_text()
+    assert genpolicy(*words(tmp_path, "overwrite=true")).code == 0
+    assert (directory / "config.yaml").read_text() != first
+    assert_equal_runs(uninterrupted[0], directory)
+
+
+def test_the_seed_decides_the_run(uninterrupted, tmp_path):
+    assert genpolicy(*words(tmp_path, "seed=1")).code == 0
+    left, right = (checkpoint.load(path / "last.pt") for path in (uninterrupted[0], only_run(tmp_path)))
+    assert not same(left["algorithm"], right["algorithm"])
+    assert not same(left["generators"]["run"], right["generators"]["run"])
+
+
+def test_evaluating_and_logging_leave_no_trace_in_the_weights(uninterrupted, tmp_path):
+    more = ("eval.episodes=2", "eval.per_phase=1", "log_every=50", "checkpoint_seconds=60")
+    assert genpolicy(*words(tmp_path, *more)).code == 0
+    left, right = (checkpoint.load(path / "last.pt") for path in (uninterrupted[0], only_run(tmp_path)))
+    assert same(left["algorithm"], right["algorithm"])
+    assert same(left["generators"], right["generators"])
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path):
+    result = genpolicy(*words(tmp_path, "algo.policy_lr=1e30"))
+    assert result.code == 1
+    assert "policy/loss is nan at update" in result.err
+    assert result.err.splitlines()[-1].startswith("genpolicy: ")
+    status = json.loads((only_run(tmp_path) / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert status["reason"].startswith("policy/loss is nan at update")
+    assert "Traceback" in status["traceback"]
+
+
+def test_a_damaged_checkpoint_stops_the_run_in_one_line(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted[0].parents[3], tmp_path, dirs_exist_ok=True)
+    last = only_run(tmp_path) / "last.pt"
+    last.with_name("status.json").unlink()
+    last.write_bytes(last.read_bytes()[:1000])
+    result = genpolicy(*words(tmp_path))
+    assert result.code == 1
+    assert f"{last}: not a readable checkpoint" in result.err.splitlines()[-1]
+    checkpoint.save(last, {"algorithm": {}, "state": {}})
+    result = genpolicy(*words(tmp_path))
+    assert result.code == 1
+    assert f"{last}: does not fit the run's configuration" in result.err.splitlines()[-1]
+
+
+def test_evaluating_a_run_again_gives_its_final_result(uninterrupted):
+    directory, _ = uninterrupted
+    common = ["mode=eval", "tracking.uri=none", "eval.log_prob_actions=20", f"paths.data={directory}"]
+    result = genpolicy(*common, f"checkpoint={directory}", "eval.final_episodes=8")
+    assert result.code == 0, result.err
+    kept = json.loads((directory / "evaluation-last-370-8.json").read_text())
+    final = {name.removeprefix("final/"): value for name, _, value in records(directory) if name.startswith("final/")}
+    assert kept["metrics"] == final
+    assert len(kept["returns"]) == 8
+    result = genpolicy(*common, f"checkpoint={directory / 'best.pt'}", "eval.final_episodes=3")
+    assert result.code == 0, result.err
+    assert len(list(directory.glob("evaluation-best-*-3.json"))) == 1
+
+
+@pytest.mark.parametrize("reference", ["nowhere", "0123456789abcdef0123456789abcdef", ".", "/dev/null"])
+def test_evaluating_what_is_no_run_is_one_line(tmp_path, monkeypatch, reference):
+    monkeypatch.chdir(tmp_path)
+    result = genpolicy("mode=eval", f"checkpoint={reference}")
+    assert result.code == 1
+    assert result.err.count("\n") == 1
+    assert "not a run directory" in result.err or "no MLflow store" in result.err
+
+
+@pytest.mark.parametrize(("count", "steps", "expected"), [(5, 10, [2, 4, 6, 8, 10]), (3, 10, [4, 7, 10]), (1, 9, [9])])
+def test_evaluations_are_spread_evenly(count, steps, expected):
+    assert spread(count, steps) == expected
+
+
+def test_evaluations_never_outnumber_steps():
+    for count in range(1, 12):
+        for steps in range(1, 12):
+            points = spread(count, steps)
+            assert points == sorted(set(points))
+            assert points[-1] == steps
+            assert points[0] >= 1
+            assert len(points) == min(count, steps)
+
+
+def test_means_of_metrics_are_read_together():
+    state = State()
+    values = [{"loss": torch.tensor(float(i)), "q": torch.tensor(2.0 * i)} for i in range(1, 5)]
+    for value in values:
+        state.accumulate(value)
+    assert state.read() == {"loss": 2.5, "q": 5.0}
+    state.accumulate({"other": torch.tensor(3.0)})
+    assert state.read() == {"other": 3.0}
+    assert values[0]["loss"] == 1.0
+
+
+def test_final_evaluations_share_their_start_states():
+    assert train.FINAL == 0
+    assert evaluation_seed(3, 0) != evaluation_seed(3, 1)

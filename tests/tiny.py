@@ -1,0 +1,121 @@
+"""Real but tiny training runs, for the tests: the Swiss roll, small networks, a few hundred updates."""
+
+import functools
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from command_line import jobs
+from omegaconf import DictConfig, OmegaConf
+
+from genpolicy.run import Run, find_runs, open_run
+
+SMALL = ("env=swiss-roll", "algo=gmpo", "network.hidden=[16]", "critic.hidden=[16]", "eval.episodes=4")
+SMALL += ("algo.critic_steps=120", "algo.critic_batch_size=32", "algo.policy_steps=250")
+SMALL += (
+    "algo.policy_batch_size=32",
+    "eval.final_episodes=8",
+    "eval.per_phase=3",
+    "eval.log_prob_actions=20",
+)
+SMALL += ("log_every=7", "checkpoint_seconds=0.05", "tracking.uri=none")
+
+
+def words(outputs: Path, *more: str) -> list[str]:
+    """The words of a command that trains such a run."""
+    return [f"paths.outputs={outputs}", f"paths.data={outputs}", *SMALL, *more]
+
+
+def opened(outputs: Path, *more: str, sweep: str | None = None) -> Run:
+    """The run of such a command, made or found, and owned; not trained."""
+    config, choices = configured(outputs, *more)
+    return open_run(config, choices, sweep=sweep)
+
+
+def configured(outputs: Path, *more: str) -> tuple[DictConfig, dict[str, str]]:
+    """The checked configuration of such a command and its choices; `more` sets values only."""
+    job = _job()
+    places = [f"paths.outputs={outputs}", f"paths.data={outputs}"]
+    return OmegaConf.merge(job.config, OmegaConf.from_dotlist([*places, *more])), job.choices
+
+
+@functools.cache
+def _job():
+    ((job, _),) = jobs(*words(Path("outputs")))
+    return job
+
+
+def ended(outputs: Path, *more: str, events: int = 3, sweep: str | None = None) -> Run:
+    """A run that says it has finished, with a journal of `events` lines and no training."""
+    run = opened(outputs, *more, sweep=sweep)
+    lines = [
+        {
+            "time": 1_700_000_000_000 + step,
+            "step": step,
+            "metrics": {"policy/loss": step / 7, "policy/q": -step},
+        }
+        for step in range(events)
+    ]
+    with run.recorded(device="cpu"):
+        run.path("journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run.close()
+    return run
+
+
+def only_run(outputs: Path) -> Path:
+    """The directory of the one run in a folder."""
+    (directory,) = find_runs(outputs)
+    return directory
+
+
+def start(outputs: Path, *more: str) -> subprocess.Popen:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "genpolicy.app", *words(outputs, *more)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def stop(outputs: Path, number: signal.Signals, seconds: float, *more: str) -> int:
+    """Start the command, and send it a signal so many seconds after it has begun to train; its exit code."""
+    process = start(outputs, *more)
+    journal = outputs / "nothing"
+    while process.poll() is None and not journal.exists():
+        time.sleep(0.01)
+        journal = next((path / "journal.jsonl" for path in find_runs(outputs)), journal)
+    started = [json.loads((path / "status.json").read_text())["pid"] for path in find_runs(outputs)]
+    while process.poll() is None and started != [process.pid]:
+        time.sleep(0.01)
+        started = [json.loads((path / "status.json").read_text())["pid"] for path in find_runs(outputs)]
+    time.sleep(seconds)
+    process.send_signal(number)
+    process.communicate()
+    return process.returncode
+
+
+def events(directory: Path) -> list[dict]:
+    """The journal, read plainly."""
+    return [json.loads(line) for line in (directory / "journal.jsonl").read_text().splitlines()]
+
+
+def records(directory: Path) -> list[tuple[str, int, float]]:
+    """(metric, step, value) of the whole journal, without the speeds, which differ from time to time."""
+    return [
+        (name, event["step"], value)
+        for event in events(directory)
+        for name, value in event["metrics"].items()
+        if "per_second" not in name
+    ]
+
+
+def same(left, right) -> bool:
+    """Whether two checkpoints are equal to the bit, whatever is nested in them."""
+    if isinstance(left, torch.Tensor):
+        return left.dtype == right.dtype and torch.equal(left, right)
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and all(same(left[key], right[key]) for key in left)
+    if isinstance(left, list | tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    return left == right
