@@ -9,6 +9,7 @@ makes the object.
 import copy
 import dataclasses
 import difflib
+import functools
 import importlib
 import math
 from collections.abc import Iterable, Mapping
@@ -67,9 +68,7 @@ def locate(target: Any, path: str = TARGET) -> type:
         found = getattr(importlib.import_module(module), name, None)
     except ModuleNotFoundError as error:
         if not (error.name or "").startswith("genpolicy"):
-            raise UserError(
-                f"{path}: {target} needs the package {error.name}, which is not installed"
-            ) from error
+            raise UserError(f"{path}: {target} needs the package {error.name}, which is not installed") from error
         found = None
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
         raise UserError(f"{path}: genpolicy has no component {target}")
@@ -89,9 +88,7 @@ def build(node: Mapping, **runtime):
     return cls(**{name: build(value) if name in parts else value for name, value in given.items()}, **runtime)
 
 
-def check(
-    config: DictConfig, choices: Mapping[str, str] | None = None, root: type | None = None
-) -> DictConfig:
+def check(config: DictConfig, choices: Mapping[str, str] | None = None, root: type | None = None) -> DictConfig:
     """The whole composed configuration with every value resolved and of its declared type.
 
     `choices` (group -> option) is used in messages; `root` is the dataclass of the settings outside all
@@ -200,7 +197,7 @@ def _described(field: dataclasses.Field) -> str:
 
 def _convert(value: Any, hint: Any, path: str) -> Any:
     """`value` as the annotated type, by OmegaConf's rules: "10" and 10 are one int, 1.5 and true are none."""
-    schema = OmegaConf.structured(dataclasses.make_dataclass("Schema", [("value", hint)]))
+    schema = OmegaConf.structured(_schema(hint))
     try:
         schema.value = value
         return OmegaConf.to_container(schema)["value"]
@@ -211,6 +208,11 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
 def _shown(value: Any) -> str:
     shown = "null" if value is None else repr(value)
     return shown if len(shown) < 80 else shown[:77] + "..."
+
+
+@functools.cache
+def _schema(hint: Any) -> type:
+    return dataclasses.make_dataclass("Schema", [("value", hint)])
 
 
 def name_of(hint: Any) -> str:
