@@ -1,0 +1,321 @@
+"""MLflow as a view of the journal: complete, without doubles, whoever fails. The oracle is the SQLite file itself."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from command_line import genpolicy
+from tiny import ended, events, only_run, opened, words
+
+from genpolicy import tracking
+from genpolicy.errors import UserError
+from genpolicy.files import Lock
+from genpolicy.run import Run, find_runs
+
+SQLITE = "tracking.uri=null"
+
+
+def importer(directory: Path) -> subprocess.Popen:
+    """The child that ships a run."""
+    command = [sys.executable, "-m", "genpolicy.tracking", str(directory)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def ask(outputs: Path, question: str) -> list[tuple]:
+    with contextlib.closing(sqlite3.connect(outputs / "mlflow.db")) as database:
+        return database.execute(question).fetchall()
+
+
+def stored(outputs: Path) -> dict[str, list[tuple]]:
+    """(metric, step, time, value) of each run in the store, by the id that genpolicy gave it."""
+    rows = ask(
+        outputs,
+        "SELECT tags.value, metrics.key, metrics.step, metrics.timestamp, metrics.value FROM metrics "
+        "JOIN tags ON tags.run_uuid = metrics.run_uuid AND tags.key = 'genpolicy.id'",
+    )
+    return {number: sorted(row[1:] for row in rows if row[0] == number) for number in {row[0] for row in rows}}
+
+
+def journaled(run: Run) -> list[tuple]:
+    return sorted(
+        (name, event["step"], event["time"], value)
+        for event in events(run.directory)
+        for name, value in event["metrics"].items()
+    )
+
+
+def counts(outputs: Path) -> dict[str, int]:
+    tables = ("experiments", "runs", "metrics", "latest_metrics", "params", "tags")
+    return {table: ask(outputs, f"SELECT COUNT(*) FROM {table}")[0][0] for table in tables}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Path:
+    """An empty store, whose tables take seconds to make."""
+    folder = tmp_path_factory.mktemp("template")
+    tracking._open(f"sqlite:///{folder}/mlflow.db", folder)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def outputs(tmp_path, template) -> Path:
+    """A folder for runs with an empty store in it."""
+    shutil.copy(template, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def eight(tmp_path_factory):
+    """Eight runs of one sweep, shipped by eight importers started at once into a store that was not there."""
+    outputs = tmp_path_factory.mktemp("a folder with spaces")
+    runs = [ended(outputs, f"seed={seed}", SQLITE, events=40, sweep="abc") for seed in range(8)]
+    (runs[0].directory / "figures").mkdir()
+    runs[0].path("figures/samples.png").write_bytes(b"a picture")
+    children = [importer(run.directory) for run in runs]
+    said = [child.communicate(timeout=300)[0] for child in children]
+    assert [child.returncode for child in children] == [0] * 8, said
+    return outputs, runs
+
+
+def test_eight_importers_on_a_store_that_did_not_exist(eight):
+    outputs, runs = eight
+    assert stored(outputs) == {run.id: journaled(run) for run in runs}
+    assert ask(outputs, "SELECT COUNT(*) FROM experiments WHERE name = 'genpolicy/default'") == [(1,)]
+    rows = ask(outputs, "SELECT name, status FROM runs ORDER BY name")
+    assert rows == [*((f"gmpo-gvp swiss-roll s{seed}", "FINISHED") for seed in range(8)), ("sweep abc", "FINISHED")]
+
+
+def test_one_parent_for_a_sweep(eight):
+    outputs, _ = eight
+    ((parent,),) = ask(outputs, "SELECT run_uuid FROM runs WHERE name = 'sweep abc'")
+    assert ask(outputs, "SELECT value FROM tags WHERE key = 'mlflow.parentRunId'") == [(parent,)] * 8
+
+
+def test_settings_tags_and_files(eight):
+    outputs, runs = eight
+    ((number, place),) = ask(outputs, "SELECT run_uuid, artifact_uri FROM runs WHERE name = 'gmpo-gvp swiss-roll s0'")
+    params = dict(ask(outputs, f"SELECT key, value FROM params WHERE run_uuid = '{number}'"))
+    assert params["algo.beta"] == "4.0"
+    assert params["critic.hidden"] == "[16]"
+    assert params["env.reference_min"] == "null"
+    assert params["algo._target_"] == "genpolicy.algo.gmpo.GMPO"
+    tags = dict(ask(outputs, f"SELECT key, value FROM tags WHERE run_uuid = '{number}'"))
+    expected = {"algo": "gmpo", "model": "gvp", "env": "swiss-roll", "seed": "0", "device": "cpu", "state": "finished"}
+    assert {name: tags[f"genpolicy.{name}"] for name in expected} == expected
+    assert tags["genpolicy.run_dir"] == str(runs[0].directory)
+    assert tags["genpolicy.pid"] == str(os.getpid())
+    artifacts = Path(place.removeprefix("file://").replace("%20", " "))
+    assert artifacts.is_relative_to(outputs / "mlartifacts")
+    assert (artifacts / "config.yaml").read_bytes() == runs[0].path("config.yaml").read_bytes()
+    assert (artifacts / "figures" / "samples.png").read_bytes() == b"a picture"
+
+
+def test_shipping_again_changes_nothing(eight, capsys):
+    outputs, runs = eight
+    before = counts(outputs)
+    result = genpolicy("mode=sync", f"paths.outputs={outputs}")
+    assert result.code == 0, result.err
+    assert f"8 runs of {outputs} are up to date" in result.out
+    for run in runs:
+        run.path("tracking.json").unlink()
+    assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
+    assert counts(outputs) == before
+    assert stored(outputs) == {run.id: journaled(run) for run in runs}
+
+
+def test_a_run_is_found_by_its_mlflow_id(eight):
+    outputs, runs = eight
+    ((number,),) = ask(outputs, "SELECT run_uuid FROM runs WHERE name = 'gmpo-gvp swiss-roll s3'")
+    result = genpolicy("mode=eval", f"checkpoint={number}", f"paths.outputs={outputs}", f"paths.data={outputs}")
+    assert f"{runs[3].directory}/last.pt: there is no such checkpoint" in result.err
+    result = genpolicy("mode=eval", f"checkpoint={'0' * 32}", f"paths.outputs={outputs}")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "not a run of genpolicy in sqlite:///" in result.err
+
+
+def test_a_store_thrown_away_is_filled_again(tmp_path):
+    run = ended(tmp_path, SQLITE)
+    assert genpolicy("mode=sync", f"paths.outputs={tmp_path}").code == 0
+    (tmp_path / "mlflow.db").rename(tmp_path / "old.db")
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    for engine in SqlAlchemyStore._engine_map.values():
+        engine.dispose()  # this process still has the old file open
+    assert genpolicy("mode=sync", f"paths.outputs={tmp_path}").code == 0
+    assert stored(tmp_path) == {run.id: journaled(run)}
+
+
+def test_an_importer_that_dies_after_storing_a_batch_makes_no_double(outputs, monkeypatch):
+    run = ended(outputs, SQLITE, events=1300)
+    store = tracking._open(tracking.store_uri(None, outputs), outputs)
+    sent, real = [], store.client.log_batch
+
+    def dying(number, metrics=(), params=(), tags=()):
+        real(number, metrics, params, tags)
+        if metrics:
+            sent.append(len(metrics))
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(store.client, "log_batch", dying)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            store.ship(run)
+    assert sent == [1000, 1000]
+    monkeypatch.undo()
+    assert len(stored(outputs)[run.id]) == 1000
+    assert store.ship(run) == "finished"
+    assert stored(outputs) == {run.id: journaled(run)}
+    assert counts(outputs)["runs"] == 1
+
+
+def test_a_killed_importer_is_taken_up_again(outputs):
+    run = ended(outputs, SQLITE, events=8000)
+    child = importer(run.directory)
+    while not run.path("tracking.json").exists() or "offset" not in run.path("tracking.json").read_text():
+        assert child.poll() is None
+        time.sleep(0.01)
+    child.kill()
+    child.communicate()
+    assert ask(outputs, "SELECT status FROM runs") == [("RUNNING",)]
+    assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
+    assert stored(outputs) == {run.id: journaled(run)}
+    assert ask(outputs, "SELECT status FROM runs") == [("FINISHED",)]
+
+
+def test_how_a_run_ended_is_its_status(outputs):
+    runs = [opened(outputs, f"seed={seed}", SQLITE) for seed in range(5)]
+    with pytest.raises(ZeroDivisionError), runs[0].recorded():
+        _ = 1 / 0
+    with pytest.raises(KeyboardInterrupt), runs[1].recorded():
+        raise KeyboardInterrupt
+    runs[2]._status = {"pid": 1, "host": "gone"}
+    runs[2].note(state="running")
+    for run in runs[:3] + runs[4:]:
+        run.close()
+    with runs[3].recorded():
+        assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
+        rows = dict(ask(outputs, "SELECT substr(name, -1), status FROM runs"))
+        assert rows == {"0": "FAILED", "1": "KILLED", "2": "KILLED", "3": "RUNNING"}
+    runs[3].close()
+    ((reason,),) = ask(outputs, "SELECT value FROM tags WHERE key = 'genpolicy.reason' AND value LIKE 'Zero%'")
+    assert reason == "ZeroDivisionError: division by zero"
+    for number in (1, 2):
+        again = opened(outputs, f"seed={number}", SQLITE)
+        with again.recorded():
+            pass
+        again.close()
+    assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
+    rows = dict(ask(outputs, "SELECT substr(name, -1), status FROM runs"))
+    assert rows == {"0": "FAILED", "1": "FINISHED", "2": "FINISHED", "3": "FINISHED"}
+
+
+def test_an_overwritten_run_leaves_the_view(outputs):
+    old = ended(outputs, SQLITE)
+    assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
+    opened(outputs, SQLITE, "overwrite=true").close()
+    new = ended(outputs, SQLITE, events=5)
+    assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
+    rows = ask(
+        outputs,
+        "SELECT tags.value, lifecycle_stage FROM runs JOIN tags USING (run_uuid) WHERE key = 'genpolicy.id'",
+    )
+    assert dict(rows) == {old.id: "deleted", new.id: "active"}
+    assert stored(outputs)[new.id] == journaled(new)
+
+
+def test_a_run_is_tracked_while_it_trains_and_the_next_run_ships_what_is_missing(outputs):
+    missed = ended(outputs, SQLITE, "seed=5")
+    result = genpolicy(*words(outputs, SQLITE, "tracking.checkpoints=true"))
+    assert result.code == 0, result.err
+    assert f"dashboard: mlflow ui --host 127.0.0.1 --backend-store-uri 'sqlite:///{outputs}/mlflow.db'" in result.out
+    runs = [Run(directory) for directory in find_runs(outputs)]
+    deadline = time.monotonic() + 60
+    while set(stored(outputs)) != {run.id for run in runs} and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert stored(outputs) == {run.id: journaled(run) for run in runs}
+    assert missed.id in stored(outputs)
+    assert len(list((outputs / "mlartifacts").glob("*/artifacts/last.pt"))) == 1
+    assert not (outputs / "mlruns").exists()
+
+
+def test_training_never_imports_mlflow(outputs):
+    code = "import sys; from genpolicy import app, tracking; tracking.WAIT_SECONDS = 0; app.main(); "
+    code += "print('torch' in sys.modules, 'mlflow' in sys.modules)"
+    command = [sys.executable, "-c", code, *words(outputs, SQLITE)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.endswith("True False\n")
+
+
+def test_a_server_that_does_not_answer_and_then_does(outputs, monkeypatch):
+    monkeypatch.setattr(tracking, "WAIT_SECONDS", 0.5)
+    silent = socket.create_server(("127.0.0.1", 0))
+    address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+    before = time.monotonic()
+    result = genpolicy(*words(outputs, f"tracking.uri={address}"))
+    assert result.code == 0, result.err
+    assert time.monotonic() - before < 60
+    assert f"tracking: still shipping to {address}" in result.out
+    run = Run(only_run(outputs))
+    assert run.finished
+    silent.close()
+    port = address.rpartition(":")[2]
+    backend = f"sqlite:///{outputs}/mlflow.db"
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
+    server = subprocess.Popen(
+        [*command, "--backend-store-uri", backend, "--artifacts-destination", str(outputs / "served")],
+        env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not Lock(run.path("tracking.lock")).acquire():
+            time.sleep(0.5)
+        assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
+        before = counts(outputs)
+        assert stored(outputs) == {run.id: journaled(run)}
+        run.path("tracking.json").unlink()
+        assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
+        assert counts(outputs) == before
+        assert ask(outputs, "SELECT status FROM runs") == [("FINISHED",)]
+        assert len(list((outputs / "served").rglob("config.yaml"))) == 1
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait()
+
+
+def test_a_store_that_fails_is_one_line(tmp_path):
+    ended(tmp_path, SQLITE)
+    (tmp_path / "mlflow.db").write_text("no database" * 1000)
+    result = genpolicy("mode=sync", f"paths.outputs={tmp_path}")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "1 runs could not be shipped" in result.err
+    closed = socket.create_server(("127.0.0.1", 0))
+    address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    closed.close()
+    result = genpolicy("mode=sync", f"paths.outputs={tmp_path}", f"tracking.uri={address}")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert address in result.err
+
+
+def test_nothing_to_ship_is_no_failure(tmp_path):
+    assert genpolicy("mode=sync", f"paths.outputs={tmp_path}").code == 0
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(UserError, match="there is no store to ship to"):
+        tracking.sync(opened(tmp_path).config)
+
+
+def test_stores():
+    assert tracking.store_uri(None, Path("/runs")) == "sqlite:////runs/mlflow.db"
+    assert tracking.store_uri("none", Path("/runs")) is None
+    assert tracking.store_uri("http://host:5000", Path("/runs")) == "http://host:5000"
+    assert json.dumps(tracking.ENVIRONMENT["MLFLOW_DISABLE_TELEMETRY"]) == '"true"'
