@@ -233,6 +233,7 @@ class Trainer:
                 self.journal.log(self.state.updates, logged, returns)
                 self.state.results[name] = metrics
                 self._save()
+        self.task.draw(algorithm, self.run.path("figures"))
         best = {f"best/{name}": value for name, value in self.state.best.items()}
         self.journal.log(self.state.updates, best)
 

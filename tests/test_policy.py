@@ -216,3 +216,15 @@ def test_the_preconditioned_network_sees_and_gives_numbers_of_unit_size():
     sigma = policy.path.sigma(t)
     torch.testing.assert_close(skip, 0.25 / (sigma**2 + 0.25))  # Karras et al. 2022, table 1
     torch.testing.assert_close(out, sigma * 0.5 / (sigma**2 + 0.25).sqrt())
+
+
+def test_a_trajectory_leads_from_the_noise_to_the_sample():
+    policy = policy_of("icfm", solver=RK4(steps=16), likelihood=RK4(steps=4))
+    noise = torch.randn(8, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    times, ways = policy.trajectory(nothing(8), noise, 9)
+    assert times[0] == pytest.approx(1)
+    assert times[-1] == pytest.approx(policy.path.t_min)
+    assert (times.diff() < 0).all()
+    torch.testing.assert_close(ways[0], noise)
+    sample = policy.sample(nothing(8), noise=noise)
+    torch.testing.assert_close(ways[-1], policy.path.alpha(times[-1]) * sample, atol=1e-4, rtol=0)

@@ -74,11 +74,13 @@ class Phase:
 class Algorithm(nn.Module):
     """Phases of training and the policy they end with; `state_dict` holds everything, optimisers included.
 
-    Subclasses set `policy` (the result), `behaviour` (a policy trained to imitate the data, or None) and `phases`.
+    Subclasses set `policy` (the result), `behaviour` (a policy trained to imitate the data, or None), `critic` (or None)
+    and `phases`.
     """
 
     policy: GenerativePolicy
     behaviour: GenerativePolicy | None
+    critic: nn.Module | None
     phases: list[Phase]
 
     def act(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -21,7 +21,7 @@ class BC(Algorithm):
 
     def __post_init__(self, policy, objective, critic):
         super().__init__()
-        self.policy = policy
+        self.policy, self.critic = policy, None
         self.phases = [
             imitation(
                 "behaviour",

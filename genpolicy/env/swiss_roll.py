@@ -7,6 +7,7 @@ the outer end. There is no observation; an episode is one action, and its reward
 
 import functools
 from dataclasses import dataclass
+from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -83,6 +84,12 @@ class SwissRoll(Task):
     def simulate(self) -> "SwissRollEnv":
         """A simulator of single actions."""
         return SwissRollEnv()
+
+    def draw(self, algorithm, directory: Path) -> None:
+        """Draws samples, generation trajectories, densities and values."""
+        from genpolicy.figures import draw_plane  # matplotlib is slow to import and needed only here
+
+        draw_plane(algorithm, roll().action, roll().value, roll().value_at, 1.25 * EXTENT, directory)
 
 
 class SwissRollEnv(gymnasium.Env):

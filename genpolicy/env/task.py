@@ -5,6 +5,7 @@ import logging
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
 import gymnasium
 import mujoco
@@ -93,6 +94,9 @@ class Task(ABC):
     def score(self, returns):
         """D4RL's normalised score of raw returns, times 100 (Fu et al. 2020, section 5)."""
         return (returns - self.reference_min) * self.score_scale
+
+    def draw(self, algorithm, directory: Path) -> None:
+        """Draws what the algorithm has learned as PNG files into the directory; most tasks have no picture."""
 
 
 def _limited(task: Task) -> gymnasium.Env:

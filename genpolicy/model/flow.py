@@ -46,12 +46,14 @@ class ProbabilityFlow:
             self.path.sigma(time).item(), self.path.alpha(time).clamp(min=0).item() * self.sigma_data
         )
 
+    def time_and_scale(self, angle: Tensor) -> tuple[Tensor, Tensor]:
+        """The time t and the scale rho = x / y at angles of any shape."""
+        t = self.path.time(torch.cos(angle).clamp(min=0), self.sigma_data * torch.sin(angle))
+        return t, torch.sqrt(self.path.alpha(t) ** 2 + (self.path.sigma(t) / self.sigma_data) ** 2)
+
     def prediction(self, angle: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The model's data and noise predictions [B, A] at the point y [B, A] of angle [] in canonical coordinates."""
-        signal, noise = torch.cos(angle).clamp(min=0), self.sigma_data * torch.sin(angle)
-        t = self.path.time(signal, noise)
-        # rho = alpha / cos(theta) = sigma / (s sin(theta)), whichever does not divide by (almost) zero.
-        rho = torch.sqrt(self.path.alpha(t) ** 2 + (self.path.sigma(t) / self.sigma_data) ** 2)
+        """The model's data and noise predictions [B, A] at the point y [B, A] of angle []."""
+        t, rho = self.time_and_scale(angle)
         return self.predict(rho * y, t)
 
     def field(self, angle: Tensor, y: Tensor) -> Tensor:

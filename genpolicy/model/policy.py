@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass
@@ -172,6 +173,21 @@ class GenerativePolicy(nn.Module):
         log_prob = flow.end_log_prob(end) - divergence + self.action_size * math.log(math.cos(flow.start))
         return flow.y_to_data(y), log_prob
 
+    def trajectory(self, observation: Tensor, noise: Tensor, points: int) -> tuple[Tensor, Tensor]:
+        """The ways from noise [B, A] to actions: times [points] from noise to data, and x there, [points, B, A].
+
+        Solved by the likelihood solver; the last point is x at t_min.
+        """
+        flow = self.flow(observation)
+        angles = torch.linspace(flow.end, flow.start, points, dtype=torch.float64).to(noise)
+        state = (flow.noise_to_y(noise),)
+        ways = [state[0]]
+        for begin, end in itertools.pairwise(angles.tolist()):
+            state = self.likelihood.integrate(lambda angle, y: (flow.field(angle, y[0]),), state, begin, end)
+            ways.append(state[0])
+        times, rho = flow.time_and_scale(angles)
+        return times, rho[:, None, None] * torch.stack(ways)
+
     @property
     def exact(self) -> bool:
         """Whether log-densities use the exact divergence rather than Hutchinson's estimate."""
@@ -188,8 +204,7 @@ class GenerativePolicy(nn.Module):
 
     def _field_with_divergence(self, flow, like: Tensor, generator, probe: Tensor | None):
         if self.exact and probe is None:
-            divergence = lambda angle, y: exact_divergence(flow.field, angle, y)
-        else:
-            probe = self.draw_probe(like.shape, generator, like) if probe is None else probe
-            divergence = hutchinson_divergence(flow.field, probe)
-        return lambda angle, state: divergence(angle, state[0])
+            return lambda angle, state: exact_divergence(flow.field, angle, state[0])
+        probe = self.draw_probe(like.shape, generator, like) if probe is None else probe
+        estimate = hutchinson_divergence(flow.field, probe)
+        return lambda angle, state: estimate(angle, state[0])
