@@ -94,8 +94,6 @@ def log_likelihood(
     mean = float(log_prob.mean())
     return {
         "log_prob": mean,
-        "log_prob_stderr": float(log_prob.std()) / math.sqrt(len(log_prob))
-        if len(log_prob) > 1
-        else math.nan,
+        "log_prob_stderr": float(log_prob.std()) / math.sqrt(len(log_prob)) if len(log_prob) > 1 else math.nan,
         "bits_per_dim": -mean / (transitions.action_size * math.log(2)),
     }

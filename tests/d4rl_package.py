@@ -48,6 +48,4 @@ def _load(*names: str):
             del sys.modules[name]
 
 
-d4rl, infos, offline_env, maze_model = _load(
-    "d4rl", "d4rl.infos", "d4rl.offline_env", "d4rl.pointmaze.maze_model"
-)
+d4rl, infos, offline_env, maze_model = _load("d4rl", "d4rl.infos", "d4rl.offline_env", "d4rl.pointmaze.maze_model")

@@ -123,9 +123,7 @@ def test_a_part_as_long_as_the_file_or_longer(server, tmp_path, surplus):
 
 def test_wrong_size(server, tmp_path):
     server.length += 100  # the server always promises more than it sends
-    with pytest.raises(
-        UserError, match=r"file.hdf5 cannot be downloaded from .*the connection broke off"
-    ) as error:
+    with pytest.raises(UserError, match=r"file.hdf5 cannot be downloaded from .*the connection broke off") as error:
         download(server.url, tmp_path / "file.hdf5")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "file.hdf5").exists()

@@ -63,9 +63,7 @@ def write(path, content, **settings):
     double=st.booleans(),
 )
 @settings(max_examples=150, deadline=None)
-def test_transitions_equal_d4rls_value_by_value(
-    tmp_path_factory, flags, timeouts, next_observations, narrow, double
-):
+def test_transitions_equal_d4rls_value_by_value(tmp_path_factory, flags, timeouts, next_observations, narrow, double):
     content = columns(len(flags), seed=len(flags), dtype=np.float64 if double else np.float32)
     content["terminals"], content["timeouts"] = (np.array(flag) for flag in zip(*flags, strict=True))
     if not timeouts:
@@ -129,9 +127,7 @@ def test_small_overshoot_of_actions_is_clipped_and_a_large_one_refused(tmp_path)
     content["actions"][2, 1] = 1 + 1e-6
     assert read(write(tmp_path / "a.hdf5", content), make_task())["actions"][2, 1] == 1.0
     content["actions"][2, 1] = -1.01
-    with pytest.raises(
-        UserError, match=r"action in row 2 leaves the action space of fake by 0.01; legal: -1 to 1"
-    ):
+    with pytest.raises(UserError, match=r"action in row 2 leaves the action space of fake by 0.01; legal: -1 to 1"):
         read(write(tmp_path / "b.hdf5", content), make_task())
 
 
@@ -234,9 +230,7 @@ def test_nothing_outside_the_file_is_read(tmp_path):
     layout = h5py.VirtualLayout(shape=(9,), dtype=np.float32)
     layout[:] = h5py.VirtualSource(secret, "rewards", shape=(9,))
     makers = {
-        "link to elsewhere": lambda file: file.__setitem__(
-            "rewards", h5py.ExternalLink("secret.hdf5", "/rewards")
-        ),
+        "link to elsewhere": lambda file: file.__setitem__("rewards", h5py.ExternalLink("secret.hdf5", "/rewards")),
         "link to elsewhere ": lambda file: file.__setitem__("rewards", h5py.SoftLink("/actions")),
         "values in other files": lambda file: file.create_virtual_dataset("rewards", layout),
         "values in other files ": lambda file: file.create_dataset("rewards", (9,), "f4", external=str(raw)),

@@ -41,9 +41,7 @@ def test_data_are_those_of_the_paper(transitions):
 
 def test_an_action_is_worth_what_the_nearest_branch_is_worth():
     toy = roll()
-    np.testing.assert_allclose(
-        toy.value_at(toy.spiral[[0, 2000, 4095]]), toy.value_at(toy.spiral)[[0, 2000, 4095]]
-    )
+    np.testing.assert_allclose(toy.value_at(toy.spiral[[0, 2000, 4095]]), toy.value_at(toy.spiral)[[0, 2000, 4095]])
     assert (np.diff(toy.value_at(toy.spiral)) >= 0).all()
     assert toy.value_at(toy.spiral[0]) == pytest.approx(-3.5, abs=0.01)
     assert toy.value_at(toy.spiral[-1]) == pytest.approx(1.5, abs=0.01)

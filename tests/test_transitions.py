@@ -104,11 +104,7 @@ def iql_range(arrays) -> tuple[float, float]:
     for i in range(len(arrays["reward"])):
         total += float(arrays["reward"][i])
         last = i == len(arrays["reward"]) - 1
-        if (
-            last
-            or arrays["terminated"][i]
-            or abs(arrays["next_observation"][i] - arrays["observation"][i + 1]) > 1e-6
-        ):
+        if last or arrays["terminated"][i] or abs(arrays["next_observation"][i] - arrays["observation"][i + 1]) > 1e-6:
             returns.append(total)
             total = 0.0
     return min(returns), max(returns)
@@ -144,9 +140,7 @@ def test_scaling_needs_different_returns(tmp_path):
             arrays, behaviour = super().arrays(task)
             return arrays | {"reward": np.zeros(10, np.float32)}, behaviour
 
-    with pytest.raises(
-        UserError, match=r"episodes of different returns, but all have 0; give dataset.reward=none"
-    ):
+    with pytest.raises(UserError, match=r"episodes of different returns, but all have 0; give dataset.reward=none"):
         Constant(reward="iql_locomotion", directory=tmp_path).load(None)
 
 

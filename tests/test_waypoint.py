@@ -42,9 +42,7 @@ def test_columns_are_those_of_d4rls_files(columns):
         "infos/qpos": ((rows, 2), "float32"),
         "infos/qvel": ((rows, 2), "float32"),
     }
-    np.testing.assert_array_equal(
-        np.hstack([columns["infos/qpos"], columns["infos/qvel"]]), columns["observations"]
-    )
+    np.testing.assert_array_equal(np.hstack([columns["infos/qpos"], columns["infos/qvel"]]), columns["observations"])
     np.testing.assert_array_equal(np.flatnonzero(columns["timeouts"]), np.arange(1, EPISODES + 1) * STEPS - 1)
     assert not columns["terminals"].any()
     assert np.abs(columns["actions"]).max() == 1.0

@@ -47,9 +47,7 @@ class HDF5(FileDataset):
         """The file itself."""
         path = Path(self.path).expanduser().absolute()
         if not path.is_file():
-            raise UserError(
-                f"dataset.path: there is no file {path}; give the path of an HDF5 file in D4RL's layout"
-            )
+            raise UserError(f"dataset.path: there is no file {path}; give the path of an HDF5 file in D4RL's layout")
         return path
 
 
@@ -78,9 +76,7 @@ def read(path: Path, task: Task) -> dict[str, np.ndarray]:
             raise UserError(f"{path}: {name} has {len(column)} rows but observations has {rows}; {_remedy()}")
         if column.dtype != bool and not np.isfinite(column).all():
             row = int(np.argmin(np.isfinite(column.reshape(rows, -1)).all(axis=1)))
-            raise UserError(
-                f"{path}: {name} has a NaN or infinite value in row {row}; all values must be finite"
-            )
+            raise UserError(f"{path}: {name} has a NaN or infinite value in row {row}; all values must be finite")
     if rows < 2:
         raise UserError(f"{path}: has {rows} rows, which make no transition; at least 2 are needed")
     _clip(columns["actions"], path, task)
@@ -160,9 +156,7 @@ def _flags(file: h5py.File, path: Path, name: str) -> np.ndarray:
 def _stored(file: h5py.File, path: Path, name: str) -> h5py.Dataset:
     """The column, if its values lie in this very file: a file cannot make us read another one."""
     if not file.id.links.exists(name.encode()):
-        raise UserError(
-            f"{path}: has no column {name}, only: {', '.join(sorted(file)) or 'nothing'}; {_remedy()}"
-        )
+        raise UserError(f"{path}: has no column {name}, only: {', '.join(sorted(file)) or 'nothing'}; {_remedy()}")
     if file.id.links.get_info(name.encode()).type != h5py.h5l.TYPE_HARD:
         raise UserError(f"{path}: {name} is a link to elsewhere, which is not followed; {_remedy()}")
     column = file[name]
@@ -201,7 +195,7 @@ def _kind(column: h5py.Dataset) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+    return " ".join(str(error.args[0] if error.args else error).split())[:200]
 
 
 def _remedy() -> str:

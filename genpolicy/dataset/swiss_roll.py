@@ -19,9 +19,7 @@ class SwissRollData(Dataset):
     def partners(cls, config) -> None:
         """The roll's data are about the roll's task only."""
         if config.env._target_ != f"{SwissRoll.__module__}.{SwissRoll.__name__}":
-            raise UserError(
-                f"dataset=swiss_roll does not go with env={config.env.name}; it goes with env=swiss-roll"
-            )
+            raise UserError(f"dataset=swiss_roll does not go with env={config.env.name}; it goes with env=swiss-roll")
 
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """The points as actions and their values as rewards; all terminated."""

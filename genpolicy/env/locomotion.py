@@ -7,9 +7,7 @@ import gymnasium
 from genpolicy.env.task import Task, make_quietly
 from genpolicy.settings import setting
 
-SIMULATORS = tuple(
-    f"{robot}-{version}" for robot in ("Hopper", "HalfCheetah", "Walker2d") for version in ("v4", "v5")
-)
+SIMULATORS = tuple(f"{robot}-{version}" for robot in ("Hopper", "HalfCheetah", "Walker2d") for version in ("v4", "v5"))
 
 
 @dataclass(kw_only=True, eq=False)

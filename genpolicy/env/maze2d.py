@@ -59,9 +59,7 @@ class PointMaze(gymnasium.Env):
         self.goal = np.asarray(goal, dtype=np.float64)
         self.free_cells = np.argwhere(~self.walls)
         if list(goal) not in self.free_cells.tolist():
-            raise UserError(
-                f"env.goal: {list(goal)} is no free cell [row, column] of {simulator}, such as [1, 1]"
-            )
+            raise UserError(f"env.goal: {list(goal)} is no free cell [row, column] of {simulator}, such as [1, 1]")
         rows, columns = self.walls.shape
         self._corner = np.array([rows - 1, columns - 1]) / 2 + _MIDDLE
 
@@ -115,9 +113,7 @@ def _load(simulator: str) -> tuple[mujoco.MjModel, np.ndarray]:
 
     Compiling takes 0.1 s, most of it for textures, which a hundred simulators need not repeat.
     """
-    with contextlib.redirect_stderr(
-        io.StringIO()
-    ):  # the package prints news about other environments on import
+    with contextlib.redirect_stderr(io.StringIO()):  # the package prints news about other environments on import
         import gymnasium_robotics
     gymnasium.register_envs(gymnasium_robotics)
     env = make_quietly(simulator)

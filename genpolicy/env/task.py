@@ -28,9 +28,7 @@ class Task(ABC):
 
     name: str = setting(doc="the name under which D4RL knows the task")
     max_episode_steps: int = setting(ge=1, doc="steps after which an episode is cut off")
-    reference_min: float | None = setting(
-        doc="return that scores 0 (D4RL: a random policy); null for no scores"
-    )
+    reference_min: float | None = setting(doc="return that scores 0 (D4RL: a random policy); null for no scores")
     reference_max: float | None = setting(doc="return that scores 100 (D4RL: an expert); null for no scores")
     url: str | None = setting(doc="where D4RL keeps the data of this task; null if it has none")
 
@@ -50,9 +48,7 @@ class Task(ABC):
         """
         if num_envs not in self._vectors:
             limited = functools.partial(_limited, self)
-            self._vectors[num_envs] = SyncVectorEnv(
-                [limited] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP
-            )
+            self._vectors[num_envs] = SyncVectorEnv([limited] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
         return self._vectors[num_envs]
 
     def close(self) -> None:
