@@ -1,4 +1,4 @@
-"""Figures of two-dimensional policies: the Swiss-roll toy of the GMPO and GMPG paper (arXiv 2412.01245, figures 2 and 3)."""
+"""Figures of two-dimensional policies, as in the Swiss-roll toy of the GMPO and GMPG paper (arXiv 2412.01245)."""
 
 from __future__ import annotations
 
@@ -96,7 +96,8 @@ class _Plane:
         for name, policy in policies.items():
             points = torch.as_tensor(grid, dtype=torch.float32, device=next(policy.parameters()).device)
             with torch.no_grad():
-                maps[name] = torch.cat([policy.log_prob(part, part[:, :0]) for part in points.split(4096)]).cpu().numpy()
+                parts = [policy.log_prob(part, part[:, :0]) for part in points.split(4096)]
+            maps[name] = torch.cat(parts).cpu().numpy()
         top = max(values.max() for values in maps.values())
         for (name, values), axis in zip(maps.items(), axes, strict=True):
             image = self._image(axis, values, cmap="magma", vmin=top - DENSITY_FLOOR, vmax=top)

@@ -133,7 +133,7 @@ FINETUNE = {
 
 
 @pytest.mark.parametrize(
-    "path, objective, beta, seed",
+    ("path", "objective", "beta", "seed"),
     [
         ("vpsde", FlowMatching(), 3.0, 0),
         ("vpsde", ScoreMatching(), 1.0, 1),
@@ -173,7 +173,7 @@ def test_gmpo_with_clamped_weights_reaches_the_clamped_optimum():
     assert 0.85 < low <= high < 1.15
 
 
-@pytest.mark.parametrize("path, seed", [("vpsde", 0), ("gvp", 1), ("icfm", 2), ("edm", 0)])
+@pytest.mark.parametrize(("path", "seed"), [("vpsde", 0), ("gvp", 1), ("icfm", 2), ("edm", 0)])
 def test_gmpg_converges_to_the_known_optimum(path, seed):
     algorithm = make(GMPG, path, seed, EDMDenoising() if path == "edm" else None, beta=3.0, **FINETUNE)
     train(algorithm, data(seed), seed)
@@ -290,9 +290,7 @@ def test_chunks_do_not_change_an_update():
     for copied, chunk in ((whole, 64), (parts, 24)):
         fresh = make(GMPG, "gvp", 0, beta=1.0, chunk=chunk)
         fresh.load_state_dict(copied.state_dict())
-        fresh.phases[2].update(
-            data(0).sample(64, torch.Generator().manual_seed(1)), torch.Generator().manual_seed(2)
-        )
+        fresh.phases[2].update(data(0).sample(64, torch.Generator().manual_seed(1)), torch.Generator().manual_seed(2))
         results.append(fresh.policy.network.layers[0].weight)
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 
@@ -308,9 +306,7 @@ def test_state_dict_restores_everything_to_the_bit(cls, tmp_path):
 
     algorithm, generator = make(cls, "gvp", 0), torch.Generator().manual_seed(0)
     run(algorithm, generator, 2)
-    torch.save(
-        {"algorithm": algorithm.state_dict(), "generator": generator.get_state()}, tmp_path / "state.pt"
-    )
+    torch.save({"algorithm": algorithm.state_dict(), "generator": generator.get_state()}, tmp_path / "state.pt")
     run(algorithm, generator, 2)
     restored, other = make(cls, "gvp", 1), torch.Generator()
     state = torch.load(tmp_path / "state.pt", weights_only=True)

@@ -20,9 +20,7 @@ EVERY_PATH = ["vpsde", "gvp", "icfm", "edm"]
 
 def policy_of(name, prediction="velocity", **kwargs):
     path = PATHS[name]()
-    return make_policy(
-        path, GaussianNetwork(path, MEAN, COVARIANCE, prediction), prediction=prediction, **kwargs
-    )
+    return make_policy(path, GaussianNetwork(path, MEAN, COVARIANCE, prediction), prediction=prediction, **kwargs)
 
 
 def nothing(size):
@@ -60,14 +58,13 @@ def test_log_prob_does_not_depend_on_what_the_network_predicts(name, prediction)
 
 
 @pytest.mark.parametrize("name", EVERY_PATH)
-@pytest.mark.parametrize("scheme, order", [(Euler, 1), (Heun, 2), (Midpoint, 2), (AB2, 2), (RK4, 4)])
+@pytest.mark.parametrize(("scheme", "order"), [(Euler, 1), (Heun, 2), (Midpoint, 2), (AB2, 2), (RK4, 4)])
 def test_fixed_step_schemes_have_their_order(name, scheme, order):
     policy, action = policy_of(name, likelihood=Dopri5(rtol=1e-10, atol=1e-10)), actions(64)
     reference = policy.log_prob(action, nothing(64))
     steps = (8, 16) if order == 4 else (32, 64)
     errors = [
-        (policy.log_prob(action, nothing(64), solver=scheme(steps=n)) - reference).abs().mean().item()
-        for n in steps
+        (policy.log_prob(action, nothing(64), solver=scheme(steps=n)) - reference).abs().mean().item() for n in steps
     ]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, rel=0.3)
 
@@ -109,16 +106,12 @@ def test_gradient_of_the_log_prob_agrees_with_finite_differences(solver):
     observation = torch.randn(3, 1, dtype=torch.float64)
     action = torch.randn(3, 2, dtype=torch.float64).requires_grad_()
     parameter = network.layers[2].weight
-    by_action, by_parameter = torch.autograd.grad(
-        policy.log_prob(action, observation).sum(), [action, parameter]
-    )
+    by_action, by_parameter = torch.autograd.grad(policy.log_prob(action, observation).sum(), [action, parameter])
     step = 1e-5
     with torch.no_grad():
         for index in range(2):
             shift = step * torch.eye(2, dtype=torch.float64)[index]
-            change = policy.log_prob(action + shift, observation) - policy.log_prob(
-                action - shift, observation
-            )
+            change = policy.log_prob(action + shift, observation) - policy.log_prob(action - shift, observation)
             torch.testing.assert_close(by_action[:, index], change / (2 * step), rtol=1e-3, atol=1e-4)
         values = []
         for sign in (1, -1):
@@ -144,7 +137,7 @@ def test_the_adjoint_gives_the_gradients_of_backpropagation():
 
 @pytest.mark.parametrize("name", EVERY_PATH)
 @pytest.mark.parametrize(
-    "solver, tolerance",
+    ("solver", "tolerance"),
     [
         (Midpoint(steps=16), 2e-3),
         (AB2(steps=32), 2e-3),

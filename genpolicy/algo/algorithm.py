@@ -74,8 +74,8 @@ class Phase:
 class Algorithm(nn.Module):
     """Phases of training and the policy they end with; `state_dict` holds everything, optimisers included.
 
-    Subclasses set `policy` (the result), `behaviour` (a policy trained to imitate the data, or None), `critic` (or None)
-    and `phases`.
+    Subclasses set `policy` (the result), `behaviour` (a policy trained to imitate the data, or None), `critic` (or
+    None) and `phases`.
     """
 
     policy: GenerativePolicy
@@ -88,9 +88,7 @@ class Algorithm(nn.Module):
         with torch.no_grad():
             return self.policy.sample(observation, generator)
 
-    def log_prob(
-        self, action: Tensor, observation: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def log_prob(self, action: Tensor, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """log pi(a|s) [B] in nats of the trained policy."""
         with torch.no_grad():
             return self.policy.log_prob(action, observation, generator)

@@ -36,9 +36,7 @@ from genpolicy.solver.solver import ODESolver
 class Guided(Algorithm):
     """The phases that the variants share: behaviour model, critic, then a copy of the behaviour model, guided."""
 
-    beta: float = setting(
-        4.0, gt=0.0, doc="inverse temperature: nats of KL a unit of (transformed) reward buys"
-    )
+    beta: float = setting(4.0, gt=0.0, doc="inverse temperature: nats of KL a unit of (transformed) reward buys")
     behaviour_steps: int = setting(10_000, ge=1, doc="updates of the behaviour model")
     behaviour_batch_size: int = setting(512, ge=1, doc="transitions a behaviour update")
     behaviour_lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the behaviour model")
@@ -47,9 +45,7 @@ class Guided(Algorithm):
     policy_steps: int = setting(200, ge=1, doc="updates of the guided policy")
     policy_batch_size: int = setting(256, ge=1, doc="states an update of the guided policy")
     policy_lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the guided policy")
-    chunk: int = setting(
-        1024, ge=1, doc="states whose graph is in memory at once; does not change the result"
-    )
+    chunk: int = setting(1024, ge=1, doc="states whose graph is in memory at once; does not change the result")
     policy: InitVar
     objective: InitVar
     critic: InitVar
@@ -154,8 +150,8 @@ class GMPG(Guided):
 class GMPGReinforce(Guided):
     """The score-function gradient with the behaviour's actions, importance-weighted towards the optimum.
 
-    The weight min(exp(beta (Q - V)), weight_clamp) stands for pi / mu near the optimum, up to a factor a state. The cost
-    log pi - log mu - beta (Q - V) is centred by its weighted mean, which the reference code does not do and without
+    The weight min(exp(beta (Q - V)), weight_clamp) stands for pi / mu near the optimum, up to a factor a state. The
+    cost log pi - log mu - beta (Q - V) is centred by its weighted mean, which the reference code does not do and without
     which the gradient pushes every log pi the same way.
     """
 

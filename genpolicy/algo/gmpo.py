@@ -27,9 +27,7 @@ class GMPO(Algorithm):
     some per cent.
     """
 
-    beta: float = setting(
-        4.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward"
-    )
+    beta: float = setting(4.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward")
     weight_clamp: float = setting(100.0, gt=0.0, doc="largest weight of a sample")
     critic_steps: int = setting(10_000, ge=1, doc="updates of the critic")
     critic_batch_size: int = setting(512, ge=1, doc="transitions a critic update")
@@ -74,9 +72,7 @@ class GMPOSoftmax(Algorithm):
     static: the K actions are drawn once for the whole data set; otherwise afresh in every update.
     """
 
-    beta: float = setting(
-        4.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward"
-    )
+    beta: float = setting(4.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward")
     static: bool = setting(True, doc="draw the behaviour's actions once instead of afresh in every update")
     num_actions: int = setting(16, ge=2, doc="behaviour actions K a state")
     behaviour_steps: int = setting(10_000, ge=1, doc="updates of the behaviour model")

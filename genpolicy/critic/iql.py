@@ -24,9 +24,7 @@ class IQL(nn.Module):
     ensemble: int = setting(2, ge=1, doc="number of Q functions E; their minimum is used")
     expectile: float = setting(0.7, gt=0.0, lt=1.0, doc="tau of the value's expectile regression")
     discount: float = setting(0.99, ge=0.0, le=1.0, doc="gamma")
-    target_rate: float = setting(
-        0.005, gt=0.0, le=1.0, doc="share of Q that enters the target Q at every update"
-    )
+    target_rate: float = setting(0.005, gt=0.0, le=1.0, doc="share of Q that enters the target Q at every update")
     lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of Q and V")
     observation_size: InitVar[int]
     action_size: InitVar[int]
@@ -71,9 +69,7 @@ class IQL(nn.Module):
     @torch.no_grad()
     def update_target(self) -> None:
         """One step of Polyak averaging of the target Q."""
-        torch._foreach_lerp_(
-            list(self.q_target.parameters()), list(self.q_network.parameters()), self.target_rate
-        )
+        torch._foreach_lerp_(list(self.q_target.parameters()), list(self.q_network.parameters()), self.target_rate)
 
 
 class _Constant(nn.Module):

@@ -42,9 +42,7 @@ class ProbabilityFlow:
 
     def _angle(self, t: float) -> float:
         time = torch.tensor(t, dtype=torch.float64)
-        return math.atan2(
-            self.path.sigma(time).item(), self.path.alpha(time).clamp(min=0).item() * self.sigma_data
-        )
+        return math.atan2(self.path.sigma(time).item(), self.path.alpha(time).clamp(min=0).item() * self.sigma_data)
 
     def time_and_scale(self, angle: Tensor) -> tuple[Tensor, Tensor]:
         """The time t and the scale rho = x / y at angles of any shape."""
@@ -69,9 +67,7 @@ class ProbabilityFlow:
         scale = self.sigma_data * math.sin(self.end)  # of y; that of x is sigma = rho * scale
         if prior is None:
             size = y.shape[-1]
-            return -0.5 * (y / scale).square().sum(-1) - size * (
-                math.log(scale) + 0.5 * math.log(2 * math.pi)
-            )
+            return -0.5 * (y / scale).square().sum(-1) - size * (math.log(scale) + 0.5 * math.log(2 * math.pi))
         rho = self.path.sigma(torch.tensor(self.t_max, dtype=y.dtype, device=y.device)) / scale
         return prior(rho * y) + y.shape[-1] * torch.log(rho)
 

@@ -31,9 +31,7 @@ class ProbabilityPath:
     quadratic in sigma(t_min) over the data's standard deviation.
     """
 
-    t_min: float = setting(
-        1e-3, ge=0.0, lt=0.1, doc="first time; the density is that of data with noise sigma(t_min)"
-    )
+    t_min: float = setting(1e-3, ge=0.0, lt=0.1, doc="first time; the density is that of data with noise sigma(t_min)")
 
     t_max = 1.0
     # Last time at which data can be told from noise (alpha > 0): where a noise or score prediction starts.
@@ -232,7 +230,7 @@ class OTCFM(ICFM):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class EDM(ProbabilityPath):
-    """Variance-exploding path with the time axis of Karras et al. 2022, eq. 5: sigma(t) is linear in t to the power 7."""
+    """Variance-exploding path with the time axis of Karras et al. 2022, eq. 5: sigma(t)^(1/7) is linear in t."""
 
     sigma_min: float = setting(0.002, gt=0.0, doc="noise at t = 0, in action units")
     sigma_max: float = setting(80.0, gt=0.0, doc="noise at t = 1, in action units")

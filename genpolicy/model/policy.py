@@ -122,9 +122,7 @@ class GenerativePolicy(nn.Module):
             observation = observation.repeat_interleave(num_samples, 0)
             shape = (shape[0], num_samples, shape[1])
         if noise is None:
-            noise = torch.randn(
-                shape, generator=generator, device=observation.device, dtype=observation.dtype
-            )
+            noise = torch.randn(shape, generator=generator, device=observation.device, dtype=observation.dtype)
         flow = self.flow(observation)
         y = self.solver.sample(flow, flow.noise_to_y(noise.reshape(-1, self.action_size)), generator)
         return flow.y_to_data(y).reshape(shape)
@@ -147,9 +145,7 @@ class GenerativePolicy(nn.Module):
         flow = self.flow(observation)
         field = self._field_with_divergence(flow, action, generator, probe)
         state = (flow.data_to_y(action), torch.zeros_like(action[..., 0]))
-        y, divergence = (solver or self.likelihood).integrate(
-            field, state, flow.start, flow.end, flow.parameters
-        )
+        y, divergence = (solver or self.likelihood).integrate(field, state, flow.start, flow.end, flow.parameters)
         return flow.end_log_prob(y, prior) + divergence + self.action_size * math.log(math.cos(flow.start))
 
     def sample_with_log_prob(
@@ -162,9 +158,7 @@ class GenerativePolicy(nn.Module):
         """Actions [B, A] and their log-densities [B] from one solve of the sampling solver (which must be an ODE's)."""
         if noise is None:
             shape = (len(observation), self.action_size)
-            noise = torch.randn(
-                shape, generator=generator, device=observation.device, dtype=observation.dtype
-            )
+            noise = torch.randn(shape, generator=generator, device=observation.device, dtype=observation.dtype)
         flow = self.flow(observation)
         end = flow.noise_to_y(noise)
         field = self._field_with_divergence(flow, noise, generator, probe)
@@ -193,9 +187,7 @@ class GenerativePolicy(nn.Module):
         """Whether log-densities use the exact divergence rather than Hutchinson's estimate."""
         return self.divergence == "exact" or (self.divergence == "auto" and self.action_size <= EXACT_UP_TO)
 
-    def draw_probe(
-        self, shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor
-    ) -> Tensor | None:
+    def draw_probe(self, shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor | None:
         """Rademacher draws for Hutchinson's estimate, of which the Gaussian ones have the larger variance."""
         if self.exact:
             return None

@@ -18,9 +18,7 @@ class MLP(nn.Module):
 
     hidden: list[int] = setting([256, 256, 256], ge=1, doc="units of each hidden layer")
     time_size: int = setting(16, ge=2, doc="size of the Gaussian Fourier time embedding")
-    time_scale: float = setting(
-        1.0, gt=0.0, doc="standard deviation of its frequencies, in cycles over t in [0, 1]"
-    )
+    time_scale: float = setting(1.0, gt=0.0, doc="standard deviation of its frequencies, in cycles over t in [0, 1]")
     action_size: InitVar[int]
     observation_size: InitVar[int]
 

@@ -38,13 +38,9 @@ class TemporalSpatialResidual(nn.Module):
     counterpart (QGPO's network, Lu et al. 2023; the GMPO/GMPG benchmarks use 512, 256, 128).
     """
 
-    hidden: list[int] = setting(
-        [512, 256, 128], ge=1, doc="widths on the way down, each half of the one before"
-    )
+    hidden: list[int] = setting([512, 256, 128], ge=1, doc="widths on the way down, each half of the one before")
     time_size: int = setting(32, ge=2, doc="size of the Gaussian Fourier time embedding")
-    time_scale: float = setting(
-        30.0, gt=0.0, doc="standard deviation of its frequencies, in cycles over t in [0, 1]"
-    )
+    time_scale: float = setting(30.0, gt=0.0, doc="standard deviation of its frequencies, in cycles over t in [0, 1]")
     observation_hidden: int = setting(32, ge=1, doc="units that embed the observation")
     condition_hidden: int = setting(128, ge=1, doc="units that embed time and observation together")
     action_size: InitVar[int]
@@ -53,25 +49,19 @@ class TemporalSpatialResidual(nn.Module):
     def __post_init__(self, action_size, observation_size):
         super().__init__()
         if any(wide != 2 * narrow for wide, narrow in zip(self.hidden, self.hidden[1:], strict=False)):
-            raise UserError(
-                f"network.hidden: {self.hidden}: each width must be half of the one before, as 512,256,128"
-            )
+            raise UserError(f"network.hidden: {self.hidden}: each width must be half of the one before, as 512,256,128")
         self.action_size = action_size
         self.embed = GaussianFourier(self.time_size, self.time_scale)
         self.observe = nn.Linear(observation_size, self.observation_hidden) if observation_size else None
         condition_in = self.time_size // 2 * 2 + (self.observation_hidden if observation_size else 0)
         condition = self.condition_hidden if observation_size else condition_in
-        self.mix = nn.Sequential(
-            nn.Linear(condition_in, condition), nn.SiLU(), nn.Linear(condition, condition)
-        )
+        self.mix = nn.Sequential(nn.Linear(condition_in, condition), nn.SiLU(), nn.Linear(condition, condition))
         sizes = self.hidden
         self.first = ResidualBlock(action_size, sizes[0], condition)
         pairs = list(itertools.pairwise(sizes))
         self.down = nn.ModuleList(ResidualBlock(wide, narrow, condition) for wide, narrow in pairs)
         self.middle = ResidualBlock(sizes[-1], sizes[-1], condition)
-        self.up = nn.ModuleList(
-            ResidualBlock(2 * narrow, wide, condition) for wide, narrow in reversed(pairs)
-        )
+        self.up = nn.ModuleList(ResidualBlock(2 * narrow, wide, condition) for wide, narrow in reversed(pairs))
         self.last = nn.Linear(2 * sizes[0], action_size)
         self.act = nn.SiLU()
 

@@ -26,9 +26,7 @@ class EDMDenoising(Objective):
     log_ratio_mean: float = setting(-1.2, doc="mean of ln(sigma / alpha) in training")
     log_ratio_std: float = setting(1.2, gt=0.0, doc="standard deviation of ln(sigma / alpha) in training")
 
-    def draw_time(
-        self, policy: GenerativePolicy, size: int, generator: torch.Generator, like: Tensor
-    ) -> Tensor:
+    def draw_time(self, policy: GenerativePolicy, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
         normal = torch.randn(size, generator=generator, device=like.device, dtype=like.dtype)
         ratio = torch.exp(self.log_ratio_mean + self.log_ratio_std * normal)
         time = policy.path.time(torch.ones_like(ratio), ratio)

@@ -32,9 +32,7 @@ class Objective:
 
     prediction: str = network_output("auto")
 
-    def draw(
-        self, policy: GenerativePolicy, action: Tensor, observation: Tensor, generator: torch.Generator
-    ) -> Draws:
+    def draw(self, policy: GenerativePolicy, action: Tensor, observation: Tensor, generator: torch.Generator) -> Draws:
         """All the randomness of one loss: times t [B] and noise [B, A], paired with the actions by the path."""
         noise = torch.randn(action.shape, generator=generator, device=action.device, dtype=action.dtype)
         return {
@@ -42,9 +40,7 @@ class Objective:
             "noise": policy.path.couple(action, noise, observation),
         }
 
-    def draw_time(
-        self, policy: GenerativePolicy, size: int, generator: torch.Generator, like: Tensor
-    ) -> Tensor:
+    def draw_time(self, policy: GenerativePolicy, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
         """Times [size] at which the prediction is trained."""
         unit = torch.rand(size, generator=generator, device=like.device, dtype=like.dtype)
         return policy.path.t_min + (policy.t_max - policy.path.t_min) * unit
@@ -57,7 +53,5 @@ class Objective:
         """One loss a sample, [B], of actions [B, A] at observations [B, O]."""
         t, noise = draws["t"], draws["noise"]
         x = policy.path.perturb(action, noise, t)
-        error = policy.predict(self.regressed, x, t, observation) - policy.path.target(
-            self.regressed, action, noise, t
-        )
+        error = policy.predict(self.regressed, x, t, observation) - policy.path.target(self.regressed, action, noise, t)
         return self.weight(policy, t) * error.square().sum(-1)

@@ -18,8 +18,8 @@ from genpolicy.settings import setting
 class ScoreMatching(Objective):
     """Denoising score matching (Song et al. 2021, eq. 7): w(t) |score(x_t, t) + eps / sigma|^2.
 
-    weighting: vanilla is w = sigma^2; maximum_likelihood is w = g^2, with which the loss bounds the likelihood (Song et
-    al. 2021b, theorem 1). The latter's times are drawn in proportion to g^2 / sigma^2 = 2 d ln(sigma / alpha) / dt, that
+    weighting: vanilla is w = sigma^2; maximum_likelihood is w = g^2, with which the loss bounds the likelihood (Song
+    et al. 2021b, theorem 1). The latter's times are drawn in proportion to g^2 / sigma^2 = 2 d ln(sigma / alpha) / dt, that
     is uniformly in the log of the noise-to-signal ratio (importance sampling, their section 5.1).
     """
 
@@ -28,9 +28,7 @@ class ScoreMatching(Objective):
     prediction: str = network_output("noise")
     weighting: str = setting("vanilla", choices=["vanilla", "maximum_likelihood"], doc="w(t), sigma^2 or g^2")
 
-    def draw_time(
-        self, policy: GenerativePolicy, size: int, generator: torch.Generator, like: Tensor
-    ) -> Tensor:
+    def draw_time(self, policy: GenerativePolicy, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
         if self.weighting == "vanilla":
             return super().draw_time(policy, size, generator, like)
         low, high = self._log_ratios(policy.path)

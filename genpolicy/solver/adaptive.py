@@ -16,9 +16,7 @@ class Dopri5(ODESolver):
 
     rtol: float = setting(1e-5, gt=0.0, doc="relative tolerance; below 1e-5 float32 rounding takes over")
     atol: float = setting(1e-5, gt=0.0, doc="absolute tolerance")
-    adjoint: bool = setting(
-        False, doc="gradients by the adjoint ODE: memory independent of the number of steps"
-    )
+    adjoint: bool = setting(False, doc="gradients by the adjoint ODE: memory independent of the number of steps")
 
     def integrate(self, field: StateField, state: State, start: float, end: float, parameters=()) -> State:
         times = state[0].new_tensor([start, end])
@@ -27,7 +25,8 @@ class Dopri5(ODESolver):
         tolerances = {"rtol": self.rtol, "atol": self.atol, "method": "dopri5", "options": exact_end}
         if self.adjoint:
             needed = tuple(p for p in parameters if p.requires_grad)
-            path = torchdiffeq.odeint_adjoint(field, state, times, adjoint_params=needed, adjoint_options={"step_t": times[:1]}, **tolerances)
+            back = {"adjoint_params": needed, "adjoint_options": {"step_t": times[:1]}}
+            path = torchdiffeq.odeint_adjoint(field, state, times, **back, **tolerances)
         else:
             path = torchdiffeq.odeint(field, state, times, **tolerances)
         return tuple(member[-1] for member in path)

@@ -1,8 +1,8 @@
 """Exponential integrators: the linear part of the (stochastic) differential equation is solved exactly.
 
 In units of the signal, z = x / alpha with noise-to-signal ratio r = sigma / alpha, a step from r to r' < r is
-z' = q z + (1 - q) D with q = r'/r for the ODE and q = (r'/r)^2 for the reverse SDE, D the data prediction. In the flow's
-coordinates z = y / cos(theta), r = sigma_data tan(theta), and a step from r = infinity is regular.
+z' = q z + (1 - q) D with q = r'/r for the ODE and q = (r'/r)^2 for the reverse SDE, D the data prediction. In the
+flow's coordinates z = y / cos(theta), r = sigma_data tan(theta), and a step from r = infinity is regular.
 """
 
 from __future__ import annotations
@@ -26,9 +26,7 @@ LOWEST_RATIO, HIGHEST_RATIO = 1e-3, 80.0
 class DPMSolver(Solver):
     """DPM-Solver++ 2M (Lu et al. 2022, algorithm 2): second-order multistep for the ODE in log(alpha / sigma)."""
 
-    steps: int = setting(
-        8, ge=1, doc="number of steps, one evaluation each; uniform in log signal-to-noise ratio"
-    )
+    steps: int = setting(8, ge=1, doc="number of steps, one evaluation each; uniform in log signal-to-noise ratio")
 
     def sample(self, flow: ProbabilityFlow, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
         angles = self._angles(flow)
