@@ -86,9 +86,7 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
     else:
         for word in overrides:
             if word.lstrip("+~").split("=")[0].split(".")[0].split("@")[0].split("/")[0] not in names:
-                raise UserError(
-                    f"{word}: mode={checked.mode} takes no such setting; legal: {', '.join(names)}"
-                )
+                raise UserError(f"{word}: mode={checked.mode} takes no such setting; legal: {', '.join(names)}")
     for name, path in checked.paths.items():
         checked.paths[name] = absolute(path)
     if checked.device == "cuda":

@@ -47,9 +47,7 @@ def options(group: str) -> dict[str, Path]:
     for folder in (CONF, own_conf()):
         if folder is not None:
             below = folder / group
-            found |= {
-                path.relative_to(below).with_suffix("").as_posix(): path for path in below.glob(pattern)
-            }
+            found |= {path.relative_to(below).with_suffix("").as_posix(): path for path in below.glob(pattern)}
     return dict(sorted(found.items()))
 
 

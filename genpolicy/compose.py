@@ -38,9 +38,7 @@ def check_words(words: list[str]) -> None:
     """Refuses overrides that cannot be read, of unknown settings, or choosing options that do not exist."""
     multirun = "--multirun" in words
     known = groups()
-    overrides = OverridesParser.create().parse_overrides(
-        [word for word in words if not word.startswith("--")]
-    )
+    overrides = OverridesParser.create().parse_overrides([word for word in words if not word.startswith("--")])
     for override in overrides:
         _check_key(override, known)
         if override.is_sweep_override():
@@ -93,9 +91,7 @@ def _explain_node(error: OmegaConfBaseException) -> str:
     name, parent = str(error.full_key), error.parent_node
     message = str(error).splitlines()[0] if str(error) else type(error).__name__
     if "is not in struct" in message and isinstance(parent, DictConfig):
-        return (
-            f"{name}: no such setting; {suggest(name.rpartition('.')[2], map(str, parent.keys() - {TARGET}))}"
-        )
+        return f"{name}: no such setting; {suggest(name.rpartition('.')[2], map(str, parent.keys() - {TARGET}))}"
     return f"{name}: {message}" if name else message
 
 
@@ -104,9 +100,7 @@ def _check_key(override: Override, known: list[str]) -> None:
     top = key.replace("/", ".").split(".")[0]
     if top == "hydra":
         if key != "hydra/launcher" and not key.startswith("hydra.launcher."):
-            raise UserError(
-                f"{key}: genpolicy arranges this itself; legal: hydra/launcher, hydra.launcher.<setting>"
-            )
+            raise UserError(f"{key}: genpolicy arranges this itself; legal: hydra/launcher, hydra.launcher.<setting>")
         return
     legal = {field.name for field in fields(TrainSettings)} | set(known)
     if top not in legal or "/" in key:
@@ -132,12 +126,7 @@ def _check_options(override: Override) -> None:
     else:
         chosen = [value]
     if group == "experiment":
-        chosen = [
-            name
-            for item in chosen
-            for name in (item if isinstance(item, list) else [item])
-            if name is not None
-        ]
+        chosen = [name for item in chosen for name in (item if isinstance(item, list) else [item]) if name is not None]
     for name in chosen:
         if not isinstance(name, str) or name not in legal:
             shown = "null" if name is None else str(name)

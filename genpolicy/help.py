@@ -98,10 +98,10 @@ def _option(word: str) -> list[str]:
     lines = [f"{group}={name}: {' '.join(comment(path))}", ""]
     node = _node(path, group)
     if TARGET not in node:
-        return lines + textwrap.indent(path.read_text(), "  ").splitlines()
+        return [*lines, *textwrap.indent(path.read_text(), "  ").splitlines()]
     cls = locate(node[TARGET])
     lines += [*textwrap.indent(inspect.cleandoc(cls.__doc__ or ""), "  ").splitlines(), ""]
-    return lines + ["Settings", *_fields(cls, node, "  ", f"{group}.")]
+    return [*lines, "Settings", *_fields(cls, node, "  ", f"{group}.")]
 
 
 def _fields(cls: type, values: dict, indent: str, prefix: str = "") -> list[str]:
@@ -113,12 +113,8 @@ def _fields(cls: type, values: dict, indent: str, prefix: str = "") -> list[str]
             inner = locate(value[TARGET]) if is_component(field) and TARGET in value else hints[field.name]
             lines += _fields(inner, value, indent, f"{name}.") if dataclasses.is_dataclass(inner) else []
             continue
-        shown = (
-            f"{name}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
-        )
-        lines.append(
-            f"{indent}{shown:36} {field.metadata.get('doc', '')} ({_legal(field, hints[field.name])})"
-        )
+        shown = f"{name}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
+        lines.append(f"{indent}{shown:36} {field.metadata.get('doc', '')} ({_legal(field, hints[field.name])})")
     return lines
 
 

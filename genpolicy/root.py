@@ -51,14 +51,10 @@ class RunSettings:
 
     mode: str = setting("train", choices=("train", "eval", "sync"), doc="what to do")
     seed: int = setting(0, ge=0, le=2**32 - 1, doc="seed of everything random in the run")
-    study: str = setting(
-        "default", doc="name of the study: a folder below paths.outputs, an MLflow experiment"
-    )
+    study: str = setting("default", doc="name of the study: a folder below paths.outputs, an MLflow experiment")
     device: str = setting("auto", choices=("auto", "cpu", "cuda"), doc="where to compute; auto: a GPU if any")
     threads: int = setting(1, ge=0, doc="CPU threads of torch; 0: as many as torch chooses")
-    overwrite: bool = setting(
-        False, doc="throw a finished or unfinished run of the same settings away and redo it"
-    )
+    overwrite: bool = setting(False, doc="throw a finished or unfinished run of the same settings away and redo it")
     checkpoint: str | None = setting(None, doc="mode=eval: run directory or MLflow run id of the policy")
     log_every: int = setting(100, ge=1, doc="updates between two entries of the training metrics")
     checkpoint_seconds: float = setting(60.0, ge=0, doc="seconds between two checkpoints")

@@ -84,9 +84,7 @@ def test_tuned_values_are_taken_for_their_algorithm_and_task_and_can_be_left_out
     assert job("algo=gmpo", "env=hopper-medium-v2", "algo.beta=8").config.algo.beta == 8.0
     plain = job("algo=gmpo", "env=hopper-medium-v2", "tuned=none").config.algo.beta
     assert plain == job("algo=gmpo", "env=hopper-medium-v2", "~tuned").config.algo.beta != 7.0
-    betas = [
-        each.config.algo.beta for each, _ in jobs("-m", "algo=gmpo", "env=hopper-medium-v2,hopper-random-v2")
-    ]
+    betas = [each.config.algo.beta for each, _ in jobs("-m", "algo=gmpo", "env=hopper-medium-v2,hopper-random-v2")]
     assert betas == [7.0, job("algo=gmpo", "env=hopper-random-v2").config.algo.beta]
     assert genpolicy("tuned=gmpo/typo").err.startswith("genpolicy: tuned=gmpo/typo: no such option; ")
 
@@ -124,9 +122,7 @@ def test_a_sweep_is_every_combination_of_checked_jobs_under_one_name():
 
 
 def test_sets_of_tasks_and_patterns():
-    tasks = [
-        each.config.env.name for each, _ in jobs("-m", "env=locomotion,maze2d-umaze-v1,hopper-medium-v2")
-    ]
+    tasks = [each.config.env.name for each, _ in jobs("-m", "env=locomotion,maze2d-umaze-v1,hopper-medium-v2")]
     assert len(tasks) == len(set(tasks)) == 10
     tasks = [each.config.env.name for each, _ in jobs("-m", "env=glob([hopper*],exclude=*expert*)")]
     assert tasks == ["hopper-medium-replay-v2", "hopper-medium-v2", "hopper-random-v2"]

@@ -98,6 +98,4 @@ def test_no_file_of_conf_is_left_out():
         inside = path.relative_to(CONF).parts
         if inside[0] in ("hydra", "taskset") or inside == ("config.yaml",) or path in known:
             continue
-        assert any(f"{Path(*inside[1:]).with_suffix('')}@_here_" in other.read_text() for other in known), (
-            path
-        )
+        assert any(f"{Path(*inside[1:]).with_suffix('')}@_here_" in other.read_text() for other in known), path

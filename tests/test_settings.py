@@ -134,9 +134,7 @@ def test_a_component_needs_its_target():
 
 
 def test_messages_name_the_chosen_option():
-    assert refusal(config(door=1), choices={"car": "sports"}).startswith(
-        "car.door: car=sports has no such setting"
-    )
+    assert refusal(config(door=1), choices={"car": "sports"}).startswith("car.door: car=sports has no such setting")
 
 
 def test_root_settings_are_checked_before_any_component_is_imported():
@@ -174,16 +172,12 @@ values = st.recursive(
 )
 
 
-@given(
-    name=st.sampled_from(["wheel", "doors", "name", "speed", "wheels", "electric", "_target_"]), value=values
-)
+@given(name=st.sampled_from(["wheel", "doors", "name", "speed", "wheels", "electric", "_target_"]), value=values)
 def test_any_value_is_typed_or_refused_in_one_line(name, value):
     node = OmegaConf.to_container(config())
     node["car"][name] = value
     try:
-        checked = check(
-            OmegaConf.create({"car": OmegaConf.create(node["car"], flags={"allow_objects": True})})
-        )
+        checked = check(OmegaConf.create({"car": OmegaConf.create(node["car"], flags={"allow_objects": True})}))
     except UserError as error:
         refused = str(error)
     else:

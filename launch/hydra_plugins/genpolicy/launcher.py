@@ -66,6 +66,4 @@ class Here(Launcher):
                 failed.append(f"{number} ({varied})")
         if failed:
             raise UserError(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}")
-        return [
-            JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED) for job in jobs
-        ]
+        return [JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED) for job in jobs]
