@@ -151,8 +151,8 @@ class GMPGReinforce(Guided):
     """The score-function gradient with the behaviour's actions, importance-weighted towards the optimum.
 
     The weight min(exp(beta (Q - V)), weight_clamp) stands for pi / mu near the optimum, up to a factor a state. The
-    cost log pi - log mu - beta (Q - V) is centred by its weighted mean, which the reference code does not do and without
-    which the gradient pushes every log pi the same way.
+    cost log pi - log mu - beta (Q - V) is centred by its weighted mean, which the reference code does not do and
+    without which the gradient pushes every log pi the same way.
     """
 
     weight_clamp: float = setting(100.0, gt=0.0, doc="largest weight of a sample")

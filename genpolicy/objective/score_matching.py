@@ -19,8 +19,8 @@ class ScoreMatching(Objective):
     """Denoising score matching (Song et al. 2021, eq. 7): w(t) |score(x_t, t) + eps / sigma|^2.
 
     weighting: vanilla is w = sigma^2; maximum_likelihood is w = g^2, with which the loss bounds the likelihood (Song
-    et al. 2021b, theorem 1). The latter's times are drawn in proportion to g^2 / sigma^2 = 2 d ln(sigma / alpha) / dt, that
-    is uniformly in the log of the noise-to-signal ratio (importance sampling, their section 5.1).
+    et al. 2021b, theorem 1). The latter's times are drawn in proportion to g^2 / sigma^2 = 2 d ln(sigma / alpha) / dt,
+    that is uniformly in the log of the noise-to-signal ratio (importance sampling, their section 5.1).
     """
 
     regressed = "noise"  # sigma times the score's error, finite at every time
