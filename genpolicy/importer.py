@@ -19,12 +19,17 @@ from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow.utils.mlflow_tags import MLFLOW_GIT_COMMIT, MLFLOW_PARENT_RUN_ID, MLFLOW_SOURCE_NAME, MLFLOW_USER
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_PARENT_RUN_ID,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_USER,
+)
 from omegaconf import DictConfig, OmegaConf
 
 from genpolicy import journal
 from genpolicy.files import Lock, write_atomically
-from genpolicy.run import FINAL, Run
+from genpolicy.run import FINAL, NOT_IDENTITY, Run
 
 METRICS_PER_BATCH = 1000  # MLflow's limits
 PARAMS_PER_BATCH = 100
@@ -236,8 +241,8 @@ def tags(run: Run, status: dict) -> dict[str, str]:
     return {name: str(value)[:TAG_LENGTH] for name, value in labels.items() if value is not None}
 
 
-def flat(node: DictConfig) -> list[tuple[str, str]]:
-    """The settings as (dotted name, value as text)."""
+def flat(config: DictConfig) -> list[tuple[str, str]]:
+    """The settings that make the run what it is, as (dotted name, value as text); the rest is in config.yaml."""
 
     def walk(value, name: str) -> Iterator[tuple[str, str]]:
         if isinstance(value, dict) and value:
@@ -246,4 +251,6 @@ def flat(node: DictConfig) -> list[tuple[str, str]]:
         else:
             yield name, value if isinstance(value, str) else json.dumps(value)
 
-    return list(walk(OmegaConf.to_container(node), ""))
+    left_out = NOT_IDENTITY - {"seed", "device", "threads"}
+    plain = OmegaConf.to_container(config)
+    return list(walk({name: value for name, value in plain.items() if name not in left_out}, ""))

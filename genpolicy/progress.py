@@ -42,7 +42,7 @@ class Progress:
 
     def begin(self, phase: str, steps: int, done: int) -> None:
         """A phase of so many steps, `done` of which were made before."""
-        self._phase, self._steps, self._metrics = phase, steps, ""
+        self._phase, self._steps, self._metrics, self._rate = phase, steps, "", 0.0
         self._mark = done, time.monotonic()
         self._next = self._mark[1] + self._seconds
         if self._bars:
@@ -70,10 +70,11 @@ class Progress:
 
     def _show(self, step: int, now: float) -> None:
         made, seconds = step - self._mark[0], now - self._mark[1]
-        text = self._metrics
         if made and seconds > 0:
-            rate = made / seconds
-            text = f"{rate:,.3g}/s  {_duration((self._steps - step) / rate)} left  {text}"
+            self._rate = made / seconds
+        text = self._metrics
+        if self._rate:
+            text = f"{self._rate:,.3g}/s  {_duration((self._steps - step) / self._rate)} left  {text}"
         if self._bars:
             self._bars.update(self._bar, completed=step, text=text)
         else:
@@ -111,7 +112,7 @@ def print_table(title: str, results: dict[str, dict[str, float]]) -> None:
     Console().print(shown)
 
 
-_TITLES = {"behaviour": "BC (behaviour)", "final": "trained policy"}
+_TITLES = {"final_behaviour": "BC (behaviour)", "final": "trained policy"}
 
 
 def _cells(values: dict[str, float]) -> list[str]:

@@ -189,6 +189,11 @@ def absolute_uri(uri: str | None) -> str | None:
     scheme, separator, place = uri.partition("://")
     if not separator or not place or scheme == "file":
         raise UserError(f"tracking.uri={uri}: not a store; legal: none, sqlite:///FILE, http://HOST:PORT")
+    if scheme.startswith("http") and "@" in place.partition("/")[0]:
+        raise UserError(
+            "tracking.uri: would store the password with the run; give it by MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD in the environment"
+        )
     if scheme == "sqlite":
         return f"sqlite:///{Path(place.removeprefix('/')).expanduser().absolute()}"
     return uri

@@ -39,8 +39,11 @@ def store_uri(uri: str | None, outputs: Path) -> str | None:
 
 
 def dashboard(uri: str) -> str:
-    """The command, or the address, that shows a store."""
-    return uri if uri.startswith("http") else f"mlflow ui --host 127.0.0.1 --backend-store-uri '{uri}'"
+    """How to look at a store: the command, if one is needed, and the address (of its pages for training runs)."""
+    pages = "/#/experiments?workflowType=machine_learning"
+    if uri.startswith("http"):
+        return uri.rstrip("/") + pages
+    return f"mlflow ui --host 127.0.0.1 --backend-store-uri '{uri}'  (http://127.0.0.1:5000{pages})"
 
 
 class Tracker:
@@ -56,16 +59,21 @@ class Tracker:
         if self.uri is None:
             return
         package = Path(__file__).resolve().parent
-        with open(self.run.path("tracking.log"), "ab") as log:
-            self._child = subprocess.Popen(
-                [sys.executable, "-m", "genpolicy.tracking", str(self.run.directory)],
-                cwd=package.parent,  # so that it imports this very package
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        command = [sys.executable, "-m", "genpolicy.tracking", str(self.run.directory)]
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        try:
+            with open(self.run.path("tracking.log"), "ab") as log:
+                self._child = subprocess.Popen(
+                    command,
+                    cwd=package.parent,  # so that it imports this very package
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            print(f"tracking: not started ({error}); {SYNC}")
 
     def __enter__(self):
         return self
@@ -93,9 +101,7 @@ def follow(directory: Path) -> None:
     """
     run, store = Run(directory), None
     deadline, wait = None, POLL_SECONDS
-    with Lock(
-        run.path("tracking.lock")
-    ):  # held by the child of the run's former life until that has done its work
+    with Lock(run.path("tracking.lock")):  # held by the child of the run's former life until that has done its work
         while True:
             try:
                 store = store or _open(store_uri(run.config.tracking.uri, run.outputs), run.outputs)
@@ -143,10 +149,10 @@ def catch_up(outputs: Path, uri: str | None, stores: dict, thorough: bool = True
         if skipped or (not thorough and shipped(run, target)):
             continue
         lock = Lock(run.path("tracking.lock"))
-        if not lock.acquire():
-            outcome.busy += 1
-            continue
         try:
+            if not lock.acquire():
+                outcome.busy += 1
+                continue
             if target not in stores:
                 stores[target] = _open(target, outputs)
             stores[target].ship(run)
@@ -164,9 +170,7 @@ def sync(config: DictConfig) -> None:
     """`mode=sync`: ship what is missing of all runs below paths.outputs. Raises `UserError` if some fail."""
     outputs = Path(config.paths.outputs).expanduser().absolute()
     if config.tracking.uri == "none":
-        raise UserError(
-            "tracking.uri=none: there is no store to ship to; give a tracking URI, or leave it out"
-        )
+        raise UserError("tracking.uri=none: there is no store to ship to; give a tracking URI, or leave it out")
     stores: dict = {}
     outcome = catch_up(outputs, config.tracking.uri, stores)
     busy = f"; {outcome.busy} being shipped by another process" if outcome.busy else ""
@@ -182,15 +186,11 @@ def find_directory(number: str, config: DictConfig) -> Path:
     outputs = Path(config.paths.outputs)
     uri = store_uri(config.tracking.uri, outputs)
     if uri is None or (config.tracking.uri is None and not (outputs / "mlflow.db").exists()):
-        raise UserError(
-            f"checkpoint={number}: no MLflow store in {outputs}; give paths.outputs= or tracking.uri="
-        )
+        raise UserError(f"checkpoint={number}: no MLflow store in {outputs}; give paths.outputs= or tracking.uri=")
     try:
         directory = _open(uri, outputs).directory(number)
     except Exception as error:  # as in `follow`
-        raise UserError(
-            f"checkpoint={number}: not a run of genpolicy in {uri} ({_one_line(error)})"
-        ) from error
+        raise UserError(f"checkpoint={number}: not a run of genpolicy in {uri} ({_one_line(error)})") from error
     if not directory.is_dir():
         raise UserError(f"checkpoint={number}: its run directory {directory} is not on this machine")
     return directory

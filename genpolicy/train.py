@@ -73,9 +73,7 @@ def evaluate_run(reference: str, config: DictConfig) -> None:
     episodes = config.eval.final_episodes
     metrics, returns = Assessor(task, transitions, algorithm, run.config)(algorithm.policy, episodes, FINAL)
     data = behaviour_metrics(transitions.behaviour, task)
-    print_table(
-        f"{run.name}: {path.name} after {updates:,} updates", {"behaviour data": data, "policy": metrics}
-    )
+    print_table(f"{run.name}: {path.name} after {updates:,} updates", {"behaviour data": data, "policy": metrics})
     kept = run.path(f"evaluation-{path.stem}-{updates}-{episodes}.json")
     content = {"checkpoint": path.name, "updates": updates, "metrics": metrics, "returns": returns}
     write_atomically(kept, json.dumps(content, indent=1).encode())
@@ -222,9 +220,9 @@ class Trainer:
     def _finish(self) -> None:
         """The final evaluations. The headline is the policy as it is now; the best goes by its own name."""
         algorithm = self.algorithm
-        policies = {"behaviour": algorithm.behaviour, "final": algorithm.policy}
+        policies = {"final_behaviour": algorithm.behaviour, "final": algorithm.policy}
         if algorithm.behaviour is None or algorithm.behaviour is algorithm.policy:
-            del policies["behaviour"]
+            del policies["final_behaviour"]
         for name, policy in policies.items():
             if name not in self.state.results:
                 self.progress.say(f"evaluating the {name} policy, {self.config.eval.final_episodes} episodes")
@@ -266,6 +264,4 @@ def spread(count: int, steps: int) -> list[int]:
 
 def _mismatch(path: Path, error: Exception) -> UserError:
     reason = " ".join(str(error).split())[:200]
-    return UserError(
-        f"{path}: does not fit the run's configuration, or comes from another version ({reason})"
-    )
+    return UserError(f"{path}: does not fit the run's configuration, or comes from another version ({reason})")

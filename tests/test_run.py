@@ -230,6 +230,8 @@ def test_a_relative_store_is_made_absolute_and_a_folder_refused(tmp_path, monkey
     assert run.config.tracking.uri == f"sqlite:///{tmp_path}/my.db"
     with pytest.raises(UserError, match=r"tracking.uri=./mlruns: not a store"):
         opened(tmp_path, "seed=1", "tracking.uri=./mlruns")
+    with pytest.raises(UserError, match="would store the password"):
+        opened(tmp_path, "seed=1", "tracking.uri=https://me:secret@host:5000/path")
 
 
 def test_a_moved_run_is_still_a_run(tmp_path):

@@ -46,8 +46,9 @@ def test_a_run_stopped_in_every_way_ends_in_the_same_bits(uninterrupted, tmp_pat
     assert_equal_runs(uninterrupted[0], only_run(tmp_path))
 
 
-@pytest.mark.parametrize("moment", ["update", "evaluation", "save"])
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(
+    ("moment", "count"), [("update", 1), ("update", 200), ("evaluation", 2), ("evaluation", 4), ("save", 1)]
+)
 def test_a_signal_at_a_given_moment(uninterrupted, tmp_path, monkeypatch, moment, count):
     place = {"update": (Update, "__call__"), "evaluation": (assess, "rollout"), "save": (checkpoint, "save")}
     owner, name = place[moment]
