@@ -37,6 +37,5 @@ def load(path: Path) -> dict:
     except Exception as error:  # a damaged file raises whatever the reader stumbles over
         reason = " ".join(f"{type(error).__name__} {error}".split())[:100]
         raise UserError(
-            f"{path}: not a readable checkpoint ({reason}); "
-            "restore it from a copy, or redo the run with overwrite=true"
+            f"{path}: not a readable checkpoint ({reason}); restore it from a copy, or redo the run with overwrite=true"
         ) from error
