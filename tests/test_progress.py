@@ -1,0 +1,79 @@
+"""What a person sees: lines where there is no terminal, bars where there is one, and the table at the end."""
+
+import io
+from types import SimpleNamespace
+
+import pytest
+from rich.console import Console
+
+from genpolicy import progress
+from genpolicy.dataset.transitions import Behaviour
+from genpolicy.progress import Progress, behaviour_metrics, print_table
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is set."""
+    now = SimpleNamespace(seconds=100.0)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
+
+
+def shown(terminal: bool, clock) -> str:
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=terminal, width=120)
+    with Progress(console) as display:
+        display.begin("critic", steps=1000, done=200)
+        for step in range(201, 601):
+            clock.seconds += 0.125
+            display.metrics({"loss": 0.12345, "q": float(step)})
+            display.advance(step)
+        clock.seconds += 1000.0  # an evaluation
+        display.pause()
+        for step in range(601, 1001):
+            clock.seconds += 0.125
+            display.advance(step)
+    return out.getvalue()
+
+
+def test_lines_every_ten_seconds_with_rate_and_time_left(clock):
+    lines = shown(False, clock).splitlines()
+    assert lines[0] == "critic 280/1,000  8/s  0:01:30 left  loss 0.123  q 280"
+    assert lines[2].startswith("critic 440/1,000  8/s  0:01:10 left")
+    assert lines[-1] == "critic 1,000/1,000  8/s  0:00:00 left  loss 0.123  q 600"
+    assert all("  8/s  " in line for line in lines)  # the evaluation does not count
+    assert 9 <= len(lines) <= 12
+
+
+def test_a_bar_on_a_terminal(clock):
+    text = shown(True, clock)
+    assert "critic" in text
+    assert "1000/1000" in text
+    assert "8/s" in text
+    assert "━" in text
+
+
+TASK = SimpleNamespace(reference_min=10.0, score_scale=2.0, score=lambda returns: (returns - 10.0) * 2.0)
+
+
+def test_the_data_s_own_returns():
+    data = Behaviour(return_mean=30.0, return_std=5.0, episodes=7)
+    expected = {"return_mean": 30.0, "return_std": 5.0, "episodes": 7.0, "score_mean": 40.0, "score_std": 10.0}
+    assert behaviour_metrics(data, TASK) == expected
+    unscored = behaviour_metrics(data, SimpleNamespace(reference_min=None))
+    assert unscored == {"return_mean": 30.0, "return_std": 5.0, "episodes": 7.0}
+    assert behaviour_metrics(Behaviour(), TASK) == {}
+
+
+def test_the_table_fits_eighty_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    evaluated = {"return_mean": 12345.6, "return_std": 1234.5, "score_mean": -123.4, "score_std": 12.3}
+    final = evaluated | {"log_prob": -12.3456, "bits_per_dim": 10.123}
+    results = {"behaviour data": evaluated, "final_behaviour": final, "final": {"return_mean": 1.0, "return_std": 0.0}}
+    print_table("gmpg-gvp hopper-medium-v2 s0", results)
+    text = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in text.splitlines())
+    rows = {line.split("  ")[1]: line.split() for line in text.splitlines() if "±" in line}
+    assert rows["behaviour data"][-2:] == ["-", "-"]
+    assert rows["BC (behaviour)"][2:] == ["12345.6", "±", "1234.5", "-123.4", "±", "12.3", "-12.346", "nats", "10.123"]
+    assert rows["trained policy"][2:] == ["1.0", "±", "0.0", "-", "-", "-"]
