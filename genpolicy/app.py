@@ -89,6 +89,8 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
                 raise UserError(f"{word}: mode={checked.mode} takes no such setting; legal: {', '.join(names)}")
     for name, path in checked.paths.items():
         checked.paths[name] = absolute(path)
+    if checked.mode == "train" and "path" in checked.dataset:
+        checked.dataset.path = absolute(checked.dataset.path)
     if checked.device == "cuda":
         import torch
 

@@ -25,6 +25,9 @@ from genpolicy.run import Run, load_run
 from genpolicy.settings import build
 
 
+LOGGED = 20  # entries of a phase in the journal, at least
+
+
 def train(run: Run) -> None:
     """Carry the run to its end, from its last checkpoint if there is one, and print its results.
 
@@ -167,6 +170,8 @@ class Trainer:
             phase.start()
         source = self.transitions if phase.prepare is None else phase.prepare(self.transitions)
         points = [] if phase.policy is None else spread(self.config.eval.per_phase, phase.steps)
+        # A short phase of long updates, as GMPG's, is logged more often: at least LOGGED times.
+        log_every = max(1, min(self.config.log_every, phase.steps // LOGGED))
         self.progress.begin(phase.name, phase.steps, state.step)
         self.mark = state.updates, time.monotonic()
         while True:
@@ -181,7 +186,7 @@ class Trainer:
             state.accumulate(phase.update(batch, self.generator))
             state.step += 1
             state.updates += 1
-            if state.step % self.config.log_every == 0 or state.step == phase.steps:
+            if state.step % log_every == 0 or state.step == phase.steps:
                 self._read(phase.name)
             self.progress.advance(state.step)
         state.phase, state.step, state.evaluated = state.phase + 1, 0, 0

@@ -44,7 +44,7 @@ class Guided(Algorithm):
     critic_batch_size: int = setting(512, ge=1, doc="transitions a critic update")
     policy_steps: int = setting(200, ge=1, doc="updates of the guided policy")
     policy_batch_size: int = setting(256, ge=1, doc="states an update of the guided policy")
-    policy_lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the guided policy")
+    policy_lr: float = setting(1e-4, gt=0.0, doc="Adam's learning rate of the guided policy")
     chunk: int = setting(1024, ge=1, doc="states whose graph is in memory at once; does not change the result")
     policy: InitVar
     objective: InitVar

@@ -43,12 +43,21 @@ class HDF5(FileDataset):
 
     path: str = setting(doc="the file; a relative path starts at the working directory")
 
+    @classmethod
+    def partners(cls, config) -> None:
+        """The file must be there before a run is made of it."""
+        _existing(config.dataset.path)
+
     def file(self, task: Task) -> Path:
         """The file itself."""
-        path = Path(self.path).expanduser().absolute()
-        if not path.is_file():
-            raise UserError(f"dataset.path: there is no file {path}; give the path of an HDF5 file in D4RL's layout")
-        return path
+        return _existing(self.path)
+
+
+def _existing(name: str) -> Path:
+    path = Path(name).expanduser().absolute()
+    if not path.is_file():
+        raise UserError(f"dataset.path: there is no file {path}; give the path of an HDF5 file in D4RL's layout")
+    return path
 
 
 def read(path: Path, task: Task) -> dict[str, np.ndarray]:
