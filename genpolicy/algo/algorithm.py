@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.policy import GenerativePolicy
-from genpolicy.settings import build
+from genpolicy.settings import build, setting
 
 Metrics = dict[str, Tensor]
 Draws = dict[str, Tensor]
@@ -71,17 +71,23 @@ class Phase:
     prepare: Callable[[Transitions], Transitions] | None = None
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class Algorithm(nn.Module):
     """Phases of training and the policy they end with; `state_dict` holds everything, optimisers included.
 
-    Subclasses set `policy` (the result), `behaviour` (a policy trained to imitate the data, or None), `critic` (or
-    None) and `phases`.
+    policy: the result. behaviour: a policy trained to imitate the data, or None. critic: the value learner, or None if
+    none is used. Subclasses set `behaviour` and `phases` in `__post_init__`, after that of this class.
     """
 
-    policy: GenerativePolicy
-    behaviour: GenerativePolicy | None
-    critic: nn.Module | None
-    phases: list[Phase]
+    policy: InitVar[GenerativePolicy]
+    objective: InitVar[Any]
+    critic: InitVar[nn.Module | None]
+
+    def __post_init__(self, policy, objective, critic):
+        nn.Module.__init__(self)
+        self.policy, self.objective, self.critic = policy, objective, critic
+        self.behaviour: GenerativePolicy | None = None
+        self.phases: list[Phase] = []
 
     def act(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Actions [B, A] of the trained policy at observations [B, O]; not clipped to the action space."""
@@ -133,14 +139,36 @@ def imitation(
     return Phase(name, steps, batch_size, Update(policy.parameters(), lr, loss, draw), policy)
 
 
-def evaluation(critic, steps: int, batch_size: int) -> Phase:
-    """The phase that learns the critic."""
+@dataclass(kw_only=True, eq=False, repr=False)
+class BehaviourSettings:
+    """The settings of algorithms that train a behaviour model."""
 
-    def loss(batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
-        return critic.loss(batch)
+    behaviour_steps: int = setting(10_000, ge=1, doc="updates of the behaviour model")
+    behaviour_batch_size: int = setting(512, ge=1, doc="transitions a behaviour update")
+    behaviour_lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the behaviour model")
 
-    learned = [parameter for parameter in critic.parameters() if parameter.requires_grad]
-    return Phase("critic", steps, batch_size, Update(learned, critic.lr, loss, after=critic.update_target))
+    def behaviour_phase(self, policy: GenerativePolicy, objective) -> Phase:
+        """The phase that fits the behaviour model."""
+        sizes = self.behaviour_steps, self.behaviour_batch_size
+        return imitation("behaviour", policy, objective, *sizes, self.behaviour_lr)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class CriticSettings:
+    """The settings of algorithms that learn a critic, beside the critic's own."""
+
+    critic_steps: int = setting(10_000, ge=1, doc="updates of the critic")
+    critic_batch_size: int = setting(512, ge=1, doc="transitions a critic update")
+
+    def critic_phase(self, critic) -> Phase:
+        """The phase that learns the critic."""
+
+        def loss(batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+            return critic.loss(batch)
+
+        learned = [parameter for parameter in critic.parameters() if parameter.requires_grad]
+        update = Update(learned, critic.lr, loss, after=critic.update_target)
+        return Phase("critic", self.critic_steps, self.critic_batch_size, update)
 
 
 @contextlib.contextmanager

@@ -11,20 +11,20 @@ beta = beta_reference * A ln 2 here, A being the number of action dimensions.
 from __future__ import annotations
 
 import copy
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from genpolicy.algo.algorithm import (
     Algorithm,
+    BehaviourSettings,
+    CriticSettings,
     Draws,
     Metrics,
     Phase,
     Update,
-    evaluation,
     frozen,
-    imitation,
 )
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -33,51 +33,29 @@ from genpolicy.solver.solver import ODESolver
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Guided(Algorithm):
+class Guided(BehaviourSettings, CriticSettings, Algorithm):
     """The phases that the variants share: behaviour model, critic, then a copy of the behaviour model, guided."""
 
     beta: float = setting(4.0, gt=0.0, doc="inverse temperature: nats of KL a unit of (transformed) reward buys")
-    behaviour_steps: int = setting(10_000, ge=1, doc="updates of the behaviour model")
-    behaviour_batch_size: int = setting(512, ge=1, doc="transitions a behaviour update")
-    behaviour_lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the behaviour model")
-    critic_steps: int = setting(10_000, ge=1, doc="updates of the critic")
-    critic_batch_size: int = setting(512, ge=1, doc="transitions a critic update")
     policy_steps: int = setting(200, ge=1, doc="updates of the guided policy")
     policy_batch_size: int = setting(256, ge=1, doc="states an update of the guided policy")
     policy_lr: float = setting(1e-4, gt=0.0, doc="Adam's learning rate of the guided policy")
     chunk: int = setting(1024, ge=1, doc="states whose graph is in memory at once; does not change the result")
-    policy: InitVar
-    objective: InitVar
-    critic: InitVar
 
     def __post_init__(self, policy, objective, critic):
-        super().__init__()
-        self.policy, self.behaviour, self.critic, self.objective = (
-            policy,
-            copy.deepcopy(policy),
-            critic,
-            objective,
-        )
+        super().__post_init__(policy, objective, critic)
+        self.behaviour = copy.deepcopy(policy)
         update = Update(policy.parameters(), self.policy_lr, self.loss, self.draw, chunk=self.chunk)
+        sizes = self.policy_steps, self.policy_batch_size
         self.phases = [
-            imitation(
-                "behaviour",
-                self.behaviour,
-                objective,
-                self.behaviour_steps,
-                self.behaviour_batch_size,
-                self.behaviour_lr,
-            ),
-            evaluation(critic, self.critic_steps, self.critic_batch_size),
-            Phase(
-                "policy",
-                self.policy_steps,
-                self.policy_batch_size,
-                update,
-                policy,
-                start=lambda: policy.load_state_dict(self.behaviour.state_dict()),
-            ),
+            self.behaviour_phase(self.behaviour, objective),
+            self.critic_phase(critic),
+            Phase("policy", *sizes, update, policy, start=self.copy_behaviour),
         ]
+
+    def copy_behaviour(self) -> None:
+        """Start from the behaviour model."""
+        self.policy.load_state_dict(self.behaviour.state_dict())
 
     @classmethod
     def partners(cls, config) -> None:
@@ -89,10 +67,10 @@ class Guided(Algorithm):
         # Elsewhere the data prediction is a difference of large numbers at the noise end, and the gradient finds
         # policies that only the solver's error makes good: the KL falls without bound.
         output, best = config.objective.prediction, locate(config.model.path._target_).auto_prediction
-        if output not in ("auto", "data", "preconditioned", best):
+        if output not in ("auto", "preconditioned", best):
             raise UserError(
                 f"objective.prediction={output} is ill-conditioned for a policy gradient on this path; "
-                "legal: auto, data, preconditioned" + (", velocity" if best == "velocity" else "")
+                "legal: auto, preconditioned" + (", velocity" if best == "velocity" else "")
             )
 
     def draw(self, batch: Transitions, generator: torch.Generator) -> Draws:

@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Algorithm, Draws, Metrics, Phase, Update, evaluation, imitation
+from genpolicy.algo.algorithm import (
+    Algorithm,
+    BehaviourSettings,
+    CriticSettings,
+    Draws,
+    Metrics,
+    Phase,
+    Update,
+    imitation,
+)
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.settings import locate, setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class GMPO(Algorithm):
+class GMPO(CriticSettings, Algorithm):
     """The data's own actions, weighted with min(exp(beta (Q - V)), weight_clamp); no behaviour model is needed.
 
     Clamping pulls the optimum back towards the behaviour: `clamped` (the share of clamped weights) should stay below
@@ -29,29 +38,16 @@ class GMPO(Algorithm):
 
     beta: float = setting(4.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward")
     weight_clamp: float = setting(100.0, gt=0.0, doc="largest weight of a sample")
-    critic_steps: int = setting(10_000, ge=1, doc="updates of the critic")
-    critic_batch_size: int = setting(512, ge=1, doc="transitions a critic update")
     policy_steps: int = setting(10_000, ge=1, doc="updates of the policy")
     policy_batch_size: int = setting(512, ge=1, doc="transitions a policy update")
     policy_lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the policy")
-    policy: InitVar
-    objective: InitVar
-    critic: InitVar
 
     def __post_init__(self, policy, objective, critic):
-        super().__init__()
-        self.policy, self.critic, self.behaviour = policy, critic, None
+        super().__post_init__(policy, objective, critic)
+        sizes = self.policy_steps, self.policy_batch_size
         self.phases = [
-            evaluation(critic, self.critic_steps, self.critic_batch_size),
-            imitation(
-                "policy",
-                policy,
-                objective,
-                self.policy_steps,
-                self.policy_batch_size,
-                self.policy_lr,
-                self.weight,
-            ),
+            self.critic_phase(critic),
+            imitation("policy", policy, objective, *sizes, self.policy_lr, self.weight),
         ]
 
     @torch.no_grad()
@@ -66,7 +62,7 @@ class GMPO(Algorithm):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class GMPOSoftmax(Algorithm):
+class GMPOSoftmax(BehaviourSettings, CriticSettings, Algorithm):
     """K actions a state from a behaviour model, weighted with softmax_K(beta Q) (GMPO_softmax of the paper's code).
 
     static: the K actions are drawn once for the whole data set; otherwise afresh in every update.
@@ -75,44 +71,19 @@ class GMPOSoftmax(Algorithm):
     beta: float = setting(4.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward")
     static: bool = setting(True, doc="draw the behaviour's actions once instead of afresh in every update")
     num_actions: int = setting(16, ge=2, doc="behaviour actions K a state")
-    behaviour_steps: int = setting(10_000, ge=1, doc="updates of the behaviour model")
-    behaviour_batch_size: int = setting(512, ge=1, doc="transitions a behaviour update")
-    behaviour_lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the behaviour model")
-    critic_steps: int = setting(10_000, ge=1, doc="updates of the critic")
-    critic_batch_size: int = setting(512, ge=1, doc="transitions a critic update")
     policy_steps: int = setting(10_000, ge=1, doc="updates of the policy")
     policy_batch_size: int = setting(64, ge=1, doc="states a policy update, each with its K actions")
     policy_lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the policy")
-    policy: InitVar
-    objective: InitVar
-    critic: InitVar
 
     def __post_init__(self, policy, objective, critic):
-        super().__init__()
-        self.policy, self.behaviour, self.critic, self.objective = (
-            policy,
-            copy.deepcopy(policy),
-            critic,
-            objective,
-        )
+        super().__post_init__(policy, objective, critic)
+        self.behaviour = copy.deepcopy(policy)
+        update = Update(policy.parameters(), self.policy_lr, self.loss, self.draw)
+        prepare = self.with_behaviour_actions if self.static else None
         self.phases = [
-            imitation(
-                "behaviour",
-                self.behaviour,
-                objective,
-                self.behaviour_steps,
-                self.behaviour_batch_size,
-                self.behaviour_lr,
-            ),
-            evaluation(critic, self.critic_steps, self.critic_batch_size),
-            Phase(
-                "policy",
-                self.policy_steps,
-                self.policy_batch_size,
-                Update(policy.parameters(), self.policy_lr, self.loss, self.draw),
-                policy,
-                prepare=self.with_behaviour_actions if self.static else None,
-            ),
+            self.behaviour_phase(self.behaviour, objective),
+            self.critic_phase(critic),
+            Phase("policy", self.policy_steps, self.policy_batch_size, update, policy, prepare=prepare),
         ]
 
     @classmethod
