@@ -19,7 +19,7 @@ run: $(READY)    ## train the default, or what ARGS="algo=gmpo seed=1" says
 	$(BIN)/genpolicy $(ARGS)
 
 test: $(READY)    ## the tests; ARGS="-k settings" for some of them
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 lint: $(READY)    ## ruff: lint and format
 	$(BIN)/ruff check .
