@@ -80,7 +80,7 @@ def make(cls, path, seed, objective=None, **settings):
     torch.manual_seed(seed)
     objective = objective or FlowMatching()
     policy = GenerativePolicy(
-        path=PATHS[path](),
+        path=PATHS[path](coupling_size=64) if path == "otcfm" else PATHS[path](),  # small, as it is cubic
         network=MLP(hidden=[64, 64], action_size=2, observation_size=0),
         prediction=objective.prediction,
         solver=Midpoint(steps=8),
@@ -173,7 +173,7 @@ def test_gmpo_with_clamped_weights_reaches_the_clamped_optimum():
     assert 0.85 < low <= high < 1.15
 
 
-@pytest.mark.parametrize(("path", "seed"), [("vpsde", 0), ("gvp", 1), ("icfm", 2), ("edm", 0)])
+@pytest.mark.parametrize(("path", "seed"), [("vpsde", 0), ("gvp", 1), ("icfm", 2), ("otcfm", 0), ("edm", 0)])
 def test_gmpg_converges_to_the_known_optimum(path, seed):
     algorithm = make(GMPG, path, seed, EDMDenoising() if path == "edm" else None, beta=3.0, **FINETUNE)
     train(algorithm, data(seed), seed)
