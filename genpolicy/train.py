@@ -24,7 +24,6 @@ from genpolicy.progress import Progress, behaviour_metrics, print_table
 from genpolicy.run import Run, load_run
 from genpolicy.settings import build
 
-
 LOGGED = 20  # entries of a phase in the journal, at least
 
 

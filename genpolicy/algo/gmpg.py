@@ -11,6 +11,7 @@ beta = beta_reference * A ln 2 here, A being the number of action dimensions.
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +34,7 @@ from genpolicy.solver.solver import ODESolver
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Guided(BehaviourSettings, CriticSettings, Algorithm):
+class Guided(BehaviourSettings, CriticSettings, Algorithm, ABC):
     """The phases that the variants share: behaviour model, critic, then a copy of the behaviour model, guided."""
 
     beta: float = setting(4.0, gt=0.0, doc="inverse temperature: nats of KL a unit of (transformed) reward buys")
@@ -80,9 +81,9 @@ class Guided(BehaviourSettings, CriticSettings, Algorithm):
         probe = self.policy.draw_probe(action.shape, generator, action)
         return {"noise": noise} if probe is None else {"noise": noise, "probe": probe}
 
+    @abstractmethod
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The variant's loss [B] and its metrics."""
-        raise NotImplementedError
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -12,6 +12,7 @@ meet samples of shape [..., A].
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import ot
@@ -24,7 +25,7 @@ PREDICTIONS = ("velocity", "score", "noise", "data", "preconditioned")
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class ProbabilityPath:
+class ProbabilityPath(ABC):
     """x_t = alpha(t) x_0 + sigma(t) eps for t in [t_min, t_max].
 
     Densities and samples are those at t_min, carried to t = 0 by x_0 = x_{t_min} / alpha(t_min): the error is
@@ -40,25 +41,25 @@ class ProbabilityPath:
     auto_prediction = "velocity"
     couples = False  # whether noise depends on the action it is paired with
 
+    @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
         """The signal's coefficient, in [0, 1]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
         """The noise's coefficient (standard deviation), >= 0."""
-        raise NotImplementedError
 
+    @abstractmethod
     def d_alpha(self, t: Tensor) -> Tensor:
         """The time derivative alpha'(t)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def d_sigma(self, t: Tensor) -> Tensor:
         """The time derivative sigma'(t)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def time(self, signal: Tensor, noise: Tensor) -> Tensor:
         """The time at which alpha : sigma = signal : noise, for signal, noise >= 0 and not both 0."""
-        raise NotImplementedError
 
     def wronskian(self, t: Tensor) -> Tensor:
         """D(t) = alpha sigma' - alpha' sigma > 0."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ def network_output(default: str):
 
 
 @dataclass(kw_only=True, eq=False)
-class Objective:
+class Objective(ABC):
     """weight(t) |prediction(x_t, t) - target|^2, summed over action dimensions; t uniform on [t_min, t_max].
 
     The minimiser is the posterior mean of the target given x_t, whatever the weight.
@@ -45,9 +46,9 @@ class Objective:
         unit = torch.rand(size, generator=generator, device=like.device, dtype=like.dtype)
         return policy.path.t_min + (policy.t_max - policy.path.t_min) * unit
 
+    @abstractmethod
     def weight(self, policy: GenerativePolicy, t: Tensor) -> Tensor:
         """The loss weight [B] at times [B]."""
-        raise NotImplementedError
 
     def loss(self, policy: GenerativePolicy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:
         """One loss a sample, [B], of actions [B, A] at observations [B, O]."""

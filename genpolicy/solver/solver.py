@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,20 +16,21 @@ State = tuple[Tensor, ...]
 StateField = Callable[[Tensor, State], State]
 
 
-class Solver:
+class Solver(ABC):
     """Samples from a probability flow."""
 
+    @abstractmethod
     def sample(self, flow: ProbabilityFlow, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Carry y [B, A] from the noise end to the data end in the flow's coordinates.
 
         generator: of the noise that a stochastic solver adds on the way; None is torch's global one.
         """
-        raise NotImplementedError
 
 
 class ODESolver(Solver):
     """Integrates ordinary differential equations, hence also log-densities."""
 
+    @abstractmethod
     def integrate(
         self, field: StateField, state: State, start: float, end: float, parameters: tuple[Tensor, ...] = ()
     ) -> State:
@@ -37,7 +39,6 @@ class ODESolver(Solver):
         field: (time [], state) -> derivatives of the state's shapes. parameters: tensors that the field depends on and
         that need gradients; only the adjoint method must be told.
         """
-        raise NotImplementedError
 
     def sample(self, flow: ProbabilityFlow, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
         (y,) = self.integrate(
