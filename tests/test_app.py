@@ -66,10 +66,34 @@ def test_every_option_composes(group):
         assert job(f"{group}={name}").choices[group] == name
 
 
-def test_the_command_line_wins_over_what_a_task_chooses():
+def test_the_command_line_wins_over_what_a_task_chooses(tmp_path):
+    write(tmp_path / "data.hdf5", "")
     own = job("env=hopper-medium-v2", "dataset=hdf5", "dataset.path=data.hdf5")
     assert own.choices["dataset"] == "hdf5"
+    assert own.config.dataset.path == str(tmp_path / "data.hdf5")  # absolute: the run may be resumed from elsewhere
     assert job("network=residual").choices["network"] == "residual"
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("algo=gmpg solver=sde", "the policy gradient goes through an ODE solver"),
+        ("algo=gmpg objective=noise_prediction", "objective.prediction=noise is ill-conditioned"),
+        ("algo=gmpg model=vpsde objective.prediction=velocity", "objective.prediction=velocity is ill-conditioned"),
+        ("algo=gmpo_softmax_fresh model=otcfm", "GMPO's softmax variants"),
+        ("likelihood=dpm", "likelihood: needs an ODE solver"),
+        ("network=residual network.hidden=[64,48]", "network.hidden=[64,48]: each width must be half"),
+        ("network=residual network.hidden=[]", "network.hidden=[]: each width must be half"),
+        ("env=hopper-medium-v2 dataset=waypoint", "dataset=waypoint does not go with env=hopper-medium-v2"),
+        ("dataset=hdf5 dataset.path=nowhere.hdf5", "dataset.path: there is no file"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_before_anything_is_made(words, reason, tmp_path):
+    result = genpolicy(*words.split())
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith(f"genpolicy: {reason}")
+    assert result.err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_likelihood_takes_the_options_of_solver():

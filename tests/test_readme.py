@@ -27,8 +27,9 @@ EXAMPLES = sorted({*commands(README, "genpolicy"), *commands(help._INTRODUCTION,
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Every test runs in an empty folder."""
+    """Every test runs in a folder with nothing but the file that a command names."""
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.hdf5").touch()
 
 
 @pytest.mark.parametrize("command", EXAMPLES)

@@ -10,9 +10,10 @@ from dataclasses import InitVar, dataclass
 import torch
 from torch import Tensor, nn
 
+from genpolicy.errors import UserError
 from genpolicy.model.flow import ProbabilityFlow, exact_divergence, hutchinson_divergence
 from genpolicy.model.path import ProbabilityPath
-from genpolicy.settings import component, setting
+from genpolicy.settings import component, locate, setting
 from genpolicy.solver.solver import ODESolver, Solver
 
 EXACT_UP_TO = 16  # action dimensions up to which `divergence: auto` is exact
@@ -45,6 +46,15 @@ class GenerativePolicy(nn.Module):
         self.action_size = network.action_size
         # Noise and score predictions do not determine the data where alpha = 0.
         self.t_max = self.path.t_max_noise if self.prediction in ("noise", "score") else self.path.t_max
+
+    @classmethod
+    def partners(cls, config) -> None:
+        """A log-likelihood is an ordinary differential equation's."""
+        if not issubclass(locate(config.likelihood._target_), ODESolver):
+            raise UserError(
+                "likelihood: needs an ODE solver; legal: likelihood=euler|heun|midpoint|rk4|ab2|dopri5 "
+                "(dpm and sde only sample)"
+            )
 
     # Predictions, each exactly convertible into the others.
 

@@ -46,10 +46,18 @@ class TemporalSpatialResidual(nn.Module):
     action_size: InitVar[int]
     observation_size: InitVar[int]
 
+    @classmethod
+    def partners(cls, config) -> None:
+        """On the way up, a block's output and its counterpart's must together be as wide as the next input."""
+        hidden = config.network.hidden
+        if not hidden or any(wide != 2 * narrow for wide, narrow in itertools.pairwise(hidden)):
+            widths = ",".join(map(str, hidden))
+            raise UserError(
+                f"network.hidden=[{widths}]: each width must be half of the one before, as in [512,256,128]"
+            )
+
     def __post_init__(self, action_size, observation_size):
         super().__init__()
-        if any(wide != 2 * narrow for wide, narrow in zip(self.hidden, self.hidden[1:], strict=False)):
-            raise UserError(f"network.hidden: {self.hidden}: each width must be half of the one before, as 512,256,128")
         self.action_size = action_size
         self.embed = GaussianFourier(self.time_size, self.time_scale)
         self.observe = nn.Linear(observation_size, self.observation_hidden) if observation_size else None
