@@ -171,11 +171,7 @@ def sync(config: DictConfig) -> None:
     outputs = Path(config.paths.outputs).expanduser().absolute()
     if config.tracking.uri == "none":
         raise UserError("tracking.uri=none: there is no store to ship to; give a tracking URI, or leave it out")
-    uri = store_uri(config.tracking.uri, outputs)
-    try:
-        stores = {uri: _open(uri, outputs)}  # made if it is not there, so that a dashboard can be started on it
-    except Exception as error:  # whatever MLflow raises about a store that is not to be had
-        raise UserError(f"{uri}: the store cannot be opened: {_one_line(error)}") from error
+    stores: dict = {}
     outcome = catch_up(outputs, config.tracking.uri, stores)
     busy = f"; {outcome.busy} being shipped by another process" if outcome.busy else ""
     print(f"{outcome.shipped} runs of {outputs} are up to date in MLflow{busy}")

@@ -36,9 +36,10 @@ def test_a_file_sets_what_its_class_declares(name):
 
 
 @pytest.mark.parametrize("name", names("dataset"))
-def test_a_data_sets_file_sets_what_its_class_declares(name):
+def test_a_data_sets_file_sets_what_its_class_declares(name, tmp_path):
     env = {"swiss_roll": "swiss-roll"}.get(name, "maze2d-umaze-v1")
-    path = ["dataset.path=x.hdf5"] if name == "hdf5" else []
+    (tmp_path / "x.hdf5").touch()
+    path = [f"dataset.path={tmp_path}/x.hdf5"] if name == "hdf5" else []
     dataset = nodes(f"env={env}", f"dataset={name}", *path).dataset
     fields = {field.name for field in dataclasses.fields(locate(dataset._target_)) if field.init}
     assert set(dataset) - {"_target_"} == fields
@@ -64,9 +65,10 @@ def test_a_task_brings_its_data(env, dataset):
     assert nodes(f"env={env}").dataset._target_.endswith(f".{dataset}")
 
 
-def test_the_command_line_may_choose_other_data():
-    node = nodes("env=hopper-medium-v2", "dataset=hdf5", "dataset.path=mine.hdf5").dataset
-    assert node.path == "mine.hdf5"
+def test_the_command_line_may_choose_other_data(tmp_path):
+    (tmp_path / "mine.hdf5").touch()
+    node = nodes("env=hopper-medium-v2", "dataset=hdf5", f"dataset.path={tmp_path}/mine.hdf5").dataset
+    assert node.path == f"{tmp_path}/mine.hdf5"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.run import Run, find_runs, open_run
 
-SMALL = ("env=swiss-roll", "algo=gmpo", "network.hidden=[16]", "critic.hidden=[16]", "eval.episodes=4")
+SMALL = ("env=swiss-roll", "algo=gmpo", "tuned=none", "network.hidden=[16]", "critic.hidden=[16]", "eval.episodes=4")
 SMALL += ("algo.critic_steps=120", "algo.critic_batch_size=32", "algo.policy_steps=250")
 SMALL += (
     "algo.policy_batch_size=32",
