@@ -29,6 +29,8 @@ from genpolicy.algo.algorithm import (
 )
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
+from genpolicy.model.flow import standard_normal
+from genpolicy.model.policy import GenerativePolicy
 from genpolicy.settings import locate, setting
 from genpolicy.solver.solver import ODESolver
 
@@ -77,9 +79,14 @@ class Guided(BehaviourSettings, CriticSettings, Algorithm, ABC):
     def draw(self, batch: Transitions, generator: torch.Generator) -> Draws:
         """The noise [B, A] that the actions are solved from, and Hutchinson's probe [B, A] if one is used."""
         action = batch.action
-        noise = torch.randn(action.shape, generator=generator, device=action.device, dtype=action.dtype)
+        noise = standard_normal(action.shape, generator, action)
         probe = self.policy.draw_probe(action.shape, generator, action)
         return {"noise": noise} if probe is None else {"noise": noise, "probe": probe}
+
+    @staticmethod
+    def _log_prob(policy: GenerativePolicy, action: Tensor, observation: Tensor, probe: Tensor | None) -> Tensor:
+        """The log-density [B] by the solver that samples, so that both see the same field at the same cost."""
+        return policy.log_prob(action, observation, solver=policy.solver, probe=probe)
 
     @abstractmethod
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
@@ -121,9 +128,6 @@ class GMPG(Guided):
         kl = (log_pi - log_mu).detach()
         return loss, {"kl": kl.mean(), "q": q.detach().mean()}
 
-    def _log_prob(self, policy, action: Tensor, observation: Tensor, probe: Tensor | None) -> Tensor:
-        return policy.log_prob(action, observation, solver=policy.solver, probe=probe)
-
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class GMPGReinforce(Guided):
@@ -140,12 +144,12 @@ class GMPGReinforce(Guided):
         observation, probe = batch.observation, draws.get("probe")
         with torch.no_grad():
             action = self.behaviour.sample(observation, noise=draws["noise"])
-            log_mu = self.behaviour.log_prob(action, observation, solver=self.behaviour.solver, probe=probe)
+            log_mu = self._log_prob(self.behaviour, action, observation, probe)
             q = self.critic.q_min(observation, action)
             advantage = q - self.critic.v(observation)
             weight = (self.beta * advantage).exp().clamp(max=self.weight_clamp)
             weight = weight / weight.mean()
-        log_pi = self.policy.log_prob(action, observation, solver=self.policy.solver, probe=probe)
+        log_pi = self._log_prob(self.policy, action, observation, probe)
         cost = log_pi.detach() - log_mu - self.beta * advantage
         cost = cost - (weight * cost).mean()
         return weight * cost * log_pi, {"log_ratio": (log_pi.detach() - log_mu).mean(), "q": q.mean()}
@@ -157,10 +161,7 @@ class GMPGMatching(Guided):
 
     def draw(self, batch: Transitions, generator: torch.Generator) -> Draws:
         matching = self.objective.draw(self.policy, batch.action, batch.observation, generator)
-        noise = torch.randn(
-            batch.action.shape, generator=generator, device=batch.action.device, dtype=batch.action.dtype
-        )
-        return {"action_noise": noise, **matching}
+        return {"action_noise": standard_normal(batch.action.shape, generator, batch.action), **matching}
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         matching_draws = {name: draw for name, draw in draws.items() if name != "action_noise"}

@@ -12,7 +12,7 @@ one end to the other, and a grid in theta serves all paths alike.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +82,11 @@ class ProbabilityFlow:
     def y_to_data(self, y: Tensor) -> Tensor:
         """The inverse of `data_to_y`."""
         return y / math.cos(self.start)
+
+
+def standard_normal(shape: Sequence[int], generator: torch.Generator | None, like: Tensor) -> Tensor:
+    """N(0, 1) draws of a shape from the generator (None is torch's global one), with the type and device of `like`."""
+    return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
 
 
 def exact_divergence(field: Field, angle: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from genpolicy.errors import UserError
-from genpolicy.model.flow import ProbabilityFlow, exact_divergence, hutchinson_divergence
+from genpolicy.model.flow import ProbabilityFlow, exact_divergence, hutchinson_divergence, standard_normal
 from genpolicy.model.path import ProbabilityPath
 from genpolicy.settings import component, locate, setting
 from genpolicy.solver.solver import ODESolver, Solver
@@ -95,14 +95,17 @@ class GenerativePolicy(nn.Module):
 
     def preconditioning(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(c_skip, c_out) of data = c_skip x + c_out F (Karras et al. 2022, table 1, carried over to any path)."""
-        alpha, sigma = self.path.alpha(t), self.path.sigma(t)
-        variance = (alpha * self.sigma_data) ** 2 + sigma**2
+        alpha, sigma, variance = self.path.alpha(t), self.path.sigma(t), self._variance(t)
         return alpha * self.sigma_data**2 / variance, sigma * self.sigma_data * torch.rsqrt(variance)
 
     def _input_scale(self, t: Tensor) -> Tensor:
         if self.prediction != "preconditioned":
             return torch.ones_like(t)
-        return torch.rsqrt((self.path.alpha(t) * self.sigma_data) ** 2 + self.path.sigma(t) ** 2)
+        return torch.rsqrt(self._variance(t))
+
+    def _variance(self, t: Tensor) -> Tensor:
+        """The variance of x_t for data of scale sigma_data."""
+        return (self.path.alpha(t) * self.sigma_data) ** 2 + self.path.sigma(t) ** 2
 
     # Samples and densities.
 
@@ -132,7 +135,7 @@ class GenerativePolicy(nn.Module):
             observation = observation.repeat_interleave(num_samples, 0)
             shape = (shape[0], num_samples, shape[1])
         if noise is None:
-            noise = torch.randn(shape, generator=generator, device=observation.device, dtype=observation.dtype)
+            noise = standard_normal(shape, generator, observation)
         flow = self.flow(observation)
         y = self.solver.sample(flow, flow.noise_to_y(noise.reshape(-1, self.action_size)), generator)
         return flow.y_to_data(y).reshape(shape)
@@ -167,8 +170,7 @@ class GenerativePolicy(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Actions [B, A] and their log-densities [B] from one solve of the sampling solver (which must be an ODE's)."""
         if noise is None:
-            shape = (len(observation), self.action_size)
-            noise = torch.randn(shape, generator=generator, device=observation.device, dtype=observation.dtype)
+            noise = standard_normal((len(observation), self.action_size), generator, observation)
         flow = self.flow(observation)
         end = flow.noise_to_y(noise)
         field = self._field_with_divergence(flow, noise, generator, probe)

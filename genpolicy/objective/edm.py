@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genpolicy.model.flow import standard_normal
 from genpolicy.model.policy import GenerativePolicy
 from genpolicy.objective.objective import Objective, network_output
 from genpolicy.settings import setting
@@ -27,7 +28,7 @@ class EDMDenoising(Objective):
     log_ratio_std: float = setting(1.2, gt=0.0, doc="standard deviation of ln(sigma / alpha) in training")
 
     def draw_time(self, policy: GenerativePolicy, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
-        normal = torch.randn(size, generator=generator, device=like.device, dtype=like.dtype)
+        normal = standard_normal((size,), generator, like)
         ratio = torch.exp(self.log_ratio_mean + self.log_ratio_std * normal)
         time = policy.path.time(torch.ones_like(ratio), ratio)
         return time.clamp(policy.path.t_min, policy.t_max)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from genpolicy.model.flow import standard_normal
 from genpolicy.model.path import PREDICTIONS
 from genpolicy.model.policy import GenerativePolicy
 from genpolicy.settings import setting
@@ -35,7 +36,7 @@ class Objective(ABC):
 
     def draw(self, policy: GenerativePolicy, action: Tensor, observation: Tensor, generator: torch.Generator) -> Draws:
         """All the randomness of one loss: times t [B] and noise [B, A], paired with the actions by the path."""
-        noise = torch.randn(action.shape, generator=generator, device=action.device, dtype=action.dtype)
+        noise = standard_normal(action.shape, generator, action)
         return {
             "t": self.draw_time(policy, len(action), generator, action),
             "noise": policy.path.couple(action, noise, observation),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genpolicy.model.flow import ProbabilityFlow
+from genpolicy.model.flow import ProbabilityFlow, standard_normal
 from genpolicy.settings import setting
 from genpolicy.solver.solver import FixedGrid, Solver
 
@@ -71,6 +71,6 @@ class ReverseSDE(FixedGrid, Solver):
             ratio = math.tan(following) / math.tan(angle)
             keep = math.cos(following) * math.tan(following) * ratio / math.sin(angle)
             spread = flow.sigma_data * math.sin(following) * math.sqrt(1 - ratio**2)
-            noise = torch.randn(y.shape, generator=generator, device=y.device, dtype=y.dtype)
+            noise = standard_normal(y.shape, generator, y)
             y = keep * y + math.cos(following) * (1 - ratio**2) * data + spread * noise
         return y

@@ -64,8 +64,7 @@ class AB2(FixedGrid, ODESolver):
 
     def integrate(self, field: StateField, state: State, start: float, end: float, parameters=()) -> State:
         times = self.grid(start, end, state[0])
-        previous, ratio = None, 0.0
-        steps = times.diff()
+        previous, steps = None, times.diff()
         for i, (time, step) in enumerate(zip(times[:-1], steps, strict=True)):
             slope = field(time, state)
             if previous is None:
