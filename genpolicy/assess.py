@@ -1,5 +1,8 @@
 """Judging the policies of a run: during training, at its end, and afterwards by `mode=eval`."""
 
+import dataclasses
+import statistics
+import time
 from collections.abc import Callable
 
 import torch
@@ -11,6 +14,7 @@ from genpolicy.env.task import Task
 from genpolicy.evaluate import evaluation_seed, log_likelihood, rollout, summary
 from genpolicy.model.policy import GenerativePolicy
 
+TIMED = 100  # actions whose time is taken
 FINAL = 0  # the index of final evaluations: the same start states for every policy, and again in mode=eval
 
 
@@ -48,6 +52,29 @@ class Assessor:
             return sample(observation.to(self.device), generator)
 
         played = rollout(self.task, act, episodes, seed)
-        probe = torch.Generator(self.device).manual_seed(0)
-        likelihood = log_likelihood(self.algorithm if final else policy, self.recorded, probe)
-        return summary(played, self.task) | likelihood, played.returns.tolist()
+        metrics = summary(played, self.task)
+        if policy.has_density:
+            probe = torch.Generator(self.device).manual_seed(0)
+            metrics |= log_likelihood(self.algorithm if final else policy, self.recorded, probe)
+        return metrics, played.returns.tolist()
+
+    def with_steps(self, count: int, episodes: int) -> tuple[dict, list[float]]:
+        """The final evaluation of the trained policy with another number of solver steps, and its latency."""
+        policy = self.algorithm.policy
+        solver = policy.solver
+        policy.solver = dataclasses.replace(solver, steps=count)
+        try:
+            metrics, returns = self(policy, episodes, FINAL)
+            return metrics | {"ms_per_action": self._latency()}, returns
+        finally:
+            policy.solver = solver
+
+    def _latency(self) -> float:
+        """The median time of one action at one observation, in milliseconds."""
+        observation, generator = self.recorded.observation[:1], torch.Generator(self.device).manual_seed(0)
+        times = []
+        for _ in range(TIMED):
+            begin = time.perf_counter()
+            self.algorithm.act(observation, generator).cpu()  # waits for the device
+            times.append(time.perf_counter() - begin)
+        return 1000 * statistics.median(times)

@@ -32,19 +32,71 @@ def draw_plane(
     if algorithm.behaviour is algorithm.policy:
         del policies["trained policy"]
     policies = {name: policy for name, policy in policies.items() if policy is not None}
+    fields = {name: policy for name, policy in policies.items() if policy.has_density}
     plane = _Plane(action, value, value_at, extent)
     directory.mkdir(exist_ok=True)
     figures = {
         "samples": plane.samples(policies),
-        "trajectories": plane.trajectories(policies),
-        "density": plane.density(policies),
+        "trajectories": plane.trajectories(fields) if fields else None,
+        "density": plane.density(fields) if fields else None,
         "value": plane.value_function(algorithm.critic),
     }
     written = []
     for name, figure in figures.items():
+        if figure is None:
+            continue
         written.append(directory / f"{name}.png")
         figure.savefig(written[-1], dpi=150)
     return written
+
+
+def draw_trade_off(results: dict[int, dict[str, float]], path: Path) -> None:
+    """Draw what a policy earns and what an action costs against the number of solver steps, as a PNG file.
+
+    results: steps -> metrics of the evaluation with as many.
+    """
+    kind = "score" if "score_mean" in next(iter(results.values())) else "return"
+    counts = list(results)
+    figure = Figure(figsize=(2 * PANEL + 1.0, PANEL), layout="constrained")
+    earned, cost = figure.subplots(1, 2)
+    mean, std = (np.array([results[count][f"{kind}_{part}"] for count in counts]) for part in ("mean", "std"))
+    earned.errorbar(counts, mean, std, marker="o", capsize=3)
+    earned.set_ylabel({"score": "normalised score", "return": "return"}[kind] + " (mean and std of the episodes)")
+    cost.plot(counts, [results[count]["ms_per_action"] for count in counts], marker="o")
+    cost.set_ylabel("ms an action (one observation)")
+    cost.set_ylim(bottom=0)
+    for axis in (earned, cost):
+        axis.set_xlabel("solver steps")
+        axis.set_xscale("log")
+        axis.set_xticks(counts, list(map(str, counts)))
+        axis.minorticks_off()
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=150)
+
+
+def draw_ways(
+    shown: dict[str, np.ndarray], cost_at: Callable, reach: float, measured: dict[str, dict[str, float]], path: Path
+) -> None:
+    """Draw ways [steps + 1, episodes, 2] through the plane over the contours of a cost, a panel each, as a PNG file.
+
+    cost_at: positions [..., 2] -> cost [...]; measured: what is said about each in its title.
+    """
+    figure = Figure(figsize=(PANEL * len(shown), PANEL + 0.5), layout="constrained")
+    side = np.linspace(-reach, reach, GRID)
+    cost = cost_at(np.stack(np.meshgrid(side, side), -1))
+    for (name, ways), axis in zip(shown.items(), figure.subplots(1, len(shown), squeeze=False)[0], strict=True):
+        axis.contour(side, side, cost, 16, cmap="Greys_r", linewidths=0.5)
+        axis.add_collection(LineCollection(ways.transpose(1, 0, 2), linewidths=0.4, alpha=0.5, colors="tab:blue"))
+        axis.scatter(*ways[-1].T, s=4, c="tab:red", linewidths=0, zorder=3)
+        axis.set(aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
+        found = measured[name]
+        axis.set_title(
+            f"{name}: {found['goals']:.0f} goals, {100 * found['reached']:.0f} % end at one\n"
+            f"spread of ends {found['end_spread']:.2f}, of ways {found['way_spread']:.2f}",
+            fontsize="small",
+        )
+    path.parent.mkdir(exist_ok=True)
+    figure.savefig(path, dpi=150)
 
 
 class _Plane:

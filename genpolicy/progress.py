@@ -103,23 +103,24 @@ def behaviour_metrics(data: Behaviour, task: Task) -> dict[str, float]:
 
 
 def print_table(title: str, results: dict[str, dict[str, float]]) -> None:
-    """Return, normalised score and log-likelihood of each policy, one a line, on stdout."""
+    """Return, normalised score and log-likelihood (nats) of each policy, one a line, on stdout.
+
+    The last column is the code length, or the time of an action where that has been measured.
+    """
+    timed = any("ms_per_action" in values for values in results.values())
+    last, heading, form = ("ms_per_action", "latency", "{:.2f} ms") if timed else ("bits_per_dim", "bits/dim", "{:.3f}")
     shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for name in ("", "return", "score", "log-likelihood", "bits/dim"):
+    for name in ("", "return", "score", "log-likelihood", heading):
         shown.add_column(name, justify="right" if name else "left", no_wrap=True)
     for name, values in results.items():
-        shown.add_row(_TITLES.get(name, name), *_cells(values))
+        spread = [
+            f"{values[f'{kind}_mean']:.1f} ± {values[f'{kind}_std']:.1f}" if f"{kind}_mean" in values else "-"
+            for kind in ("return", "score")
+        ]
+        likelihood = f"{values['log_prob']:.3f} nats" if "log_prob" in values else "-"
+        rest = form.format(values[last]) if last in values else "-"
+        shown.add_row(_TITLES.get(name, name), *spread, likelihood, rest)
     Console().print(shown)
 
 
 _TITLES = {"final_behaviour": "BC (behaviour)", "final": "trained policy"}
-
-
-def _cells(values: dict[str, float]) -> list[str]:
-    spread = [
-        f"{values[f'{kind}_mean']:.1f} ± {values[f'{kind}_std']:.1f}" if f"{kind}_mean" in values else "-"
-        for kind in ("return", "score")
-    ]
-    if "log_prob" not in values:
-        return [*spread, "-", "-"]
-    return [*spread, f"{values['log_prob']:.3f} nats", f"{values['bits_per_dim']:.3f}"]

@@ -28,6 +28,7 @@ class Evaluation:
     final_episodes: int = setting(100, ge=1, doc="episodes of the evaluation at the end, and of mode=eval")
     per_phase: int = setting(5, ge=1, doc="evaluations in each phase that trains a policy")
     log_prob_actions: int = setting(1000, ge=1, doc="data-set actions whose log-likelihood is measured")
+    steps: list[int] = setting([], ge=1, doc="numbers of solver steps the trained policy is evaluated with, too")
 
 
 @dataclass(kw_only=True)
@@ -68,6 +69,9 @@ class RunSettings:
         """Refuses a study that is no folder's name, and a checkpoint without mode=eval or the reverse."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.study):
             raise UserError(f"study: {config.study!r} is not a plain folder name of letters, digits and ._-")
+        steps = config.eval.steps
+        if list(steps) != sorted(set(steps)):
+            raise UserError(f"eval.steps={list(steps)}: must increase, as in [1,2,5,10]")
         for name, path in config.paths.items():
             if not path.strip():
                 raise UserError(f"paths.{name}: must name a folder")
@@ -90,6 +94,13 @@ class TrainSettings(RunSettings):
     critic: Any = component(doc="how values are learned")
     dataset: Any = component(doc="where transitions come from")
     env: Any = component(doc="the task: simulator, data, reference scores")
+
+    @classmethod
+    def partners(cls, config: Any) -> None:
+        """Refuses step counts for a solver that chooses them itself, too."""
+        RunSettings.partners(config)
+        if config.eval.steps and "steps" not in config.solver:
+            raise UserError("eval.steps: this solver chooses its steps itself; leave eval.steps out")
 
 
 def absolute(path: str) -> str:

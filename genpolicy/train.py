@@ -21,6 +21,7 @@ from genpolicy.files import write_atomically
 from genpolicy.interrupt import Interrupted, Signals
 from genpolicy.journal import Journal
 from genpolicy.progress import Progress, behaviour_metrics, print_table
+from genpolicy.root import TrainSettings
 from genpolicy.run import Run, load_run
 from genpolicy.settings import build
 
@@ -65,6 +66,7 @@ def evaluate_run(reference: str, config: DictConfig) -> None:
         config.paths.data,
         config.eval,
     )
+    TrainSettings.partners(run.config)
     task, transitions, algorithm = set_up(run.config, choose_device(config.device))
     saved = checkpoint.load(path)
     try:
@@ -73,11 +75,15 @@ def evaluate_run(reference: str, config: DictConfig) -> None:
     except (KeyError, TypeError, RuntimeError) as error:
         raise _mismatch(path, error) from error
     episodes = config.eval.final_episodes
-    metrics, returns = Assessor(task, transitions, algorithm, run.config)(algorithm.policy, episodes, FINAL)
+    assessor = Assessor(task, transitions, algorithm, run.config)
+    metrics, returns = assessor(algorithm.policy, episodes, FINAL)
+    by_steps = {steps_name(count): assessor.with_steps(count, episodes)[0] for count in config.eval.steps}
+    draw_steps(by_steps, config.eval.steps, run.path("figures"))
     data = behaviour_metrics(transitions.behaviour, task)
-    print_table(f"{run.name}: {path.name} after {updates:,} updates", {"behaviour data": data, "policy": metrics})
+    results = {"behaviour data": data, "policy": metrics} | by_steps
+    print_table(f"{run.name}: {path.name} after {updates:,} updates", results)
     kept = run.path(f"evaluation-{path.stem}-{updates}-{episodes}.json")
-    content = {"checkpoint": path.name, "updates": updates, "metrics": metrics, "returns": returns}
+    content = {"checkpoint": path.name, "updates": updates, "metrics": metrics, "returns": returns} | by_steps
     write_atomically(kept, json.dumps(content, indent=1).encode())
     print(kept)
 
@@ -89,7 +95,8 @@ def set_up(config: DictConfig, device: torch.device) -> tuple[Task, Transitions,
     task = build(config.env)
     transitions = build(config.dataset, directory=config.paths.data).load(task).to(device)
     torch.manual_seed(config.seed)
-    algorithm = assemble(config, transitions.observation_size, transitions.action_size)
+    bounds = torch.from_numpy(task.action_low), torch.from_numpy(task.action_high)
+    algorithm = assemble(config, transitions.observation_size, *bounds)
     return task, transitions, algorithm.to(device)
 
 
@@ -182,7 +189,7 @@ class Trainer:
             if time.monotonic() - self.saved >= self.config.checkpoint_seconds:
                 self._save()
             batch = source.sample(phase.batch_size, self.generator)
-            state.accumulate(phase.update(batch, self.generator))
+            state.accumulate(phase.update(batch, self.generator, state.step / phase.steps))
             state.step += 1
             state.updates += 1
             if state.step % log_every == 0 or state.step == phase.steps:
@@ -235,7 +242,16 @@ class Trainer:
                 self.journal.log(self.state.updates, logged, returns)
                 self.state.results[name] = metrics
                 self._save()
-        self.task.draw(algorithm, self.run.path("figures"))
+        for count in self.config.eval.steps:
+            if (name := steps_name(count)) not in self.state.results:
+                self.progress.say(f"evaluating the final policy with {count} solver steps")
+                metrics, returns = self.assessor.with_steps(count, self.config.eval.final_episodes)
+                self.journal.log(count, {f"steps/{key}": value for key, value in metrics.items()}, returns)
+                self.state.results[name] = metrics
+                self._save()
+        draw_steps(self.state.results, self.config.eval.steps, self.run.path("figures"))
+        measured = self.task.draw(algorithm, self.run.path("figures"))
+        self.journal.log(self.state.updates, {f"final/{name}": value for name, value in measured.items()})
         best = {f"best/{name}": value for name, value in self.state.best.items()}
         self.journal.log(self.state.updates, best)
 
@@ -259,6 +275,19 @@ class Trainer:
             torch.set_rng_state(saved["generators"]["torch"])
         except (KeyError, TypeError, RuntimeError) as error:
             raise _mismatch(self.run.path("last.pt"), error) from error
+
+
+def steps_name(count: int) -> str:
+    """The name of the result of an evaluation with so many solver steps."""
+    return f"{count} step{'s' if count > 1 else ''}"
+
+
+def draw_steps(results: dict[str, dict[str, float]], counts: list[int], directory: Path) -> None:
+    """Draws the results of the evaluations with so many solver steps, if there are any."""
+    if counts:
+        from genpolicy.figures import draw_trade_off  # matplotlib is slow to import
+
+        draw_trade_off({count: results[steps_name(count)] for count in counts}, directory / "steps.png")
 
 
 def spread(count: int, steps: int) -> list[int]:

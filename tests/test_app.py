@@ -56,14 +56,16 @@ def test_equal_values_make_equal_configurations():
 def test_every_task_composes_and_chooses_its_data(name):
     chosen = job(f"env={name}")
     assert chosen.config.env.name == name
-    expected = {"m": "waypoint", "s": "swiss_roll"}.get(name[0], "d4rl")
+    expected = {"maze2d": "waypoint", "swiss": "swiss_roll", "multi": "multi_goal"}.get(name.split("-")[0], "d4rl")
     assert chosen.choices["dataset"] == expected
 
 
 @pytest.mark.parametrize("group", ["algo", "model", "network", "critic"])
 def test_every_option_composes(group):
     for name in options(group):
-        assert job(f"{group}={name}").choices[group] == name
+        # not all of them go with the default algorithm, but with behaviour cloning
+        words = [f"{group}={name}"] + ([] if group == "algo" else ["algo=bc"])
+        assert job(*words).choices[group] == name
 
 
 def test_the_command_line_wins_over_what_a_task_chooses(tmp_path):
@@ -201,7 +203,23 @@ def test_a_defect_is_one_line_and_its_traceback_on_request(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("algo=gmpf", "algo=gmpf: no such option; did you mean gmpo? legal: bc, gmpg"),
+        ("algo=gmpf", "algo=gmpf: no such option; did you mean gmpo? legal: bc, consistency_ac, gmpg"),
+        (
+            "critic=double_q tuned=none",
+            "critic: is learned before the policy here, and must not evaluate one; legal: critic=iql",
+        ),
+        ("algo=gtp critic=iql", "critic: must evaluate the policy; legal: critic=double_q"),
+        ("algo=bc objective=meanflow", "objective: learns a solution map, which is that of model=trajectory"),
+        ("algo=gtp objective=consistency", "solver: uses a solution map"),
+        ("algo=bc model=gvp solver=renoise", "solver: uses a map to the data end"),
+        (
+            "algo=consistency_ac solver=midpoint",
+            "solver: uses a flow's field, which objective=consistency does not learn",
+        ),
+        ("algo=gtp objective=shortcut objective.intervals=100", "objective.intervals=100: must be a power of two"),
+        ("eval.steps=[2,1]", "eval.steps=[2, 1]: must increase"),
+        ("solver=dopri5 eval.steps=[1,2]", "eval.steps: this solver chooses its steps itself"),
+        ("env=hopper-medium-v2 dataset=multi_goal", "dataset=multi_goal does not go with env=hopper-medium-v2"),
         ("algos=gmpg", "algos: no such setting; did you mean algo? legal: algo, checkpoint"),
         ("+algo.bet=3", "algo.bet: algo=gmpg has no such setting; did you mean beta? legal: "),
         ("algo.bet=3", "algo.bet: no such setting; did you mean beta? legal: "),

@@ -77,3 +77,9 @@ def test_the_table_fits_eighty_columns(capsys, monkeypatch):
     assert rows["behaviour data"][-2:] == ["-", "-"]
     assert rows["BC (behaviour)"][2:] == ["12345.6", "±", "1234.5", "-123.4", "±", "12.3", "-12.346", "nats", "10.123"]
     assert rows["trained policy"][2:] == ["1.0", "±", "0.0", "-", "-", "-"]
+    print_table("the same", results | {"10 steps": final | {"ms_per_action": 1.2345}})
+    text = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in text.splitlines())
+    rows = {line.split("  ")[1]: line.split() for line in text.splitlines() if "±" in line}
+    assert rows["10 steps"][2:] == ["12345.6", "±", "1234.5", "-123.4", "±", "12.3", "-12.346", "nats", "1.23", "ms"]
+    assert rows["BC (behaviour)"][-1] == "-"

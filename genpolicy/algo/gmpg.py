@@ -48,7 +48,9 @@ class Guided(BehaviourSettings, CriticSettings, Algorithm, ABC):
     def __post_init__(self, policy, objective, critic):
         super().__post_init__(policy, objective, critic)
         self.behaviour = copy.deepcopy(policy)
-        update = Update(policy.parameters(), self.policy_lr, self.loss, self.draw, chunk=self.chunk)
+        update = Update(
+            policy.parameters(), self.policy_lr, self.loss, self.draw, after=policy.update_target, chunk=self.chunk
+        )
         sizes = self.policy_steps, self.policy_batch_size
         self.phases = [
             self.behaviour_phase(self.behaviour, objective),
@@ -62,6 +64,7 @@ class Guided(BehaviourSettings, CriticSettings, Algorithm, ABC):
 
     @classmethod
     def partners(cls, config) -> None:
+        super().partners(config)
         if not issubclass(locate(config.solver._target_), ODESolver):
             raise UserError(
                 "the policy gradient goes through an ODE solver with a density: "
@@ -69,14 +72,17 @@ class Guided(BehaviourSettings, CriticSettings, Algorithm, ABC):
             )
         # Elsewhere the data prediction is a difference of large numbers at the noise end, and the gradient finds
         # policies that only the solver's error makes good: the KL falls without bound.
-        output, best = config.objective.prediction, locate(config.model.path._target_).auto_prediction
+        output, best = (
+            config.objective.get("prediction", "preconditioned"),
+            locate(config.model.path._target_).auto_prediction,
+        )
         if output not in ("auto", "preconditioned", best):
             raise UserError(
                 f"objective.prediction={output} is ill-conditioned for a policy gradient on this path; "
                 "legal: auto, preconditioned" + (", velocity" if best == "velocity" else "")
             )
 
-    def draw(self, batch: Transitions, generator: torch.Generator) -> Draws:
+    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The noise [B, A] that the actions are solved from, and Hutchinson's probe [B, A] if one is used."""
         action = batch.action
         noise = standard_normal(action.shape, generator, action)
@@ -159,8 +165,8 @@ class GMPGReinforce(Guided):
 class GMPGMatching(Guided):
     """-beta Q of sampled actions plus the matching loss on the data's actions, which stands in for the KL."""
 
-    def draw(self, batch: Transitions, generator: torch.Generator) -> Draws:
-        matching = self.objective.draw(self.policy, batch.action, batch.observation, generator)
+    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        matching = self.objective.draw(self.policy, batch.action, batch.observation, generator, progress)
         return {"action_noise": standard_normal(batch.action.shape, generator, batch.action), **matching}
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:

@@ -22,6 +22,7 @@ from genpolicy.algo.algorithm import (
     Phase,
     Update,
     imitation,
+    weight_metrics,
 )
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -44,21 +45,20 @@ class GMPO(CriticSettings, Algorithm):
 
     def __post_init__(self, policy, objective, critic):
         super().__post_init__(policy, objective, critic)
-        sizes = self.policy_steps, self.policy_batch_size
+        update = imitation(policy, objective, self.policy_lr, self.weight)
         self.phases = [
             self.critic_phase(critic),
-            imitation("policy", policy, objective, *sizes, self.policy_lr, self.weight),
+            Phase("policy", self.policy_steps, self.policy_batch_size, update, policy),
         ]
 
     @torch.no_grad()
-    def weight(self, batch: Transitions) -> tuple[Tensor, Metrics]:
+    def weight(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """min(exp(beta (Q - V)), weight_clamp) [B], and its statistics."""
         exponent = self.beta * self.critic.advantage(batch.observation, batch.action)
         # Clamping the exponent is the same as clamping the weight, but cannot overflow.
         weight = exponent.clamp(max=math.log(self.weight_clamp)).exp()
         clamped = (exponent >= math.log(self.weight_clamp)).to(weight.dtype)
-        effective = weight.mean().square() / weight.square().mean()
-        return weight, {"weight": weight.mean(), "clamped": clamped.mean(), "effective_share": effective}
+        return weight, weight_metrics(weight) | {"clamped": clamped.mean()}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -78,7 +78,7 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, Algorithm):
     def __post_init__(self, policy, objective, critic):
         super().__post_init__(policy, objective, critic)
         self.behaviour = copy.deepcopy(policy)
-        update = Update(policy.parameters(), self.policy_lr, self.loss, self.draw)
+        update = Update(policy.parameters(), self.policy_lr, self.loss, self.draw, after=policy.update_target)
         prepare = self.with_behaviour_actions if self.static else None
         self.phases = [
             self.behaviour_phase(self.behaviour, objective),
@@ -88,6 +88,7 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, Algorithm):
 
     @classmethod
     def partners(cls, config) -> None:
+        super().partners(config)
         if locate(config.model.path._target_).couples:
             raise UserError(
                 "GMPO's softmax variants weight pairs of action and noise, which must be independent: they do not go "
@@ -106,14 +107,14 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, Algorithm):
         return transitions.extended(behaviour_action=torch.cat(actions))
 
     @torch.no_grad()
-    def draw(self, batch: Transitions, generator: torch.Generator) -> Draws:
+    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The behaviour's actions [B, K, A], and the objective's draws for each, [B, K, ...]."""
         if self.static:
             action = batch["behaviour_action"]
         else:
             action = self.behaviour.sample(batch.observation, generator, self.num_actions)
         observation = batch.observation.repeat_interleave(self.num_actions, 0)
-        draws = self.objective.draw(self.policy, action.flatten(0, 1), observation, generator)
+        draws = self.objective.draw(self.policy, action.flatten(0, 1), observation, generator, progress)
         return {
             "action": action,
             **{name: draw.unflatten(0, action.shape[:2]) for name, draw in draws.items()},

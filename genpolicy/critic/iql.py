@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from dataclasses import InitVar, dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from genpolicy.network.averaging import follow
 from genpolicy.network.ensemble import EnsembleMLP
 from genpolicy.settings import setting
 
@@ -19,6 +21,8 @@ class IQL(nn.Module):
     V is the tau-expectile of min_j Q_j^-(s, a) over the data's actions (eq. 5), Q_j regresses r + gamma V(s') (eq. 6),
     and Q^- follows Q by Polyak averaging.
     """
+
+    evaluates_policy: ClassVar[bool] = False  # whether its loss takes actions of the policy
 
     hidden: list[int] = setting([256, 256], ge=1, doc="units of each hidden layer of Q and V (ReLU)")
     ensemble: int = setting(2, ge=1, doc="number of Q functions E; their minimum is used")
@@ -69,7 +73,7 @@ class IQL(nn.Module):
     @torch.no_grad()
     def update_target(self) -> None:
         """One step of Polyak averaging of the target Q."""
-        torch._foreach_lerp_(list(self.q_target.parameters()), list(self.q_network.parameters()), self.target_rate)
+        follow(self.q_target, self.q_network, self.target_rate)
 
 
 class _Constant(nn.Module):

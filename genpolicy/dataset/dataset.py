@@ -40,12 +40,17 @@ def antmaze(reward: np.ndarray, episode: np.ndarray) -> tuple[float, float, dict
     return 1.0, -1.0, {}
 
 
+def cql_antmaze(reward: np.ndarray, episode: np.ndarray) -> tuple[float, float, dict[str, float]]:
+    """Scale and shift of 4 (r - 0.5): rewards 0/1 become -2/2, as in CQL and Diffusion-QL for antmaze."""
+    return 4.0, -2.0, {}
+
+
 def none(reward: np.ndarray, episode: np.ndarray) -> tuple[float, float, dict[str, float]]:
     """Scale and shift of the rewards as they are."""
     return 1.0, 0.0, {}
 
 
-REWARDS = {"none": none, "iql_locomotion": iql_locomotion, "antmaze": antmaze}
+REWARDS = {"none": none, "iql_locomotion": iql_locomotion, "antmaze": antmaze, "cql_antmaze": cql_antmaze}
 
 
 @dataclass(kw_only=True, eq=False)

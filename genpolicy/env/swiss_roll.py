@@ -85,11 +85,12 @@ class SwissRoll(Task):
         """A simulator of single actions."""
         return SwissRollEnv()
 
-    def draw(self, algorithm, directory: Path) -> None:
+    def draw(self, algorithm, directory: Path) -> dict[str, float]:
         """Draws samples, generation trajectories, densities and values."""
         from genpolicy.figures import draw_plane  # matplotlib is slow to import and needed only here
 
         draw_plane(algorithm, roll().action, roll().value, roll().value_at, 1.25 * EXTENT, directory)
+        return {}
 
 
 class SwissRollEnv(gymnasium.Env):

@@ -91,8 +91,12 @@ class Task(ABC):
         """D4RL's normalised score of raw returns, times 100 (Fu et al. 2020, section 5)."""
         return (returns - self.reference_min) * self.score_scale
 
-    def draw(self, algorithm, directory: Path) -> None:  # noqa: B027, nothing to draw is not nothing to implement
-        """Draws what the algorithm has learned as PNG files into the directory; most tasks have no picture."""
+    def draw(self, algorithm, directory: Path) -> dict[str, float]:
+        """Draws what the algorithm has learned as PNG files into the directory, and gives what was measured for it.
+
+        Most tasks have no picture.
+        """
+        return {}
 
 
 def _limited(task: Task) -> gymnasium.Env:

@@ -22,13 +22,18 @@ from genpolicy.model.path import ProbabilityPath
 
 Field = Callable[[Tensor, Tensor], Tensor]
 
+# What a model may have learned, and a solver may use: the field of the flow; its solution map from any time to any
+# earlier one; only the map to the data end.
+FIELD, MAP, END = "field", "map", "end"
+
 
 @dataclass
 class ProbabilityFlow:
     """A model's flow at fixed conditions, as the solvers see it.
 
     predict: (x [B, A], t []) -> (data, noise), each [B, A]. start, end: angles of the data and of the noise end.
-    parameters: what the adjoint method differentiates with respect to, beside the initial state.
+    parameters: what the adjoint method differentiates with respect to, beside the initial state. solution: the learned
+    solution map (x [B, A], t [], s []) -> x_s [B, A], of models that have one.
     """
 
     path: ProbabilityPath
@@ -36,6 +41,7 @@ class ProbabilityFlow:
     sigma_data: float
     t_max: float
     parameters: tuple[Tensor, ...] = ()
+    solution: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
 
     def __post_init__(self):
         self.start, self.end = self._angle(self.path.t_min), self._angle(self.t_max)
@@ -58,6 +64,11 @@ class ProbabilityFlow:
         """dy/dtheta [B, A]."""
         data, noise = self.prediction(angle, y)
         return self.sigma_data * torch.cos(angle) * noise - torch.sin(angle) * data
+
+    def jump(self, begin: Tensor, end: Tensor, y: Tensor) -> Tensor:
+        """The point at angle `end` [] of the way through y [B, A] at angle `begin` [], by the solution map."""
+        (t, s), (rho, rho_end) = self.time_and_scale(torch.stack([begin, end]))
+        return self.solution(rho * y, t, s) / rho_end
 
     def end_log_prob(self, y: Tensor, prior: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Log-density [B] of y [B, A] at the noise end.

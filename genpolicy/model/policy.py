@@ -2,21 +2,37 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from genpolicy.errors import UserError
-from genpolicy.model.flow import ProbabilityFlow, exact_divergence, hutchinson_divergence, standard_normal
+from genpolicy.model.flow import (
+    END,
+    FIELD,
+    MAP,
+    ProbabilityFlow,
+    exact_divergence,
+    hutchinson_divergence,
+    standard_normal,
+)
 from genpolicy.model.path import ProbabilityPath
+from genpolicy.network.averaging import follow
 from genpolicy.settings import component, locate, setting
 from genpolicy.solver.solver import ODESolver, Solver
 
 EXACT_UP_TO = 16  # action dimensions up to which `divergence: auto` is exact
+_LEARNERS = {
+    FIELD: "a flow's field, which objective=consistency does not learn; it goes with solver=renoise",
+    MAP: "a solution map: model=trajectory with objective=trajectory|shortcut|meanflow",
+    END: "a map to the data end: model=trajectory with objective=consistency|trajectory|shortcut|meanflow",
+}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -25,7 +41,12 @@ class GenerativePolicy(nn.Module):
 
     Time t in [0, 1] runs from data to noise. Shapes: x, action [B, A]; t [B] or []; observation [B, O].
     Actions and densities are those of the unbounded model: clipping to the action space is the caller's.
+
+    has_density: whether the field has been learned that log-densities follow from. averaged: whether `target` is kept,
+    the same policy with the moving average of the network's weights; else it is None.
     """
+
+    times: ClassVar[int] = 1  # that the network is given
 
     path: ProbabilityPath = component(doc="probability path between actions and noise")
     sigma_data: float = setting(0.5, gt=0.0, doc="scale of the actions, for the solvers' coordinates and EDM")
@@ -34,22 +55,39 @@ class GenerativePolicy(nn.Module):
         choices=["auto", "exact", "hutchinson"],
         doc=f"auto is exact up to {EXACT_UP_TO} action dimensions",
     )
+    target_rate: float = setting(
+        0.005, gt=0.0, le=1.0, doc="share of the network in its moving average, at every update that needs one"
+    )
     network: InitVar[nn.Module]
     prediction: InitVar[str]
     solver: InitVar[Solver]
     likelihood: InitVar[ODESolver]
+    has_density: InitVar[bool] = True
+    averaged: InitVar[bool] = False
 
-    def __post_init__(self, network, prediction, solver, likelihood):
+    def __post_init__(self, network, prediction, solver, likelihood, has_density, averaged):
         super().__init__()
+        self.has_density = has_density
         self.network, self.solver, self.likelihood = network, solver, likelihood
         self.prediction = self.path.auto_prediction if prediction == "auto" else prediction
         self.action_size = network.action_size
         # Noise and score predictions do not determine the data where alpha = 0.
         self.t_max = self.path.t_max_noise if self.prediction in ("noise", "score") else self.path.t_max
+        self.target = copy.deepcopy(self).requires_grad_(False) if averaged else None
+
+    def update_target(self) -> None:
+        """One step of the moving average, if it is kept."""
+        if self.target is not None:
+            follow(self.target.network, self.network, self.target_rate)
 
     @classmethod
     def partners(cls, config) -> None:
-        """A log-likelihood is an ordinary differential equation's."""
+        """A solver uses what the objective learns; a log-likelihood is an ordinary differential equation's."""
+        learns, uses = locate(config.objective._target_).learns, locate(config.solver._target_).uses
+        if cls.times == 1 and learns != {FIELD}:
+            raise UserError("objective: learns a solution map, which is that of model=trajectory")
+        if uses not in learns:
+            raise UserError(f"solver: uses {_LEARNERS[uses]}")
         if not issubclass(locate(config.likelihood._target_), ODESolver):
             raise UserError(
                 "likelihood: needs an ODE solver; legal: likelihood=euler|heun|midpoint|rk4|ab2|dopri5 "
@@ -128,17 +166,21 @@ class GenerativePolicy(nn.Module):
     ) -> Tensor:
         """Actions [B, A], or [B, K, A] with num_samples = K, by the sampling solver; differentiable.
 
-        noise: standard normal draws of the result's shape; drawn from the generator if not given.
+        noise: what `draw_noise` gives for as many samples, drawn from the generator if not given; [B, A] will do for a
+        solver that adds none on the way.
         """
-        shape = (len(observation), self.action_size)
         if num_samples is not None:
             observation = observation.repeat_interleave(num_samples, 0)
-            shape = (shape[0], num_samples, shape[1])
         if noise is None:
-            noise = standard_normal(shape, generator, observation)
+            noise = self.draw_noise(len(observation), generator, observation)
+        noise = noise.reshape(len(observation), -1, self.action_size)
         flow = self.flow(observation)
-        y = self.solver.sample(flow, flow.noise_to_y(noise.reshape(-1, self.action_size)), generator)
-        return flow.y_to_data(y).reshape(shape)
+        action = flow.y_to_data(self.solver.sample(flow, flow.noise_to_y(noise[:, 0]), noise[:, 1:]))
+        return action if num_samples is None else action.unflatten(0, (-1, num_samples))
+
+    def draw_noise(self, size: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
+        """All that is random in `size` samples: standard normal draws [size, 1 + noises of the solver, A]."""
+        return standard_normal((size, 1 + self.solver.noises, self.action_size), generator, like)
 
     def log_prob(
         self,

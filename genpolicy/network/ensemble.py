@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +24,11 @@ class EnsembleLinear(nn.Module):
 
 
 class EnsembleMLP(nn.Module):
-    """E scalar-valued perceptrons with ReLU, each with its own weights: [B, in] -> [E, B]."""
+    """E scalar-valued perceptrons, each with its own weights: [B, in] -> [E, B]."""
 
-    def __init__(self, members: int, size_in: int, hidden: Sequence[int]):
+    def __init__(self, members: int, size_in: int, hidden: Sequence[int], act: Callable[[Tensor], Tensor] = torch.relu):
         super().__init__()
+        self.act = act
         sizes = [size_in, *hidden, 1]
         self.members = members
         self.layers = nn.ModuleList(EnsembleLinear(members, *pair) for pair in itertools.pairwise(sizes))
@@ -35,5 +36,5 @@ class EnsembleMLP(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x.expand(self.members, *x.shape)
         for layer in self.layers[:-1]:
-            x = torch.relu(layer(x))
+            x = self.act(layer(x))
         return self.layers[-1](x).squeeze(-1)

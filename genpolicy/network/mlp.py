@@ -21,15 +21,16 @@ class MLP(nn.Module):
     time_scale: float = setting(1.0, gt=0.0, doc="standard deviation of its frequencies, in cycles over t in [0, 1]")
     action_size: InitVar[int]
     observation_size: InitVar[int]
+    times: InitVar[int] = 1
 
-    def __post_init__(self, action_size, observation_size):
+    def __post_init__(self, action_size, observation_size, times):
         super().__init__()
         self.action_size = action_size
         self.embed = GaussianFourier(self.time_size, self.time_scale)
-        sizes = [action_size + self.time_size // 2 * 2 + observation_size, *self.hidden]
+        sizes = [action_size + times * (self.time_size // 2 * 2) + observation_size, *self.hidden]
         layers = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), nn.SiLU())]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], action_size))
 
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """Output [B, A] for x [B, A], t [B], observation [B, O]."""
-        return self.layers(torch.cat([x, self.embed(t), observation], -1))
+        """Output [B, A] for x [B, A], t [B] or several times [B, times], observation [B, O]."""
+        return self.layers(torch.cat([x, self.embed(t).flatten(1), observation], -1))

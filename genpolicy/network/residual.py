@@ -45,6 +45,7 @@ class TemporalSpatialResidual(nn.Module):
     condition_hidden: int = setting(128, ge=1, doc="units that embed time and observation together")
     action_size: InitVar[int]
     observation_size: InitVar[int]
+    times: InitVar[int] = 1
 
     @classmethod
     def partners(cls, config) -> None:
@@ -56,12 +57,12 @@ class TemporalSpatialResidual(nn.Module):
                 f"network.hidden=[{widths}]: each width must be half of the one before, as in [512,256,128]"
             )
 
-    def __post_init__(self, action_size, observation_size):
+    def __post_init__(self, action_size, observation_size, times):
         super().__init__()
         self.action_size = action_size
         self.embed = GaussianFourier(self.time_size, self.time_scale)
         self.observe = nn.Linear(observation_size, self.observation_hidden) if observation_size else None
-        condition_in = self.time_size // 2 * 2 + (self.observation_hidden if observation_size else 0)
+        condition_in = times * (self.time_size // 2 * 2) + (self.observation_hidden if observation_size else 0)
         condition = self.condition_hidden if observation_size else condition_in
         self.mix = nn.Sequential(nn.Linear(condition_in, condition), nn.SiLU(), nn.Linear(condition, condition))
         sizes = self.hidden
@@ -74,8 +75,8 @@ class TemporalSpatialResidual(nn.Module):
         self.act = nn.SiLU()
 
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """Output [B, A] for x [B, A], t [B], observation [B, O]."""
-        embedded = self.embed(t)
+        """Output [B, A] for x [B, A], t [B] or several times [B, times], observation [B, O]."""
+        embedded = self.embed(t).flatten(1)
         if self.observe is not None:
             embedded = torch.cat([embedded, self.act(self.observe(observation))], -1)
         condition = self.act(self.mix(embedded))

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.policy import GenerativePolicy
-from genpolicy.objective.objective import Objective, network_output
+from genpolicy.objective.regression import Regression, network_output
 from genpolicy.settings import setting
 
 
 @dataclass(kw_only=True, eq=False)
-class EDMDenoising(Objective):
+class EDMDenoising(Regression):
     """Denoising with preconditioning (Karras et al. 2022, eq. 2 and table 1), on any path.
 
     The noise-to-signal ratio sigma/alpha is lognormal; the weight makes the network's own target of unit variance:

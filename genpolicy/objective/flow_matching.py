@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from genpolicy.model.policy import GenerativePolicy
-from genpolicy.objective.objective import Objective, network_output
+from genpolicy.objective.regression import Regression, network_output
 
 
 @dataclass(kw_only=True, eq=False)
-class FlowMatching(Objective):
+class FlowMatching(Regression):
     """|v(x_t, t) - (alpha' x_0 + sigma' eps)|^2 (Lipman et al. 2023, eq. 9).
 
     prediction: auto is the velocity itself on the paths whose velocity has the data's size (gvp, icfm, otcfm), and a

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from genpolicy.model.policy import GenerativePolicy
-from genpolicy.objective.objective import Objective, network_output
+from genpolicy.objective.regression import Regression, network_output
 
 
 @dataclass(kw_only=True, eq=False)
-class NoisePrediction(Objective):
+class NoisePrediction(Regression):
     """|eps(x_t, t) - eps|^2, the simple loss of Ho et al. 2020, eq. 14."""
 
     regressed = "noise"

@@ -1,4 +1,4 @@
-"""How a policy is fitted to actions: the weighted squared error of one of its predictions at random times."""
+"""How a policy is fitted to actions: one loss a sample, so that any weighting applies."""
 
 from __future__ import annotations
 
@@ -9,51 +9,31 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from genpolicy.model.flow import standard_normal
-from genpolicy.model.path import PREDICTIONS
+from genpolicy.model.flow import FIELD
 from genpolicy.model.policy import GenerativePolicy
-from genpolicy.settings import setting
 
 Draws = dict[str, Tensor]
 
 
-def network_output(default: str):
-    """The setting `prediction`, with the default of an objective."""
-    doc = "what the network's output is; auto: velocity, or preconditioned where the velocity is badly scaled"
-    return setting(default, choices=["auto", *PREDICTIONS], doc=doc)
-
-
 @dataclass(kw_only=True, eq=False)
 class Objective(ABC):
-    """weight(t) |prediction(x_t, t) - target|^2, summed over action dimensions; t uniform on [t_min, t_max].
+    """A pure loss: all that is random in it comes from `draw`."""
 
-    The minimiser is the posterior mean of the target given x_t, whatever the weight.
-    """
-
-    regressed: ClassVar[str]  # the prediction whose error is squared
-
-    prediction: str = network_output("auto")
-
-    def draw(self, policy: GenerativePolicy, action: Tensor, observation: Tensor, generator: torch.Generator) -> Draws:
-        """All the randomness of one loss: times t [B] and noise [B, A], paired with the actions by the path."""
-        noise = standard_normal(action.shape, generator, action)
-        return {
-            "t": self.draw_time(policy, len(action), generator, action),
-            "noise": policy.path.couple(action, noise, observation),
-        }
-
-    def draw_time(self, policy: GenerativePolicy, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
-        """Times [size] at which the prediction is trained."""
-        unit = torch.rand(size, generator=generator, device=like.device, dtype=like.dtype)
-        return policy.path.t_min + (policy.t_max - policy.path.t_min) * unit
+    learns: ClassVar[frozenset[str]] = frozenset({FIELD})  # what a solver may use of the policy it trains
+    uses_target: ClassVar[bool] = False  # whether it needs the policy's moving average
+    prediction: ClassVar[str]  # what the network's output is
 
     @abstractmethod
-    def weight(self, policy: GenerativePolicy, t: Tensor) -> Tensor:
-        """The loss weight [B] at times [B]."""
+    def draw(
+        self,
+        policy: GenerativePolicy,
+        action: Tensor,
+        observation: Tensor,
+        generator: torch.Generator,
+        progress: float = 1.0,
+    ) -> Draws:
+        """All the randomness of one loss, each [B, ...]; progress: the share of the training that is done."""
 
+    @abstractmethod
     def loss(self, policy: GenerativePolicy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:
         """One loss a sample, [B], of actions [B, A] at observations [B, O]."""
-        t, noise = draws["t"], draws["noise"]
-        x = policy.path.perturb(action, noise, t)
-        error = policy.predict(self.regressed, x, t, observation) - policy.path.target(self.regressed, action, noise, t)
-        return self.weight(policy, t) * error.square().sum(-1)

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from genpolicy.model.path import ProbabilityPath
 from genpolicy.model.policy import GenerativePolicy
-from genpolicy.objective.objective import Objective, network_output
+from genpolicy.objective.regression import Regression, network_output
 from genpolicy.settings import setting
 
 
 @dataclass(kw_only=True, eq=False)
-class ScoreMatching(Objective):
+class ScoreMatching(Regression):
     """Denoising score matching (Song et al. 2021, eq. 7): w(t) |score(x_t, t) + eps / sigma|^2.
 
     weighting: vanilla is w = sigma^2; maximum_likelihood is w = g^2, with which the loss bounds the likelihood (Song

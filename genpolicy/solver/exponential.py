@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genpolicy.model.flow import ProbabilityFlow, standard_normal
+from genpolicy.model.flow import ProbabilityFlow
 from genpolicy.settings import setting
 from genpolicy.solver.solver import FixedGrid, Solver
 
@@ -28,7 +28,7 @@ class DPMSolver(Solver):
 
     steps: int = setting(8, ge=1, doc="number of steps, one evaluation each; uniform in log signal-to-noise ratio")
 
-    def sample(self, flow: ProbabilityFlow, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
         angles = self._angles(flow)
         previous = last_width = None
         for angle, following in itertools.pairwise(angles):
@@ -64,13 +64,16 @@ class ReverseSDE(FixedGrid, Solver):
     plain one needs steps below sigma^2 / g^2, and it agrees with it in the limit of small ones.
     """
 
-    def sample(self, flow: ProbabilityFlow, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    @property
+    def noises(self) -> int:
+        return self.steps
+
+    def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
         angles = self.grid(flow.end, flow.start, y.new_empty(0, dtype=torch.float64)).tolist()
-        for angle, following in itertools.pairwise(angles):
+        for i, (angle, following) in enumerate(itertools.pairwise(angles)):
             data, _ = flow.prediction(y.new_tensor(angle), y)
             ratio = math.tan(following) / math.tan(angle)
             keep = math.cos(following) * math.tan(following) * ratio / math.sin(angle)
             spread = flow.sigma_data * math.sin(following) * math.sqrt(1 - ratio**2)
-            noise = standard_normal(y.shape, generator, y)
-            y = keep * y + math.cos(following) * (1 - ratio**2) * data + spread * noise
+            y = keep * y + math.cos(following) * (1 - ratio**2) * data + spread * noise[:, i]
         return y

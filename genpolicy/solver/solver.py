@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from genpolicy.model.flow import ProbabilityFlow
+from genpolicy.model.flow import FIELD, ProbabilityFlow
 from genpolicy.settings import setting
 
 State = tuple[Tensor, ...]
@@ -19,11 +20,15 @@ StateField = Callable[[Tensor, State], State]
 class Solver(ABC):
     """Samples from a probability flow."""
 
+    uses: ClassVar[str] = FIELD  # what it needs of the flow's model
+
+    noises: int = 0  # standard normal draws [A] that a sample needs on its way
+
     @abstractmethod
-    def sample(self, flow: ProbabilityFlow, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
         """Carry y [B, A] from the noise end to the data end in the flow's coordinates.
 
-        generator: of the noise that a stochastic solver adds on the way; None is torch's global one.
+        noise [B, noises, A]: standard normal, what a stochastic solver adds on the way.
         """
 
 
@@ -40,7 +45,7 @@ class ODESolver(Solver):
         that need gradients; only the adjoint method must be told.
         """
 
-    def sample(self, flow: ProbabilityFlow, y: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
         (y,) = self.integrate(
             lambda angle, state: (flow.field(angle, state[0]),), (y,), flow.end, flow.start, flow.parameters
         )

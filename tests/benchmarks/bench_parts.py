@@ -22,7 +22,7 @@ def parts():
     """The parts of GMPG on random transitions: its three kinds of updates, sampling and the likelihood."""
     [(job, _)] = jobs("algo=gmpg", "model=vpsde", "env=hopper-medium-v2", "tuned=none")
     torch.manual_seed(0)
-    algorithm = assemble(job.config, OBSERVATION, ACTION)
+    algorithm = assemble(job.config, OBSERVATION, -torch.ones(ACTION), torch.ones(ACTION))
     generator = torch.Generator().manual_seed(0)
     batch = Transitions.of(
         {
@@ -34,7 +34,7 @@ def parts():
         }
     )
     updates = {phase.name: phase.update for phase in algorithm.phases}
-    found = {name: lambda update=update: update(batch, generator) for name, update in updates.items()}
+    found = {name: lambda update=update: update(batch, generator, 0.0) for name, update in updates.items()}
     found["sample"] = lambda: algorithm.act(batch.observation, generator)
     found["log_prob"] = lambda: algorithm.log_prob(batch.action, batch.observation, generator)
     assert set(found) == set(PARTS)

@@ -1,0 +1,42 @@
+"""Generative Trajectory Policies (Feng et al. 2025, arXiv 2510.11499)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genpolicy.algo.actor_critic import ActorCritic
+from genpolicy.algo.algorithm import Draws, Metrics, Update, imitation, weight_metrics
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.settings import setting
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class GTP(ActorCritic):
+    """The actor's generative loss weighted with exp(eta max(0, A) / (std A + eps)), std over the batch (eq. 14).
+
+    The paper does not say what V is in A = min_j Q_j(s, a) - V(s): here it is the mean of min_j Q_j over
+    `value_samples` actions of the actor's moving average, whose value the critic learns.
+    """
+
+    eta: float = setting(1.0, ge=0.0, doc="strength of the guidance; 0 is behaviour cloning")
+    value_samples: int = setting(1, ge=1, doc="actions whose mean Q is V(s)")
+
+    def improvement(self) -> Update:
+        return imitation(self.policy, self.objective, self.lr, self.weight, self.draw_value, self.gradient_norm)
+
+    def draw_value(self, batch: Transitions, generator: torch.Generator) -> Draws:
+        """The actions [B, value_samples, A] that V is the mean of."""
+        return {"value_action": self.target_action(batch.observation, generator, self.value_samples)}
+
+    @torch.no_grad()
+    def weight(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        """The weights [B] and their metrics."""
+        observation, action = batch.observation, draws["value_action"]
+        repeated = observation.repeat_interleave(action.shape[1], 0)
+        value = self.critic.q_min(repeated, action.flatten(0, 1)).unflatten(0, action.shape[:2]).mean(1)
+        advantage = self.critic.q_min(observation, batch.action) - value
+        weight = torch.exp(self.eta * advantage.clamp(min=0) / (advantage.std() + 1e-6))
+        return weight, weight_metrics(weight) | {"advantage": advantage.mean()}

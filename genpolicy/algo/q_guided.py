@@ -1,0 +1,47 @@
+"""A generative actor that climbs the critic while it imitates the data: Diffusion-QL, Consistency-AC."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genpolicy.algo.actor_critic import ActorCritic
+from genpolicy.algo.algorithm import Draws, Metrics, Update, frozen
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.settings import setting
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class QGuided(ActorCritic):
+    """The actor's generative loss - eta Q(s, pi(s)) / mean |Q|, through the sampler (Wang et al. 2023, eq. 3).
+
+    As in their code, Q is one of the first two of the critic, chosen by a coin, and |Q| is taken from the other.
+    """
+
+    eta: float = setting(1.0, ge=0.0, doc="weight of the value, in units of the values' mean size")
+    normalize: bool = setting(True, doc="divide by mean |Q|; false: GTP's ablation with a linear Q term")
+
+    def improvement(self) -> Update:
+        return Update(
+            self.policy.parameters(), self.lr, self.loss, self.draw, self.policy.update_target, clip=self.gradient_norm
+        )
+
+    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """The generative loss's draws, the noise of the actions and the coin."""
+        matching = self.objective.draw(self.policy, batch.action, batch.observation, generator, progress)
+        noise = self.policy.draw_noise(batch.size, generator, batch.action)
+        coin = torch.randint(2, (1,), generator=generator, device=noise.device).expand(batch.size)
+        return {"action_noise": noise, "coin": coin, **matching}
+
+    def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        """The generative loss and the value's [B], and metrics."""
+        matching = self.objective.loss(self.policy, batch.action, batch.observation, draws)
+        action = self.clip(self.policy.sample(batch.observation, noise=draws["action_noise"]))
+        with frozen(self.critic):
+            q = self.critic.q(batch.observation, action)[:2]
+        if self.normalize:
+            q = q / q.detach().abs().mean(1, keepdim=True).flip(0)
+        value = torch.where(draws["coin"] == 0, q[0], q[1])
+        return matching - self.eta * value, {"matching": matching.detach().mean(), "q": q.detach().mean()}

@@ -1,0 +1,65 @@
+"""Policy evaluation with several Q functions."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import InitVar, dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.network.averaging import follow
+from genpolicy.network.ensemble import EnsembleMLP
+from genpolicy.settings import setting
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class DoubleQ(nn.Module):
+    """Q_j of the policy whose actions it is given: r + gamma min_j Q_j^-(s', a') (Fujimoto et al. 2018, section 4.2).
+
+    Several actions a' a state are the candidates of max-Q backup: each Q_j^- takes its best of them (Kumar et al.
+    2019). Diffusion-QL and Consistency-AC have Mish where SiLU is here, which is several times as fast on a CPU.
+    """
+
+    evaluates_policy: ClassVar[bool] = True
+
+    hidden: list[int] = setting([256, 256, 256], ge=1, doc="units of each hidden layer (SiLU)")
+    ensemble: int = setting(2, ge=1, doc="number of Q functions E; their minimum is used")
+    discount: float = setting(0.99, ge=0.0, le=1.0, doc="gamma")
+    target_rate: float = setting(0.005, gt=0.0, le=1.0, doc="share of Q that enters the target Q at every update")
+    lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate")
+    candidates: int = setting(1, ge=1, doc="actions of the policy at s' whose best is backed up; 1: no max-Q backup")
+    normalize: bool = setting(False, doc="divide a batch's targets by their standard deviation")
+    observation_size: InitVar[int]
+    action_size: InitVar[int]
+
+    def __post_init__(self, observation_size, action_size):
+        super().__init__()
+        self.q_network = EnsembleMLP(self.ensemble, observation_size + action_size, self.hidden, nn.functional.silu)
+        self.q_target = copy.deepcopy(self.q_network).requires_grad_(False)
+
+    def q(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Q_j(s, a) [E, B] of observation [B, O] and action [B, A]."""
+        return self.q_network(torch.cat([observation, action], -1))
+
+    def q_min(self, observation: Tensor, action: Tensor) -> Tensor:
+        """min_j Q_j(s, a) [B]."""
+        return self.q(observation, action).amin(0)
+
+    def loss(self, batch: Transitions, next_action: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """sum_j (Q_j(s, a) - target)^2 [B] for actions [B, candidates, A] of the policy at s', and metrics."""
+        with torch.no_grad():
+            observation = batch.next_observation.repeat_interleave(next_action.shape[1], 0)
+            q_next = self.q_target(torch.cat([observation, next_action.flatten(0, 1)], -1))
+            backup = q_next.unflatten(1, next_action.shape[:2]).amax(2).amin(0)
+            target = batch.reward + self.discount * torch.where(batch.terminated, 0.0, backup)
+            if self.normalize:
+                target = target / (target.std() + 1e-6)
+        q = self.q(batch.observation, batch.action)
+        return (q - target).square().sum(0), {"q": q.detach().mean(), "target": target.mean()}
+
+    def update_target(self) -> None:
+        """One step of Polyak averaging of the target Q."""
+        follow(self.q_target, self.q_network, self.target_rate)

@@ -1,0 +1,41 @@
+"""The data of the multi-goal toy: noisy walkers that each have chosen one of the goals."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from genpolicy.dataset.dataset import Dataset
+from genpolicy.dataset.transitions import Behaviour
+from genpolicy.env.multi_goal import MultiGoal, demonstrations, squared_distance
+from genpolicy.env.task import Task
+from genpolicy.errors import UserError
+from genpolicy.settings import setting
+
+
+@dataclass(kw_only=True, eq=False)
+class MultiGoalData(Dataset):
+    """Episodes that go straight to a random goal and stay there, each step disturbed by N(0, 0.1^2)."""
+
+    episodes: int = setting(1000, ge=1, doc="episodes to make")
+
+    @classmethod
+    def partners(cls, config) -> None:
+        """These data are about the toy only."""
+        if config.env._target_ != f"{MultiGoal.__module__}.{MultiGoal.__name__}":
+            raise UserError(f"dataset=multi_goal does not go with env={config.env.name}; it goes with env=multi-goal")
+
+    def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
+        """The transitions of all episodes but each one's last, which a time limit cut off."""
+        positions, actions = demonstrations(self.episodes, task.max_episode_steps)
+        reward = -squared_distance(positions[1:])
+        kept = slice(0, task.max_episode_steps - 1)
+        size = reward[kept].size
+        arrays = {
+            "observation": positions[:-1][kept].reshape(size, 2).astype(np.float32),
+            "action": actions[kept].reshape(size, 2).astype(np.float32),
+            "reward": reward[kept].reshape(size).astype(np.float32),
+            "next_observation": positions[1:][kept].reshape(size, 2).astype(np.float32),
+            "terminated": np.zeros(size, dtype=bool),
+            "episode": np.tile(np.arange(self.episodes), task.max_episode_steps - 1),
+        }
+        return arrays, Behaviour.of(reward.sum(0))

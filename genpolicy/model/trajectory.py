@@ -1,0 +1,53 @@
+"""The solution map of the probability flow as a generative policy (Feng et al. 2025, arXiv 2510.11499).
+
+In noise-to-signal units, sigma = t and alpha = 1, the map and its surrogate are (eqs. 3 and 4)
+
+    Phi(x_t, t, s) = x_t + integral_t^s f dtau = (1 - s/t) phi(x_t, t, s) + (s/t) x_t
+
+and phi(x_t, t, t) = E[x_0 | x_t] is the instantaneous map: the denoiser that every other generative policy has. On a
+path with any alpha, Phi(x_t, t, s) = (alpha_s - sigma_s alpha_t / sigma_t) phi + (sigma_s / sigma_t) x_t.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genpolicy.model.flow import ProbabilityFlow
+from genpolicy.model.policy import GenerativePolicy
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TrajectoryPolicy(GenerativePolicy):
+    """A policy that has learned where the ways of its flow lead, from any time t to any earlier time s.
+
+    Its velocity, score and densities are those of the instantaneous map, s = t.
+    """
+
+    times = 2
+
+    def raw(self, x: Tensor, t: Tensor, observation: Tensor, s: Tensor | None = None) -> Tensor:
+        """The network's own output [B, A] at times t and s (default t), [B] or []."""
+        shape = x.shape[:-1]
+        both = torch.stack([t.expand(shape), (t if s is None else s).expand(shape)], -1)
+        return self.network(self._input_scale(t)[..., None] * x, both, observation)
+
+    def surrogate(self, x: Tensor, t: Tensor, s: Tensor, observation: Tensor) -> Tensor:
+        """phi(x, t, s) [B, A]: the data that the mean velocity between x at t and s <= t points at."""
+        skip, out = self.preconditioning(t)
+        return skip[..., None] * x + out[..., None] * self.raw(x, t, observation, s)
+
+    def jump(self, x: Tensor, t: Tensor, s: Tensor, observation: Tensor) -> Tensor:
+        """Phi(x, t, s) [B, A]: the point at s <= t of the way through x [B, A] at t; x itself if s = t."""
+        return self.move(x, t, s, self.surrogate(x, t, s, observation))
+
+    def move(self, x: Tensor, t: Tensor, s: Tensor, data: Tensor) -> Tensor:
+        """From x at t to time s on the line towards `data`: a DDIM step if `data` is the denoiser's."""
+        ratio = self.path.sigma(s) / self.path.sigma(t)
+        return (self.path.alpha(s) - ratio * self.path.alpha(t))[..., None] * data + ratio[..., None] * x
+
+    def flow(self, observation: Tensor) -> ProbabilityFlow:
+        return dataclasses.replace(super().flow(observation), solution=lambda x, t, s: self.jump(x, t, s, observation))

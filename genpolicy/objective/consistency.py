@@ -1,0 +1,80 @@
+"""Consistency training: the map to the data end alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genpolicy.model.flow import END, standard_normal
+from genpolicy.model.trajectory import TrajectoryPolicy
+from genpolicy.objective.objective import Draws
+from genpolicy.objective.solution_map import SolutionMap, doubling, grid_time, squared_error
+from genpolicy.settings import setting
+
+HUBER = 0.00054  # Song and Dhariwal 2024, section 3.4: c = 0.00054 sqrt(A)
+
+
+@dataclass(kw_only=True, eq=False)
+class Consistency(SolutionMap):
+    """|Phi(x_t, t, 0) - Phi^-(x_u, u, 0)|^2 with x_u = x_0 + u z, t and u neighbours on a grid (Song et al. 2023).
+
+    improved: false is consistency training as first proposed: the grid grows from 2 to 150 points, all neighbours are
+    as likely, Phi^- is the moving average. true is Song and Dhariwal 2024: the grid doubles from 10 to 1280 intervals,
+    noise levels are lognormal, Phi^- is the network itself, the error is measured by a pseudo-Huber distance. Both are
+    Consistency-AC's (Ding and Jin 2024), whose grids however start anew every 1,000 updates; here they grow over the
+    whole training.
+    """
+
+    learns = frozenset({END})
+    uses_target = True
+
+    improved: bool = setting(False, doc="false: consistency training of 2023; true: that of 2024")
+    scaled: bool = setting(False, doc="multiply the loss by 100 / (t - u), in noise levels")
+
+    def draw(
+        self,
+        policy: TrajectoryPolicy,
+        action: Tensor,
+        observation: Tensor,
+        generator: torch.Generator,
+        progress: float = 1.0,
+    ) -> Draws:
+        """Neighbouring times t > u [B] and noise [B, A]."""
+        size, device = len(action), action.device
+        if self.improved:
+            intervals = doubling(progress, 10, 1280)
+            share = self._lognormal(policy, intervals, action)
+            index = torch.multinomial(share, size, replacement=True, generator=generator)
+        else:
+            intervals = math.ceil(math.sqrt(progress * (150**2 - 2**2) + 2**2) - 1)
+            index = torch.randint(intervals, (size,), generator=generator, device=device)
+        return {
+            "t": grid_time(policy, index + 1, intervals).to(action.dtype),
+            "u": grid_time(policy, index, intervals).to(action.dtype),
+            "noise": standard_normal(action.shape, generator, action),
+        }
+
+    def loss(self, policy: TrajectoryPolicy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:
+        t, u, noise = draws["t"], draws["u"], draws["noise"]
+        end = torch.full_like(t, policy.path.t_min)
+        with torch.no_grad():
+            teacher = policy if self.improved else policy.target
+            target = teacher.jump(policy.path.perturb(action, noise, u), u, end, observation)
+        error = policy.jump(policy.path.perturb(action, noise, t), t, end, observation) - target
+        if self.improved:
+            huber = HUBER * math.sqrt(policy.action_size)
+            loss = (torch.sqrt(error**2 + huber**2) - huber).sum(-1)
+        else:
+            loss = squared_error(error)
+        if self.scaled:
+            loss = loss * 100 / (policy.path.sigma(t) - policy.path.sigma(u))
+        return loss
+
+    @staticmethod
+    def _lognormal(policy: TrajectoryPolicy, intervals: int, like: Tensor) -> Tensor:
+        """The chance [intervals] of each pair of neighbours: that of ln sigma ~ N(-1.1, 2^2) between them."""
+        points = grid_time(policy, torch.arange(intervals + 1, dtype=torch.float64, device=like.device), intervals)
+        return torch.erf((policy.path.sigma(points).log() + 1.1) / (2.0 * math.sqrt(2))).diff()

@@ -1,0 +1,62 @@
+"""MeanFlow's objective: the identity between the mean and the instantaneous velocity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genpolicy.model.flow import standard_normal
+from genpolicy.model.trajectory import TrajectoryPolicy
+from genpolicy.objective.objective import Draws
+from genpolicy.objective.solution_map import SolutionMap, grid_time, squared_error
+from genpolicy.settings import setting
+
+OFFSET = 0.01  # c of the adaptive weight 1 / (error^2 + c), Geng et al. 2025, section 4.3, p = 1
+
+
+@dataclass(kw_only=True, eq=False)
+class MeanFlow(SolutionMap):
+    """The mean velocity u(x_t, t, s) obeys u = v - (t - s) du/dt along the flow (Geng et al. 2025, eq. 6).
+
+    With u = (x - phi) / t in noise-to-signal units and r = s / t, the right-hand side's phi is
+
+        r x_0 + (1 - r) (phi - dphi / dln t)
+
+    the derivative being taken along (x_0, z), of which the mean is v. For s = t that is x_0. Times are uniform in the
+    path's t; the paper's logit-normal ones would never train the jump from pure noise.
+    """
+
+    instantaneous: float = setting(0.75, ge=0.0, lt=1.0, doc="share of samples with s = t")
+
+    def draw(
+        self,
+        policy: TrajectoryPolicy,
+        action: Tensor,
+        observation: Tensor,
+        generator: torch.Generator,
+        progress: float = 1.0,
+    ) -> Draws:
+        """Times t >= s [B] and noise [B, A]."""
+        kind, *pair = torch.rand(3, len(action), generator=generator, device=action.device, dtype=action.dtype)
+        later, earlier = torch.maximum(*pair), torch.minimum(*pair)
+        return {
+            "t": grid_time(policy, later, 1),
+            "s": grid_time(policy, torch.where(kind < self.instantaneous, later, earlier), 1),
+            "noise": standard_normal(action.shape, generator, action),
+        }
+
+    def loss(self, policy: TrajectoryPolicy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:
+        t, s, noise = draws["t"], draws["s"], draws["noise"]
+        path = policy.path
+        # along the way, per unit of ln(sigma / alpha)
+        rate = path.alpha(t) * path.sigma(t) / path.wronskian(t)
+        velocity = path.target("velocity", action, noise, t) * rate[:, None]
+        x = path.perturb(action, noise, t)
+        phi, slope = torch.func.jvp(lambda x, t: policy.surrogate(x, t, s, observation), (x, t), (velocity, rate))
+        ratio = (path.sigma(s) * path.alpha(t) / (path.alpha(s) * path.sigma(t)))[:, None]
+        target = (ratio * action + (1 - ratio) * (phi - slope)).detach()
+        _, out = policy.preconditioning(t)
+        error = squared_error(phi - target) / out**2  # of the network's output
+        return error / (error.detach() + OFFSET)

@@ -1,0 +1,35 @@
+"""What the objectives share that fit a whole solution map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from genpolicy.model.flow import END, FIELD, MAP
+from genpolicy.model.trajectory import TrajectoryPolicy
+from genpolicy.objective.objective import Objective
+
+
+@dataclass(kw_only=True, eq=False)
+class SolutionMap(Objective):
+    """An objective of Phi(x_t, t, s) and of the instantaneous map phi(x_t, t, t)."""
+
+    learns = frozenset({FIELD, MAP, END})
+    prediction = "preconditioned"
+
+
+def doubling(progress: float, first: int, last: int) -> int:
+    """The size of a grid that doubles from `first` to `last`, each size for as long (Song and Dhariwal 2024, eq. 9)."""
+    sizes = (last // first).bit_length()
+    return min(first * 2 ** int(progress * sizes), last)
+
+
+def grid_time(policy: TrajectoryPolicy, index: Tensor, intervals: int) -> Tensor:
+    """Point `index` of `intervals` + 1 from t_min to t_max, evenly spaced in t: on an EDM path, Karras' grid."""
+    return policy.path.t_min + (policy.t_max - policy.path.t_min) * index / intervals
+
+
+def squared_error(error: Tensor) -> Tensor:
+    """|error|^2 [B], summed over action dimensions."""
+    return error.square().sum(-1)

@@ -1,0 +1,59 @@
+"""Sampling by a learned solution map, one evaluation a step."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genpolicy.model.flow import END, MAP, ProbabilityFlow
+from genpolicy.settings import setting
+from genpolicy.solver.solver import FixedGrid, Solver
+
+
+@dataclass(kw_only=True, eq=False)
+class Jumps(FixedGrid, Solver):
+    """x_{i+1} = Phi(x_i, t_i, t_{i+1}) from noise to data: deterministic after the first draw (GTP's eq. 15).
+
+    The default grid has its points where the modes of actions separate, at noise of about the actions' scale.
+    """
+
+    uses = MAP
+
+    steps: int = setting(5, ge=1, doc="jumps K, each one evaluation of the network")
+
+    def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
+        for begin, end in itertools.pairwise(self.grid(flow.end, flow.start, y)):
+            y = flow.jump(begin, end, y)
+        return y
+
+
+@dataclass(kw_only=True, eq=False)
+class Renoise(Solver):
+    """Jump to the data end, add noise again, jump: multistep consistency sampling (Song et al. 2023, algorithm 1).
+
+    The noise levels, sigma / alpha, fall linearly to `lowest`, as in Consistency-AC (Ding and Jin 2024).
+    """
+
+    uses = END
+
+    steps: int = setting(2, ge=1, doc="jumps K, each one evaluation of the network")
+    lowest: float = setting(2.0, gt=0.0, doc="noise before the last jump, sigma / alpha in action units")
+
+    @property
+    def noises(self) -> int:
+        return self.steps - 1
+
+    def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
+        highest = flow.sigma_data * math.tan(flow.end)
+        levels = torch.linspace(highest, min(self.lowest, highest), self.steps, dtype=torch.float64)
+        angles = torch.atan2(levels, torch.tensor(flow.sigma_data, dtype=torch.float64))
+        start = torch.tensor(flow.start, dtype=y.dtype, device=y.device)
+        for i, angle in enumerate(angles.to(y)):
+            if i:
+                y = torch.cos(angle) * flow.y_to_data(y) + flow.sigma_data * torch.sin(angle) * noise[:, i - 1]
+            y = flow.jump(angle, start, y)
+        return y

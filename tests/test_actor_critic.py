@@ -1,0 +1,173 @@
+"""Policy evaluation, the weights of GTP, and what the actor-critic algorithms learn."""
+
+import pytest
+import torch
+from tiny import same
+from torch import nn
+
+from genpolicy.algo.gtp import GTP
+from genpolicy.algo.q_guided import QGuided
+from genpolicy.critic.double_q import DoubleQ
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.model.path import EDM
+from genpolicy.model.trajectory import TrajectoryPolicy
+from genpolicy.network.mlp import MLP
+from genpolicy.objective.consistency import Consistency
+from genpolicy.objective.trajectory import Trajectory
+from genpolicy.solver.fixed import RK4
+from genpolicy.solver.jumps import Jumps, Renoise
+
+MEAN, STD, BEST = 0.0, 0.4, 0.8
+
+
+def transitions(size, reward, terminated, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    observation = torch.zeros(size, 1)
+    action = (MEAN + STD * torch.randn(size, 2, generator=generator)).clamp(-1, 1)
+    columns = {"observation": observation, "action": action, "reward": reward(action)}
+    columns |= {"next_observation": observation, "terminated": torch.full((size,), terminated)}
+    return Transitions.of({name: column.numpy() for name, column in columns.items()})
+
+
+def make(cls, critic, objective=None, solver=None, seed=0, **settings):
+    torch.manual_seed(seed)
+    policy = TrajectoryPolicy(
+        path=EDM(),
+        network=MLP(hidden=[64, 64], action_size=2, observation_size=1, times=2),
+        prediction="preconditioned",
+        solver=solver or Jumps(steps=3),
+        likelihood=RK4(steps=8),
+        averaged=True,
+        target_rate=0.02,
+    )
+    objective = objective or Trajectory(first_intervals=10, last_intervals=40)
+    algorithm = cls(policy=policy, objective=objective, critic=critic, lr=2e-3, **settings)
+    algorithm.action_low.fill_(-1.0)
+    algorithm.action_high.fill_(1.0)
+    return algorithm
+
+
+def train(algorithm, data, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    (phase,) = algorithm.phases
+    for step in range(phase.steps):
+        metrics = phase.update(data.sample(phase.batch_size, generator), generator, step / phase.steps)
+    return metrics
+
+
+class LinearQ(nn.Module):
+    """Two Q functions, linear in the action, as nothing is learned of them."""
+
+    def __init__(self):
+        super().__init__()
+        self.slopes = torch.tensor([[1.0, -2.0], [2.0, 1.0]])
+
+    def forward(self, pairs):
+        return self.slopes @ pairs[:, 1:].T
+
+
+def test_the_target_is_that_of_clipped_double_q_with_max_q_backup():
+    torch.manual_seed(0)
+    critic = DoubleQ(observation_size=1, action_size=2, discount=0.9, candidates=2)
+    critic.q_target = LinearQ()
+    batch = transitions(2, lambda action: torch.tensor([1.0, 2.0]), False)
+    batch["terminated"][1] = True
+    next_action = torch.tensor([[[0.5, 0.1], [0.2, 0.4]], [[1.0, 1.0], [0.0, 0.0]]])
+    # Q_1 = a - 2 b: .3 and -.6; Q_2 = 2 a + b: 1.1 and .8; the best of each .3 and 1.1, the smaller .3
+    loss, metrics = critic.loss(batch, next_action)
+    target = torch.tensor([1.0 + 0.9 * 0.3, 2.0])
+    expected = (critic.q(batch.observation, batch.action) - target).square().sum(0)
+    torch.testing.assert_close(loss, expected)
+    assert metrics["target"].item() == pytest.approx(target.mean().item())
+    critic.normalize = True
+    expected = (critic.q(batch.observation, batch.action) - target / target.std()).square().sum(0)
+    torch.testing.assert_close(critic.loss(batch, next_action)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_policy_evaluation_finds_the_value():
+    # reward 1 for ever: 1 / (1 - gamma) = 5
+    torch.manual_seed(0)
+    critic = DoubleQ(observation_size=1, action_size=2, hidden=[32], discount=0.8, target_rate=0.05, lr=3e-3)
+    algorithm = make(GTP, critic, steps=600, batch_size=64)
+    train(algorithm, transitions(1000, lambda action: torch.ones(len(action)), False))
+    action = torch.zeros(1, 2)
+    assert critic.q(torch.zeros(1, 1), action).flatten().tolist() == pytest.approx([5.0, 5.0], rel=0.1)
+
+
+def test_the_weights_are_those_of_the_paper():
+    critic = DoubleQ(observation_size=1, action_size=2)
+    algorithm = make(GTP, critic, eta=1.5, value_samples=2)
+    critic.q_network = LinearQ()
+    batch = transitions(64, lambda action: torch.zeros(len(action)), False)
+    value_action = torch.rand(64, 2, 2, generator=torch.Generator().manual_seed(1))
+    weight, metrics = algorithm.weight(batch, {"value_action": value_action})
+
+    def q_min(action):
+        return torch.minimum(action[..., 0] - 2 * action[..., 1], 2 * action[..., 0] + action[..., 1])
+
+    advantage = q_min(batch.action) - q_min(value_action).mean(1)
+    expected = torch.exp(1.5 * advantage.clamp(min=0) / (advantage.std() + 1e-6))
+    torch.testing.assert_close(weight, expected)
+    assert weight.min() == 1
+    critic.q_network.slopes *= 100  # the unit of the reward does not matter
+    rescaled, _ = algorithm.weight(batch, {"value_action": value_action})
+    torch.testing.assert_close(rescaled, expected, rtol=1e-4, atol=0)
+    assert metrics["advantage"].item() == pytest.approx(advantage.mean().item(), abs=1e-6)
+
+
+def test_targets_are_the_moving_average_s_actions_inside_the_action_space():
+    critic = DoubleQ(observation_size=1, action_size=2)
+    algorithm = make(GTP, critic)
+    observation = torch.zeros(64, 1)
+    actions = algorithm.target_action(observation, torch.Generator().manual_seed(0), 3)
+    assert actions.shape == (64, 3, 2)
+    assert actions.abs().max() <= 1
+    with torch.no_grad():
+        algorithm.policy.network.layers[0].weight.mul_(0)  # not the average
+    torch.testing.assert_close(algorithm.target_action(observation, torch.Generator().manual_seed(0), 3), actions)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    ("cls", "settings"),
+    [
+        (GTP, {"eta": 2.0}),
+        (QGuided, {"eta": 0.2, "objective": Consistency(improved=True), "solver": Renoise(steps=2)}),
+        (QGuided, {"eta": 0.3, "normalize": False}),
+    ],
+)
+def test_guidance_moves_the_policy_towards_the_better_actions(cls, settings, seed):
+    # One action an episode, the best at .8 in both coordinates; the data's mean is 0.
+    data = transitions(5000, lambda action: -(action - BEST).square().sum(-1), True)
+    means = {}
+    for eta in (0.0, settings["eta"]):
+        critic = DoubleQ(observation_size=1, action_size=2, hidden=[64, 64], lr=2e-3)
+        algorithm = make(cls, critic, seed=seed, steps=600, batch_size=128, **settings | {"eta": eta})
+        train(algorithm, data, seed)
+        means[eta] = algorithm.act(torch.zeros(2000, 1), torch.Generator().manual_seed(0)).mean().item()
+    assert means[0.0] == pytest.approx(MEAN, abs=0.12)
+    assert means[settings["eta"]] > means[0.0] + 0.12
+
+
+@pytest.mark.parametrize("cls", [GTP, QGuided])
+def test_state_dict_restores_everything_to_the_bit(cls, tmp_path):
+    data = transitions(500, lambda action: action.sum(-1), False)
+
+    def continued(algorithm, generator, begin):
+        (phase,) = algorithm.phases
+        for step in range(begin, begin + 3):
+            phase.update(data.sample(32, generator), generator, step / 6)
+        return algorithm.state_dict()
+
+    def fresh(seed):
+        return make(cls, DoubleQ(observation_size=1, action_size=2), seed=seed)
+
+    algorithm, generator = fresh(0), torch.Generator().manual_seed(0)
+    continued(algorithm, generator, 0)
+    torch.save({"algorithm": algorithm.state_dict(), "generator": generator.get_state()}, tmp_path / "state.pt")
+    expected = continued(algorithm, generator, 3)
+    restored, other = fresh(1), torch.Generator()
+    state = torch.load(tmp_path / "state.pt", weights_only=True)
+    restored.load_state_dict(state["algorithm"])
+    other.set_state(state["generator"])
+    assert same(continued(restored, other, 3), expected)
