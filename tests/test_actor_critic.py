@@ -109,6 +109,10 @@ def test_the_weights_are_those_of_the_paper():
     expected = torch.exp(1.5 * advantage.clamp(min=0) / (advantage.std() + 1e-6))
     torch.testing.assert_close(weight, expected)
     assert weight.min() == 1
+    algorithm.weight_clamp = 2.0
+    clamped, _ = algorithm.weight(batch, {"value_action": value_action})
+    torch.testing.assert_close(clamped, expected.clamp(max=2.0))
+    algorithm.weight_clamp = 100.0
     critic.q_network.slopes *= 100  # the unit of the reward does not matter
     rescaled, _ = algorithm.weight(batch, {"value_action": value_action})
     torch.testing.assert_close(rescaled, expected, rtol=1e-4, atol=0)
@@ -145,7 +149,8 @@ def test_guidance_moves_the_policy_towards_the_better_actions(cls, settings, see
         algorithm = make(cls, critic, seed=seed, steps=600, batch_size=128, **settings | {"eta": eta})
         train(algorithm, data, seed)
         means[eta] = algorithm.act(torch.zeros(2000, 1), torch.Generator().manual_seed(0)).mean().item()
-    assert means[0.0] == pytest.approx(MEAN, abs=0.12)
+    # a consistency model is off by up to .2 after so few updates, guided or not
+    assert means[0.0] == pytest.approx(MEAN, abs=0.3 if "objective" in settings else 0.12)
     assert means[settings["eta"]] > means[0.0] + 0.12
 
 

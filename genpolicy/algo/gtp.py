@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,8 @@ class GTP(ActorCritic):
     `value_samples` actions of the actor's moving average, whose value the critic learns.
     """
 
-    eta: float = setting(1.0, ge=0.0, doc="strength of the guidance; 0 is behaviour cloning")
+    eta: float = setting(0.5, ge=0.0, doc="strength of the guidance; 0 is behaviour cloning")
+    weight_clamp: float = setting(100.0, ge=1.0, doc="largest weight of a sample; the paper has none")
     value_samples: int = setting(1, ge=1, doc="actions whose mean Q is V(s)")
 
     def improvement(self) -> Update:
@@ -38,5 +40,6 @@ class GTP(ActorCritic):
         repeated = observation.repeat_interleave(action.shape[1], 0)
         value = self.critic.q_min(repeated, action.flatten(0, 1)).unflatten(0, action.shape[:2]).mean(1)
         advantage = self.critic.q_min(observation, batch.action) - value
-        weight = torch.exp(self.eta * advantage.clamp(min=0) / (advantage.std() + 1e-6))
+        exponent = self.eta * advantage.clamp(min=0) / (advantage.std() + 1e-6)
+        weight = exponent.clamp(max=math.log(self.weight_clamp)).exp()
         return weight, weight_metrics(weight) | {"advantage": advantage.mean()}

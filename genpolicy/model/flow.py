@@ -31,29 +31,23 @@ FIELD, MAP, END = "field", "map", "end"
 class ProbabilityFlow:
     """A model's flow at fixed conditions, as the solvers see it.
 
-    predict: (x [B, A], t []) -> (data, noise), each [B, A]. start, end: angles of the data and of the noise end.
-    parameters: what the adjoint method differentiates with respect to, beside the initial state. solution: the learned
-    solution map (x [B, A], t [], s []) -> x_s [B, A], of models that have one.
+    predict: (x [B, A], t []) -> (data, noise), each [B, A]. start, end: angles of the data end and of the noise end, at
+    t_max. parameters: what the adjoint method differentiates with respect to, beside the initial state. solution:
+    (y [B, A] at the first of some angles, angles) -> y at the last, by jumps of a learned solution map, if there is one.
     """
 
     path: ProbabilityPath
     predict: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
     sigma_data: float
+    start: float
+    end: float
     t_max: float
     parameters: tuple[Tensor, ...] = ()
-    solution: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None
-
-    def __post_init__(self):
-        self.start, self.end = self._angle(self.path.t_min), self._angle(self.t_max)
-
-    def _angle(self, t: float) -> float:
-        time = torch.tensor(t, dtype=torch.float64)
-        return math.atan2(self.path.sigma(time).item(), self.path.alpha(time).clamp(min=0).item() * self.sigma_data)
+    solution: Callable[[Tensor, Sequence[float]], Tensor] | None = None
 
     def time_and_scale(self, angle: Tensor) -> tuple[Tensor, Tensor]:
         """The time t and the scale rho = x / y at angles of any shape."""
-        t = self.path.time(torch.cos(angle).clamp(min=0), self.sigma_data * torch.sin(angle))
-        return t, torch.sqrt(self.path.alpha(t) ** 2 + (self.path.sigma(t) / self.sigma_data) ** 2)
+        return time_and_scale(self.path, self.sigma_data, angle)
 
     def prediction(self, angle: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """The model's data and noise predictions [B, A] at the point y [B, A] of angle []."""
@@ -64,11 +58,6 @@ class ProbabilityFlow:
         """dy/dtheta [B, A]."""
         data, noise = self.prediction(angle, y)
         return self.sigma_data * torch.cos(angle) * noise - torch.sin(angle) * data
-
-    def jump(self, begin: Tensor, end: Tensor, y: Tensor) -> Tensor:
-        """The point at angle `end` [] of the way through y [B, A] at angle `begin` [], by the solution map."""
-        (t, s), (rho, rho_end) = self.time_and_scale(torch.stack([begin, end]))
-        return self.solution(rho * y, t, s) / rho_end
 
     def end_log_prob(self, y: Tensor, prior: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Log-density [B] of y [B, A] at the noise end.
@@ -93,6 +82,18 @@ class ProbabilityFlow:
     def y_to_data(self, y: Tensor) -> Tensor:
         """The inverse of `data_to_y`."""
         return y / math.cos(self.start)
+
+
+def angle_of(path: ProbabilityPath, sigma_data: float, t: float) -> float:
+    """The angle theta of a time."""
+    time = torch.tensor(t, dtype=torch.float64)
+    return math.atan2(path.sigma(time).item(), path.alpha(time).clamp(min=0).item() * sigma_data)
+
+
+def time_and_scale(path: ProbabilityPath, sigma_data: float, angle: Tensor) -> tuple[Tensor, Tensor]:
+    """The time t and the scale rho = x / y at angles of any shape."""
+    t = path.time(torch.cos(angle).clamp(min=0), sigma_data * torch.sin(angle))
+    return t, torch.sqrt(path.alpha(t) ** 2 + (path.sigma(t) / sigma_data) ** 2)
 
 
 def standard_normal(shape: Sequence[int], generator: torch.Generator | None, like: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from genpolicy.model.flow import (
     FIELD,
     MAP,
     ProbabilityFlow,
+    angle_of,
     exact_divergence,
     hutchinson_divergence,
     standard_normal,
@@ -73,6 +74,7 @@ class GenerativePolicy(nn.Module):
         self.action_size = network.action_size
         # Noise and score predictions do not determine the data where alpha = 0.
         self.t_max = self.path.t_max_noise if self.prediction in ("noise", "score") else self.path.t_max
+        self._ends = tuple(angle_of(self.path, self.sigma_data, t) for t in (self.path.t_min, self.t_max))
         self.target = copy.deepcopy(self).requires_grad_(False) if averaged else None
 
     def update_target(self) -> None:
@@ -153,6 +155,8 @@ class GenerativePolicy(nn.Module):
             path=self.path,
             predict=lambda x, t: self.data_and_noise(x, t, observation),
             sigma_data=self.sigma_data,
+            start=self._ends[0],
+            end=self._ends[1],
             t_max=self.t_max,
             parameters=tuple(self.network.parameters()),
         )

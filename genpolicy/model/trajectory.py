@@ -11,12 +11,13 @@ path with any alpha, Phi(x_t, t, s) = (alpha_s - sigma_s alpha_t / sigma_t) phi 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from genpolicy.model.flow import ProbabilityFlow
+from genpolicy.model.flow import ProbabilityFlow, time_and_scale
 from genpolicy.model.policy import GenerativePolicy
 
 
@@ -28,6 +29,10 @@ class TrajectoryPolicy(GenerativePolicy):
     """
 
     times = 2
+
+    def __post_init__(self, *parts):
+        self._plans: dict = {}
+        super().__post_init__(*parts)
 
     def raw(self, x: Tensor, t: Tensor, observation: Tensor, s: Tensor | None = None) -> Tensor:
         """The network's own output [B, A] at times t and s (default t), [B] or []."""
@@ -46,8 +51,34 @@ class TrajectoryPolicy(GenerativePolicy):
 
     def move(self, x: Tensor, t: Tensor, s: Tensor, data: Tensor) -> Tensor:
         """From x at t to time s on the line towards `data`: a DDIM step if `data` is the denoiser's."""
+        share, ratio = self._move(t, s)
+        return share[..., None] * data + ratio[..., None] * x
+
+    def _move(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        """The coefficients of data and x in x_s."""
         ratio = self.path.sigma(s) / self.path.sigma(t)
-        return (self.path.alpha(s) - ratio * self.path.alpha(t))[..., None] * data + ratio[..., None] * x
+        return self.path.alpha(s) - ratio * self.path.alpha(t), ratio
 
     def flow(self, observation: Tensor) -> ProbabilityFlow:
-        return dataclasses.replace(super().flow(observation), solution=lambda x, t, s: self.jump(x, t, s, observation))
+        def solution(y: Tensor, angles: Sequence[float]) -> Tensor:
+            for keep, out, scale, times in self._jumps(tuple(angles), y.dtype, y.device):
+                moved = self.network(scale * y, times.expand(len(y), 2), observation)
+                y = torch.add(keep * y, moved, alpha=out)
+            return y
+
+        return dataclasses.replace(super().flow(observation), solution=solution)
+
+    def _jumps(self, angles: tuple[float, ...], dtype, device) -> list[tuple[float, float, float, Tensor]]:
+        """`jump` between neighbouring angles in the flow's coordinates: y' = keep y + out network(scale y, times).
+
+        Kept, because these few numbers take longer to compute than a small network.
+        """
+        if (key := (angles, dtype, device)) not in self._plans:
+            at = torch.tensor(angles, dtype=torch.float64)
+            time, rho = time_and_scale(self.path, self.sigma_data, at)
+            t, s, rho_t, rho_s = time[:-1], time[1:], rho[:-1], rho[1:]
+            (skip, out), (share, ratio) = self.preconditioning(t), self._move(t, s)
+            numbers = ((ratio + share * skip) * rho_t / rho_s, share * out / rho_s, self._input_scale(t) * rho_t)
+            times = torch.stack([t, s], -1).to(dtype).to(device)
+            self._plans[key] = list(zip(*(number.tolist() for number in numbers), times, strict=True))
+        return self._plans[key]

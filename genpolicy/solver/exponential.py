@@ -11,7 +11,6 @@ import itertools
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from genpolicy.model.flow import ProbabilityFlow
@@ -69,7 +68,7 @@ class ReverseSDE(FixedGrid, Solver):
         return self.steps
 
     def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
-        angles = self.grid(flow.end, flow.start, y.new_empty(0, dtype=torch.float64)).tolist()
+        angles = self.angles(flow.end, flow.start)
         for i, (angle, following) in enumerate(itertools.pairwise(angles)):
             data, _ = flow.prediction(y.new_tensor(angle), y)
             ratio = math.tan(following) / math.tan(angle)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass
 
@@ -26,9 +25,7 @@ class Jumps(FixedGrid, Solver):
     steps: int = setting(5, ge=1, doc="jumps K, each one evaluation of the network")
 
     def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
-        for begin, end in itertools.pairwise(self.grid(flow.end, flow.start, y)):
-            y = flow.jump(begin, end, y)
-        return y
+        return flow.solution(y, self.angles(flow.end, flow.start))
 
 
 @dataclass(kw_only=True, eq=False)
@@ -50,10 +47,9 @@ class Renoise(Solver):
     def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
         highest = flow.sigma_data * math.tan(flow.end)
         levels = torch.linspace(highest, min(self.lowest, highest), self.steps, dtype=torch.float64)
-        angles = torch.atan2(levels, torch.tensor(flow.sigma_data, dtype=torch.float64))
-        start = torch.tensor(flow.start, dtype=y.dtype, device=y.device)
-        for i, angle in enumerate(angles.to(y)):
+        for i, level in enumerate(levels.tolist()):
+            angle = math.atan2(level, flow.sigma_data)
             if i:
-                y = torch.cos(angle) * flow.y_to_data(y) + flow.sigma_data * torch.sin(angle) * noise[:, i - 1]
-            y = flow.jump(angle, start, y)
+                y = math.cos(angle) * flow.y_to_data(y) + flow.sigma_data * math.sin(angle) * noise[:, i - 1]
+            y = flow.solution(y, (angle, flow.start))
         return y

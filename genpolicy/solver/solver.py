@@ -59,8 +59,12 @@ class FixedGrid:
     steps: int = setting(16, ge=1, doc="number of steps")
     power: float = setting(1.5, ge=1.0, le=7.0, doc="1 is a uniform grid; larger is denser near the data")
 
+    def angles(self, start: float, end: float) -> list[float]:
+        """Times [steps + 1] from start to end."""
+        units = ((i / self.steps) ** self.power for i in range(self.steps + 1))
+        times = [min(start, end) + abs(end - start) * unit for unit in units]
+        return times if start < end else times[::-1]
+
     def grid(self, start: float, end: float, like: Tensor) -> Tensor:
-        """Times [steps + 1] from start to end, in the dtype and on the device of `like`."""
-        unit = torch.linspace(0, 1, self.steps + 1, dtype=torch.float64) ** self.power
-        times = min(start, end) + abs(end - start) * unit
-        return (times if start < end else times.flip(0)).to(like)
+        """The same in the dtype and on the device of `like`."""
+        return torch.tensor(self.angles(start, end), dtype=like.dtype, device=like.device)
