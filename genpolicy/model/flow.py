@@ -33,7 +33,7 @@ class ProbabilityFlow:
 
     predict: (x [B, A], t []) -> (data, noise), each [B, A]. start, end: angles of the data end and of the noise end, at
     t_max. parameters: what the adjoint method differentiates with respect to, beside the initial state. solution:
-    (y [B, A] at the first of some angles, angles) -> y at the last, by jumps of a learned solution map, if there is one.
+    (y [B, A] at the first of some angles, angles) -> y at the last, by jumps of a learned solution map, if any.
     """
 
     path: ProbabilityPath
