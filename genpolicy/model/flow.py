@@ -14,30 +14,47 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from genpolicy.model.path import ProbabilityPath
 
-Field = Callable[[Tensor, Tensor], Tensor]
+Field = Callable[[float | Tensor, Tensor], Tensor]
 
 # What a model may have learned, and a solver may use: the field of the flow; its solution map from any time to any
 # earlier one; only the map to the data end.
 FIELD, MAP, END = "field", "map", "end"
 
 
+class Coefficients(NamedTuple):
+    """What a model is at one angle, where its predictions are linear in y and in the network's output F.
+
+    F = network(scale y, time), data = data_y y + data_f F and s noise = noise_y y + noise_f F. Numbers or tensors [].
+    """
+
+    time: Tensor
+    scale: float | Tensor
+    data_y: float | Tensor
+    data_f: float | Tensor
+    noise_y: float | Tensor
+    noise_f: float | Tensor
+
+
 @dataclass
 class ProbabilityFlow:
     """A model's flow at fixed conditions, as the solvers see it.
 
-    predict: (x [B, A], t []) -> (data, noise), each [B, A]. start, end: angles of the data end and of the noise end, at
-    t_max. parameters: what the adjoint method differentiates with respect to, beside the initial state. solution:
-    (y [B, A] at the first of some angles, angles) -> y at the last, by jumps of a learned solution map, if any.
+    at: (angle, y) -> the model's coefficients there. network: (scaled y [B, A], t []) -> output [B, A]. start, end:
+    angles of the data end and of the noise end, at t_max. parameters: what the adjoint method differentiates with
+    respect to, beside the initial state. solution: (y [B, A] at the first of some angles, angles) -> y at the last, by
+    jumps of a learned solution map, if any.
     """
 
     path: ProbabilityPath
-    predict: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    at: Callable[[float | Tensor, Tensor], Coefficients]
+    network: Callable[[Tensor, Tensor], Tensor]
     sigma_data: float
     start: float
     end: float
@@ -45,19 +62,20 @@ class ProbabilityFlow:
     parameters: tuple[Tensor, ...] = ()
     solution: Callable[[Tensor, Sequence[float]], Tensor] | None = None
 
-    def time_and_scale(self, angle: Tensor) -> tuple[Tensor, Tensor]:
-        """The time t and the scale rho = x / y at angles of any shape."""
-        return time_and_scale(self.path, self.sigma_data, angle)
+    def data(self, angle: float | Tensor, y: Tensor) -> Tensor:
+        """The model's data prediction [B, A] at the point y [B, A] of an angle, a number or [].
 
-    def prediction(self, angle: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """The model's data and noise predictions [B, A] at the point y [B, A] of angle []."""
-        t, rho = self.time_and_scale(angle)
-        return self.predict(rho * y, t)
+        Numbers are faster: what depends on them alone is computed once.
+        """
+        c = self.at(angle, y)
+        return c.data_y * y + c.data_f * self.network(c.scale * y, c.time)
 
-    def field(self, angle: Tensor, y: Tensor) -> Tensor:
-        """dy/dtheta [B, A]."""
-        data, noise = self.prediction(angle, y)
-        return self.sigma_data * torch.cos(angle) * noise - torch.sin(angle) * data
+    def field(self, angle: float | Tensor, y: Tensor) -> Tensor:
+        """dy/dtheta [B, A] at the point y [B, A] of an angle, a number or []."""
+        c = self.at(angle, y)
+        sine, cosine = (torch.sin(angle), torch.cos(angle)) if torch.is_tensor(angle) else _sine_cosine(angle)
+        keep, out = cosine * c.noise_y - sine * c.data_y, cosine * c.noise_f - sine * c.data_f
+        return keep * y + out * self.network(c.scale * y, c.time)
 
     def end_log_prob(self, y: Tensor, prior: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Log-density [B] of y [B, A] at the noise end.
@@ -84,6 +102,10 @@ class ProbabilityFlow:
         return y / math.cos(self.start)
 
 
+def _sine_cosine(angle: float) -> tuple[float, float]:
+    return math.sin(angle), math.cos(angle)
+
+
 def angle_of(path: ProbabilityPath, sigma_data: float, t: float) -> float:
     """The angle theta of a time."""
     time = torch.tensor(t, dtype=torch.float64)
@@ -101,7 +123,7 @@ def standard_normal(shape: Sequence[int], generator: torch.Generator | None, lik
     return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
 
 
-def exact_divergence(field: Field, angle: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def exact_divergence(field: Field, angle: float | Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The field [B, A] and its divergence [B]: A reverse passes over one forward, rows being independent."""
     value, vjp = torch.func.vjp(lambda point: field(angle, point), y)
     units = torch.eye(y.shape[-1], dtype=y.dtype, device=y.device)[:, None].expand(-1, *y.shape)
@@ -109,13 +131,13 @@ def exact_divergence(field: Field, angle: Tensor, y: Tensor) -> tuple[Tensor, Te
     return value, rows.diagonal(dim1=0, dim2=2).sum(-1)
 
 
-def hutchinson_divergence(field: Field, probe: Tensor) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def hutchinson_divergence(field: Field, probe: Tensor) -> Callable[[float | Tensor, Tensor], tuple[Tensor, Tensor]]:
     """The field and an unbiased estimate of its divergence, probe' J probe, with one probe [B, A] for a whole solve.
 
     Hutchinson 1990; a fixed probe keeps the ODE's right-hand side smooth (Grathwohl et al. 2019, section 3.1).
     """
 
-    def estimate(angle: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    def estimate(angle: float | Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         value, vjp = torch.func.vjp(lambda point: field(angle, point), y)
         (product,) = vjp(probe)
         return value, (product * probe).sum(-1)

@@ -17,11 +17,13 @@ from genpolicy.model.flow import (
     END,
     FIELD,
     MAP,
+    Coefficients,
     ProbabilityFlow,
     angle_of,
     exact_divergence,
     hutchinson_divergence,
     standard_normal,
+    time_and_scale,
 )
 from genpolicy.model.path import ProbabilityPath
 from genpolicy.network.averaging import follow
@@ -74,6 +76,7 @@ class GenerativePolicy(nn.Module):
         self.action_size = network.action_size
         # Noise and score predictions do not determine the data where alpha = 0.
         self.t_max = self.path.t_max_noise if self.prediction in ("noise", "score") else self.path.t_max
+        self._kept: dict = {}  # what depends on times alone
         self._ends = tuple(angle_of(self.path, self.sigma_data, t) for t in (self.path.t_min, self.t_max))
         self.target = copy.deepcopy(self).requires_grad_(False) if averaged else None
 
@@ -100,8 +103,10 @@ class GenerativePolicy(nn.Module):
 
     def raw(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         """The network's own output [B, A], of the kind `prediction` says."""
-        t = t.expand(x.shape[:-1])
-        return self.network(self._input_scale(t)[..., None] * x, t, observation)
+        return self._evaluate(self._input_scale(t)[..., None] * x, t, observation)
+
+    def _evaluate(self, scaled: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        return self.network(scaled, t.expand(scaled.shape[:-1]), observation)
 
     def data_and_noise(self, x: Tensor, t: Tensor, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Predictions (E[x_0 | x_t], E[eps | x_t]), each [B, A]."""
@@ -153,13 +158,36 @@ class GenerativePolicy(nn.Module):
         """The probability flow given observations [B, O]."""
         return ProbabilityFlow(
             path=self.path,
-            predict=lambda x, t: self.data_and_noise(x, t, observation),
+            at=self._at,
+            network=lambda x, t: self._evaluate(x, t, observation),
             sigma_data=self.sigma_data,
             start=self._ends[0],
             end=self._ends[1],
             t_max=self.t_max,
             parameters=tuple(self.network.parameters()),
         )
+
+    def _at(self, angle: float | Tensor, like: Tensor) -> Coefficients:
+        """The model's coefficients at an angle of the flow: kept if that is a number, differentiable if not."""
+        if torch.is_tensor(angle):
+            return self._coefficients(angle)
+        if (key := (angle, like.dtype, like.device)) not in self._kept:
+            time, *numbers = self._coefficients(torch.tensor(angle, dtype=torch.float64))
+            self._kept[key] = Coefficients(time.to(like), *(number.item() for number in numbers))
+        return self._kept[key]
+
+    def _coefficients(self, angle: Tensor) -> Coefficients:
+        t, rho = time_and_scale(self.path, self.sigma_data, angle)
+        zero, one = torch.zeros_like(t)[..., None], torch.ones_like(t)[..., None]
+        kind, of_x, of_f = self.prediction, zero, one
+        if kind == "preconditioned":
+            skip, out = self.preconditioning(t)
+            kind, of_x, of_f = "data", skip[..., None], out[..., None]
+        data_x, noise_x = self.path.data_and_noise(kind, of_x, one, t)
+        data_f, noise_f = self.path.data_and_noise(kind, of_f, zero, t)
+        data_y, noise_y = rho * data_x[..., 0], self.sigma_data * rho * noise_x[..., 0]
+        scale = self._input_scale(t) * rho
+        return Coefficients(t, scale, data_y, data_f[..., 0], noise_y, self.sigma_data * noise_f[..., 0])
 
     def sample(
         self,
@@ -237,7 +265,7 @@ class GenerativePolicy(nn.Module):
         for begin, end in itertools.pairwise(angles.tolist()):
             state = self.likelihood.integrate(lambda angle, y: (flow.field(angle, y[0]),), state, begin, end)
             ways.append(state[0])
-        times, rho = flow.time_and_scale(angles)
+        times, rho = time_and_scale(self.path, self.sigma_data, angles)
         return times, rho[:, None, None] * torch.stack(ways)
 
     @property

@@ -30,15 +30,13 @@ class TrajectoryPolicy(GenerativePolicy):
 
     times = 2
 
-    def __post_init__(self, *parts):
-        self._plans: dict = {}
-        super().__post_init__(*parts)
-
     def raw(self, x: Tensor, t: Tensor, observation: Tensor, s: Tensor | None = None) -> Tensor:
         """The network's own output [B, A] at times t and s (default t), [B] or []."""
-        shape = x.shape[:-1]
-        both = torch.stack([t.expand(shape), (t if s is None else s).expand(shape)], -1)
-        return self.network(self._input_scale(t)[..., None] * x, both, observation)
+        return self._evaluate(self._input_scale(t)[..., None] * x, t, observation, s)
+
+    def _evaluate(self, scaled: Tensor, t: Tensor, observation: Tensor, s: Tensor | None = None) -> Tensor:
+        both = torch.stack([t, t if s is None else s], -1)
+        return self.network(scaled, both.expand(*scaled.shape[:-1], 2), observation)
 
     def surrogate(self, x: Tensor, t: Tensor, s: Tensor, observation: Tensor) -> Tensor:
         """phi(x, t, s) [B, A]: the data that the mean velocity between x at t and s <= t points at."""
@@ -73,12 +71,12 @@ class TrajectoryPolicy(GenerativePolicy):
 
         Kept, because these few numbers take longer to compute than a small network.
         """
-        if (key := (angles, dtype, device)) not in self._plans:
+        if (key := (angles, dtype, device)) not in self._kept:
             at = torch.tensor(angles, dtype=torch.float64)
             time, rho = time_and_scale(self.path, self.sigma_data, at)
             t, s, rho_t, rho_s = time[:-1], time[1:], rho[:-1], rho[1:]
             (skip, out), (share, ratio) = self.preconditioning(t), self._move(t, s)
             numbers = ((ratio + share * skip) * rho_t / rho_s, share * out / rho_s, self._input_scale(t) * rho_t)
             times = torch.stack([t, s], -1).to(dtype).to(device)
-            self._plans[key] = list(zip(*(number.tolist() for number in numbers), times, strict=True))
-        return self._plans[key]
+            self._kept[key] = list(zip(*(number.tolist() for number in numbers), times, strict=True))
+        return self._kept[key]

@@ -31,7 +31,7 @@ class DPMSolver(Solver):
         angles = self._angles(flow)
         previous = last_width = None
         for angle, following in itertools.pairwise(angles):
-            data, _ = flow.prediction(y.new_tensor(angle), y)
+            data = flow.data(angle, y)
             width = _log_ratio(angle) - _log_ratio(following)  # > 0, infinite for a start at pure noise
             estimate = data
             if previous is not None and math.isfinite(last_width) and math.isfinite(width):
@@ -68,9 +68,9 @@ class ReverseSDE(FixedGrid, Solver):
         return self.steps
 
     def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
-        angles = self.angles(flow.end, flow.start)
+        angles = self.grid(flow.end, flow.start)
         for i, (angle, following) in enumerate(itertools.pairwise(angles)):
-            data, _ = flow.prediction(y.new_tensor(angle), y)
+            data = flow.data(angle, y)
             ratio = math.tan(following) / math.tan(angle)
             keep = math.cos(following) * math.tan(following) * ratio / math.sin(angle)
             spread = flow.sigma_data * math.sin(following) * math.sqrt(1 - ratio**2)

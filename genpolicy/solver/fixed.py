@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -23,8 +24,8 @@ class RungeKutta(FixedGrid, ODESolver):
     weights: ClassVar[tuple[float, ...]]
 
     def integrate(self, field: StateField, state: State, start: float, end: float, parameters=()) -> State:
-        times = self.grid(start, end, state[0])
-        for time, step in zip(times[:-1], times.diff(), strict=True):
+        for time, following in itertools.pairwise(self.grid(start, end)):
+            step = following - time
             slopes: list[State] = []
             for node, row in zip(self.nodes, self.stages, strict=True):
                 point = _advance(state, step, row, slopes) if row else state
@@ -63,17 +64,16 @@ class AB2(FixedGrid, ODESolver):
     """Two-step Adams-Bashforth with variable steps: second order, one evaluation a step; the first step is Euler's."""
 
     def integrate(self, field: StateField, state: State, start: float, end: float, parameters=()) -> State:
-        times = self.grid(start, end, state[0])
-        previous, steps = None, times.diff()
-        for i, (time, step) in enumerate(zip(times[:-1], steps, strict=True)):
-            slope = field(time, state)
+        previous = last = None
+        for time, following in itertools.pairwise(self.grid(start, end)):
+            step, slope = following - time, field(time, state)
             if previous is None:
                 state = _advance(state, step, (1.0,), (slope,))
             else:
-                ratio = step / steps[i - 1]
+                ratio = step / last
                 state = tuple(
                     member + step * ((1 + 0.5 * ratio) * new - 0.5 * ratio * old)
                     for member, new, old in zip(state, slope, previous, strict=True)
                 )
-            previous = slope
+            previous, last = slope, step
         return state

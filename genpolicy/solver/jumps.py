@@ -25,7 +25,7 @@ class Jumps(FixedGrid, Solver):
     steps: int = setting(5, ge=1, doc="jumps K, each one evaluation of the network")
 
     def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
-        return flow.solution(y, self.angles(flow.end, flow.start))
+        return flow.solution(y, self.grid(flow.end, flow.start))
 
 
 @dataclass(kw_only=True, eq=False)

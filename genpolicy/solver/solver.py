@@ -7,14 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from genpolicy.model.flow import FIELD, ProbabilityFlow
 from genpolicy.settings import setting
 
 State = tuple[Tensor, ...]
-StateField = Callable[[Tensor, State], State]
+StateField = Callable[[float | Tensor, State], State]
 
 
 class Solver(ABC):
@@ -41,8 +40,8 @@ class ODESolver(Solver):
     ) -> State:
         """The solution at `end` of d(state)/d(time) = field(time, state) with the given state at `start`.
 
-        field: (time [], state) -> derivatives of the state's shapes. parameters: tensors that the field depends on and
-        that need gradients; only the adjoint method must be told.
+        field: (time, a number or [], state) -> derivatives of the state's shapes. parameters: tensors that the field
+        depends on and that need gradients; only the adjoint method must be told.
         """
 
     def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
@@ -59,12 +58,8 @@ class FixedGrid:
     steps: int = setting(16, ge=1, doc="number of steps")
     power: float = setting(1.5, ge=1.0, le=7.0, doc="1 is a uniform grid; larger is denser near the data")
 
-    def angles(self, start: float, end: float) -> list[float]:
+    def grid(self, start: float, end: float) -> list[float]:
         """Times [steps + 1] from start to end."""
         units = ((i / self.steps) ** self.power for i in range(self.steps + 1))
         times = [min(start, end) + abs(end - start) * unit for unit in units]
         return times if start < end else times[::-1]
-
-    def grid(self, start: float, end: float, like: Tensor) -> Tensor:
-        """The same in the dtype and on the device of `like`."""
-        return torch.tensor(self.angles(start, end), dtype=like.dtype, device=like.device)
