@@ -6,7 +6,7 @@
         journal.jsonl            every metric (genpolicy.journal)
         last.pt, best.pt         checkpoints (genpolicy.checkpoint)
         figures/                 pictures
-        evaluation-*.json        results of evaluations, every episode's return included
+        evaluation-*             results of evaluations, every episode's return included
         lock                     held by the process that owns the run
         tracking.*               what MLflow has been told (genpolicy.tracking)
 
@@ -39,7 +39,7 @@ from genpolicy.settings import check
 NOT_IDENTITY = {"mode", "seed", "study", "device", "threads", "overwrite", "checkpoint", "log_every"}
 NOT_IDENTITY |= {"checkpoint_seconds", "paths", "tracking", "genpolicy"}
 FINAL = ("finished", "failed", "interrupted", "died")
-_CONTENT = ("last.pt", "best.pt", "journal.jsonl", "evaluation-*.json", "figures/*", "tracking.json")
+_CONTENT = ("last.pt", "best.pt", "journal.jsonl", "evaluation-*", "figures/*", "tracking.json")
 _CONTENT += ("tracking.log", "status.json", "config.yaml")
 
 

@@ -78,13 +78,13 @@ def evaluate_run(reference: str, config: DictConfig) -> None:
     assessor = Assessor(task, transitions, algorithm, run.config)
     metrics, returns = assessor(algorithm.policy, episodes, FINAL)
     by_steps = {steps_name(count): assessor.with_steps(count, episodes)[0] for count in config.eval.steps}
-    draw_steps(by_steps, config.eval.steps, run.path("figures"))
     data = behaviour_metrics(transitions.behaviour, task)
     results = {"behaviour data": data, "policy": metrics} | by_steps
     print_table(f"{run.name}: {path.name} after {updates:,} updates", results)
     kept = run.path(f"evaluation-{path.stem}-{updates}-{episodes}.json")
     content = {"checkpoint": path.name, "updates": updates, "metrics": metrics, "returns": returns} | by_steps
     write_atomically(kept, json.dumps(content, indent=1).encode())
+    draw_steps(by_steps, config.eval.steps, kept.with_suffix(".png"))
     print(kept)
 
 
@@ -249,7 +249,7 @@ class Trainer:
                 self.journal.log(count, {f"steps/{key}": value for key, value in metrics.items()}, returns)
                 self.state.results[name] = metrics
                 self._save()
-        draw_steps(self.state.results, self.config.eval.steps, self.run.path("figures"))
+        draw_steps(self.state.results, self.config.eval.steps, self.run.path("figures") / "steps.png")
         measured = self.task.draw(algorithm, self.run.path("figures"))
         self.journal.log(self.state.updates, {f"final/{name}": value for name, value in measured.items()})
         best = {f"best/{name}": value for name, value in self.state.best.items()}
@@ -282,12 +282,12 @@ def steps_name(count: int) -> str:
     return f"{count} step{'s' if count > 1 else ''}"
 
 
-def draw_steps(results: dict[str, dict[str, float]], counts: list[int], directory: Path) -> None:
-    """Draws the results of the evaluations with so many solver steps, if there are any."""
+def draw_steps(results: dict[str, dict[str, float]], counts: list[int], path: Path) -> None:
+    """Draws the results of the evaluations with so many solver steps, if there are any, as a PNG file."""
     if counts:
         from genpolicy.figures import draw_trade_off  # matplotlib is slow to import
 
-        draw_trade_off({count: results[steps_name(count)] for count in counts}, directory / "steps.png")
+        draw_trade_off({count: results[steps_name(count)] for count in counts}, path)
 
 
 def spread(count: int, steps: int) -> list[int]:

@@ -84,3 +84,4 @@ def test_a_run_draws_its_ways_measures_them_and_shows_the_trade_off_of_steps(tmp
     again = genpolicy("mode=eval", f"checkpoint={run}", "eval.steps=[3]", "eval.final_episodes=5")
     assert again.code == 0, again.err
     assert "3 steps" in again.out
+    assert {path.suffix for path in run.glob("evaluation-*")} == {".json", ".png"}
