@@ -78,7 +78,9 @@ class GenerativePolicy(nn.Module):
         self.t_max = self.path.t_max_noise if self.prediction in ("noise", "score") else self.path.t_max
         self._kept: dict = {}  # what depends on times alone
         self._ends = tuple(angle_of(self.path, self.sigma_data, t) for t in (self.path.t_min, self.t_max))
-        self.target = copy.deepcopy(self).requires_grad_(False) if averaged else None
+        self.target: GenerativePolicy | None = None
+        if averaged:
+            self.target = copy.deepcopy(self).requires_grad_(False)
 
     def update_target(self) -> None:
         """One step of the moving average, if it is kept."""
