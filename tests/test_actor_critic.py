@@ -33,7 +33,7 @@ def make(cls, critic, objective=None, solver=None, seed=0, **settings):
     torch.manual_seed(seed)
     policy = TrajectoryPolicy(
         path=EDM(),
-        network=MLP(hidden=[64, 64], action_size=2, observation_size=1, times=2),
+        network=MLP(hidden=[32, 32], action_size=2, observation_size=1, times=2),
         prediction="preconditioned",
         solver=solver or Jumps(steps=3),
         likelihood=RK4(steps=8),
@@ -145,8 +145,8 @@ def test_guidance_moves_the_policy_towards_the_better_actions(cls, settings, see
     data = transitions(5000, lambda action: -(action - BEST).square().sum(-1), True)
     means = {}
     for eta in (0.0, settings["eta"]):
-        critic = DoubleQ(observation_size=1, action_size=2, hidden=[64, 64], lr=2e-3)
-        algorithm = make(cls, critic, seed=seed, steps=600, batch_size=128, **settings | {"eta": eta})
+        critic = DoubleQ(observation_size=1, action_size=2, hidden=[32], lr=3e-3)
+        algorithm = make(cls, critic, seed=seed, steps=500, batch_size=64, **settings | {"eta": eta})
         train(algorithm, data, seed)
         means[eta] = algorithm.act(torch.zeros(2000, 1), torch.Generator().manual_seed(0)).mean().item()
     # a consistency model is off by up to .2 after so few updates, guided or not
