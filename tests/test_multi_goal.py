@@ -85,3 +85,17 @@ def test_a_run_draws_its_ways_measures_them_and_shows_the_trade_off_of_steps(tmp
     assert again.code == 0, again.err
     assert "3 steps" in again.out
     assert {path.suffix for path in run.glob("evaluation-*")} == {".json", ".png"}
+
+
+def test_a_consistency_model_says_that_it_has_no_density(tmp_path):
+    result = genpolicy(
+        f"paths.outputs={tmp_path}", f"paths.data={tmp_path}", "tracking.uri=none", "env=swiss-roll",
+        "algo=consistency_ac", "algo.steps=20", "network.hidden=[16]", "critic.hidden=[16]", "eval.final_episodes=5",
+        "eval.episodes=2", "eval.per_phase=1",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    (line,) = [line for line in result.out.splitlines() if "trained policy" in line]
+    assert line.split()[-2:] == ["-", "-"]
+    run = only_run(tmp_path)
+    assert not any("log_prob" in name for event in events(run) for name in event["metrics"])
+    assert {path.name for path in (run / "figures").iterdir()} == {"samples.png", "value.png"}

@@ -98,7 +98,7 @@ class GenerativePolicy(nn.Module):
         if not issubclass(locate(config.likelihood._target_), ODESolver):
             raise UserError(
                 "likelihood: needs an ODE solver; legal: likelihood=euler|heun|midpoint|rk4|ab2|dopri5 "
-                "(dpm and sde only sample)"
+                "(the others only sample)"
             )
 
     # Predictions, each exactly convertible into the others.
