@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from hydra.core.config_loader import ConfigLoader
@@ -35,9 +36,14 @@ def prepare(loader: ConfigLoader, master: DictConfig, job_overrides: Sequence[Se
 
 
 def sweep_name(jobs: Sequence) -> str:
-    """A name that the same jobs of the same study always get: eight hexadecimal digits."""
+    """A name that the same jobs of the same study always get: what varies, as given, and eight hexadecimal digits."""
     contents = [jobs[0].config.study, sorted(sorted(job.overrides) for job in jobs)]
-    return hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:8]
+    digits = hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:8]
+    values: dict[str, set[str]] = {}
+    for key, _, value in (word.partition("=") for job in jobs for word in job.overrides):
+        values.setdefault(key, set()).add(value)
+    varied = " ".join(f"{key}={','.join(sorted(given))}" for key, given in sorted(values.items()) if len(given) > 1)
+    return f"{textwrap.shorten(varied, 100, placeholder='...')} ({digits})"
 
 
 class Here(Launcher):
