@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from scipy.stats import expectile
 from tiny import same
 from torch import nn
 
@@ -117,6 +118,23 @@ def test_the_weights_are_those_of_the_paper():
     rescaled, _ = algorithm.weight(batch, {"value_action": value_action})
     torch.testing.assert_close(rescaled, expected, rtol=1e-4, atol=0)
     assert metrics["advantage"].item() == pytest.approx(advantage.mean().item(), abs=1e-6)
+
+
+def test_the_value_can_be_an_expectile_of_the_data():
+    # reward a + b of actions N(0, .4^2), one an episode: the .5-expectile is the mean, the .9-expectile scipy's
+    data = transitions(4000, lambda action: action.sum(-1), True)
+    for level in (0.5, 0.9):
+        torch.manual_seed(0)
+        critic = DoubleQ(
+            observation_size=1, action_size=2, hidden=[32], lr=5e-3, target_rate=0.05, ensemble=1, expectile=level
+        )
+        algorithm = make(GTP, critic, steps=400, batch_size=128)
+        train(algorithm, data)
+        value = critic.v(torch.zeros(1, 1)).item()
+        assert value == pytest.approx(expectile(data.reward.numpy(), level), abs=0.06)
+        assert algorithm.draw_value(data, None) == {}
+        weight, _ = algorithm.weight(data, {})
+        assert weight.min() == 1
 
 
 def test_targets_are_the_moving_average_s_actions_inside_the_action_space():

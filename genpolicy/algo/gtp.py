@@ -18,28 +18,35 @@ from genpolicy.settings import setting
 class GTP(ActorCritic):
     """The actor's generative loss weighted with exp(eta max(0, A) / (std A + eps)), std over the batch (eq. 14).
 
-    The paper does not say what V is in A = min_j Q_j(s, a) - V(s): here it is the mean of min_j Q_j over
-    `value_samples` actions of the actor's moving average, whose value the critic learns.
+    The paper does not say what V is in A = min_j Q_j(s, a) - V(s). Here it is the mean of min_j Q_j over
+    `value_samples` actions of the actor's moving average, whose value the critic learns; or the critic's own V, if it
+    learns one (critic.expectile).
     """
 
     eta: float = setting(0.5, ge=0.0, doc="strength of the guidance; 0 is behaviour cloning")
     weight_clamp: float = setting(100.0, ge=1.0, doc="largest weight of a sample; the paper has none")
-    value_samples: int = setting(1, ge=1, doc="actions whose mean Q is V(s)")
+    value_samples: int = setting(1, ge=1, doc="actions whose mean Q is V(s), if the critic learns no V")
 
     def improvement(self) -> Update:
         return imitation(self.policy, self.objective, self.lr, self.weight, self.draw_value, self.gradient_norm)
 
     def draw_value(self, batch: Transitions, generator: torch.Generator) -> Draws:
-        """The actions [B, value_samples, A] that V is the mean of."""
+        """The actions [B, value_samples, A] that V is the mean of, if it is."""
+        if self.critic.expectile is not None:
+            return {}
         return {"value_action": self.target_action(batch.observation, generator, self.value_samples)}
 
     @torch.no_grad()
     def weight(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The weights [B] and their metrics."""
-        observation, action = batch.observation, draws["value_action"]
-        repeated = observation.repeat_interleave(action.shape[1], 0)
-        value = self.critic.q_min(repeated, action.flatten(0, 1)).unflatten(0, action.shape[:2]).mean(1)
-        advantage = self.critic.q_min(observation, batch.action) - value
+        advantage = self.critic.q_min(batch.observation, batch.action) - self._value(batch.observation, draws)
         exponent = self.eta * advantage.clamp(min=0) / (advantage.std() + 1e-6)
         weight = exponent.clamp(max=math.log(self.weight_clamp)).exp()
         return weight, weight_metrics(weight) | {"advantage": advantage.mean()}
+
+    def _value(self, observation: Tensor, draws: Draws) -> Tensor:
+        if self.critic.expectile is not None:
+            return self.critic.v(observation)
+        action = draws["value_action"]
+        repeated = observation.repeat_interleave(action.shape[1], 0)
+        return self.critic.q_min(repeated, action.flatten(0, 1)).unflatten(0, action.shape[:2]).mean(1)

@@ -9,9 +9,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from genpolicy.critic.iql import expectile_loss
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.network.averaging import follow
-from genpolicy.network.ensemble import EnsembleMLP
+from genpolicy.network.ensemble import EnsembleMLP, value_network
 from genpolicy.settings import setting
 
 
@@ -32,6 +33,9 @@ class DoubleQ(nn.Module):
     lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate")
     candidates: int = setting(1, ge=1, doc="actions of the policy at s' whose best is backed up; 1: no max-Q backup")
     normalize: bool = setting(False, doc="divide a batch's targets by their standard deviation")
+    expectile: float | None = setting(
+        None, gt=0.0, lt=1.0, doc="learn V(s) too, as this expectile of min_j Q_j^- over the data's actions; null: no V"
+    )
     observation_size: InitVar[int]
     action_size: InitVar[int]
 
@@ -39,6 +43,8 @@ class DoubleQ(nn.Module):
         super().__init__()
         self.q_network = EnsembleMLP(self.ensemble, observation_size + action_size, self.hidden, nn.functional.silu)
         self.q_target = copy.deepcopy(self.q_network).requires_grad_(False)
+        if self.expectile is not None:
+            self.v_network = value_network(observation_size, self.hidden, nn.functional.silu)
 
     def q(self, observation: Tensor, action: Tensor) -> Tensor:
         """Q_j(s, a) [E, B] of observation [B, O] and action [B, A]."""
@@ -48,8 +54,12 @@ class DoubleQ(nn.Module):
         """min_j Q_j(s, a) [B]."""
         return self.q(observation, action).amin(0)
 
+    def v(self, observation: Tensor) -> Tensor:
+        """V(s) [B]; only if there is an expectile."""
+        return self.v_network(observation)[0]
+
     def loss(self, batch: Transitions, next_action: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """sum_j (Q_j(s, a) - target)^2 [B] for actions [B, candidates, A] of the policy at s', and metrics."""
+        """sum_j (Q_j(s, a) - target)^2 and V's loss [B], for actions [B, candidates, A] at s', and metrics."""
         with torch.no_grad():
             observation = batch.next_observation.repeat_interleave(next_action.shape[1], 0)
             q_next = self.q_target(torch.cat([observation, next_action.flatten(0, 1)], -1))
@@ -57,8 +67,16 @@ class DoubleQ(nn.Module):
             target = batch.reward + self.discount * torch.where(batch.terminated, 0.0, backup)
             if self.normalize:
                 target = target / (target.std() + 1e-6)
-        q = self.q(batch.observation, batch.action)
-        return (q - target).square().sum(0), {"q": q.detach().mean(), "target": target.mean()}
+        pairs = torch.cat([batch.observation, batch.action], -1)
+        q = self.q_network(pairs)
+        loss, metrics = (q - target).square().sum(0), {"q": q.detach().mean(), "target": target.mean()}
+        if self.expectile is not None:
+            value = self.v(batch.observation)
+            with torch.no_grad():
+                q_data = self.q_target(pairs).amin(0)
+            loss = loss + expectile_loss(q_data - value, self.expectile)
+            metrics["v"] = value.detach().mean()
+        return loss, metrics
 
     def update_target(self) -> None:
         """One step of Polyak averaging of the target Q."""

@@ -10,8 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from genpolicy.network.averaging import follow
-from genpolicy.network.ensemble import EnsembleMLP
+from genpolicy.network.ensemble import EnsembleMLP, value_network
 from genpolicy.settings import setting
+
+
+def expectile_loss(gap: Tensor, expectile: float) -> Tensor:
+    """|tau - 1(gap < 0)| gap^2 [B], least where the value is the tau-expectile (Kostrikov et al. 2022, eq. 4)."""
+    return torch.where(gap > 0, expectile, 1 - expectile) * gap.square()
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -37,7 +42,7 @@ class IQL(nn.Module):
         super().__init__()
         self.q_network = EnsembleMLP(self.ensemble, observation_size + action_size, self.hidden)
         self.q_target = copy.deepcopy(self.q_network).requires_grad_(False)
-        self.v_network = EnsembleMLP(1, observation_size, self.hidden) if observation_size else _Constant()
+        self.v_network = value_network(observation_size, self.hidden)
 
     def q(self, observation: Tensor, action: Tensor) -> Tensor:
         """Q_j(s, a) [E, B] of observation [B, O] and action [B, A]."""
@@ -63,8 +68,7 @@ class IQL(nn.Module):
             q_target = self.q_target(pairs).amin(0)
             bootstrap = torch.where(batch.terminated, 0.0, self.v(batch.next_observation))
             target = batch.reward + self.discount * bootstrap
-        gap = q_target - value
-        v_loss = torch.where(gap > 0, self.expectile, 1 - self.expectile) * gap.square()
+        v_loss = expectile_loss(q_target - value, self.expectile)
         q = self.q_network(pairs)
         q_loss = (target - q).square().sum(0)
         metrics = {"v_loss": v_loss, "q_loss": q_loss, "q": q, "v": value}
@@ -74,14 +78,3 @@ class IQL(nn.Module):
     def update_target(self) -> None:
         """One step of Polyak averaging of the target Q."""
         follow(self.q_target, self.q_network, self.target_rate)
-
-
-class _Constant(nn.Module):
-    """V of a problem without observations: one learned number."""
-
-    def __init__(self):
-        super().__init__()
-        self.value = nn.Parameter(torch.zeros(()))
-
-    def forward(self, observation: Tensor) -> Tensor:
-        return self.value.expand(1, len(observation))

@@ -38,3 +38,21 @@ class EnsembleMLP(nn.Module):
         for layer in self.layers[:-1]:
             x = self.act(layer(x))
         return self.layers[-1](x).squeeze(-1)
+
+
+def value_network(
+    observation_size: int, hidden: Sequence[int], act: Callable[[Tensor], Tensor] = torch.relu
+) -> nn.Module:
+    """V: observation [B, O] -> [1, B]."""
+    return EnsembleMLP(1, observation_size, hidden, act) if observation_size else _Constant()
+
+
+class _Constant(nn.Module):
+    """V of a problem without observations: one learned number."""
+
+    def __init__(self):
+        super().__init__()
+        self.value = nn.Parameter(torch.zeros(()))
+
+    def forward(self, observation: Tensor) -> Tensor:
+        return self.value.expand(1, len(observation))
