@@ -17,7 +17,7 @@ from genpolicy.root import RunSettings, TrainSettings
 from genpolicy.settings import TARGET, is_component, locate, name_of, suggest
 
 _INTRODUCTION = """\
-Trains, evaluates and compares generative policies (diffusion, flow) on offline data sets.
+Trains, evaluates and compares generative policies (diffusion, flow, trajectory) on offline data sets.
 
     genpolicy [mode=train|eval|sync] [group=option ...] [key=value ...]
 
