@@ -16,15 +16,17 @@ from genpolicy.errors import UserError
 from genpolicy.settings import locate
 
 TASKS = names("env")
-D4RL_TASKS = [name for name in TASKS if name != "swiss-roll"]
+TOYS = {"swiss-roll", "multi-goal"}
+D4RL_TASKS = [name for name in TASKS if name not in TOYS]
 ROBOTS = ("hopper-medium", "halfcheetah-medium", "walker2d-medium")
-SIZES = {"hopper": (11, 3), "halfcheetah": (17, 6), "walker2d": (17, 6), "maze2d": (4, 2), "swiss": (0, 2)}
+SIZES = {"hopper": (11, 3), "halfcheetah": (17, 6), "walker2d": (17, 6), "maze2d": (4, 2)}
+SIZES |= {"swiss": (0, 2), "multi": (2, 2)}
 
 
 def test_all_tasks_are_there():
     qualities = ("random", "medium", "medium-replay", "medium-expert", "expert")
     locomotion = {f"{robot}-{q}-v2" for robot in ("hopper", "halfcheetah", "walker2d") for q in qualities}
-    assert set(TASKS) == locomotion | {f"maze2d-{size}-v1" for size in ("umaze", "medium", "large")} | {"swiss-roll"}
+    assert set(TASKS) == locomotion | {f"maze2d-{size}-v1" for size in ("umaze", "medium", "large")} | TOYS
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -37,7 +39,7 @@ def test_a_file_sets_what_its_class_declares(name):
 
 @pytest.mark.parametrize("name", names("dataset"))
 def test_a_data_sets_file_sets_what_its_class_declares(name, tmp_path):
-    env = {"swiss_roll": "swiss-roll"}.get(name, "maze2d-umaze-v1")
+    env = {"swiss_roll": "swiss-roll", "multi_goal": "multi-goal"}.get(name, "maze2d-umaze-v1")
     (tmp_path / "x.hdf5").touch()
     path = [f"dataset.path={tmp_path}/x.hdf5"] if name == "hdf5" else []
     dataset = nodes(f"env={env}", f"dataset={name}", *path).dataset
@@ -59,7 +61,12 @@ def test_scores_and_addresses_are_d4rls(name):
 
 @pytest.mark.parametrize(
     ("env", "dataset"),
-    [("hopper-expert-v2", "D4RL"), ("maze2d-large-v1", "Waypoint"), ("swiss-roll", "SwissRollData")],
+    [
+        ("hopper-expert-v2", "D4RL"),
+        ("maze2d-large-v1", "Waypoint"),
+        ("swiss-roll", "SwissRollData"),
+        ("multi-goal", "MultiGoalData"),
+    ],
 )
 def test_a_task_brings_its_data(env, dataset):
     assert nodes(f"env={env}").dataset._target_.endswith(f".{dataset}")
