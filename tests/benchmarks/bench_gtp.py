@@ -52,6 +52,6 @@ def parts():
     [("update", "gtp"), ("update", "bc_and_critic"), ("sample", "two_jumps"), ("sample", "network")],
 )
 def test_part(benchmark, parts, group, name):
-    benchmark.group = group
+    benchmark.group = f"gtp {group}"
     rounds = {"update": 30, "sample": 300}[group]
     benchmark.pedantic(parts[group][name], rounds=rounds, warmup_rounds=5)
