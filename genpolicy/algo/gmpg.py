@@ -72,10 +72,8 @@ class Guided(BehaviourSettings, CriticSettings, Algorithm, ABC):
             )
         # Elsewhere the data prediction is a difference of large numbers at the noise end, and the gradient finds
         # policies that only the solver's error makes good: the KL falls without bound.
-        output, best = (
-            config.objective.get("prediction", "preconditioned"),
-            locate(config.model.path._target_).auto_prediction,
-        )
+        output = config.objective.get("prediction", "preconditioned")
+        best = locate(config.model.path._target_).auto_prediction
         if output not in ("auto", "preconditioned", best):
             raise UserError(
                 f"objective.prediction={output} is ill-conditioned for a policy gradient on this path; "

@@ -31,15 +31,15 @@ FIELD, MAP, END = "field", "map", "end"
 class Coefficients(NamedTuple):
     """What a model is at one angle, where its predictions are linear in y and in the network's output F.
 
-    F = network(scale y, time), data = data_y y + data_f F and s noise = noise_y y + noise_f F. Numbers or tensors [].
+    F = network(scale y, time), data = data_y y + data_f F and dy/dtheta = field_y y + field_f F. Numbers or tensors [].
     """
 
     time: Tensor
     scale: float | Tensor
     data_y: float | Tensor
     data_f: float | Tensor
-    noise_y: float | Tensor
-    noise_f: float | Tensor
+    field_y: float | Tensor
+    field_f: float | Tensor
 
 
 @dataclass
@@ -73,9 +73,7 @@ class ProbabilityFlow:
     def field(self, angle: float | Tensor, y: Tensor) -> Tensor:
         """dy/dtheta [B, A] at the point y [B, A] of an angle, a number or []."""
         c = self.at(angle, y)
-        sine, cosine = (torch.sin(angle), torch.cos(angle)) if torch.is_tensor(angle) else _sine_cosine(angle)
-        keep, out = cosine * c.noise_y - sine * c.data_y, cosine * c.noise_f - sine * c.data_f
-        return keep * y + out * self.network(c.scale * y, c.time)
+        return c.field_y * y + c.field_f * self.network(c.scale * y, c.time)
 
     def end_log_prob(self, y: Tensor, prior: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         """Log-density [B] of y [B, A] at the noise end.
@@ -100,10 +98,6 @@ class ProbabilityFlow:
     def y_to_data(self, y: Tensor) -> Tensor:
         """The inverse of `data_to_y`."""
         return y / math.cos(self.start)
-
-
-def _sine_cosine(angle: float) -> tuple[float, float]:
-    return math.sin(angle), math.cos(angle)
 
 
 def angle_of(path: ProbabilityPath, sigma_data: float, t: float) -> float:

@@ -187,9 +187,10 @@ class GenerativePolicy(nn.Module):
             kind, of_x, of_f = "data", skip[..., None], out[..., None]
         data_x, noise_x = self.path.data_and_noise(kind, of_x, one, t)
         data_f, noise_f = self.path.data_and_noise(kind, of_f, zero, t)
-        data_y, noise_y = rho * data_x[..., 0], self.sigma_data * rho * noise_x[..., 0]
-        scale = self._input_scale(t) * rho
-        return Coefficients(t, scale, data_y, data_f[..., 0], noise_y, self.sigma_data * noise_f[..., 0])
+        data_y, data_f, noise_y, noise_f = rho * data_x[..., 0], data_f[..., 0], rho * noise_x[..., 0], noise_f[..., 0]
+        sine, cosine = torch.sin(angle), self.sigma_data * torch.cos(angle)
+        field_y, field_f = cosine * noise_y - sine * data_y, cosine * noise_f - sine * data_f
+        return Coefficients(t, self._input_scale(t) * rho, data_y, data_f, field_y, field_f)
 
     def sample(
         self,

@@ -11,13 +11,15 @@ path with any alpha, Phi(x_t, t, s) = (alpha_s - sigma_s alpha_t / sigma_t) phi 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from genpolicy.model.flow import ProbabilityFlow, time_and_scale
+from genpolicy.model.flow import ProbabilityFlow
 from genpolicy.model.policy import GenerativePolicy
 
 
@@ -49,34 +51,28 @@ class TrajectoryPolicy(GenerativePolicy):
 
     def move(self, x: Tensor, t: Tensor, s: Tensor, data: Tensor) -> Tensor:
         """From x at t to time s on the line towards `data`: a DDIM step if `data` is the denoiser's."""
-        share, ratio = self._move(t, s)
-        return share[..., None] * data + ratio[..., None] * x
-
-    def _move(self, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
-        """The coefficients of data and x in x_s."""
         ratio = self.path.sigma(s) / self.path.sigma(t)
-        return self.path.alpha(s) - ratio * self.path.alpha(t), ratio
+        return (self.path.alpha(s) - ratio * self.path.alpha(t))[..., None] * data + ratio[..., None] * x
 
     def flow(self, observation: Tensor) -> ProbabilityFlow:
         def solution(y: Tensor, angles: Sequence[float]) -> Tensor:
-            for keep, out, scale, times in self._jumps(tuple(angles), y.dtype, y.device):
+            for keep, out, scale, times in self._jumps(tuple(angles), y):
                 moved = self.network(scale * y, times.expand(len(y), 2), observation)
                 y = torch.add(keep * y, moved, alpha=out)
             return y
 
         return dataclasses.replace(super().flow(observation), solution=solution)
 
-    def _jumps(self, angles: tuple[float, ...], dtype, device) -> list[tuple[float, float, float, Tensor]]:
+    def _jumps(self, angles: tuple[float, ...], like: Tensor) -> list[tuple[float, float, float, Tensor]]:
         """`jump` between neighbouring angles in the flow's coordinates: y' = keep y + out network(scale y, times).
 
-        Kept, because these few numbers take longer to compute than a small network.
+        There x_0 and the noise have the weights cos and sin of the angle. Kept, as all that depends on times alone.
         """
-        if (key := (angles, dtype, device)) not in self._kept:
-            at = torch.tensor(angles, dtype=torch.float64)
-            time, rho = time_and_scale(self.path, self.sigma_data, at)
-            t, s, rho_t, rho_s = time[:-1], time[1:], rho[:-1], rho[1:]
-            (skip, out), (share, ratio) = self.preconditioning(t), self._move(t, s)
-            numbers = ((ratio + share * skip) * rho_t / rho_s, share * out / rho_s, self._input_scale(t) * rho_t)
-            times = torch.stack([t, s], -1).to(dtype).to(device)
-            self._kept[key] = list(zip(*(number.tolist() for number in numbers), times, strict=True))
+        if (key := (angles, like.dtype, like.device)) not in self._kept:
+            self._kept[key] = jumps = []
+            for begin, end in itertools.pairwise(angles):
+                at, ratio = self._at(begin, like), math.sin(end) / math.sin(begin)
+                share = math.cos(end) - ratio * math.cos(begin)
+                times = torch.stack([at.time, self._at(end, like).time])
+                jumps.append((ratio + share * at.data_y, share * at.data_f, at.scale, times))
         return self._kept[key]
