@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import copy
 from dataclasses import InitVar, dataclass
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from genpolicy.critic.iql import expectile_loss
+from genpolicy.critic.critic import Critic, expectile_loss
 from genpolicy.dataset.transitions import Transitions
-from genpolicy.network.averaging import follow
 from genpolicy.network.ensemble import EnsembleMLP, value_network
 from genpolicy.settings import setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class DoubleQ(nn.Module):
+class DoubleQ(Critic):
     """Q_j of the policy whose actions it is given: r + gamma min_j Q_j^-(s', a') (Fujimoto et al. 2018, section 4.2).
 
     Several actions a' a state are the candidates of max-Q backup: each Q_j^- takes its best of them (Kumar et al.
     2019). Diffusion-QL and Consistency-AC have Mish where SiLU is here, which is several times as fast on a CPU.
     """
 
-    evaluates_policy: ClassVar[bool] = True
+    evaluates_policy = True
 
     hidden: list[int] = setting([256, 256, 256], ge=1, doc="units of each hidden layer (SiLU)")
     ensemble: int = setting(2, ge=1, doc="number of Q functions E; their minimum is used")
@@ -46,18 +44,6 @@ class DoubleQ(nn.Module):
         if self.expectile is not None:
             self.v_network = value_network(observation_size, self.hidden, nn.functional.silu)
 
-    def q(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Q_j(s, a) [E, B] of observation [B, O] and action [B, A]."""
-        return self.q_network(torch.cat([observation, action], -1))
-
-    def q_min(self, observation: Tensor, action: Tensor) -> Tensor:
-        """min_j Q_j(s, a) [B]."""
-        return self.q(observation, action).amin(0)
-
-    def v(self, observation: Tensor) -> Tensor:
-        """V(s) [B]; only if there is an expectile."""
-        return self.v_network(observation)[0]
-
     def loss(self, batch: Transitions, next_action: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """sum_j (Q_j(s, a) - target)^2 and V's loss [B], for actions [B, candidates, A] at s', and metrics."""
         with torch.no_grad():
@@ -77,7 +63,3 @@ class DoubleQ(nn.Module):
             loss = loss + expectile_loss(q_data - value, self.expectile)
             metrics["v"] = value.detach().mean()
         return loss, metrics
-
-    def update_target(self) -> None:
-        """One step of Polyak averaging of the target Q."""
-        follow(self.q_target, self.q_network, self.target_rate)

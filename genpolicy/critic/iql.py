@@ -4,30 +4,24 @@ from __future__ import annotations
 
 import copy
 from dataclasses import InitVar, dataclass
-from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from genpolicy.network.averaging import follow
+from genpolicy.critic.critic import Critic, expectile_loss
 from genpolicy.network.ensemble import EnsembleMLP, value_network
 from genpolicy.settings import setting
 
 
-def expectile_loss(gap: Tensor, expectile: float) -> Tensor:
-    """|tau - 1(gap < 0)| gap^2 [B], least where the value is the tau-expectile (Kostrikov et al. 2022, eq. 4)."""
-    return torch.where(gap > 0, expectile, 1 - expectile) * gap.square()
-
-
 @dataclass(kw_only=True, eq=False, repr=False)
-class IQL(nn.Module):
+class IQL(Critic):
     """Q and V learned from data-set actions alone (Kostrikov et al. 2022).
 
     V is the tau-expectile of min_j Q_j^-(s, a) over the data's actions (eq. 5), Q_j regresses r + gamma V(s') (eq. 6),
     and Q^- follows Q by Polyak averaging.
     """
 
-    evaluates_policy: ClassVar[bool] = False  # whether its loss takes actions of the policy
+    evaluates_policy = False
 
     hidden: list[int] = setting([256, 256], ge=1, doc="units of each hidden layer of Q and V (ReLU)")
     ensemble: int = setting(2, ge=1, doc="number of Q functions E; their minimum is used")
@@ -43,18 +37,6 @@ class IQL(nn.Module):
         self.q_network = EnsembleMLP(self.ensemble, observation_size + action_size, self.hidden)
         self.q_target = copy.deepcopy(self.q_network).requires_grad_(False)
         self.v_network = value_network(observation_size, self.hidden)
-
-    def q(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Q_j(s, a) [E, B] of observation [B, O] and action [B, A]."""
-        return self.q_network(torch.cat([observation, action], -1))
-
-    def v(self, observation: Tensor) -> Tensor:
-        """V(s) [B]."""
-        return self.v_network(observation)[0]
-
-    def q_min(self, observation: Tensor, action: Tensor) -> Tensor:
-        """min_j Q_j(s, a) [B]."""
-        return self.q(observation, action).amin(0)
 
     def advantage(self, observation: Tensor, action: Tensor) -> Tensor:
         """min_j Q_j(s, a) - V(s) [B]."""
@@ -73,8 +55,3 @@ class IQL(nn.Module):
         q_loss = (target - q).square().sum(0)
         metrics = {"v_loss": v_loss, "q_loss": q_loss, "q": q, "v": value}
         return v_loss + q_loss, {name: metric.detach().mean() for name, metric in metrics.items()}
-
-    @torch.no_grad()
-    def update_target(self) -> None:
-        """One step of Polyak averaging of the target Q."""
-        follow(self.q_target, self.q_network, self.target_rate)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genpolicy.model.flow import END, standard_normal
+from genpolicy.model.flow import END
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
 from genpolicy.objective.solution_map import SolutionMap, doubling, grid_time, squared_error
@@ -34,15 +34,10 @@ class Consistency(SolutionMap):
     improved: bool = setting(False, doc="false: consistency training of 2023; true: that of 2024")
     scaled: bool = setting(False, doc="multiply the loss by 100 / (t - u), in noise levels")
 
-    def draw(
-        self,
-        policy: TrajectoryPolicy,
-        action: Tensor,
-        observation: Tensor,
-        generator: torch.Generator,
-        progress: float = 1.0,
+    def draw_times(
+        self, policy: TrajectoryPolicy, action: Tensor, generator: torch.Generator, progress: float
     ) -> Draws:
-        """Neighbouring times t > u [B] and noise [B, A]."""
+        """Neighbouring times t > u [B]."""
         size, device = len(action), action.device
         if self.improved:
             intervals = doubling(progress, 10, 1280)
@@ -54,7 +49,6 @@ class Consistency(SolutionMap):
         return {
             "t": grid_time(policy, index + 1, intervals).to(action.dtype),
             "u": grid_time(policy, index, intervals).to(action.dtype),
-            "noise": standard_normal(action.shape, generator, action),
         }
 
     def loss(self, policy: TrajectoryPolicy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:

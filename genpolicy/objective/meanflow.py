@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genpolicy.model.flow import standard_normal
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
 from genpolicy.objective.solution_map import SolutionMap, grid_time, squared_error
@@ -30,21 +29,15 @@ class MeanFlow(SolutionMap):
 
     instantaneous: float = setting(0.75, ge=0.0, lt=1.0, doc="share of samples with s = t")
 
-    def draw(
-        self,
-        policy: TrajectoryPolicy,
-        action: Tensor,
-        observation: Tensor,
-        generator: torch.Generator,
-        progress: float = 1.0,
+    def draw_times(
+        self, policy: TrajectoryPolicy, action: Tensor, generator: torch.Generator, progress: float
     ) -> Draws:
-        """Times t >= s [B] and noise [B, A]."""
+        """Times t >= s [B]."""
         kind, *pair = torch.rand(3, len(action), generator=generator, device=action.device, dtype=action.dtype)
         later, earlier = torch.maximum(*pair), torch.minimum(*pair)
         return {
             "t": grid_time(policy, later, 1),
             "s": grid_time(policy, torch.where(kind < self.instantaneous, later, earlier), 1),
-            "noise": standard_normal(action.shape, generator, action),
         }
 
     def loss(self, policy: TrajectoryPolicy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from genpolicy.errors import UserError
-from genpolicy.model.flow import standard_normal
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
 from genpolicy.objective.solution_map import SolutionMap, grid_time, squared_error
@@ -34,15 +33,10 @@ class Shortcut(SolutionMap):
         if intervals & (intervals - 1):
             raise UserError(f"objective.intervals={intervals}: must be a power of two, as 64, 128, 256")
 
-    def draw(
-        self,
-        policy: TrajectoryPolicy,
-        action: Tensor,
-        observation: Tensor,
-        generator: torch.Generator,
-        progress: float = 1.0,
+    def draw_times(
+        self, policy: TrajectoryPolicy, action: Tensor, generator: torch.Generator, progress: float
     ) -> Draws:
-        """Times t >= u >= s [B], u being the middle, equal where the target is x_0, and noise [B, A]."""
+        """Times t >= u >= s [B], u being the middle, equal where the target is x_0."""
         size, device = len(action), action.device
         bootstrapped, level_unit, place = torch.rand(3, size, generator=generator, device=device, dtype=action.dtype)
         bootstrapped = bootstrapped < self.bootstrap
@@ -55,7 +49,6 @@ class Shortcut(SolutionMap):
             "u": grid_time(policy, index - length / 2, self.intervals),
             "s": grid_time(policy, index - length, self.intervals),
             "shortest": length <= 2,  # its halves are steps of the field
-            "noise": standard_normal(action.shape, generator, action),
         }
 
     def loss(self, policy: TrajectoryPolicy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:

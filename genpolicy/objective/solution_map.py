@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-from genpolicy.model.flow import END, FIELD, MAP
+from genpolicy.model.flow import END, FIELD, MAP, standard_normal
 from genpolicy.model.trajectory import TrajectoryPolicy
-from genpolicy.objective.objective import Objective
+from genpolicy.objective.objective import Draws, Objective
 
 
 @dataclass(kw_only=True, eq=False)
@@ -17,6 +19,24 @@ class SolutionMap(Objective):
 
     learns = frozenset({FIELD, MAP, END})
     prediction = "preconditioned"
+
+    def draw(
+        self,
+        policy: TrajectoryPolicy,
+        action: Tensor,
+        observation: Tensor,
+        generator: torch.Generator,
+        progress: float = 1.0,
+    ) -> Draws:
+        """The times of `draw_times`, and noise [B, A]."""
+        times = self.draw_times(policy, action, generator, progress)
+        return times | {"noise": standard_normal(action.shape, generator, action)}
+
+    @abstractmethod
+    def draw_times(
+        self, policy: TrajectoryPolicy, action: Tensor, generator: torch.Generator, progress: float
+    ) -> Draws:
+        """The times [B] of one loss of actions [B, A], by name."""
 
 
 def doubling(progress: float, first: int, last: int) -> int:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genpolicy.model.flow import standard_normal
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
 from genpolicy.objective.solution_map import SolutionMap, doubling, grid_time, squared_error
@@ -32,15 +31,10 @@ class Trajectory(SolutionMap):
     first_intervals: int = setting(10, ge=1, doc="intervals of the grid when training begins")
     last_intervals: int = setting(1280, ge=1, doc="intervals of the grid when training ends")
 
-    def draw(
-        self,
-        policy: TrajectoryPolicy,
-        action: Tensor,
-        observation: Tensor,
-        generator: torch.Generator,
-        progress: float = 1.0,
+    def draw_times(
+        self, policy: TrajectoryPolicy, action: Tensor, generator: torch.Generator, progress: float
     ) -> Draws:
-        """Times t > u >= s [B] of the grid and noise [B, A]."""
+        """Times t > u >= s [B] of the grid."""
         intervals = doubling(progress, self.first_intervals, self.last_intervals)
         size, device = len(action), action.device
         index = torch.randint(intervals, (size,), generator=generator, device=device)
@@ -49,7 +43,6 @@ class Trajectory(SolutionMap):
             "t": grid_time(policy, index + 1, intervals).to(action.dtype),
             "u": grid_time(policy, index, intervals).to(action.dtype),
             "s": grid_time(policy, (unit * (index + 1)).floor(), intervals).to(action.dtype),
-            "noise": standard_normal(action.shape, generator, action),
         }
 
     def loss(self, policy: TrajectoryPolicy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:

@@ -1,0 +1,37 @@
+"""What critics share: several Q functions, their minimum, their slowly moving target, and V."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from genpolicy.network.averaging import follow
+
+
+class Critic(nn.Module):
+    """Subclasses make `q_network`, its copy `q_target` and `v_network`, and have a setting `target_rate`."""
+
+    evaluates_policy: ClassVar[bool]  # whether its loss takes actions of the policy
+
+    def q(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Q_j(s, a) [E, B] of observation [B, O] and action [B, A]."""
+        return self.q_network(torch.cat([observation, action], -1))
+
+    def v(self, observation: Tensor) -> Tensor:
+        """V(s) [B], if it is learned."""
+        return self.v_network(observation)[0]
+
+    def q_min(self, observation: Tensor, action: Tensor) -> Tensor:
+        """min_j Q_j(s, a) [B]."""
+        return self.q(observation, action).amin(0)
+
+    def update_target(self) -> None:
+        """One step of Polyak averaging of the target Q."""
+        follow(self.q_target, self.q_network, self.target_rate)
+
+
+def expectile_loss(gap: Tensor, expectile: float) -> Tensor:
+    """|tau - 1(gap < 0)| gap^2 [B], least where the value is the tau-expectile (Kostrikov et al. 2022, eq. 4)."""
+    return torch.where(gap > 0, expectile, 1 - expectile) * gap.square()
