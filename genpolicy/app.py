@@ -6,6 +6,7 @@ traceback.
 
 import importlib.metadata
 import os
+import re
 import sys
 from dataclasses import dataclass, fields
 
@@ -77,16 +78,20 @@ class Job:
 def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -> Job:
     """Checks a composed configuration and resolves its paths; creates nothing.
 
-    Modes other than train read no component: their configuration holds the settings of `RunSettings` only.
+    Modes other than train read no component: their configuration holds the settings of `RunSettings` only. But
+    mode=eval may choose another `select`, which is checked with the run that it is for.
     """
     names = [field.name for field in fields(RunSettings)]
     checked = check(OmegaConf.masked_copy(config, names), root=RunSettings)
     if checked.mode == "train":
         checked = check(config, choices, root=TrainSettings)
     else:
+        legal = [*names, "select"] if checked.mode == "eval" else names
         for word in overrides:
-            if word.lstrip("+~").split("=")[0].split(".")[0].split("@")[0].split("/")[0] not in names:
-                raise UserError(f"{word}: mode={checked.mode} takes no such setting; legal: {', '.join(names)}")
+            if (top := re.split(r"[=.@/]", word.lstrip("+~"))[0]) not in legal:
+                raise UserError(f"{word}: mode={checked.mode} takes no such setting; legal: {', '.join(legal)}")
+            if top == "select":
+                checked.select = config.select
     for name, path in checked.paths.items():
         checked.paths[name] = absolute(path)
     if checked.mode == "train" and "path" in checked.dataset:

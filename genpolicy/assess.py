@@ -12,7 +12,7 @@ from genpolicy.algo.algorithm import Algorithm
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.evaluate import evaluation_seed, log_likelihood, rollout, summary
-from genpolicy.model.policy import GenerativePolicy
+from genpolicy.model.policy import Policy
 
 TIMED = 100  # actions whose time is taken
 FINAL = 0  # the index of final evaluations: the same start states for every policy, and again in mode=eval
@@ -39,17 +39,17 @@ class Assessor:
         draw = torch.Generator(self.device).manual_seed(0)
         self.recorded = transitions.sample(config.eval.log_prob_actions, draw)
 
-    def __call__(self, policy: GenerativePolicy, episodes: int, index: int) -> tuple[dict, list[float]]:
+    def __call__(self, policy: Policy, episodes: int, index: int) -> tuple[dict, list[float]]:
         """Metrics of evaluation number `index` of the policy, and the return of each episode."""
         seed = evaluation_seed(self.seed, index)
         generator = torch.Generator(self.device).manual_seed(seed)
         # What the final policy does is the algorithm's to say: it may choose among several samples.
         final = policy is self.algorithm.policy
-        sample = self.algorithm.act if final else policy.sample
+        choose = self.algorithm.act if final else policy.act
 
         def act(observation: torch.Tensor) -> torch.Tensor:
             self.check()
-            return sample(observation.to(self.device), generator)
+            return choose(observation.to(self.device), generator)
 
         played = rollout(self.task, act, episodes, seed)
         metrics = summary(played, self.task)

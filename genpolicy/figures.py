@@ -13,7 +13,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from genpolicy.algo.algorithm import Algorithm
-from genpolicy.model.policy import GenerativePolicy
+from genpolicy.model.generative import GenerativePolicy
 
 SAMPLES, WAYS, POINTS, GRID = 4000, 400, 33, 160
 PANEL = 3.4  # inches

@@ -35,7 +35,7 @@ METRICS_PER_BATCH = 1000  # MLflow's limits
 PARAMS_PER_BATCH = 100
 VALUE_LENGTH = 6000
 TAG_LENGTH = 8000
-GROUPS = ("algo", "model", "objective", "solver", "network", "dataset", "env")
+GROUPS = ("algo", "model", "objective", "solver", "select", "network", "dataset", "env")
 STATUS = {
     "running": "RUNNING",
     "finished": "FINISHED",

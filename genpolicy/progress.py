@@ -117,7 +117,8 @@ def print_table(title: str, results: dict[str, dict[str, float]]) -> None:
             f"{values[f'{kind}_mean']:.1f} ± {values[f'{kind}_std']:.1f}" if f"{kind}_mean" in values else "-"
             for kind in ("return", "score")
         ]
-        likelihood = f"{values['log_prob']:.3f} nats" if "log_prob" in values else "-"
+        density = "no density" if "episode_length" in values else "-"  # what is not evaluated has no policy
+        likelihood = f"{values['log_prob']:.3f} nats" if "log_prob" in values else density
         rest = form.format(values[last]) if last in values else "-"
         shown.add_row(_TITLES.get(name, name), *spread, likelihood, rest)
     Console().print(shown)

@@ -92,6 +92,7 @@ class TrainSettings(RunSettings):
     likelihood: Any = component(doc="how log-likelihoods are integrated; takes the options of solver")
     network: Any = component(doc="the backbone of the policy")
     critic: Any = component(doc="how values are learned")
+    select: Any = component(doc="how one of several actions of the policy is chosen")
     dataset: Any = component(doc="where transitions come from")
     env: Any = component(doc="the task: simulator, data, reference scores")
 

@@ -23,7 +23,7 @@ from genpolicy.journal import Journal
 from genpolicy.progress import Progress, behaviour_metrics, print_table
 from genpolicy.root import TrainSettings
 from genpolicy.run import Run, load_run
-from genpolicy.settings import build
+from genpolicy.settings import build, check, locate
 
 LOGGED = 20  # entries of a phase in the journal, at least
 
@@ -53,8 +53,9 @@ def evaluate_run(reference: str, config: DictConfig) -> None:
     """Evaluate the policy of an existing run again; print the result, keep it as `evaluation-*.json` there.
 
     `reference` is a run directory, one of its checkpoints or an MLflow run id. The run's own configuration
-    holds but for what `config` says about this machine (device, threads, paths.data) and about the size of
-    the evaluation. The episodes are those of the run's own final evaluation, as far as there are as many.
+    holds but for what `config` says about this machine (device, threads, paths.data), about the size of the
+    evaluation and, if it does, about the selection among candidates. The episodes are those of the run's own
+    final evaluation, as far as there are as many.
     """
     path = Path(reference).expanduser().absolute()
     if not path.exists() and re.fullmatch("[0-9a-f]{32}", reference):
@@ -66,7 +67,11 @@ def evaluate_run(reference: str, config: DictConfig) -> None:
         config.paths.data,
         config.eval,
     )
-    TrainSettings.partners(run.config)
+    chosen = ""
+    if "select" in config:
+        run.config.select = config.select
+        chosen = f"-{locate(config.select._target_).__name__.lower()}{config.select.get('num_candidates', '')}"
+    run.config = check(run.config, root=TrainSettings)
     task, transitions, algorithm = set_up(run.config, choose_device(config.device))
     saved = checkpoint.load(path)
     try:
@@ -81,7 +86,7 @@ def evaluate_run(reference: str, config: DictConfig) -> None:
     data = behaviour_metrics(transitions.behaviour, task)
     results = {"behaviour data": data, "policy": metrics} | by_steps
     print_table(f"{run.name}: {path.name} after {updates:,} updates", results)
-    kept = run.path(f"evaluation-{path.stem}-{updates}-{episodes}.json")
+    kept = run.path(f"evaluation-{path.stem}-{updates}-{episodes}{chosen}.json")
     content = {"checkpoint": path.name, "updates": updates, "metrics": metrics, "returns": returns} | by_steps
     write_atomically(kept, json.dumps(content, indent=1).encode())
     draw_steps(by_steps, config.eval.steps, kept.with_suffix(".png"))

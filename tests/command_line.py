@@ -33,10 +33,15 @@ def genpolicy(*words: str) -> Result:
     return Result(code, out.getvalue(), err.getvalue())
 
 
-def jobs(*words: str) -> list[tuple[app.Job, str | None]]:
-    """The checked jobs that a command would start, each with the name of its sweep."""
+def tried(*words: str) -> tuple[Result, list[tuple[app.Job, str | None]]]:
+    """The checked jobs that a command would start, each with the name of its sweep, and how it went up to there."""
     started = []
     with mock.patch.object(app, "start", lambda job, sweep=None: started.append((job, sweep))):
-        result = genpolicy(*words)
+        return genpolicy(*words), started
+
+
+def jobs(*words: str) -> list[tuple[app.Job, str | None]]:
+    """The jobs of a command that must be legal."""
+    result, started = tried(*words)
     assert result.code == 0, result.err
     return started

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.path import EDM, GVP, ICFM, OTCFM, VPSDE
-from genpolicy.model.policy import GenerativePolicy
 from genpolicy.solver.adaptive import Dopri5
 from genpolicy.solver.fixed import Midpoint
 

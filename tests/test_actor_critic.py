@@ -1,5 +1,7 @@
 """Policy evaluation, the weights of GTP, and what the actor-critic algorithms learn."""
 
+import math
+
 import pytest
 import torch
 from scipy.stats import expectile
@@ -9,9 +11,11 @@ from torch import nn
 from genpolicy.algo.gtp import GTP
 from genpolicy.algo.q_guided import QGuided
 from genpolicy.critic.double_q import DoubleQ
+from genpolicy.critic.in_support import InSupport
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.path import EDM
 from genpolicy.model.trajectory import TrajectoryPolicy
+from genpolicy.network.ensemble import EnsembleMLP
 from genpolicy.network.mlp import MLP
 from genpolicy.objective.consistency import Consistency
 from genpolicy.objective.trajectory import Trajectory
@@ -42,10 +46,8 @@ def make(cls, critic, objective=None, solver=None, seed=0, **settings):
         target_rate=0.02,
     )
     objective = objective or Trajectory(first_intervals=10, last_intervals=40)
-    algorithm = cls(policy=policy, objective=objective, critic=critic, lr=2e-3, **settings)
-    algorithm.action_low.fill_(-1.0)
-    algorithm.action_high.fill_(1.0)
-    return algorithm
+    bounds = -torch.ones(2), torch.ones(2)
+    return cls(policy=policy, objective=objective, critic=critic, bounds=bounds, lr=2e-3, **settings)
 
 
 def train(algorithm, data, seed=0):
@@ -83,6 +85,46 @@ def test_the_target_is_that_of_clipped_double_q_with_max_q_backup():
     critic.normalize = True
     expected = (critic.q(batch.observation, batch.action) - target / target.std()).square().sum(0)
     torch.testing.assert_close(critic.loss(batch, next_action)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_in_support_target_is_the_softmax_mean_of_the_smaller_q():
+    critic = InSupport(observation_size=1, action_size=2, hidden=[8], discount=0.9, candidates=2, beta=2.0)
+    critic.q_target = LinearQ()
+    batch = transitions(2, lambda action: torch.tensor([1.0, 2.0]), False)
+    batch["terminated"][1] = True
+    next_action = torch.tensor([[[0.5, 0.1], [0.2, 0.4]], [[1.0, 1.0], [0.0, 0.0]]])
+    # min_j Q_j of the two actions at the first state: .3 and -.6
+    share = 1 / (1 + math.exp(-2 * 0.9))
+    target = torch.tensor([1.0 + 0.9 * (share * 0.3 - (1 - share) * 0.6), 2.0])
+    loss, _ = critic.loss(batch, next_action)
+    torch.testing.assert_close(loss, (critic.q(batch.observation, batch.action) - target).square().sum(0))
+
+
+def test_the_target_can_take_the_mean_of_the_q_functions():
+    critic = DoubleQ(observation_size=1, action_size=2, hidden=[8], discount=0.9, aggregate="mean")
+    critic.q_target = LinearQ()
+    batch = transitions(1, lambda action: torch.tensor([1.0]), False)
+    # Q_1 = a - 2 b = .3, Q_2 = 2 a + b = 1.1
+    loss, _ = critic.loss(batch, torch.tensor([[[0.5, 0.1]]]))
+    target = 1.0 + 0.9 * 0.7
+    torch.testing.assert_close(loss, (critic.q(batch.observation, batch.action) - target).square().sum(0))
+
+
+@pytest.mark.parametrize("members", [1, 3])
+def test_layer_norm_is_torch_s_in_every_member(members):
+    torch.manual_seed(0)
+    network = EnsembleMLP(members, 4, [8, 8], nn.functional.silu, layer_norm=True)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    x = torch.randn(5, 4)
+    for member, found in enumerate(network(x)):
+        y = x
+        for layer, norm in zip(network.layers[:-1], network.norms, strict=True):
+            y = nn.functional.silu(y @ layer.weight[member] + layer.bias[member])
+            y = nn.functional.layer_norm(y, (8,), norm.weight[member, 0], norm.bias[member, 0])
+        last = network.layers[-1]
+        torch.testing.assert_close(found, (y @ last.weight[member] + last.bias[member])[:, 0])
 
 
 def test_policy_evaluation_finds_the_value():

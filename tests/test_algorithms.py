@@ -17,7 +17,7 @@ from genpolicy.algo.bc import BC
 from genpolicy.algo.gmpg import GMPG, GMPGMatching, GMPGReinforce
 from genpolicy.algo.gmpo import GMPO, GMPOSoftmax
 from genpolicy.dataset.transitions import Transitions
-from genpolicy.model.policy import GenerativePolicy
+from genpolicy.model.generative import GenerativePolicy
 from genpolicy.network.mlp import MLP
 from genpolicy.objective.edm import EDMDenoising
 from genpolicy.objective.flow_matching import FlowMatching
@@ -38,7 +38,7 @@ def optimum(beta):
 class QuadraticCritic(nn.Module):
     """The known Q, with the interface of a learned critic."""
 
-    lr = 1e-3
+    lr, next_actions = 1e-3, None
 
     def __init__(self):
         super().__init__()
@@ -54,7 +54,7 @@ class QuadraticCritic(nn.Module):
     def advantage(self, observation, action):
         return self.q_min(observation, action) - self.v(observation)
 
-    def loss(self, batch):
+    def loss(self, batch, next_action=None):
         return self.nothing * batch.reward, {}
 
     def update_target(self):

@@ -94,7 +94,7 @@ def test_the_command_line_wins_over_what_a_task_chooses(tmp_path):
     ("words", "reason"),
     [
         ("algo=gmpg solver=sde", "the policy gradient goes through an ODE solver"),
-        ("algo=gmpg objective=noise_prediction", "objective.prediction=noise is ill-conditioned"),
+        ("algo=gmpg objective=score_matching", "objective.prediction=noise is ill-conditioned"),
         ("algo=gmpg model=vpsde objective.prediction=velocity", "objective.prediction=velocity is ill-conditioned"),
         ("algo=gmpo_softmax_fresh model=otcfm", "GMPO's softmax variants"),
         ("likelihood=dpm", "likelihood: needs an ODE solver"),
@@ -217,13 +217,16 @@ def test_a_defect_is_one_line_and_its_traceback_on_request(monkeypatch):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ("algo=gmpf", "algo=gmpf: no such option; did you mean gmpo? legal: bc, consistency_ac, gmpg"),
+        ("algo=gmpf", "algo=gmpf: no such option; did you mean gmpo? legal: awr, bc, consistency_ac, diffusion_ql"),
         (
             "critic=double_q tuned=none",
-            "critic: is learned before the policy here, and must not evaluate one; legal: critic=iql",
+            "critic: needs a policy that is not there yet; legal: critic=iql",
         ),
-        ("algo=gtp critic=iql", "critic: must evaluate the policy; legal: critic=double_q"),
-        ("algo=bc objective=meanflow", "objective: learns a solution map, which is that of model=trajectory"),
+        (
+            "algo=gtp critic=in_support",
+            "critic: needs a behaviour model, which is not there; legal: critic=",
+        ),
+        ("algo=bc objective=meanflow", "objective: does not fit this model; legal: objective=flow_matching|"),
         ("algo=gtp objective=consistency", "solver: uses a solution map"),
         ("algo=bc model=gvp solver=renoise", "solver: uses a map to the data end"),
         (

@@ -70,6 +70,7 @@ def test_the_table_fits_eighty_columns(capsys, monkeypatch):
     evaluated = {"return_mean": 12345.6, "return_std": 1234.5, "score_mean": -123.4, "score_std": 12.3}
     final = evaluated | {"log_prob": -12.3456, "bits_per_dim": 10.123}
     results = {"behaviour data": evaluated, "final_behaviour": final, "final": {"return_mean": 1.0, "return_std": 0.0}}
+    results["other"] = results["final"] | {"episode_length": 5.0}
     print_table("gmpg-gvp hopper-medium-v2 s0", results)
     text = capsys.readouterr().out
     assert all(len(line) <= 80 for line in text.splitlines())
@@ -77,6 +78,7 @@ def test_the_table_fits_eighty_columns(capsys, monkeypatch):
     assert rows["behaviour data"][-2:] == ["-", "-"]
     assert rows["BC (behaviour)"][2:] == ["12345.6", "±", "1234.5", "-123.4", "±", "12.3", "-12.346", "nats", "10.123"]
     assert rows["trained policy"][2:] == ["1.0", "±", "0.0", "-", "-", "-"]
+    assert rows["other"][1:] == ["1.0", "±", "0.0", "-", "no", "density", "-"]
     print_table("the same", results | {"10 steps": final | {"ms_per_action": 1.2345}})
     text = capsys.readouterr().out
     assert all(len(line) <= 80 for line in text.splitlines())

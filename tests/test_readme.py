@@ -55,7 +55,7 @@ def test_every_make_target_named_exists():
 
 
 def test_every_group_and_option_named_exists():
-    table = README[README.index("| group |") : README.index("Files in `./conf")]
+    table = README[README.index("| group |") : README.index("| algorithm |")]
     named = {
         row.split("|")[1].strip(): re.findall(r"`([a-z0-9_-]+)`", row.split("|")[3])
         for row in table.splitlines()[2:]
@@ -66,6 +66,8 @@ def test_every_group_and_option_named_exists():
         group = cell.split(",")[0].strip("` ")
         if group not in ("tuned", "algo", "env"):
             assert set(mentioned) == set(options(group)), group
+    algorithms = README[README.index("| algorithm |") : README.index("Files in `./conf")].splitlines()[2:]
+    assert {name for row in algorithms for name in re.findall(r"`(\w+)`", row)} == set(options("algo"))
     assert len([name for name in options("env") if name.startswith(("hopper", "half", "walker"))]) == 15
     assert len([name for name in options("env") if name.startswith("maze2d")]) == 3
 

@@ -27,8 +27,8 @@ class ActorCritic(Algorithm, ABC):
         None, gt=0.0, doc="largest norm of a gradient, of actor and critic each; null: any"
     )
 
-    def __post_init__(self, policy, objective, critic):
-        super().__post_init__(policy, objective, critic)
+    def plan(self):
+        critic = self.critic
         evaluation = Update(
             critic.parameters(),
             critic.lr,
@@ -38,28 +38,28 @@ class ActorCritic(Algorithm, ABC):
             clip=self.gradient_norm,
         )
         updates = Updates(critic=evaluation, actor=self.improvement())
-        self.phases = [Phase("training", self.steps, self.batch_size, updates, policy)]
+        return [Phase("training", self.steps, self.batch_size, updates, self.policy)]
 
     @classmethod
     def partners(cls, config) -> None:
-        if not locate(config.critic._target_).evaluates_policy:
-            raise UserError("critic: must evaluate the policy; legal: critic=double_q")
+        """The critic evaluates the policy, or needs none."""
+        if locate(config.critic._target_).next_actions not in (None, "policy"):
+            raise UserError("critic: needs a behaviour model, which is not there; legal: critic=double_q|iql")
 
     @abstractmethod
     def improvement(self) -> Update:
         """The actor's update, after the critic's on the same batch."""
 
-    @torch.no_grad()
     def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
         """Actions [B, num_samples, A] of the actor's moving average, clipped to the action space."""
         return self.clip(self.policy.target.sample(observation, generator, num_samples))
 
-    def clip(self, action: Tensor) -> Tensor:
-        """Actions [..., A] clipped to the action space, outside of which the critic has seen none."""
-        return action.clamp(self.action_low, self.action_high)
-
     def _next_action(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        return {"next_action": self.target_action(batch.next_observation, generator, self.critic.candidates)}
+        if self.critic.next_actions is None:
+            return {}
+        with torch.no_grad():
+            action = self.target_action(batch.next_observation, generator, self.critic.candidates)
+        return {"next_action": action}
 
     def _evaluate(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
-        return self.critic.loss(batch, draws["next_action"])
+        return self.critic.loss(batch, draws.get("next_action"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import InitVar, dataclass
 from typing import Any, ClassVar
@@ -11,11 +12,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from genpolicy.critic.critic import Critic
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
-from genpolicy.model.flow import FIELD
-from genpolicy.model.policy import GenerativePolicy
+from genpolicy.model.generative import GenerativePolicy
+from genpolicy.model.policy import Policy
 from genpolicy.objective.objective import Draws, Objective
+from genpolicy.objective.regression import Regression
+from genpolicy.select.selection import NoSelection, Selection
 from genpolicy.settings import build, locate, setting
 
 Metrics = dict[str, Tensor]
@@ -106,40 +110,60 @@ class Phase:
     steps: int
     batch_size: int
     update: Update | Updates
-    policy: GenerativePolicy | None = None  # what is evaluated in this phase, if anything
+    policy: Policy | None = None  # what is evaluated in this phase, if anything
     start: Callable[[], None] | None = None  # called once, before the first update
     # What the phase samples from, if not the data set itself. Called again when a run is resumed: must be repeatable.
     prepare: Callable[[Transitions], Transitions] | None = None
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Algorithm(nn.Module):
+class Algorithm(nn.Module, ABC):
     """Phases of training and the policy they end with; `state_dict` holds everything, optimisers included.
 
-    action_low, action_high: the ends [A] of the action space, infinite unless set.
+    bounds: the ends [A] of the action space; none if not given. selection: chooses among several actions of the policy.
     policy: the result. behaviour: a policy trained to imitate the data, or None. critic: the value learner, or None if
-    none is used. Subclasses set `behaviour` and `phases` in `__post_init__`, after that of this class.
+    none is used.
     """
 
+    learns_critic: ClassVar[bool] = True
     uses_target: ClassVar[bool] = False  # whether it needs the policy's moving average
 
-    policy: InitVar[GenerativePolicy]
+    policy: InitVar[Policy]
     objective: InitVar[Objective]
-    critic: InitVar[nn.Module | None]
+    critic: InitVar[Critic | None]
+    selection: InitVar[NoSelection | Selection | None] = None
+    bounds: InitVar[tuple[Tensor, Tensor] | None] = None
 
-    def __post_init__(self, policy, objective, critic):
+    def __post_init__(self, policy, objective, critic, selection, bounds):
         nn.Module.__init__(self)
-        self.policy, self.objective, self.critic = policy, objective, critic
-        self.behaviour: GenerativePolicy | None = None
-        self.phases: list[Phase] = []
         infinite = torch.full((policy.action_size,), math.inf)
-        self.register_buffer("action_low", -infinite, persistent=False)
-        self.register_buffer("action_high", infinite.clone(), persistent=False)
+        low, high = bounds or (-infinite, infinite)
+        self.register_buffer("action_low", low.clone(), persistent=False)
+        self.register_buffer("action_high", high.clone(), persistent=False)
+        self.objective, self.critic = objective, critic if self.learns_critic else None
+        self.selection = selection or NoSelection()
+        self.policy, self.behaviour = self.policies(policy)
+        self.phases = self.plan()
+
+    def policies(self, model: Policy) -> tuple[Policy, Policy | None]:
+        """The policy and the behaviour model, from the configured model: that itself, and none."""
+        return model, None
+
+    @abstractmethod
+    def plan(self) -> list[Phase]:
+        """The phases, in order."""
 
     def act(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Actions [B, A] of the trained policy at observations [B, O]; not clipped to the action space."""
         with torch.no_grad():
-            return self.policy.sample(observation, generator)
+            if self.selection.num_candidates == 1:
+                return self.policy.act(observation, generator)
+            candidates = self.policy.sample(observation, generator, self.selection.num_candidates)
+            return self.selection.choose(self.critic, observation, self.clip(candidates), generator)
+
+    def clip(self, action: Tensor) -> Tensor:
+        """Actions [..., A] clipped to the action space, outside of which the critic has seen none."""
+        return action.clamp(self.action_low, self.action_high)
 
     def log_prob(self, action: Tensor, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """log pi(a|s) [B] in nats of the trained policy."""
@@ -157,7 +181,7 @@ class Algorithm(nn.Module):
 
 
 def imitation(
-    policy: GenerativePolicy,
+    policy: Policy,
     objective: Objective,
     lr: float,
     weight: Callable[[Transitions, Draws], tuple[Tensor, Metrics]] | None = None,
@@ -172,7 +196,7 @@ def imitation(
 
     # Weighting pairs whose noise depends on the action would weight the noise as well, which must stay N(0, I). So for
     # a coupling path the actions are resampled with the weights first, and then coupled.
-    resample = weight is not None and policy.path.couples
+    resample = weight is not None and policy.couples
 
     def draw(batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         draws = weight_draw(batch, generator)
@@ -205,15 +229,15 @@ class BehaviourSettings:
     behaviour_batch_size: int = setting(512, ge=1, doc="transitions a behaviour update")
     behaviour_lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the behaviour model")
 
-    def behaviour_phase(self, policy: GenerativePolicy, objective: Objective) -> Phase:
+    def behaviour_phase(self) -> Phase:
         """The phase that fits the behaviour model."""
-        update = imitation(policy, objective, self.behaviour_lr)
-        return Phase("behaviour", self.behaviour_steps, self.behaviour_batch_size, update, policy)
+        update = imitation(self.behaviour, self.objective, self.behaviour_lr)
+        return Phase("behaviour", self.behaviour_steps, self.behaviour_batch_size, update, self.behaviour)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class CriticSettings:
-    """The settings of algorithms that learn a critic, beside the critic's own."""
+    """The settings of algorithms that learn a critic before the policy, beside the critic's own."""
 
     critic_steps: int = setting(10_000, ge=1, doc="updates of the critic")
     critic_batch_size: int = setting(512, ge=1, doc="transitions a critic update")
@@ -221,17 +245,44 @@ class CriticSettings:
     @classmethod
     def partners(cls, config) -> None:
         """The critic must not need the policy, which is trained after it."""
-        if locate(config.critic._target_).evaluates_policy:
-            raise UserError("critic: is learned before the policy here, and must not evaluate one; legal: critic=iql")
+        legal = {None: "iql"} | ({"behaviour": "in_support"} if issubclass(cls, BehaviourSettings) else {})
+        if locate(config.critic._target_).next_actions not in legal:
+            raise UserError(f"critic: needs a policy that is not there yet; legal: critic={'|'.join(legal.values())}")
 
-    def critic_phase(self, critic) -> Phase:
-        """The phase that learns the critic."""
+    def critic_phase(self) -> Phase:
+        """The phase that learns the critic, if need be from actions of the behaviour model at the next states."""
+        critic = self.critic
+        ahead = critic.next_actions == "behaviour"
 
         def loss(batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
-            return critic.loss(batch)
+            return critic.loss(batch, batch["next_behaviour_action"] if ahead else None)
+
+        def prepare(transitions: Transitions) -> Transitions:
+            actions = drawn_once(self.behaviour, transitions.next_observation, critic.candidates)
+            return transitions.extended(next_behaviour_action=self.clip(actions))
 
         update = Update(critic.parameters(), critic.lr, loss, after=critic.update_target)
-        return Phase("critic", self.critic_steps, self.critic_batch_size, update)
+        return Phase("critic", self.critic_steps, self.critic_batch_size, update, prepare=prepare if ahead else None)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class PolicySettings:
+    """The settings of algorithms that train the policy in a phase of its own."""
+
+    policy_steps: int = setting(10_000, ge=1, doc="updates of the policy")
+    policy_batch_size: int = setting(512, ge=1, doc="transitions a policy update")
+    policy_lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the policy")
+
+    def policy_phase(self, update: Update, **more) -> Phase:
+        """The phase of the policy's updates; more: further fields of `Phase`."""
+        return Phase("policy", self.policy_steps, self.policy_batch_size, update, self.policy, **more)
+
+
+@torch.no_grad()
+def drawn_once(policy: Policy, observation: Tensor, num_samples: int) -> Tensor:
+    """Actions [N, K, A] of a policy at all observations [N, O] of a data set; the same at every call."""
+    generator = torch.Generator(observation.device).manual_seed(num_samples)
+    return torch.cat([policy.sample(part, generator, num_samples) for part in observation.split(4096)])
 
 
 @contextlib.contextmanager
@@ -247,6 +298,21 @@ def frozen(*modules: nn.Module) -> Iterator[None]:
             parameter.requires_grad_(True)
 
 
+def require_flow(config) -> None:
+    """Refuse a model that has no flow."""
+    if not issubclass(locate(config.model._target_), GenerativePolicy):
+        raise UserError("model: this algorithm needs a generative model; legal: vpsde|gvp|icfm|otcfm|edm|trajectory")
+
+
+def require_denoiser(config) -> None:
+    """Refuse an objective that does not regress a prediction at a noisy action."""
+    require_flow(config)
+    if not issubclass(locate(config.objective._target_), Regression):
+        raise UserError(
+            "objective: this algorithm needs a denoiser; legal: flow_matching|score_matching|noise_prediction|edm"
+        )
+
+
 def assemble(config, observation_size: int, action_low: Tensor, action_high: Tensor) -> Algorithm:
     """The algorithm that a checked configuration describes, with freshly initialised networks.
 
@@ -254,17 +320,18 @@ def assemble(config, observation_size: int, action_low: Tensor, action_high: Ten
     """
     sizes = {"observation_size": observation_size, "action_size": len(action_low)}
     objective = build(config.objective)
+    model = locate(config.model._target_)
     policy = build(
         config.model,
-        network=build(config.network, **sizes, times=locate(config.model._target_).times),
-        prediction=objective.prediction,
-        solver=build(config.solver),
-        likelihood=build(config.likelihood),
-        has_density=FIELD in objective.learns,
+        network=build(config.network, **sizes, times=model.times),
         averaged=objective.uses_target or locate(config.algo._target_).uses_target,
+        **model.parts(config, action_low, action_high),
     )
-    critic = build(config.critic, **sizes)
-    algorithm = build(config.algo, policy=policy, objective=objective, critic=critic)
-    algorithm.action_low.copy_(action_low)
-    algorithm.action_high.copy_(action_high)
-    return algorithm
+    return build(
+        config.algo,
+        policy=policy,
+        objective=objective,
+        critic=build(config.critic, **sizes),
+        selection=build(config.select),
+        bounds=(action_low, action_high),
+    )

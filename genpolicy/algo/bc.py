@@ -11,7 +11,10 @@ from genpolicy.algo.algorithm import Algorithm, BehaviourSettings
 class BC(BehaviourSettings, Algorithm):
     """Fit the policy to the data's actions; needs no critic."""
 
-    def __post_init__(self, policy, objective, critic):
-        super().__post_init__(policy, objective, None)
-        self.phases = [self.behaviour_phase(policy, objective)]
-        object.__setattr__(self, "behaviour", policy)  # the policy itself, not a second module in the state
+    learns_critic = False
+
+    def policies(self, model):
+        return model, model
+
+    def plan(self):
+        return [self.behaviour_phase()]

@@ -23,40 +23,37 @@ from genpolicy.algo.algorithm import (
     CriticSettings,
     Draws,
     Metrics,
-    Phase,
+    PolicySettings,
     Update,
     frozen,
+    require_flow,
 )
+from genpolicy.critic.critic import require_value
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.flow import standard_normal
-from genpolicy.model.policy import GenerativePolicy
+from genpolicy.model.generative import GenerativePolicy
 from genpolicy.settings import locate, setting
 from genpolicy.solver.solver import ODESolver
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Guided(BehaviourSettings, CriticSettings, Algorithm, ABC):
+class Guided(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
     """The phases that the variants share: behaviour model, critic, then a copy of the behaviour model, guided."""
 
     beta: float = setting(4.0, gt=0.0, doc="inverse temperature: nats of KL a unit of (transformed) reward buys")
-    policy_steps: int = setting(200, ge=1, doc="updates of the guided policy")
-    policy_batch_size: int = setting(256, ge=1, doc="states an update of the guided policy")
-    policy_lr: float = setting(1e-4, gt=0.0, doc="Adam's learning rate of the guided policy")
     chunk: int = setting(1024, ge=1, doc="states whose graph is in memory at once; does not change the result")
 
-    def __post_init__(self, policy, objective, critic):
-        super().__post_init__(policy, objective, critic)
-        self.behaviour = copy.deepcopy(policy)
+    def policies(self, model):
+        return model, copy.deepcopy(model)
+
+    def plan(self):
+        policy = self.policy
         update = Update(
             policy.parameters(), self.policy_lr, self.loss, self.draw, after=policy.update_target, chunk=self.chunk
         )
-        sizes = self.policy_steps, self.policy_batch_size
-        self.phases = [
-            self.behaviour_phase(self.behaviour, objective),
-            self.critic_phase(critic),
-            Phase("policy", *sizes, update, policy, start=self.copy_behaviour),
-        ]
+        phase = self.policy_phase(update, start=self.copy_behaviour)
+        return [self.behaviour_phase(), self.critic_phase(), phase]
 
     def copy_behaviour(self) -> None:
         """Start from the behaviour model."""
@@ -65,6 +62,7 @@ class Guided(BehaviourSettings, CriticSettings, Algorithm, ABC):
     @classmethod
     def partners(cls, config) -> None:
         super().partners(config)
+        require_flow(config)
         if not issubclass(locate(config.solver._target_), ODESolver):
             raise UserError(
                 "the policy gradient goes through an ODE solver with a density: "
@@ -143,6 +141,11 @@ class GMPGReinforce(Guided):
     """
 
     weight_clamp: float = setting(100.0, gt=0.0, doc="largest weight of a sample")
+
+    @classmethod
+    def partners(cls, config) -> None:
+        super().partners(config)
+        require_value(config)
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         observation, probe = batch.observation, draws.get("probe")

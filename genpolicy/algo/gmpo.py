@@ -19,8 +19,9 @@ from genpolicy.algo.algorithm import (
     CriticSettings,
     Draws,
     Metrics,
-    Phase,
+    PolicySettings,
     Update,
+    drawn_once,
     imitation,
     weight_metrics,
 )
@@ -30,7 +31,7 @@ from genpolicy.settings import locate, setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class GMPO(CriticSettings, Algorithm):
+class GMPO(CriticSettings, PolicySettings, Algorithm):
     """The data's own actions, weighted with min(exp(beta (Q - V)), weight_clamp); no behaviour model is needed.
 
     Clamping pulls the optimum back towards the behaviour: `clamped` (the share of clamped weights) should stay below
@@ -39,17 +40,10 @@ class GMPO(CriticSettings, Algorithm):
 
     beta: float = setting(4.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward")
     weight_clamp: float = setting(100.0, gt=0.0, doc="largest weight of a sample")
-    policy_steps: int = setting(10_000, ge=1, doc="updates of the policy")
-    policy_batch_size: int = setting(512, ge=1, doc="transitions a policy update")
-    policy_lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the policy")
 
-    def __post_init__(self, policy, objective, critic):
-        super().__post_init__(policy, objective, critic)
-        update = imitation(policy, objective, self.policy_lr, self.weight)
-        self.phases = [
-            self.critic_phase(critic),
-            Phase("policy", self.policy_steps, self.policy_batch_size, update, policy),
-        ]
+    def plan(self):
+        update = imitation(self.policy, self.objective, self.policy_lr, self.weight)
+        return [self.critic_phase(), self.policy_phase(update)]
 
     @torch.no_grad()
     def weight(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
@@ -62,7 +56,7 @@ class GMPO(CriticSettings, Algorithm):
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class GMPOSoftmax(BehaviourSettings, CriticSettings, Algorithm):
+class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     """K actions a state from a behaviour model, weighted with softmax_K(beta Q) (GMPO_softmax of the paper's code).
 
     static: the K actions are drawn once for the whole data set; otherwise afresh in every update.
@@ -71,40 +65,28 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, Algorithm):
     beta: float = setting(4.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward")
     static: bool = setting(True, doc="draw the behaviour's actions once instead of afresh in every update")
     num_actions: int = setting(16, ge=2, doc="behaviour actions K a state")
-    policy_steps: int = setting(10_000, ge=1, doc="updates of the policy")
-    policy_batch_size: int = setting(64, ge=1, doc="states a policy update, each with its K actions")
-    policy_lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the policy")
 
-    def __post_init__(self, policy, objective, critic):
-        super().__post_init__(policy, objective, critic)
-        self.behaviour = copy.deepcopy(policy)
-        update = Update(policy.parameters(), self.policy_lr, self.loss, self.draw, after=policy.update_target)
+    def policies(self, model):
+        return model, copy.deepcopy(model)
+
+    def plan(self):
+        update = Update(self.policy.parameters(), self.policy_lr, self.loss, self.draw, after=self.policy.update_target)
         prepare = self.with_behaviour_actions if self.static else None
-        self.phases = [
-            self.behaviour_phase(self.behaviour, objective),
-            self.critic_phase(critic),
-            Phase("policy", self.policy_steps, self.policy_batch_size, update, policy, prepare=prepare),
-        ]
+        return [self.behaviour_phase(), self.critic_phase(), self.policy_phase(update, prepare=prepare)]
 
     @classmethod
     def partners(cls, config) -> None:
         super().partners(config)
-        if locate(config.model.path._target_).couples:
+        if locate(config.model._target_).times and locate(config.model.path._target_).couples:
             raise UserError(
                 "GMPO's softmax variants weight pairs of action and noise, which must be independent: they do not go "
                 "with model=otcfm; they go with model=vpsde|gvp|icfm|edm"
             )
 
-    @torch.no_grad()
     def with_behaviour_actions(self, transitions: Transitions) -> Transitions:
-        """The data set with K behaviour actions a state, `behaviour_action` [N, K, A]; the same at every call."""
-        device = transitions.observation.device
-        generator = torch.Generator(device).manual_seed(self.num_actions)
-        actions = [
-            self.behaviour.sample(observation, generator, self.num_actions)
-            for observation in transitions.observation.split(4096)
-        ]
-        return transitions.extended(behaviour_action=torch.cat(actions))
+        """The data set with K behaviour actions a state, `behaviour_action` [N, K, A]."""
+        actions = drawn_once(self.behaviour, transitions.observation, self.num_actions)
+        return transitions.extended(behaviour_action=actions)
 
     @torch.no_grad()
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:

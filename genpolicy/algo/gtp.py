@@ -30,6 +30,7 @@ class GTP(ActorCritic):
     def improvement(self) -> Update:
         return imitation(self.policy, self.objective, self.lr, self.weight, self.draw_value, self.gradient_norm)
 
+    @torch.no_grad()
     def draw_value(self, batch: Transitions, generator: torch.Generator) -> Draws:
         """The actions [B, value_samples, A] that V is the mean of, if it is."""
         if self.critic.expectile is not None:

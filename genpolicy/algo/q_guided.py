@@ -38,10 +38,14 @@ class QGuided(ActorCritic):
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The generative loss and the value's [B], and metrics."""
         matching = self.objective.loss(self.policy, batch.action, batch.observation, draws)
-        action = self.clip(self.policy.sample(batch.observation, noise=draws["action_noise"]))
+        action = self.clip(self.action(batch, draws))
         with frozen(self.critic):
             q = self.critic.q(batch.observation, action)[:2]
         if self.normalize:
             q = q / q.detach().abs().mean(1, keepdim=True).flip(0)
         value = torch.where(draws["coin"] == 0, q[0], q[1])
         return matching - self.eta * value, {"matching": matching.detach().mean(), "q": q.detach().mean()}
+
+    def action(self, batch: Transitions, draws: Draws) -> Tensor:
+        """The policy's actions [B, A] whose value is raised."""
+        return self.policy.sample(batch.observation, noise=draws["action_noise"])

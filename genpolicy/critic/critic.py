@@ -7,13 +7,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from genpolicy.errors import UserError
 from genpolicy.network.averaging import follow
 
 
 class Critic(nn.Module):
     """Subclasses make `q_network`, its copy `q_target` and `v_network`, and have a setting `target_rate`."""
 
-    evaluates_policy: ClassVar[bool]  # whether its loss takes actions of the policy
+    next_actions: ClassVar[str | None]  # whose actions at the next states its loss takes: "policy", "behaviour"
 
     def q(self, observation: Tensor, action: Tensor) -> Tensor:
         """Q_j(s, a) [E, B] of observation [B, O] and action [B, A]."""
@@ -29,7 +30,13 @@ class Critic(nn.Module):
 
     def update_target(self) -> None:
         """One step of Polyak averaging of the target Q."""
-        follow(self.q_target, self.q_network, self.target_rate)
+        follow(self.q_target.parameters(), self.q_network.parameters(), self.target_rate)
+
+
+def require_value(config) -> None:
+    """Refuse a critic that learns no V."""
+    if config.critic.get("expectile") is None:
+        raise UserError("critic: must learn V; legal: critic=iql, or critic.expectile=0.7")
 
 
 def expectile_loss(gap: Tensor, expectile: float) -> Tensor:

@@ -22,14 +22,16 @@ class DoubleQ(Critic):
     2019). Diffusion-QL and Consistency-AC have Mish where SiLU is here, which is several times as fast on a CPU.
     """
 
-    evaluates_policy = True
+    next_actions = "policy"
 
     hidden: list[int] = setting([256, 256, 256], ge=1, doc="units of each hidden layer (SiLU)")
+    layer_norm: bool = setting(False, doc="normalise the units of each hidden layer")
     ensemble: int = setting(2, ge=1, doc="number of Q functions E; their minimum is used")
     discount: float = setting(0.99, ge=0.0, le=1.0, doc="gamma")
     target_rate: float = setting(0.005, gt=0.0, le=1.0, doc="share of Q that enters the target Q at every update")
     lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate")
     candidates: int = setting(1, ge=1, doc="actions of the policy at s' whose best is backed up; 1: no max-Q backup")
+    aggregate: str = setting("min", choices=["min", "mean"], doc="of the Q functions, in the target")
     normalize: bool = setting(False, doc="divide a batch's targets by their standard deviation")
     expectile: float | None = setting(
         None, gt=0.0, lt=1.0, doc="learn V(s) too, as this expectile of min_j Q_j^- over the data's actions; null: no V"
@@ -39,18 +41,24 @@ class DoubleQ(Critic):
 
     def __post_init__(self, observation_size, action_size):
         super().__init__()
-        self.q_network = EnsembleMLP(self.ensemble, observation_size + action_size, self.hidden, nn.functional.silu)
+        shape = {"hidden": self.hidden, "act": nn.functional.silu, "layer_norm": self.layer_norm}
+        self.q_network = EnsembleMLP(self.ensemble, observation_size + action_size, **shape)
         self.q_target = copy.deepcopy(self.q_network).requires_grad_(False)
         if self.expectile is not None:
-            self.v_network = value_network(observation_size, self.hidden, nn.functional.silu)
+            self.v_network = value_network(observation_size, **shape)
+
+    def backup(self, q: Tensor) -> Tensor:
+        """The value [B] of the next states, from Q^- [E, B, candidates] of the actions there."""
+        best = q.amax(2)
+        return best.amin(0) if self.aggregate == "min" else best.mean(0)
 
     def loss(self, batch: Transitions, next_action: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """sum_j (Q_j(s, a) - target)^2 and V's loss [B], for actions [B, candidates, A] at s', and metrics."""
         with torch.no_grad():
             observation = batch.next_observation.repeat_interleave(next_action.shape[1], 0)
             q_next = self.q_target(torch.cat([observation, next_action.flatten(0, 1)], -1))
-            backup = q_next.unflatten(1, next_action.shape[:2]).amax(2).amin(0)
-            target = batch.reward + self.discount * torch.where(batch.terminated, 0.0, backup)
+            value_next = self.backup(q_next.unflatten(1, next_action.shape[:2]))
+            target = batch.reward + self.discount * torch.where(batch.terminated, 0.0, value_next)
             if self.normalize:
                 target = target / (target.std() + 1e-6)
         pairs = torch.cat([batch.observation, batch.action], -1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.critic.critic import Critic, expectile_loss
+from genpolicy.dataset.transitions import Transitions
 from genpolicy.network.ensemble import EnsembleMLP, value_network
 from genpolicy.settings import setting
 
@@ -21,9 +22,10 @@ class IQL(Critic):
     and Q^- follows Q by Polyak averaging.
     """
 
-    evaluates_policy = False
+    next_actions = None
 
     hidden: list[int] = setting([256, 256], ge=1, doc="units of each hidden layer of Q and V (ReLU)")
+    layer_norm: bool = setting(False, doc="normalise the units of each hidden layer")
     ensemble: int = setting(2, ge=1, doc="number of Q functions E; their minimum is used")
     expectile: float = setting(0.7, gt=0.0, lt=1.0, doc="tau of the value's expectile regression")
     discount: float = setting(0.99, ge=0.0, le=1.0, doc="gamma")
@@ -34,15 +36,16 @@ class IQL(Critic):
 
     def __post_init__(self, observation_size, action_size):
         super().__init__()
-        self.q_network = EnsembleMLP(self.ensemble, observation_size + action_size, self.hidden)
+        shape = {"hidden": self.hidden, "layer_norm": self.layer_norm}
+        self.q_network = EnsembleMLP(self.ensemble, observation_size + action_size, **shape)
         self.q_target = copy.deepcopy(self.q_network).requires_grad_(False)
-        self.v_network = value_network(observation_size, self.hidden)
+        self.v_network = value_network(observation_size, **shape)
 
     def advantage(self, observation: Tensor, action: Tensor) -> Tensor:
         """min_j Q_j(s, a) - V(s) [B]."""
         return self.q_min(observation, action) - self.v(observation)
 
-    def loss(self, batch) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: Transitions, next_action: None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """The sum of value and Q losses, one a sample [B], and metrics."""
         pairs = torch.cat([batch.observation, batch.action], -1)
         value = self.v(batch.observation)

@@ -45,12 +45,22 @@ def cql_antmaze(reward: np.ndarray, episode: np.ndarray) -> tuple[float, float, 
     return 4.0, -2.0, {}
 
 
+def standardize(reward: np.ndarray, episode: np.ndarray) -> tuple[float, float, dict[str, float]]:
+    """Scale and shift of (r - mean) / std over all transitions, as in Diffusion-QL for Adroit."""
+    mean, std = float(reward.mean()), float(reward.std())
+    if not std > 0:
+        raise UserError(
+            f"dataset.reward=standardize needs different rewards, but all are {mean:g}; give dataset.reward=none"
+        )
+    return 1.0 / std, -mean / std, {"mean": mean, "std": std}
+
+
 def none(reward: np.ndarray, episode: np.ndarray) -> tuple[float, float, dict[str, float]]:
     """Scale and shift of the rewards as they are."""
     return 1.0, 0.0, {}
 
 
-REWARDS = {"none": none, "iql_locomotion": iql_locomotion, "antmaze": antmaze, "cql_antmaze": cql_antmaze}
+REWARDS = {transform.__name__: transform for transform in (none, iql_locomotion, antmaze, cql_antmaze, standardize)}
 
 
 @dataclass(kw_only=True, eq=False)

@@ -24,8 +24,8 @@ from genpolicy.model.path import ProbabilityPath
 Field = Callable[[float | Tensor, Tensor], Tensor]
 
 # What a model may have learned, and a solver may use: the field of the flow; its solution map from any time to any
-# earlier one; only the map to the data end.
-FIELD, MAP, END = "field", "map", "end"
+# earlier one; only the map to the data end; and, where there is no flow, a density in closed form.
+FIELD, MAP, END, DENSITY = "field", "map", "end", "density"
 
 
 class Coefficients(NamedTuple):

@@ -1,196 +1,85 @@
-"""A generative policy pi(a|s): a network's prediction on a probability path, sampled and scored by ODE solvers."""
+"""What a policy is: actions drawn given an observation and, if it has one, their density."""
 
 from __future__ import annotations
 
 import copy
-import itertools
-import math
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import InitVar, dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from genpolicy.errors import UserError
-from genpolicy.model.flow import (
-    END,
-    FIELD,
-    MAP,
-    Coefficients,
-    ProbabilityFlow,
-    angle_of,
-    exact_divergence,
-    hutchinson_divergence,
-    standard_normal,
-    time_and_scale,
-)
-from genpolicy.model.path import ProbabilityPath
+from genpolicy.model.flow import standard_normal
 from genpolicy.network.averaging import follow
-from genpolicy.settings import component, locate, setting
-from genpolicy.solver.solver import ODESolver, Solver
-
-EXACT_UP_TO = 16  # action dimensions up to which `divergence: auto` is exact
-_LEARNERS = {
-    FIELD: "a flow's field, which objective=consistency does not learn; it goes with solver=renoise",
-    MAP: "a solution map: model=trajectory with objective=trajectory|shortcut|meanflow",
-    END: "a map to the data end: model=trajectory with objective=consistency|trajectory|shortcut|meanflow",
-}
+from genpolicy.settings import locate, setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class GenerativePolicy(nn.Module):
-    """pi(a|s) as the time-0 marginal of the flow of a learned velocity, score, noise or data prediction.
+class Policy(nn.Module, ABC):
+    """pi(a|s): a network that turns standard normal noise into actions [B, A] at observations [B, O].
 
-    Time t in [0, 1] runs from data to noise. Shapes: x, action [B, A]; t [B] or []; observation [B, O].
     Actions and densities are those of the unbounded model: clipping to the action space is the caller's.
 
-    has_density: whether the field has been learned that log-densities follow from. averaged: whether `target` is kept,
-    the same policy with the moving average of the network's weights; else it is None.
+    averaged: whether `target` is kept, the same policy with the moving average of the network's weights; else it is
+    None. Subclasses end their `__post_init__` with `keep_average(averaged)`.
     """
 
     times: ClassVar[int] = 1  # that the network is given
+    learnable: ClassVar[frozenset[str]]  # what an objective may teach it, see `Objective.learns`
+    objectives: ClassVar[str]  # the options of `objective` that do, for a message
+    has_density = False  # whether `log_prob` can be asked for
+    couples: ClassVar[bool] = False  # whether noise depends on the action it is trained with
 
-    path: ProbabilityPath = component(doc="probability path between actions and noise")
-    sigma_data: float = setting(0.5, gt=0.0, doc="scale of the actions, for the solvers' coordinates and EDM")
-    divergence: str = setting(
-        "auto",
-        choices=["auto", "exact", "hutchinson"],
-        doc=f"auto is exact up to {EXACT_UP_TO} action dimensions",
-    )
     target_rate: float = setting(
         0.005, gt=0.0, le=1.0, doc="share of the network in its moving average, at every update that needs one"
     )
     network: InitVar[nn.Module]
-    prediction: InitVar[str]
-    solver: InitVar[Solver]
-    likelihood: InitVar[ODESolver]
-    has_density: InitVar[bool] = True
     averaged: InitVar[bool] = False
 
-    def __post_init__(self, network, prediction, solver, likelihood, has_density, averaged):
-        super().__init__()
-        self.has_density = has_density
-        self.network, self.solver, self.likelihood = network, solver, likelihood
-        self.prediction = self.path.auto_prediction if prediction == "auto" else prediction
-        self.action_size = network.action_size
-        # Noise and score predictions do not determine the data where alpha = 0.
-        self.t_max = self.path.t_max_noise if self.prediction in ("noise", "score") else self.path.t_max
-        self._kept: dict = {}  # what depends on times alone
-        self._ends = tuple(angle_of(self.path, self.sigma_data, t) for t in (self.path.t_min, self.t_max))
-        self.target: GenerativePolicy | None = None
+    def __post_init__(self, network, averaged):
+        nn.Module.__init__(self)
+        self.network, self.action_size = network, network.action_size
+        self.target: Policy | None = None
+
+    def keep_average(self, averaged: bool) -> None:
+        """Start the moving average, if it is wanted."""
         if averaged:
             self.target = copy.deepcopy(self).requires_grad_(False)
 
     def update_target(self) -> None:
         """One step of the moving average, if it is kept."""
         if self.target is not None:
-            follow(self.target.network, self.network, self.target_rate)
+            own = (parameter for name, parameter in self.named_parameters() if not name.startswith("target."))
+            follow(self.target.parameters(), own, self.target_rate)
 
     @classmethod
-    def partners(cls, config) -> None:
-        """A solver uses what the objective learns; a log-likelihood is an ordinary differential equation's."""
-        learns, uses = locate(config.objective._target_).learns, locate(config.solver._target_).uses
-        if cls.times == 1 and learns != {FIELD}:
-            raise UserError("objective: learns a solution map, which is that of model=trajectory")
-        if uses not in learns:
-            raise UserError(f"solver: uses {_LEARNERS[uses]}")
-        if not issubclass(locate(config.likelihood._target_), ODESolver):
-            raise UserError(
-                "likelihood: needs an ODE solver; legal: likelihood=euler|heun|midpoint|rk4|ab2|dopri5 "
-                "(the others only sample)"
-            )
+    @abstractmethod
+    def parts(cls, config: Any, action_low: Tensor, action_high: Tensor) -> dict[str, Any]:
+        """What a policy takes of a run, beside its settings and its network.
 
-    # Predictions, each exactly convertible into the others.
+        config: the checked configuration; action_low, action_high: the ends [A] of the action space.
+        """
 
-    def raw(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """The network's own output [B, A], of the kind `prediction` says."""
-        return self._evaluate(self._input_scale(t)[..., None] * x, t, observation)
+    @classmethod
+    def partners(cls, config: Any) -> None:
+        """The objective must teach what the model has."""
+        if not locate(config.objective._target_).learns <= cls.learnable:
+            raise UserError(f"objective: does not fit this model; legal: objective={cls.objectives}")
 
-    def _evaluate(self, scaled: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        return self.network(scaled, t.expand(scaled.shape[:-1]), observation)
+    @property
+    def noises(self) -> int:
+        """How many standard normal draws [A] an action takes."""
+        return 1
 
-    def data_and_noise(self, x: Tensor, t: Tensor, observation: Tensor) -> tuple[Tensor, Tensor]:
-        """Predictions (E[x_0 | x_t], E[eps | x_t]), each [B, A]."""
-        value = self.raw(x, t, observation)
-        if self.prediction == "preconditioned":
-            skip, out = self.preconditioning(t)
-            return self.path.data_and_noise("data", skip[..., None] * x + out[..., None] * value, x, t)
-        return self.path.data_and_noise(self.prediction, value, x, t)
+    @abstractmethod
+    def actions(self, noise: Tensor, observation: Tensor) -> Tensor:
+        """Actions [B, A] of noise [B, noises, A] at observations [B, O]; differentiable."""
 
-    def predict(self, prediction: str, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """The velocity, score, noise or data prediction [B, A]."""
-        if prediction == self.prediction:
-            return self.raw(x, t, observation)
-        return self.path.target(prediction, *self.data_and_noise(x, t, observation), t)
-
-    def velocity(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """The marginal velocity dx/dt [B, A]."""
-        return self.predict("velocity", x, t, observation)
-
-    def score(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """grad_x log p_t(x|s) [B, A]; exact only for a velocity that is the marginal one of its own samples."""
-        return self.predict("score", x, t, observation)
-
-    def noise(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """E[eps | x_t] [B, A]."""
-        return self.predict("noise", x, t, observation)
-
-    def data(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """E[x_0 | x_t] [B, A], the denoiser."""
-        return self.predict("data", x, t, observation)
-
-    def preconditioning(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(c_skip, c_out) of data = c_skip x + c_out F (Karras et al. 2022, table 1, carried over to any path)."""
-        alpha, sigma, variance = self.path.alpha(t), self.path.sigma(t), self._variance(t)
-        return alpha * self.sigma_data**2 / variance, sigma * self.sigma_data * torch.rsqrt(variance)
-
-    def _input_scale(self, t: Tensor) -> Tensor:
-        if self.prediction != "preconditioned":
-            return torch.ones_like(t)
-        return torch.rsqrt(self._variance(t))
-
-    def _variance(self, t: Tensor) -> Tensor:
-        """The variance of x_t for data of scale sigma_data."""
-        return (self.path.alpha(t) * self.sigma_data) ** 2 + self.path.sigma(t) ** 2
-
-    # Samples and densities.
-
-    def flow(self, observation: Tensor) -> ProbabilityFlow:
-        """The probability flow given observations [B, O]."""
-        return ProbabilityFlow(
-            path=self.path,
-            at=self._at,
-            network=lambda x, t: self._evaluate(x, t, observation),
-            sigma_data=self.sigma_data,
-            start=self._ends[0],
-            end=self._ends[1],
-            t_max=self.t_max,
-            parameters=tuple(self.network.parameters()),
-        )
-
-    def _at(self, angle: float | Tensor, like: Tensor) -> Coefficients:
-        """The model's coefficients at an angle of the flow: kept if that is a number, differentiable if not."""
-        if torch.is_tensor(angle):
-            return self._coefficients(angle)
-        if (key := (angle, like.dtype, like.device)) not in self._kept:
-            time, *numbers = self._coefficients(torch.tensor(angle, dtype=torch.float64))
-            self._kept[key] = Coefficients(time.to(like), *(number.item() for number in numbers))
-        return self._kept[key]
-
-    def _coefficients(self, angle: Tensor) -> Coefficients:
-        t, rho = time_and_scale(self.path, self.sigma_data, angle)
-        zero, one = torch.zeros_like(t)[..., None], torch.ones_like(t)[..., None]
-        kind, of_x, of_f = self.prediction, zero, one
-        if kind == "preconditioned":
-            skip, out = self.preconditioning(t)
-            kind, of_x, of_f = "data", skip[..., None], out[..., None]
-        data_x, noise_x = self.path.data_and_noise(kind, of_x, one, t)
-        data_f, noise_f = self.path.data_and_noise(kind, of_f, zero, t)
-        data_y, data_f, noise_y, noise_f = rho * data_x[..., 0], data_f[..., 0], rho * noise_x[..., 0], noise_f[..., 0]
-        sine, cosine = torch.sin(angle), self.sigma_data * torch.cos(angle)
-        field_y, field_f = cosine * noise_y - sine * data_y, cosine * noise_f - sine * data_f
-        return Coefficients(t, self._input_scale(t) * rho, data_y, data_f, field_y, field_f)
+    @abstractmethod
+    def log_prob(self, action: Tensor, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """log pi(a|s) [B] in nats, if `has_density`."""
 
     def sample(
         self,
@@ -199,93 +88,22 @@ class GenerativePolicy(nn.Module):
         num_samples: int | None = None,
         noise: Tensor | None = None,
     ) -> Tensor:
-        """Actions [B, A], or [B, K, A] with num_samples = K, by the sampling solver; differentiable.
+        """Actions [B, A], or [B, K, A] with num_samples = K; differentiable.
 
         noise: what `draw_noise` gives for as many samples, drawn from the generator if not given; [B, A] will do for a
-        solver that adds none on the way.
+        policy that takes one draw.
         """
         if num_samples is not None:
             observation = observation.repeat_interleave(num_samples, 0)
         if noise is None:
             noise = self.draw_noise(len(observation), generator, observation)
-        noise = noise.reshape(len(observation), -1, self.action_size)
-        flow = self.flow(observation)
-        action = flow.y_to_data(self.solver.sample(flow, flow.noise_to_y(noise[:, 0]), noise[:, 1:]))
+        action = self.actions(noise.reshape(len(observation), -1, self.action_size), observation)
         return action if num_samples is None else action.unflatten(0, (-1, num_samples))
 
+    def act(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """What the policy does [B, A]: a sample, unless it has something better."""
+        return self.sample(observation, generator)
+
     def draw_noise(self, size: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
-        """All that is random in `size` samples: standard normal draws [size, 1 + noises of the solver, A]."""
-        return standard_normal((size, 1 + self.solver.noises, self.action_size), generator, like)
-
-    def log_prob(
-        self,
-        action: Tensor,
-        observation: Tensor,
-        generator: torch.Generator | None = None,
-        solver: ODESolver | None = None,
-        probe: Tensor | None = None,
-        prior: Callable[[Tensor], Tensor] | None = None,
-    ) -> Tensor:
-        """log pi(a|s) [B] in nats, by the instantaneous change of variables (Chen et al. 2018, theorem 1).
-
-        solver: the likelihood solver unless given. probe [B, A]: Hutchinson's, Rademacher draws from the generator
-        unless given. prior: exact log-density of x at t_max, for tests; see `ProbabilityFlow.end_log_prob`.
-        Differentiable with respect to action, observation and parameters.
-        """
-        flow = self.flow(observation)
-        field = self._field_with_divergence(flow, action, generator, probe)
-        state = (flow.data_to_y(action), torch.zeros_like(action[..., 0]))
-        y, divergence = (solver or self.likelihood).integrate(field, state, flow.start, flow.end, flow.parameters)
-        return flow.end_log_prob(y, prior) + divergence + self.action_size * math.log(math.cos(flow.start))
-
-    def sample_with_log_prob(
-        self,
-        observation: Tensor,
-        generator: torch.Generator | None = None,
-        noise: Tensor | None = None,
-        probe: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Actions [B, A] and their log-densities [B] from one solve of the sampling solver (which must be an ODE's)."""
-        if noise is None:
-            noise = standard_normal((len(observation), self.action_size), generator, observation)
-        flow = self.flow(observation)
-        end = flow.noise_to_y(noise)
-        field = self._field_with_divergence(flow, noise, generator, probe)
-        state = (end, torch.zeros_like(noise[..., 0]))
-        y, divergence = self.solver.integrate(field, state, flow.end, flow.start, flow.parameters)
-        log_prob = flow.end_log_prob(end) - divergence + self.action_size * math.log(math.cos(flow.start))
-        return flow.y_to_data(y), log_prob
-
-    def trajectory(self, observation: Tensor, noise: Tensor, points: int) -> tuple[Tensor, Tensor]:
-        """The ways from noise [B, A] to actions: times [points] from noise to data, and x there, [points, B, A].
-
-        Solved by the likelihood solver; the last point is x at t_min.
-        """
-        flow = self.flow(observation)
-        angles = torch.linspace(flow.end, flow.start, points, dtype=torch.float64).to(noise)
-        state = (flow.noise_to_y(noise),)
-        ways = [state[0]]
-        for begin, end in itertools.pairwise(angles.tolist()):
-            state = self.likelihood.integrate(lambda angle, y: (flow.field(angle, y[0]),), state, begin, end)
-            ways.append(state[0])
-        times, rho = time_and_scale(self.path, self.sigma_data, angles)
-        return times, rho[:, None, None] * torch.stack(ways)
-
-    @property
-    def exact(self) -> bool:
-        """Whether log-densities use the exact divergence rather than Hutchinson's estimate."""
-        return self.divergence == "exact" or (self.divergence == "auto" and self.action_size <= EXACT_UP_TO)
-
-    def draw_probe(self, shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor | None:
-        """Rademacher draws for Hutchinson's estimate, of which the Gaussian ones have the larger variance."""
-        if self.exact:
-            return None
-        bits = torch.randint(0, 2, shape, generator=generator, device=like.device)
-        return bits.to(like.dtype) * 2 - 1
-
-    def _field_with_divergence(self, flow, like: Tensor, generator, probe: Tensor | None):
-        if self.exact and probe is None:
-            return lambda angle, state: exact_divergence(flow.field, angle, state[0])
-        probe = self.draw_probe(like.shape, generator, like) if probe is None else probe
-        estimate = hutchinson_divergence(flow.field, probe)
-        return lambda angle, state: estimate(angle, state[0])
+        """All that is random in `size` samples: standard normal draws [size, noises, A]."""
+        return standard_normal((size, self.noises, self.action_size), generator, like)

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genpolicy.model.flow import ProbabilityFlow
-from genpolicy.model.policy import GenerativePolicy
+from genpolicy.model.flow import END, FIELD, MAP, ProbabilityFlow
+from genpolicy.model.generative import GenerativePolicy
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -31,6 +31,8 @@ class TrajectoryPolicy(GenerativePolicy):
     """
 
     times = 2
+    learnable = frozenset({FIELD, MAP, END})
+    objectives = f"{GenerativePolicy.objectives}|trajectory|consistency|shortcut|meanflow"
 
     def raw(self, x: Tensor, t: Tensor, observation: Tensor, s: Tensor | None = None) -> Tensor:
         """The network's own output [B, A] at times t and s (default t), [B] or []."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
-from torch import nn
+from torch import Tensor
 
 
 @torch.no_grad()
-def follow(target: nn.Module, source: nn.Module, rate: float) -> None:
+def follow(target: Iterable[Tensor], source: Iterable[Tensor], rate: float) -> None:
     """One step of Polyak averaging: target <- (1 - rate) target + rate source, for all parameters."""
-    torch._foreach_lerp_(list(target.parameters()), list(source.parameters()), rate)
+    torch._foreach_lerp_(list(target), list(source), rate)

@@ -23,28 +23,46 @@ class EnsembleLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
+class EnsembleNorm(nn.Module):
+    """Layer normalisation (Ba et al. 2016) of each of E members, [E, B, size], with weights of its own."""
+
+    def __init__(self, members: int, size: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(members, 1, size))
+        self.bias = nn.Parameter(torch.zeros(members, 1, size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
+
+
 class EnsembleMLP(nn.Module):
     """E scalar-valued perceptrons, each with its own weights: [B, in] -> [E, B]."""
 
-    def __init__(self, members: int, size_in: int, hidden: Sequence[int], act: Callable[[Tensor], Tensor] = torch.relu):
+    def __init__(
+        self,
+        members: int,
+        size_in: int,
+        hidden: Sequence[int],
+        act: Callable[[Tensor], Tensor] = torch.relu,
+        layer_norm: bool = False,
+    ):
         super().__init__()
         self.act = act
         sizes = [size_in, *hidden, 1]
         self.members = members
         self.layers = nn.ModuleList(EnsembleLinear(members, *pair) for pair in itertools.pairwise(sizes))
+        self.norms = nn.ModuleList(EnsembleNorm(members, size) if layer_norm else nn.Identity() for size in hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.expand(self.members, *x.shape)
-        for layer in self.layers[:-1]:
-            x = self.act(layer(x))
+        for layer, norm in zip(self.layers[:-1], self.norms, strict=True):
+            x = norm(self.act(layer(x)))
         return self.layers[-1](x).squeeze(-1)
 
 
-def value_network(
-    observation_size: int, hidden: Sequence[int], act: Callable[[Tensor], Tensor] = torch.relu
-) -> nn.Module:
-    """V: observation [B, O] -> [1, B]."""
-    return EnsembleMLP(1, observation_size, hidden, act) if observation_size else _Constant()
+def value_network(observation_size: int, **shape) -> nn.Module:
+    """V: observation [B, O] -> [1, B]; shape: what else an `EnsembleMLP` takes."""
+    return EnsembleMLP(1, observation_size, **shape) if observation_size else _Constant()
 
 
 class _Constant(nn.Module):

@@ -25,12 +25,12 @@ class MLP(nn.Module):
 
     def __post_init__(self, action_size, observation_size, times):
         super().__init__()
-        self.action_size = action_size
+        self.action_size, self.observation_size = action_size, observation_size
         self.embed = GaussianFourier(self.time_size, self.time_scale)
         sizes = [action_size + times * (self.time_size // 2 * 2) + observation_size, *self.hidden]
         layers = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), nn.SiLU())]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], action_size))
 
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """Output [B, A] for x [B, A], t [B] or several times [B, times], observation [B, O]."""
+        """Output [B, A] for x [B, A], t [B] or any number of times [B, times], observation [B, O]."""
         return self.layers(torch.cat([x, self.embed(t).flatten(1), observation], -1))

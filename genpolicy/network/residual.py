@@ -59,7 +59,7 @@ class TemporalSpatialResidual(nn.Module):
 
     def __post_init__(self, action_size, observation_size, times):
         super().__init__()
-        self.action_size = action_size
+        self.action_size, self.observation_size = action_size, observation_size
         self.embed = GaussianFourier(self.time_size, self.time_scale)
         self.observe = nn.Linear(observation_size, self.observation_hidden) if observation_size else None
         condition_in = times * (self.time_size // 2 * 2) + (self.observation_hidden if observation_size else 0)
@@ -75,7 +75,7 @@ class TemporalSpatialResidual(nn.Module):
         self.act = nn.SiLU()
 
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """Output [B, A] for x [B, A], t [B] or several times [B, times], observation [B, O]."""
+        """Output [B, A] for x [B, A], t [B] or any number of times [B, times], observation [B, O]."""
         embedded = self.embed(t).flatten(1)
         if self.observe is not None:
             embedded = torch.cat([embedded, self.act(self.observe(observation))], -1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.model.flow import standard_normal
-from genpolicy.model.policy import GenerativePolicy
+from genpolicy.model.generative import GenerativePolicy
 from genpolicy.objective.regression import Regression, network_output
 from genpolicy.settings import setting
 

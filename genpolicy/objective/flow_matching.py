@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from genpolicy.model.policy import GenerativePolicy
+from genpolicy.model.generative import GenerativePolicy
 from genpolicy.objective.regression import Regression, network_output
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.model.flow import FIELD
-from genpolicy.model.policy import GenerativePolicy
+from genpolicy.model.policy import Policy
 
 Draws = dict[str, Tensor]
 
@@ -21,12 +21,12 @@ class Objective(ABC):
 
     learns: ClassVar[frozenset[str]] = frozenset({FIELD})  # what a solver may use of the policy it trains
     uses_target: ClassVar[bool] = False  # whether it needs the policy's moving average
-    prediction: ClassVar[str]  # what the network's output is
+    prediction: ClassVar[str]  # what a flow's network predicts
 
     @abstractmethod
     def draw(
         self,
-        policy: GenerativePolicy,
+        policy: Policy,
         action: Tensor,
         observation: Tensor,
         generator: torch.Generator,
@@ -35,5 +35,5 @@ class Objective(ABC):
         """All the randomness of one loss, each [B, ...]; progress: the share of the training that is done."""
 
     @abstractmethod
-    def loss(self, policy: GenerativePolicy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:
+    def loss(self, policy: Policy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:
         """One loss a sample, [B], of actions [B, A] at observations [B, O]."""

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from genpolicy.model.flow import standard_normal
+from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.path import PREDICTIONS
-from genpolicy.model.policy import GenerativePolicy
 from genpolicy.objective.objective import Draws, Objective
 from genpolicy.settings import setting
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.path import ProbabilityPath
-from genpolicy.model.policy import GenerativePolicy
 from genpolicy.objective.regression import Regression, network_output
 from genpolicy.settings import setting
 

@@ -1,0 +1,77 @@
+"""A policy of one network evaluation, trained on a behaviour model and a critic that are learned before it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genpolicy.algo.algorithm import (
+    Algorithm,
+    BehaviourSettings,
+    CriticSettings,
+    Draws,
+    Metrics,
+    PolicySettings,
+    Update,
+    frozen,
+    require_denoiser,
+)
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.model.direct import DirectPolicy
+from genpolicy.model.flow import standard_normal
+from genpolicy.model.policy import Policy
+from genpolicy.network.mlp import MLP
+from genpolicy.settings import setting
+
+
+def distilled(cls: type[DirectPolicy], model: Policy, algorithm: Algorithm, hidden: list[int]) -> DirectPolicy:
+    """A direct policy beside a model, for the same observations and actions. hidden: units of its layers."""
+    sizes = {"action_size": model.action_size, "observation_size": model.network.observation_size}
+    bounds = {"action_low": algorithm.action_low, "action_high": algorithm.action_high}
+    return cls(network=MLP(hidden=hidden, times=0, **sizes), **bounds)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class Distilled(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
+    """The phases that SRPO and DTQL share: behaviour model, critic, then the policy."""
+
+    policy_hidden: list[int] = setting([256, 256], ge=1, doc="units of each hidden layer of the policy")
+
+    @classmethod
+    def partners(cls, config) -> None:
+        super().partners(config)
+        require_denoiser(config)
+
+    def plan(self):
+        update = Update(self.policy.parameters(), self.policy_lr, self.loss, self.draw)
+        return [self.behaviour_phase(), self.critic_phase(), self.policy_phase(update)]
+
+    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """The noise [B, A] of the action, and the time [B] and noise [B, A] at which the behaviour model judges it."""
+        size, like = batch.size, batch.action
+        return {
+            "action_noise": self.policy.draw_noise(size, generator, like),
+            "t": self.objective.draw_time(self.behaviour, size, generator, like),
+            "noise": standard_normal(like.shape, generator, like),
+        }
+
+    def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        """The penalty of leaving the behaviour minus the gain in value, [B], and metrics."""
+        observation = batch.observation
+        action = self.policy.sample(observation, noise=draws["action_noise"])
+        x = self.behaviour.path.perturb(action, draws["noise"], draws["t"])
+        with frozen(self.behaviour, self.critic):
+            penalty = self.penalty(action, x, draws["t"], draws["noise"], observation)
+            q = self.critic.q(observation, self.clip(action))
+        return penalty - self.gain(q, action), {"penalty": penalty.detach().mean(), "q": q.detach().mean()}
+
+    @abstractmethod
+    def penalty(self, action: Tensor, x: Tensor, t: Tensor, noise: Tensor, observation: Tensor) -> Tensor:
+        """What actions [B, A], perturbed by noise [B, A] to x at t [B], pay for leaving the behaviour, [B]."""
+
+    @abstractmethod
+    def gain(self, q: Tensor, action: Tensor) -> Tensor:
+        """What the values q [E, B] of actions [B, A] count, [B]."""

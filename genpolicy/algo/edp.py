@@ -1,0 +1,25 @@
+"""Efficient Diffusion Policies (Kang et al. 2023)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from genpolicy.algo.algorithm import Draws, require_denoiser
+from genpolicy.algo.q_guided import QGuided
+from genpolicy.dataset.transitions import Transitions
+
+
+class EDP(QGuided):
+    """Diffusion-QL whose value is that of the data predicted from the noisy data action, in place of a sample (eq. 7).
+
+    So an update takes one evaluation of the network, where the gradient through the sampler takes as many as steps.
+    """
+
+    @classmethod
+    def partners(cls, config) -> None:
+        super().partners(config)
+        require_denoiser(config)
+
+    def action(self, batch: Transitions, draws: Draws) -> Tensor:
+        x = self.policy.path.perturb(batch.action, draws["noise"], draws["t"])
+        return self.policy.data(x, draws["t"], batch.observation)

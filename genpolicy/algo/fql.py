@@ -1,0 +1,72 @@
+"""Flow Q-learning (Park et al. 2025)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genpolicy.algo.actor_critic import ActorCritic
+from genpolicy.algo.algorithm import Draws, Metrics, Update, frozen, require_flow
+from genpolicy.algo.distilled import distilled
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.errors import UserError
+from genpolicy.model.direct import OneStepPolicy
+from genpolicy.settings import build, setting
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class FQL(ActorCritic):
+    """A one-step policy that climbs Q while it is held to a behaviour flow, which is fitted beside it.
+
+    Both make an action of the same noise: alpha |mu(s, z) - flow(s, z)|^2 bounds the squared Wasserstein distance of
+    the two policies from above (algorithm 1).
+    """
+
+    uses_target = False
+
+    alpha: float = setting(10.0, ge=0.0, doc="weight of the distillation")
+    normalize: bool = setting(False, doc="divide Q by its mean size")
+    policy_hidden: list[int] = setting([256, 256, 256], ge=1, doc="units of each hidden layer of the one-step policy")
+
+    @classmethod
+    def partners(cls, config) -> None:
+        super().partners(config)
+        require_flow(config)
+        if build(config.solver).noises:
+            raise UserError(
+                "solver: FQL distils a flow that noise enters at its start only; legal: an ODE solver, dpm, jumps"
+            )
+
+    def policies(self, model):
+        return distilled(OneStepPolicy, model, self, self.policy_hidden), model
+
+    def improvement(self) -> Update:
+        parameters = [*self.behaviour.parameters(), *self.policy.parameters()]
+        after = self.behaviour.update_target
+        return Update(parameters, self.lr, self.loss, self.draw, after, clip=self.gradient_norm)
+
+    def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
+        """Of the one-step policy as it is: the critic's targets are slow already."""
+        return self.clip(self.policy.sample(observation, generator, num_samples))
+
+    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """The flow's draws, and the noise that both policies start from."""
+        matching = self.objective.draw(self.behaviour, batch.action, batch.observation, generator, progress)
+        return {"action_noise": self.behaviour.draw_noise(batch.size, generator, batch.action), **matching}
+
+    def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        """The flow's loss, the distillation's and minus the value, [B], and metrics."""
+        observation, noise = batch.observation, draws["action_noise"]
+        matching = self.objective.loss(self.behaviour, batch.action, observation, draws)
+        with torch.no_grad():
+            wanted = self.behaviour.sample(observation, noise=noise)
+        action = self.policy.sample(observation, noise=noise[:, 0])
+        distance = (action - wanted).square().mean(-1)
+        with frozen(self.critic):
+            q = self.critic.q(observation, self.clip(action)).mean(0)
+        gain = q / q.detach().abs().mean() if self.normalize else q
+        metrics = {"matching": matching, "distance": distance, "q": q}
+        loss = matching + self.alpha * distance - gain
+        return loss, {name: metric.detach().mean() for name, metric in metrics.items()}

@@ -1,0 +1,24 @@
+"""Implicit Diffusion Q-learning (Hansen-Estruch et al. 2023), and what differs from it in critic and selection only."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class IDQL(BehaviourSettings, CriticSettings, Algorithm):
+    """A behaviour model and a critic; the policy is the critic's choice among several actions of the model.
+
+    With the in-support critic and the softmax it is SfBC (Chen et al. 2023), with a flow model IFQL (Park et al. 2025).
+    """
+
+    def policies(self, model):
+        return copy.copy(model), model  # one network: the first is evaluated with the selection, the second without
+
+    def plan(self):
+        critic = self.critic_phase()
+        critic.policy = self.policy
+        return [self.behaviour_phase(), critic]

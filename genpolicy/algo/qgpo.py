@@ -1,0 +1,92 @@
+"""Q-guided policy optimization by contrastive energy prediction (Lu et al. 2023)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genpolicy.algo.algorithm import (
+    Algorithm,
+    BehaviourSettings,
+    CriticSettings,
+    Draws,
+    Metrics,
+    PolicySettings,
+    Update,
+    drawn_once,
+    require_flow,
+)
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.errors import UserError
+from genpolicy.model.flow import standard_normal
+from genpolicy.model.generative import GenerativePolicy
+from genpolicy.network.guided import GuidedNetwork
+from genpolicy.network.mlp import MLP
+from genpolicy.settings import setting
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
+    """The behaviour model guided by the gradient of an intermediate energy: mu exp(beta Q) at guidance_scale 1.
+
+    The energy is learned by telling which of K perturbed behaviour actions has the larger Q: the cross-entropy of
+    softmax_K(f_t(x_k)) against softmax_K(beta Q(s, a_k)) (eq. 12). `policy_*` are the settings of that phase.
+    """
+
+    beta: float = setting(3.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward")
+    guidance_scale: float = setting(1.0, ge=0.0, doc="multiple of the energy's gradient that guides")
+    num_actions: int = setting(16, ge=2, doc="behaviour actions K a state, drawn once")
+    energy_hidden: list[int] = setting([256, 256], ge=1, doc="units of each hidden layer of the energy")
+
+    @classmethod
+    def partners(cls, config) -> None:
+        super().partners(config)
+        require_flow(config)
+        if config.model._target_.endswith("TrajectoryPolicy"):
+            raise UserError("model: a solution map cannot be guided; legal: vpsde|gvp|icfm|otcfm|edm")
+
+    def policies(self, model):
+        sizes = {"action_size": model.action_size, "observation_size": model.network.observation_size}
+        energy = MLP(hidden=self.energy_hidden, **sizes)
+        guided = GenerativePolicy(
+            path=model.path,
+            sigma_data=model.sigma_data,
+            divergence=model.divergence,
+            network=GuidedNetwork(model, energy, self.guidance_scale),
+            prediction=model.prediction,
+            solver=model.solver,
+            likelihood=model.likelihood,
+        )
+        return guided, model
+
+    def plan(self):
+        update = Update(self.policy.network.energy.parameters(), self.policy_lr, self.loss, self.draw)
+        phase = self.policy_phase(update, prepare=self.with_behaviour_actions)
+        return [self.behaviour_phase(), self.critic_phase(), phase]
+
+    def with_behaviour_actions(self, transitions: Transitions) -> Transitions:
+        """The data set with K behaviour actions a state, `behaviour_action` [N, K, A]."""
+        actions = drawn_once(self.behaviour, transitions.observation, self.num_actions)
+        return transitions.extended(behaviour_action=actions)
+
+    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """A time [B] for all actions of a state, and the noise [B, K, A] of each."""
+        action = batch["behaviour_action"]
+        low, high = self.policy.path.t_min, self.policy.t_max
+        unit = torch.rand(batch.size, generator=generator, device=action.device, dtype=action.dtype)
+        return {"t": low + (high - low) * unit, "noise": standard_normal(action.shape, generator, action)}
+
+    def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        """The cross-entropy [B], and metrics."""
+        action = batch["behaviour_action"]
+        observation = batch.observation.repeat_interleave(self.num_actions, 0)
+        with torch.no_grad():
+            q = self.critic.q_min(observation, self.clip(action).flatten(0, 1)).unflatten(0, action.shape[:2])
+            wanted = torch.softmax(self.beta * q, -1)
+        t = draws["t"][:, None].expand(action.shape[:2])
+        x = self.policy.path.perturb(action, draws["noise"], t).flatten(0, 1)
+        energy = self.policy.network.energies(x, t.flatten(), observation).unflatten(0, action.shape[:2])
+        effective = 1 / (self.num_actions * wanted.square().sum(-1).mean())
+        return -(wanted * torch.log_softmax(energy, -1)).sum(-1), {"effective_share": effective}

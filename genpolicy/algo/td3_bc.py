@@ -1,0 +1,41 @@
+"""TD3+BC (Fujimoto and Gu 2021)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genpolicy.algo.q_guided import QGuided
+from genpolicy.errors import UserError
+from genpolicy.model.direct import GaussianPolicy
+from genpolicy.settings import locate, setting
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TD3BC(QGuided):
+    """TD3 with the squared error of the data's actions: -eta Q(s, mu(s)) / mean |Q| + |a - mu(s)|^2 / A.
+
+    Only the mean of the Gaussian is TD3+BC's; its std is fitted to the data beside it, for a log-likelihood. As in
+    Diffusion-QL, and unlike TD3+BC, Q is one of two by a coin, and the actor moves at every update.
+    """
+
+    smoothing: float = setting(0.2, ge=0.0, doc="standard deviation of the noise on the target's actions")
+    smoothing_limit: float = setting(0.5, ge=0.0, doc="largest size of that noise")
+
+    @classmethod
+    def partners(cls, config) -> None:
+        super().partners(config)
+        if not issubclass(locate(config.model._target_), GaussianPolicy):
+            raise UserError("model: TD3+BC has a mean; legal: model=gaussian")
+
+    def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
+        """The moving average's mean with smoothing noise (Fujimoto et al. 2018, section 5.3)."""
+        mean = self.policy.target.mean(observation)[:, None]
+        shape = len(mean), num_samples, self.policy.action_size
+        noise = torch.randn(shape, generator=generator, device=mean.device, dtype=mean.dtype)
+        return self.clip(mean + (self.smoothing * noise).clamp(-self.smoothing_limit, self.smoothing_limit))
+
+    def action(self, batch, draws):
+        return self.policy.mean(batch.observation)

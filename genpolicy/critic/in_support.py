@@ -1,0 +1,29 @@
+"""In-support softmax Q-learning."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genpolicy.critic.double_q import DoubleQ
+from genpolicy.settings import setting
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class InSupport(DoubleQ):
+    """Q of the policy that chooses among behaviour actions by softmax (Lu et al. 2023, QGPO, section 4.2).
+
+    The target is r + gamma sum_k softmax_k(beta Q^-(s', a_k)) Q^-(s', a_k) over K actions a_k of the behaviour model,
+    drawn once for the whole data set, with Q^- the minimum (or mean) of the target Q functions.
+    """
+
+    next_actions = "behaviour"
+
+    candidates: int = setting(16, ge=2, doc="behaviour actions K at the next state")
+    beta: float = setting(3.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward")
+
+    def backup(self, q: Tensor) -> Tensor:
+        value = q.amin(0) if self.aggregate == "min" else q.mean(0)
+        return (torch.softmax(self.beta * value, -1) * value).sum(-1)

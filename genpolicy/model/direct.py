@@ -1,0 +1,115 @@
+"""Policies without a flow: one evaluation of the network is the action, or the mean of a Gaussian one.
+
+They stand beside the generative ones as references, and as what those are distilled into.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import InitVar, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from genpolicy.errors import UserError
+from genpolicy.model.flow import DENSITY
+from genpolicy.model.policy import Policy
+from genpolicy.settings import setting
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class DirectPolicy(Policy):
+    """What these policies share: `output` [B, A], inside the action space by a tanh where that is bounded.
+
+    action_low, action_high: the ends [A] of the action space, or infinite.
+    """
+
+    times = 0
+    learnable = frozenset({DENSITY})
+    objectives = "likelihood|least_squares"
+
+    action_low: InitVar[Tensor]
+    action_high: InitVar[Tensor]
+
+    def __post_init__(self, network, averaged, action_low, action_high):
+        super().__post_init__(network, averaged)
+        bounded = (action_low.isfinite() & action_high.isfinite()).all()
+        self.register_buffer("centre", (action_low + action_high) / 2 if bounded else None, persistent=False)
+        self.register_buffer("reach", (action_high - action_low) / 2 if bounded else None, persistent=False)
+        self.finish()
+        self.keep_average(averaged)
+
+    def finish(self) -> None:
+        """What a subclass adds before the moving average is copied."""
+
+    @classmethod
+    def parts(cls, config, action_low: Tensor, action_high: Tensor) -> dict[str, Any]:
+        return {"action_low": action_low, "action_high": action_high}
+
+    @classmethod
+    def partners(cls, config) -> None:
+        super().partners(config)
+        if config.eval.steps:
+            raise UserError("eval.steps: this model takes one step; leave eval.steps out")
+
+    def output(self, x: Tensor, observation: Tensor) -> Tensor:
+        """The network's output [B, A] for x [B, A], inside the action space."""
+        action = self.network(x, x[:, :0], observation)
+        return action if self.centre is None else self.centre + self.reach * torch.tanh(action)
+
+    def log_prob(self, action: Tensor, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has no density")
+
+
+class OneStepPolicy(DirectPolicy):
+    """a = mu(s, z) with z ~ N(0, I): a sampler without a density (Park et al. 2025)."""
+
+    def actions(self, noise: Tensor, observation: Tensor) -> Tensor:
+        return self.output(noise[:, 0], observation)
+
+
+class DeterministicPolicy(DirectPolicy):
+    """a = mu(s)."""
+
+    def mean(self, observation: Tensor) -> Tensor:
+        """mu(s) [B, A]: the network at the centre of the noise."""
+        return self.output(observation.new_zeros(len(observation), self.action_size), observation)
+
+    def actions(self, noise: Tensor, observation: Tensor) -> Tensor:
+        return self.mean(observation)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class GaussianPolicy(DeterministicPolicy):
+    """N(mu(s), diag(std^2)) with one std [A] for all states, IQL's policy (Kostrikov et al. 2022).
+
+    It acts with the mean, as IQL and TD3+BC are evaluated.
+    """
+
+    has_density = True
+
+    log_std_min: float = setting(-5.0, doc="least logarithm of a standard deviation, in action units")
+    log_std_max: float = setting(2.0, doc="largest logarithm of a standard deviation, in action units")
+
+    def finish(self) -> None:
+        self.log_std = nn.Parameter(torch.zeros(self.action_size))
+
+    def std(self) -> Tensor:
+        """The standard deviations [A]."""
+        return self.log_std.clamp(self.log_std_min, self.log_std_max).exp()
+
+    def actions(self, noise: Tensor, observation: Tensor) -> Tensor:
+        return self.mean(observation) + self.std() * noise[:, 0]
+
+    def act(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.mean(observation)
+
+    def log_prob(self, action: Tensor, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        return self.log_density(action, self.mean(observation))
+
+    def log_density(self, action: Tensor, mean: Tensor) -> Tensor:
+        """log N(action; mean, diag(std^2)) [B]."""
+        std = self.std()
+        whitened = (action - mean) / std
+        return -0.5 * whitened.square().sum(-1) - std.log().sum() - 0.5 * self.action_size * math.log(2 * math.pi)

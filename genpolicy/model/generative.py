@@ -1,0 +1,273 @@
+"""A generative policy pi(a|s): a network's prediction on a probability path, sampled and scored by ODE solvers."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import InitVar, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from genpolicy.errors import UserError
+from genpolicy.model.flow import (
+    END,
+    FIELD,
+    MAP,
+    Coefficients,
+    ProbabilityFlow,
+    angle_of,
+    exact_divergence,
+    hutchinson_divergence,
+    standard_normal,
+    time_and_scale,
+)
+from genpolicy.model.path import ProbabilityPath
+from genpolicy.model.policy import Policy
+from genpolicy.settings import build, component, locate, setting
+from genpolicy.solver.solver import ODESolver, Solver
+
+EXACT_UP_TO = 16  # action dimensions up to which `divergence: auto` is exact
+_LEARNERS = {
+    FIELD: "a flow's field, which objective=consistency does not learn; it goes with solver=renoise",
+    MAP: "a solution map: model=trajectory with objective=trajectory|shortcut|meanflow",
+    END: "a map to the data end: model=trajectory with objective=consistency|trajectory|shortcut|meanflow",
+}
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class GenerativePolicy(Policy):
+    """pi(a|s) as the time-0 marginal of the flow of a learned velocity, score, noise or data prediction.
+
+    Time t in [0, 1] runs from data to noise. Shapes: x, action [B, A]; t [B] or []; observation [B, O].
+
+    has_density: whether the field has been learned that log-densities follow from.
+    """
+
+    learnable = frozenset({FIELD})
+    objectives = "flow_matching|score_matching|noise_prediction|edm"
+
+    path: ProbabilityPath = component(doc="probability path between actions and noise")
+    sigma_data: float = setting(0.5, gt=0.0, doc="scale of the actions, for the solvers' coordinates and EDM")
+    divergence: str = setting(
+        "auto",
+        choices=["auto", "exact", "hutchinson"],
+        doc=f"auto is exact up to {EXACT_UP_TO} action dimensions",
+    )
+    prediction: InitVar[str]
+    solver: InitVar[Solver]
+    likelihood: InitVar[ODESolver]
+    has_density: InitVar[bool] = True
+
+    def __post_init__(self, network, averaged, prediction, solver, likelihood, has_density):
+        super().__post_init__(network, averaged)
+        self.has_density = has_density
+        self.solver, self.likelihood = solver, likelihood
+        self.prediction = self.path.auto_prediction if prediction == "auto" else prediction
+        # Noise and score predictions do not determine the data where alpha = 0.
+        self.t_max = self.path.t_max_noise if self.prediction in ("noise", "score") else self.path.t_max
+        self._kept: dict = {}  # what depends on times alone
+        self._ends = tuple(angle_of(self.path, self.sigma_data, t) for t in (self.path.t_min, self.t_max))
+        self.keep_average(averaged)
+
+    @classmethod
+    def parts(cls, config, action_low: Tensor, action_high: Tensor) -> dict[str, Any]:
+        objective = locate(config.objective._target_)
+        return {
+            "prediction": build(config.objective).prediction,
+            "solver": build(config.solver),
+            "likelihood": build(config.likelihood),
+            "has_density": FIELD in objective.learns,
+        }
+
+    @classmethod
+    def partners(cls, config) -> None:
+        """A solver uses what the objective learns; a log-likelihood is an ordinary differential equation's."""
+        super().partners(config)
+        learns, uses = locate(config.objective._target_).learns, locate(config.solver._target_).uses
+        if uses not in learns:
+            raise UserError(f"solver: uses {_LEARNERS[uses]}")
+        if not issubclass(locate(config.likelihood._target_), ODESolver):
+            raise UserError(
+                "likelihood: needs an ODE solver; legal: likelihood=euler|heun|midpoint|rk4|ab2|dopri5 "
+                "(the others only sample)"
+            )
+
+    @property
+    def couples(self) -> bool:
+        return self.path.couples
+
+    # Predictions, each exactly convertible into the others.
+
+    def raw(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        """The network's own output [B, A], of the kind `prediction` says."""
+        return self._evaluate(self._input_scale(t)[..., None] * x, t, observation)
+
+    def _evaluate(self, scaled: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        return self.network(scaled, t.expand(scaled.shape[:-1]), observation)
+
+    def data_and_noise(self, x: Tensor, t: Tensor, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Predictions (E[x_0 | x_t], E[eps | x_t]), each [B, A]."""
+        value = self.raw(x, t, observation)
+        if self.prediction == "preconditioned":
+            skip, out = self.preconditioning(t)
+            return self.path.data_and_noise("data", skip[..., None] * x + out[..., None] * value, x, t)
+        return self.path.data_and_noise(self.prediction, value, x, t)
+
+    def predict(self, prediction: str, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        """The velocity, score, noise or data prediction [B, A]."""
+        if prediction == self.prediction:
+            return self.raw(x, t, observation)
+        return self.path.target(prediction, *self.data_and_noise(x, t, observation), t)
+
+    def velocity(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        """The marginal velocity dx/dt [B, A]."""
+        return self.predict("velocity", x, t, observation)
+
+    def score(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        """grad_x log p_t(x|s) [B, A]; exact only for a velocity that is the marginal one of its own samples."""
+        return self.predict("score", x, t, observation)
+
+    def noise(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        """E[eps | x_t] [B, A]."""
+        return self.predict("noise", x, t, observation)
+
+    def data(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        """E[x_0 | x_t] [B, A], the denoiser."""
+        return self.predict("data", x, t, observation)
+
+    def preconditioning(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """(c_skip, c_out) of data = c_skip x + c_out F (Karras et al. 2022, table 1, carried over to any path)."""
+        alpha, sigma, variance = self.path.alpha(t), self.path.sigma(t), self._variance(t)
+        return alpha * self.sigma_data**2 / variance, sigma * self.sigma_data * torch.rsqrt(variance)
+
+    def _input_scale(self, t: Tensor) -> Tensor:
+        if self.prediction != "preconditioned":
+            return torch.ones_like(t)
+        return torch.rsqrt(self._variance(t))
+
+    def _variance(self, t: Tensor) -> Tensor:
+        """The variance of x_t for data of scale sigma_data."""
+        return (self.path.alpha(t) * self.sigma_data) ** 2 + self.path.sigma(t) ** 2
+
+    # Samples and densities.
+
+    def flow(self, observation: Tensor) -> ProbabilityFlow:
+        """The probability flow given observations [B, O]."""
+        return ProbabilityFlow(
+            path=self.path,
+            at=self._at,
+            network=lambda x, t: self._evaluate(x, t, observation),
+            sigma_data=self.sigma_data,
+            start=self._ends[0],
+            end=self._ends[1],
+            t_max=self.t_max,
+            parameters=tuple(self.network.parameters()),
+        )
+
+    def _at(self, angle: float | Tensor, like: Tensor) -> Coefficients:
+        """The model's coefficients at an angle of the flow: kept if that is a number, differentiable if not."""
+        if torch.is_tensor(angle):
+            return self._coefficients(angle)
+        if (key := (angle, like.dtype, like.device)) not in self._kept:
+            time, *numbers = self._coefficients(torch.tensor(angle, dtype=torch.float64))
+            self._kept[key] = Coefficients(time.to(like), *(number.item() for number in numbers))
+        return self._kept[key]
+
+    def _coefficients(self, angle: Tensor) -> Coefficients:
+        t, rho = time_and_scale(self.path, self.sigma_data, angle)
+        zero, one = torch.zeros_like(t)[..., None], torch.ones_like(t)[..., None]
+        kind, of_x, of_f = self.prediction, zero, one
+        if kind == "preconditioned":
+            skip, out = self.preconditioning(t)
+            kind, of_x, of_f = "data", skip[..., None], out[..., None]
+        data_x, noise_x = self.path.data_and_noise(kind, of_x, one, t)
+        data_f, noise_f = self.path.data_and_noise(kind, of_f, zero, t)
+        data_y, data_f, noise_y, noise_f = rho * data_x[..., 0], data_f[..., 0], rho * noise_x[..., 0], noise_f[..., 0]
+        sine, cosine = torch.sin(angle), self.sigma_data * torch.cos(angle)
+        field_y, field_f = cosine * noise_y - sine * data_y, cosine * noise_f - sine * data_f
+        return Coefficients(t, self._input_scale(t) * rho, data_y, data_f, field_y, field_f)
+
+    @property
+    def noises(self) -> int:
+        return 1 + self.solver.noises
+
+    def actions(self, noise: Tensor, observation: Tensor) -> Tensor:
+        """By the sampling solver, which may take noise on its way."""
+        flow = self.flow(observation)
+        return flow.y_to_data(self.solver.sample(flow, flow.noise_to_y(noise[:, 0]), noise[:, 1:]))
+
+    def log_prob(
+        self,
+        action: Tensor,
+        observation: Tensor,
+        generator: torch.Generator | None = None,
+        solver: ODESolver | None = None,
+        probe: Tensor | None = None,
+        prior: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor:
+        """log pi(a|s) [B] in nats, by the instantaneous change of variables (Chen et al. 2018, theorem 1).
+
+        solver: the likelihood solver unless given. probe [B, A]: Hutchinson's, Rademacher draws from the generator
+        unless given. prior: exact log-density of x at t_max, for tests; see `ProbabilityFlow.end_log_prob`.
+        Differentiable with respect to action, observation and parameters.
+        """
+        flow = self.flow(observation)
+        field = self._field_with_divergence(flow, action, generator, probe)
+        state = (flow.data_to_y(action), torch.zeros_like(action[..., 0]))
+        y, divergence = (solver or self.likelihood).integrate(field, state, flow.start, flow.end, flow.parameters)
+        return flow.end_log_prob(y, prior) + divergence + self.action_size * math.log(math.cos(flow.start))
+
+    def sample_with_log_prob(
+        self,
+        observation: Tensor,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+        probe: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Actions [B, A] and their log-densities [B] from one solve of the sampling solver (which must be an ODE's)."""
+        if noise is None:
+            noise = standard_normal((len(observation), self.action_size), generator, observation)
+        flow = self.flow(observation)
+        end = flow.noise_to_y(noise)
+        field = self._field_with_divergence(flow, noise, generator, probe)
+        state = (end, torch.zeros_like(noise[..., 0]))
+        y, divergence = self.solver.integrate(field, state, flow.end, flow.start, flow.parameters)
+        log_prob = flow.end_log_prob(end) - divergence + self.action_size * math.log(math.cos(flow.start))
+        return flow.y_to_data(y), log_prob
+
+    def trajectory(self, observation: Tensor, noise: Tensor, points: int) -> tuple[Tensor, Tensor]:
+        """The ways from noise [B, A] to actions: times [points] from noise to data, and x there, [points, B, A].
+
+        Solved by the likelihood solver; the last point is x at t_min.
+        """
+        flow = self.flow(observation)
+        angles = torch.linspace(flow.end, flow.start, points, dtype=torch.float64).to(noise)
+        state = (flow.noise_to_y(noise),)
+        ways = [state[0]]
+        for begin, end in itertools.pairwise(angles.tolist()):
+            state = self.likelihood.integrate(lambda angle, y: (flow.field(angle, y[0]),), state, begin, end)
+            ways.append(state[0])
+        times, rho = time_and_scale(self.path, self.sigma_data, angles)
+        return times, rho[:, None, None] * torch.stack(ways)
+
+    @property
+    def exact(self) -> bool:
+        """Whether log-densities use the exact divergence rather than Hutchinson's estimate."""
+        return self.divergence == "exact" or (self.divergence == "auto" and self.action_size <= EXACT_UP_TO)
+
+    def draw_probe(self, shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor | None:
+        """Rademacher draws for Hutchinson's estimate, of which the Gaussian ones have the larger variance."""
+        if self.exact:
+            return None
+        bits = torch.randint(0, 2, shape, generator=generator, device=like.device)
+        return bits.to(like.dtype) * 2 - 1
+
+    def _field_with_divergence(self, flow, like: Tensor, generator, probe: Tensor | None):
+        if self.exact and probe is None:
+            return lambda angle, state: exact_divergence(flow.field, angle, state[0])
+        probe = self.draw_probe(like.shape, generator, like) if probe is None else probe
+        estimate = hutchinson_divergence(flow.field, probe)
+        return lambda angle, state: estimate(angle, state[0])

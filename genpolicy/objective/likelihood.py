@@ -1,0 +1,41 @@
+"""Maximum likelihood, for policies whose density is in closed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from genpolicy.model.direct import GaussianPolicy
+from genpolicy.model.flow import DENSITY
+from genpolicy.objective.objective import Draws, Objective
+
+
+@dataclass(kw_only=True, eq=False)
+class Likelihood(Objective):
+    """-log pi(a|s)."""
+
+    learns = frozenset({DENSITY})
+
+    def draw(
+        self,
+        policy: GaussianPolicy,
+        action: Tensor,
+        observation: Tensor,
+        generator: torch.Generator,
+        progress: float = 1.0,
+    ) -> Draws:
+        """Nothing is random."""
+        return {}
+
+    def loss(self, policy: GaussianPolicy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:
+        return -policy.log_prob(action, observation)
+
+
+class LeastSquares(Likelihood):
+    """|a - mu(s)|^2 / A, TD3+BC's imitation; the std is fitted to what the mean leaves, by maximum likelihood."""
+
+    def loss(self, policy: GaussianPolicy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:
+        mean = policy.mean(observation)
+        return (action - mean).square().mean(-1) - policy.log_density(action, mean.detach())

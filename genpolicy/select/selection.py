@@ -1,0 +1,86 @@
+"""Choosing one of several sampled actions by the critic."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from genpolicy.critic.critic import Critic, require_value
+from genpolicy.errors import UserError
+from genpolicy.settings import locate, setting
+
+
+@dataclass(kw_only=True, eq=False)
+class NoSelection:
+    """The policy's own action."""
+
+    num_candidates: ClassVar[int] = 1
+
+
+@dataclass(kw_only=True, eq=False)
+class Selection(ABC):
+    """One of `num_candidates` actions of the policy, clipped to the action space, by their min_j Q_j.
+
+    Log-likelihoods stay those of the policy that the candidates are drawn from.
+    """
+
+    num_candidates: int = setting(32, ge=2, doc="actions drawn, of which one is carried out")
+
+    @classmethod
+    def partners(cls, config) -> None:
+        """The algorithm must learn a critic."""
+        if not locate(config.algo._target_).learns_critic:
+            raise UserError("select: chooses by a critic, which this algorithm does not learn; legal: select=none")
+
+    def choose(
+        self, critic: Critic, observation: Tensor, action: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The chosen actions [B, A] of candidates [B, K, A] at observations [B, O]."""
+        repeated = observation.repeat_interleave(action.shape[1], 0)
+        q = critic.q_min(repeated, action.flatten(0, 1)).unflatten(0, action.shape[:2])
+        index = self.index(q, critic, observation, generator)
+        return action[torch.arange(len(action), device=action.device), index]
+
+    @abstractmethod
+    def index(self, q: Tensor, critic: Critic, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Which candidate [B] is chosen, for their values q [B, K]."""
+
+
+class Greedy(Selection):
+    """The candidate of the largest Q."""
+
+    def index(self, q, critic, observation, generator=None):
+        return q.argmax(-1)
+
+
+@dataclass(kw_only=True, eq=False)
+class Softmax(Selection):
+    """A candidate with probability softmax_K(beta Q): mu exp(beta Q) for many candidates of mu (Chen et al. 2023)."""
+
+    beta: float = setting(1.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward")
+
+    def index(self, q, critic, observation, generator=None):
+        return torch.multinomial(torch.softmax(self.beta * q, -1), 1, generator=generator)[:, 0]
+
+
+@dataclass(kw_only=True, eq=False)
+class Expectile(Selection):
+    """A candidate with probability in proportion to |tau - 1(Q < V)|, tau the critic's expectile.
+
+    These weights of behaviour actions have V as their mean Q: the policy that is implicit in IQL's expectile value
+    (Hansen-Estruch et al. 2023, section 4.1).
+    """
+
+    @classmethod
+    def partners(cls, config) -> None:
+        super().partners(config)
+        require_value(config)
+
+    def index(self, q, critic, observation, generator=None):
+        value = critic.v(observation)[:, None]
+        weight = torch.where(q < value, 1 - critic.expectile, critic.expectile)
+        return torch.multinomial(weight, 1, generator=generator)[:, 0]

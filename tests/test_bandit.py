@@ -1,0 +1,112 @@
+"""What the algorithms learn on a bandit with known optimal policies, each through its own configuration."""
+
+import math
+
+import bandit
+import pytest
+import torch
+from command_line import jobs
+from scipy.optimize import brentq
+
+from genpolicy.algo.algorithm import Algorithm, Updates, assemble
+
+SMALL = ["tuned=none", "network=mlp", "network.hidden=[64,64,64]", "critic.hidden=[64,64,64]", "critic.lr=1e-2"]
+SMALL += ["critic.target_rate=0.02"]
+CRITIC = ["algo.critic_steps=800", "algo.critic_batch_size=256"]
+BEHAVIOUR = ["model=gvp", "algo.behaviour_steps=2000", "algo.behaviour_batch_size=256", "algo.behaviour_lr=5e-3"]
+POLICY = ["algo.policy_steps=1500", "algo.policy_batch_size=256", "algo.policy_lr=5e-3"]
+FINETUNE = ["algo.policy_steps=150", "algo.policy_batch_size=128", "algo.policy_lr=4e-3"]
+ENERGY = ["algo.policy_steps=1500", "algo.policy_batch_size=64", "algo.policy_lr=5e-3", "algo.num_actions=8"]
+DISTIL = ["algo.policy_steps=800", "algo.policy_batch_size=128", "algo.policy_lr=5e-3", "algo.policy_hidden=[64,64]"]
+JOINT = ["algo.steps=1500", "algo.batch_size=128", "algo.lr=2e-3", "model.target_rate=0.02"]
+BETA, TAU, ETA = 4.0, 0.9, 3.0
+
+
+def boltzmann(rewards):
+    return (BETA * rewards).exp()
+
+
+def expectile_weight(rewards):
+    return torch.where(rewards < bandit.expectile(TAU), 1 - TAU, TAU)
+
+
+def trajectory_weighted() -> float:
+    """The value of the policy pi = mu exp(eta max(0, A) / std A), A being the advantage over pi itself."""
+
+    def improved(value: float) -> float:
+        scale = ETA / bandit.behaviour_std()
+        return bandit.value(bandit.tilted(lambda rewards: (scale * (rewards - value).clamp(min=0)).exp()))
+
+    return brentq(lambda value: improved(value) - value, 0.0, 1.0)
+
+
+# algorithm -> its settings, and the value of what it converges to
+LEARNED = {
+    "gmpo": ([*CRITIC, *POLICY, f"algo.beta={BETA}"], lambda: bandit.value(bandit.tilted(boltzmann))),
+    "gmpg": (
+        [*BEHAVIOUR, *CRITIC, *FINETUNE, f"algo.beta={BETA}"],
+        lambda: bandit.value(bandit.tilted(boltzmann)),
+    ),
+    "qgpo": (
+        [*BEHAVIOUR, *CRITIC, *ENERGY, f"algo.beta={BETA}", "critic.candidates=2"],
+        lambda: bandit.value(bandit.tilted(boltzmann)),
+    ),
+    "sfbc": (
+        [*BEHAVIOUR, *CRITIC, f"select.beta={BETA}", "critic.candidates=2"],
+        lambda: bandit.value(bandit.tilted(boltzmann)),
+    ),
+    "idql": (
+        [*BEHAVIOUR, *CRITIC, "select=expectile", f"critic.expectile={TAU}"],
+        lambda: bandit.value(bandit.tilted(expectile_weight)),
+    ),
+    "iql": ([*CRITIC, *POLICY, "algo.beta=6"], bandit.best),
+    "awr": ([*CRITIC, *POLICY, "algo.beta=6"], bandit.best),
+    "srpo": ([*BEHAVIOUR, *CRITIC, *DISTIL, "algo.beta=0.5"], bandit.best),
+    "dtql": ([*BEHAVIOUR, "model=edm", *CRITIC, *DISTIL, "algo.alpha=1"], bandit.best),
+    "fql": ([*JOINT, "algo.alpha=0.3", "algo.policy_hidden=[64,64]", "solver.steps=4"], bandit.best),
+    "td3_bc": (JOINT, bandit.best),
+    "diffusion_ql": ([*JOINT, "algo.eta=0.3", "solver.steps=4"], bandit.best),
+    "edp": ([*JOINT, "algo.eta=50"], bandit.best),
+    "consistency_ac": ([*JOINT, "algo.eta=0.03"], bandit.best),
+    "gtp": ([*JOINT, f"algo.eta={ETA}"], trajectory_weighted),
+}
+
+
+def learned(name: str, seed: int) -> Algorithm:
+    """The algorithm trained to its end, its learning rates annealed to zero."""
+    [(job, _)] = jobs(f"algo={name}", *SMALL, *LEARNED[name][0])
+    torch.manual_seed(seed)
+    algorithm = assemble(job.config, 1, -torch.ones(1), torch.ones(1))
+    data, generator = bandit.transitions(seed, size=4000), torch.Generator().manual_seed(seed)
+    for phase in algorithm.phases:
+        if phase.start is not None:
+            phase.start()
+        source = phase.prepare(data) if phase.prepare is not None else data
+        updates = phase.update.updates.values() if isinstance(phase.update, Updates) else [phase.update]
+        groups = [(update.optimizer.param_groups[0], update.optimizer.param_groups[0]["lr"]) for update in updates]
+        for step in range(phase.steps):
+            for group, lr in groups:
+                group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / phase.steps))
+            phase.update(source.sample(phase.batch_size, generator), generator, step / phase.steps)
+    return algorithm
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("name", LEARNED)
+def test_the_expected_reward_is_within_5_percent_of_the_optimum(name, seed):
+    algorithm, optimum = learned(name, seed), LEARNED[name][1]()
+    context = bandit.CONTEXTS.repeat(2000, 1)
+    action = algorithm.clip(algorithm.act(context, torch.Generator().manual_seed(1)))
+    earned = bandit.reward(context, action).mean().item()
+    assert earned == pytest.approx(optimum, rel=0.05)
+    if name in ("gmpo", "gmpg", "qgpo"):  # whose policy is mu exp(beta Q)
+        assert divergence(algorithm) < 0.2
+
+
+def divergence(algorithm: Algorithm) -> float:
+    """KL(mu exp(beta Q) || policy) in the worse context, in nats; that of mu is .48."""
+    wanted = bandit.tilted(boltzmann)[:, ::15]
+    points = bandit.GRID[::15, None].float()
+    log_prob = torch.stack([algorithm.log_prob(points, c.expand(len(points), 1)) for c in bandit.CONTEXTS]).double()
+    gap = torch.where(wanted > 0, wanted * (wanted.log() - log_prob), 0.0)
+    return (gap.sum(-1) * 15 * bandit.STEP).max().item()

@@ -1,0 +1,147 @@
+"""What every algorithm of conf/algo must do; new ones are picked up by themselves."""
+
+import math
+import os
+import signal
+
+import pytest
+import torch
+from command_line import genpolicy, jobs, tried
+from omegaconf import OmegaConf
+from tiny import only_run, records, same
+
+from genpolicy import checkpoint
+from genpolicy.algo.algorithm import Update, Updates, assemble
+from genpolicy.command import options
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.env.task import Task
+from genpolicy.model.policy import Policy
+
+ALGORITHMS = sorted(options("algo"))
+STEPS = 60  # updates of each phase
+RUN = ["env=multi-goal", "dataset.episodes=10", "eval.per_phase=1", "eval.episodes=2", "eval.final_episodes=3"]
+RUN += ["eval.log_prob_actions=10", "tracking.uri=none", "checkpoint_seconds=1000"]
+
+
+def sizes(config) -> dict[str, int | list[int]]:
+    """Settings that make an algorithm's run small: few updates, small batches and networks."""
+    small = {"steps": STEPS, "batch_size": 16, "hidden": [16], "num_actions": 4, "num_candidates": 3}
+    chosen = {}
+    for group in ("algo", "critic", "network", "select"):
+        for key in config[group]:
+            size = next((size for end, size in small.items() if key == end or key.endswith(f"_{end}")), None)
+            if size is not None:
+                chosen[f"{group}.{key}"] = size
+    if config.critic.get("candidates", 1) > 1:
+        chosen["critic.candidates"] = 3
+    if "steps" in config.solver:
+        chosen["solver.steps"] = 2
+    return chosen
+
+
+def random_transitions(size: int = 32) -> Transitions:
+    generator = torch.Generator().manual_seed(0)
+    columns = {name: torch.rand(size, 2, generator=generator) for name in ("observation", "action", "next_observation")}
+    columns |= {"reward": torch.rand(size, generator=generator), "terminated": torch.arange(size) % 5 == 0}
+    return Transitions.of({name: column.numpy() for name, column in columns.items()})
+
+
+@pytest.fixture(autouse=True)
+def no_figures(monkeypatch):
+    """Figures have tests of their own."""
+    monkeypatch.setattr("genpolicy.env.multi_goal.MultiGoal.draw", Task.draw)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_an_algorithm_trains_is_evaluated_and_resumes_to_the_bit(name, tmp_path, monkeypatch):
+    words = [f"algo={name}", "tuned=none", "network=mlp", *RUN]
+    [(job, _)] = jobs(*words)
+    words += [f"{key}={size}".replace(" ", "") for key, size in sizes(job.config).items()]
+    whole, parts = ([*words, f"paths.outputs={tmp_path / folder}"] for folder in ("whole", "parts"))
+    result = genpolicy(*whole)
+    assert result.code == 0, result.err
+    run = only_run(tmp_path / "whole")
+    final = {metric: value for metric, _, value in records(run) if metric.startswith("final/")}
+    assert math.isfinite(final["final/return_mean"])
+    [(job, _)] = jobs(*whole)
+    algorithm = assemble(job.config, 2, -torch.ones(2), torch.ones(2))
+    assert algorithm.policy.has_density == ("final/log_prob" in final)
+    if algorithm.policy.has_density:
+        assert math.isfinite(final["final/log_prob"])
+    else:
+        [row] = [line for line in result.out.splitlines() if line.strip().startswith("trained policy")]
+        assert "no density" in row
+
+    calls, real = [], Update.__call__
+
+    def disturbed(update, *arguments):
+        calls.append(1)
+        if len(calls) == STEPS * 3 // 2:  # in the second phase, if there is one
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(update, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Update, "__call__", disturbed)
+        stopped = genpolicy(*parts).code
+    assert stopped == (143 if len(calls) >= STEPS * 3 // 2 else 0)
+    assert genpolicy(*parts).code == 0
+    saved = [checkpoint.load(path / "last.pt") for path in (run, only_run(tmp_path / "parts"))]
+    assert same(saved[0]["algorithm"], saved[1]["algorithm"])
+    assert same(saved[0]["generators"], saved[1]["generators"])
+    algorithm.load_state_dict(saved[0]["algorithm"])
+    assert same(algorithm.state_dict(), saved[0]["algorithm"])
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_whatever_is_accepted_works_and_the_rest_is_refused_in_a_line(name):
+    data = random_transitions()
+    for group in ("model", "critic", "select"):
+        for option in options(group):
+            words = ["env=multi-goal", f"{group}={option}"]
+            result, started = tried(f"algo={name}", "tuned=none", "network=mlp", *words)
+            if result.code:
+                assert result.err.count("\n") == 1, result.err
+                assert result.err.startswith("genpolicy: ")
+                continue
+            [(job, _)] = started
+            for key, size in sizes(job.config).items():
+                OmegaConf.update(job.config, key, size)
+            algorithm = assemble(job.config, 2, -torch.ones(2), torch.ones(2))
+            generator = torch.Generator().manual_seed(0)
+            for phase in algorithm.phases:
+                if phase.start is not None:
+                    phase.start()
+                assert isinstance(phase.update, Update | Updates)
+                assert phase.policy is None or isinstance(phase.policy, Policy)
+                source = phase.prepare(data) if phase.prepare is not None else data
+                metrics = phase.update(source.sample(8, generator), generator, 0.5)
+                assert all(torch.isfinite(metric) for metric in metrics.values()), (words, metrics)
+            assert algorithm.act(data.observation, generator).shape == (32, 2)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("algo=bc select=greedy", "select: chooses by a critic, which this algorithm does not learn"),
+        ("algo=gmpo critic=double_q", "critic: needs a policy that is not there yet; legal: critic=iql"),
+        ("algo=idql critic=double_q", "legal: critic=iql|in_support"),
+        ("algo=gmpo critic=in_support", "legal: critic=iql"),
+        ("algo=diffusion_ql critic=in_support", "critic: needs a behaviour model"),
+        ("algo=diffusion_ql select=expectile", "critic: must learn V"),
+        ("algo=gmpg model=gaussian", "model: this algorithm needs a generative model"),
+        ("algo=srpo model=gaussian", "model: this algorithm needs a generative model"),
+        ("algo=edp objective=likelihood", "objective: this algorithm needs a denoiser"),
+        ("algo=bc objective=likelihood", "objective: does not fit this model; legal: objective=flow_matching|"),
+        ("algo=gmpg_reinforce critic=in_support", "critic: must learn V; legal: critic=iql, or critic.expectile=0.7"),
+        ("algo=qgpo model=trajectory", "model: a solution map cannot be guided"),
+        ("algo=fql solver=sde", "solver: FQL distils a flow that noise enters at its start only"),
+        ("algo=td3_bc model=gvp", "model: TD3+BC has a mean"),
+        ("algo=iql objective=flow_matching", "objective: does not fit this model; legal: objective=likelihood"),
+        ("algo=iql eval.steps=[1]", "eval.steps: this model takes one step"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(words, reason):
+    result, _ = tried("tuned=none", *words.split())
+    assert result.code == 1
+    assert reason in result.err
+    assert result.err.count("\n") == 1
