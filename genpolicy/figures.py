@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from genpolicy.algo.algorithm import Algorithm
 from genpolicy.model.generative import GenerativePolicy
+from genpolicy.model.policy import Policy
 
 SAMPLES, WAYS, POINTS, GRID = 4000, 400, 33, 160
 PANEL = 3.4  # inches
@@ -32,13 +33,17 @@ def draw_plane(
     if algorithm.behaviour is algorithm.policy:
         del policies["trained policy"]
     policies = {name: policy for name, policy in policies.items() if policy is not None}
-    fields = {name: policy for name, policy in policies.items() if policy.has_density}
+    densities = {name: policy for name, policy in policies.items() if policy.has_density}
+    flows = {name: policy for name, policy in densities.items() if isinstance(policy, GenerativePolicy)}
     plane = _Plane(action, value, value_at, extent)
     directory.mkdir(exist_ok=True)
     figures = {
-        "samples": plane.samples(policies),
-        "trajectories": plane.trajectories(fields) if fields else None,
-        "density": plane.density(fields) if fields else None,
+        "samples": plane.samples(
+            {name: algorithm.act if policy is algorithm.policy else policy.act for name, policy in policies.items()},
+            algorithm.action_low.device,
+        ),
+        "trajectories": plane.trajectories(flows) if flows else None,
+        "density": plane.density(densities) if densities else None,
         "value": plane.value_function(algorithm.critic),
     }
     written = []
@@ -106,13 +111,12 @@ class _Plane:
         self.action, self.value, self.value_at, self.extent = action, value, value_at, extent
         self.limits = {"vmin": value.min(), "vmax": value.max()}
 
-    def samples(self, policies: dict[str, GenerativePolicy]) -> Figure:
-        """Samples of the data and of each policy, coloured by their value."""
-        figure, axes = self._panels(["data", *policies])
+    def samples(self, acts: dict[str, Callable], device: torch.device) -> Figure:
+        """Actions of the data and of each policy, (observation, generator) -> action, coloured by their value."""
+        figure, axes = self._panels(["data", *acts])
         shown = {"data": (self.action, self.value)}
-        for name, policy in policies.items():
-            device = next(policy.parameters()).device
-            drawn = policy.sample(torch.zeros(SAMPLES, 0, device=device), _generator(device)).detach().cpu().numpy()
+        for name, act in acts.items():
+            drawn = act(torch.zeros(SAMPLES, 0, device=device), _generator(device)).detach().cpu().numpy()
             shown[name] = drawn, self.value_at(drawn)
         for (name, (points, values)), axis in zip(shown.items(), axes, strict=True):
             dots = axis.scatter(*points[:SAMPLES].T, c=values[:SAMPLES], s=2, linewidths=0, **self.limits)
@@ -140,7 +144,7 @@ class _Plane:
         figure.colorbar(lines, ax=axes, label="time t (1 noise, 0 action)")
         return figure
 
-    def density(self, policies: dict[str, GenerativePolicy]) -> Figure:
+    def density(self, policies: dict[str, Policy]) -> Figure:
         """The log-density of each policy on a grid."""
         figure, axes = self._panels(list(policies))
         grid = self._grid()

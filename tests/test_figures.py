@@ -28,7 +28,7 @@ class Algorithm:
         self.behaviour, self.policy = (
             make_policy(path, network, solver=RK4(steps=8), likelihood=RK4(steps=8)) for network in networks
         )
-        self.critic = Critic()
+        self.critic, self.act, self.action_low = Critic(), self.policy.act, torch.zeros(2)
 
 
 def test_the_figures_show_each_policy_where_it_is(tmp_path):

@@ -234,6 +234,21 @@ class BehaviourSettings:
         update = imitation(self.behaviour, self.objective, self.behaviour_lr)
         return Phase("behaviour", self.behaviour_steps, self.behaviour_batch_size, update, self.behaviour)
 
+    def with_behaviour_actions(self, num_samples: int, at: str = "") -> Callable[[Transitions], Transitions]:
+        """What extends a data set by K behaviour actions a state, `behaviour_action` [N, K, A]; a `Phase.prepare`.
+
+        at: "next_" for the next states, `next_behaviour_action`.
+        """
+
+        def prepare(transitions: Transitions) -> Transitions:
+            observation = transitions[f"{at}observation"]
+            generator = torch.Generator(observation.device).manual_seed(num_samples)  # the same at every call
+            with torch.no_grad():
+                parts = [self.behaviour.sample(part, generator, num_samples) for part in observation.split(4096)]
+            return transitions.extended(**{f"{at}behaviour_action": torch.cat(parts)})
+
+        return prepare
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class CriticSettings:
@@ -255,14 +270,11 @@ class CriticSettings:
         ahead = critic.next_actions == "behaviour"
 
         def loss(batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
-            return critic.loss(batch, batch["next_behaviour_action"] if ahead else None)
+            return critic.loss(batch, self.clip(batch["next_behaviour_action"]) if ahead else None)
 
-        def prepare(transitions: Transitions) -> Transitions:
-            actions = drawn_once(self.behaviour, transitions.next_observation, critic.candidates)
-            return transitions.extended(next_behaviour_action=self.clip(actions))
-
+        prepare = self.with_behaviour_actions(critic.candidates, "next_") if ahead else None
         update = Update(critic.parameters(), critic.lr, loss, after=critic.update_target)
-        return Phase("critic", self.critic_steps, self.critic_batch_size, update, prepare=prepare if ahead else None)
+        return Phase("critic", self.critic_steps, self.critic_batch_size, update, prepare=prepare)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -276,13 +288,6 @@ class PolicySettings:
     def policy_phase(self, update: Update, **more) -> Phase:
         """The phase of the policy's updates; more: further fields of `Phase`."""
         return Phase("policy", self.policy_steps, self.policy_batch_size, update, self.policy, **more)
-
-
-@torch.no_grad()
-def drawn_once(policy: Policy, observation: Tensor, num_samples: int) -> Tensor:
-    """Actions [N, K, A] of a policy at all observations [N, O] of a data set; the same at every call."""
-    generator = torch.Generator(observation.device).manual_seed(num_samples)
-    return torch.cat([policy.sample(part, generator, num_samples) for part in observation.split(4096)])
 
 
 @contextlib.contextmanager

@@ -21,7 +21,6 @@ from genpolicy.algo.algorithm import (
     Metrics,
     PolicySettings,
     Update,
-    drawn_once,
     imitation,
     weight_metrics,
 )
@@ -71,7 +70,7 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
 
     def plan(self):
         update = Update(self.policy.parameters(), self.policy_lr, self.loss, self.draw, after=self.policy.update_target)
-        prepare = self.with_behaviour_actions if self.static else None
+        prepare = self.with_behaviour_actions(self.num_actions) if self.static else None
         return [self.behaviour_phase(), self.critic_phase(), self.policy_phase(update, prepare=prepare)]
 
     @classmethod
@@ -82,11 +81,6 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
                 "GMPO's softmax variants weight pairs of action and noise, which must be independent: they do not go "
                 "with model=otcfm; they go with model=vpsde|gvp|icfm|edm"
             )
-
-    def with_behaviour_actions(self, transitions: Transitions) -> Transitions:
-        """The data set with K behaviour actions a state, `behaviour_action` [N, K, A]."""
-        actions = drawn_once(self.behaviour, transitions.observation, self.num_actions)
-        return transitions.extended(behaviour_action=actions)
 
     @torch.no_grad()
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:

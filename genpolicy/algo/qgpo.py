@@ -15,7 +15,6 @@ from genpolicy.algo.algorithm import (
     Metrics,
     PolicySettings,
     Update,
-    drawn_once,
     require_flow,
 )
 from genpolicy.dataset.transitions import Transitions
@@ -63,13 +62,8 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
 
     def plan(self):
         update = Update(self.policy.network.energy.parameters(), self.policy_lr, self.loss, self.draw)
-        phase = self.policy_phase(update, prepare=self.with_behaviour_actions)
+        phase = self.policy_phase(update, prepare=self.with_behaviour_actions(self.num_actions))
         return [self.behaviour_phase(), self.critic_phase(), phase]
-
-    def with_behaviour_actions(self, transitions: Transitions) -> Transitions:
-        """The data set with K behaviour actions a state, `behaviour_action` [N, K, A]."""
-        actions = drawn_once(self.behaviour, transitions.observation, self.num_actions)
-        return transitions.extended(behaviour_action=actions)
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """A time [B] for all actions of a state, and the noise [B, K, A] of each."""
