@@ -121,6 +121,14 @@ def test_reward_transforms(tmp_path):
     np.testing.assert_array_equal(antmaze.reward, raw["reward"] - 1)
     assert antmaze.behaviour == behaviour  # of raw rewards
 
+    doubled = Recorded(reward="cql_antmaze", directory=tmp_path).load(None)
+    np.testing.assert_allclose(doubled.reward, 4 * (raw["reward"] - 0.5), rtol=1e-6)
+
+    standard = Recorded(reward="standardize", directory=tmp_path).load(None)
+    np.testing.assert_allclose(standard.reward.mean(), 0, atol=1e-6)
+    np.testing.assert_allclose(standard.reward.numpy().std(), 1, rtol=1e-6)
+    assert standard.reward_transform["mean"] == pytest.approx(raw["reward"].mean())
+
     low, high = iql_range(raw)
     assert (low, high) == (1.0, 20.0)
     scaled = Recorded(reward="iql_locomotion", directory=tmp_path).load(None)
@@ -142,6 +150,8 @@ def test_scaling_needs_different_returns(tmp_path):
 
     with pytest.raises(UserError, match=r"episodes of different returns, but all have 0; give dataset.reward=none"):
         Constant(reward="iql_locomotion", directory=tmp_path).load(None)
+    with pytest.raises(UserError, match=r"different rewards, but all are 0; give dataset.reward=none"):
+        Constant(reward="standardize", directory=tmp_path).load(None)
 
 
 def test_behaviour_without_finished_episodes():

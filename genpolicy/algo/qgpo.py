@@ -23,7 +23,7 @@ from genpolicy.model.flow import standard_normal
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.network.guided import GuidedNetwork
 from genpolicy.network.mlp import MLP
-from genpolicy.settings import setting
+from genpolicy.settings import locate, setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -43,7 +43,7 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     def partners(cls, config) -> None:
         super().partners(config)
         require_flow(config)
-        if config.model._target_.endswith("TrajectoryPolicy"):
+        if locate(config.model._target_).times > 1:
             raise UserError("model: a solution map cannot be guided; legal: vpsde|gvp|icfm|otcfm|edm")
 
     def policies(self, model):
