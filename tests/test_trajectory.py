@@ -261,20 +261,6 @@ def test_the_target_follows_the_network():
     assert not any(parameter.requires_grad for parameter in policy.target.parameters())
 
 
-def test_the_quick_policy_is_the_same_with_one_jump():
-    torch.manual_seed(0)
-    policy = policy_of(MLP(hidden=[8], action_size=2, observation_size=0, times=2))
-    policy.solver = Jumps(steps=5)
-    quick, noise = policy.quick(), torch.randn(4, 2)
-    assert quick.network is policy.network
-    assert policy.solver.steps == 5
-    found = quick.sample(nothing(4, torch.float32), noise=noise)
-    policy.solver = Jumps(steps=1)
-    torch.testing.assert_close(found, policy.sample(nothing(4, torch.float32), noise=noise))
-    policy.solver = RK4(steps=4)  # which does not jump
-    assert policy.quick() is policy
-
-
 def steps_error(intervals: int, heun: bool) -> float:
     """The relative error of so many denoiser steps from noise to the data of a centred Gaussian, all of them linear."""
     level = EDM().sigma(torch.arange(intervals + 1, dtype=torch.float64) / intervals).tolist()

@@ -104,10 +104,6 @@ class Policy(nn.Module, ABC):
         """What the policy does [B, A]: a sample, unless it has something better."""
         return self.sample(observation, generator)
 
-    def quick(self) -> Policy:
-        """The same policy, same networks, with the fewest steps to an action that it has learned to make."""
-        return self
-
     def draw_noise(self, size: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
         """All that is random in `size` samples: standard normal draws [size, noises, A]."""
         return standard_normal((size, self.noises, self.action_size), generator, like)

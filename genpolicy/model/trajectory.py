@@ -10,7 +10,6 @@ path with any alpha, Phi(x_t, t, s) = (alpha_s - sigma_s alpha_t / sigma_t) phi 
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
 import math
@@ -65,14 +64,6 @@ class TrajectoryPolicy(GenerativePolicy):
             return y
 
         return dataclasses.replace(super().flow(observation), solution=solution)
-
-    def quick(self) -> TrajectoryPolicy:
-        """With one jump, if its solver jumps."""
-        if self.solver.uses == FIELD:
-            return self
-        policy = copy.copy(self)
-        policy.solver = dataclasses.replace(self.solver, steps=1)
-        return policy
 
     def _jumps(self, angles: tuple[float, ...], like: Tensor) -> list[tuple[float, float, float, Tensor]]:
         """`jump` between neighbouring angles in the flow's coordinates: y' = keep y + out network(scale y, times).
