@@ -232,7 +232,7 @@ def shipped(run: Run, uri: str) -> bool:
 
 def tags(run: Run, status: dict) -> dict[str, str]:
     """What MLflow shows of a run beside its settings and metrics."""
-    labels = {f"genpolicy.{group}": run.choices[group] for group in GROUPS}
+    labels = {f"genpolicy.{group}": run.choices.get(group) for group in GROUPS}
     labels |= {"genpolicy.seed": run.config.seed, "genpolicy.id": run.id, "genpolicy.run_dir": run.directory}
     labels |= {"genpolicy.sweep": run.sweep, MLFLOW_SOURCE_NAME: "genpolicy", MLFLOW_USER: getpass.getuser()}
     facts = ("state", "reason", "host", "pid", "device", "job", "dirty")
