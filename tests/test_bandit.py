@@ -15,7 +15,7 @@ SMALL += ["critic.target_rate=0.02"]
 CRITIC = ["algo.critic_steps=800", "algo.critic_batch_size=256"]
 BEHAVIOUR = ["model=gvp", "algo.behaviour_steps=2000", "algo.behaviour_batch_size=256", "algo.behaviour_lr=5e-3"]
 POLICY = ["algo.policy_steps=1500", "algo.policy_batch_size=256", "algo.policy_lr=5e-3"]
-FINETUNE = ["algo.policy_steps=150", "algo.policy_batch_size=128", "algo.policy_lr=4e-3"]
+FINETUNE = ["algo.policy_steps=150", "algo.policy_batch_size=256", "algo.policy_lr=3e-3"]
 ENERGY = ["algo.policy_steps=1500", "algo.policy_batch_size=64", "algo.policy_lr=5e-3", "algo.num_actions=8"]
 DISTIL = ["algo.policy_steps=800", "algo.policy_batch_size=128", "algo.policy_lr=5e-3", "algo.policy_hidden=[64,64]"]
 JOINT = ["algo.steps=1500", "algo.batch_size=128", "algo.lr=2e-3", "model.target_rate=0.02"]
@@ -44,7 +44,7 @@ def trajectory_weighted() -> float:
 LEARNED = {
     "gmpo": ([*CRITIC, *POLICY, f"algo.beta={BETA}"], lambda: bandit.value(bandit.tilted(boltzmann))),
     "gmpg": (
-        [*BEHAVIOUR, *CRITIC, *FINETUNE, f"algo.beta={BETA}"],
+        [*BEHAVIOUR, *CRITIC, *FINETUNE, f"algo.beta={BETA}", "algo.behaviour_steps=3000"],
         lambda: bandit.value(bandit.tilted(boltzmann)),
     ),
     "qgpo": (
@@ -52,11 +52,11 @@ LEARNED = {
         lambda: bandit.value(bandit.tilted(boltzmann)),
     ),
     "sfbc": (
-        [*BEHAVIOUR, *CRITIC, f"select.beta={BETA}", "critic.candidates=2"],
+        [*BEHAVIOUR, *CRITIC, f"select.beta={BETA}", "critic.candidates=2", "solver.steps=16"],
         lambda: bandit.value(bandit.tilted(boltzmann)),
     ),
     "idql": (
-        [*BEHAVIOUR, *CRITIC, "select=expectile", f"critic.expectile={TAU}"],
+        [*BEHAVIOUR, *CRITIC, "select=expectile", f"critic.expectile={TAU}", "solver.steps=16"],
         lambda: bandit.value(bandit.tilted(expectile_weight)),
     ),
     "iql": ([*CRITIC, *POLICY, "algo.beta=6"], bandit.best),
