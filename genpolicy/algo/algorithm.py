@@ -217,8 +217,13 @@ def imitation(
 
 
 def weight_metrics(weight: Tensor) -> Metrics:
-    """The mean of the weights [B], and the share of the batch that as much information is in (Kish)."""
-    return {"weight": weight.mean(), "effective_share": weight.mean().square() / weight.square().mean()}
+    """The mean of the weights [B], and their effective share."""
+    return {"weight": weight.mean(), "effective_share": effective_share(weight)}
+
+
+def effective_share(weight: Tensor) -> Tensor:
+    """The share [] of the samples that as much information is in as in all with their weights [...] (Kish)."""
+    return weight.mean().square() / weight.square().mean()
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -21,6 +21,7 @@ from genpolicy.algo.algorithm import (
     Metrics,
     PolicySettings,
     Update,
+    effective_share,
     imitation,
     weight_metrics,
 )
@@ -105,5 +106,4 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
             q = self.critic.q_min(observation, action).unflatten(0, (-1, self.num_actions))
             weight = torch.softmax(self.beta * q, -1)
         losses = self.objective.loss(self.policy, action, observation, flat).unflatten(0, weight.shape)
-        effective = 1 / (self.num_actions * weight.square().sum(-1).mean())
-        return (weight * losses).sum(-1), {"effective_share": effective}
+        return (weight * losses).sum(-1), {"effective_share": effective_share(weight)}

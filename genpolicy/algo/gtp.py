@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genpolicy.algo.actor_critic import ActorCritic
 from genpolicy.algo.algorithm import Draws, Metrics, Update, imitation, weight_metrics
+from genpolicy.critic.critic import q_min_of_each
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.settings import setting
 
@@ -49,6 +50,4 @@ class GTP(ActorCritic):
     def _value(self, observation: Tensor, draws: Draws) -> Tensor:
         if self.critic.expectile is not None:
             return self.critic.v(observation)
-        action = draws["value_action"]
-        repeated = observation.repeat_interleave(action.shape[1], 0)
-        return self.critic.q_min(repeated, action.flatten(0, 1)).unflatten(0, action.shape[:2]).mean(1)
+        return q_min_of_each(self.critic, observation, draws["value_action"]).mean(1)

@@ -15,8 +15,10 @@ from genpolicy.algo.algorithm import (
     Metrics,
     PolicySettings,
     Update,
+    effective_share,
     require_flow,
 )
+from genpolicy.critic.critic import q_min_of_each
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.flow import standard_normal
@@ -77,10 +79,8 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
         action = batch["behaviour_action"]
         observation = batch.observation.repeat_interleave(self.num_actions, 0)
         with torch.no_grad():
-            q = self.critic.q_min(observation, self.clip(action).flatten(0, 1)).unflatten(0, action.shape[:2])
-            wanted = torch.softmax(self.beta * q, -1)
+            wanted = torch.softmax(self.beta * q_min_of_each(self.critic, batch.observation, self.clip(action)), -1)
         t = draws["t"][:, None].expand(action.shape[:2])
         x = self.policy.path.perturb(action, draws["noise"], t).flatten(0, 1)
         energy = self.policy.network.energies(x, t.flatten(), observation).unflatten(0, action.shape[:2])
-        effective = 1 / (self.num_actions * wanted.square().sum(-1).mean())
-        return -(wanted * torch.log_softmax(energy, -1)).sum(-1), {"effective_share": effective}
+        return -(wanted * torch.log_softmax(energy, -1)).sum(-1), {"effective_share": effective_share(wanted)}

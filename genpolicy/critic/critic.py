@@ -33,6 +33,12 @@ class Critic(nn.Module):
         follow(self.q_target.parameters(), self.q_network.parameters(), self.target_rate)
 
 
+def q_min_of_each(critic: Critic, observation: Tensor, action: Tensor) -> Tensor:
+    """min_j Q_j(s, a_k) [B, K] of K actions [B, K, A] at each observation [B, O]."""
+    repeated = observation.repeat_interleave(action.shape[1], 0)
+    return critic.q_min(repeated, action.flatten(0, 1)).unflatten(0, action.shape[:2])
+
+
 def require_value(config) -> None:
     """Refuse a critic that learns no V."""
     if config.critic.get("expectile") is None:

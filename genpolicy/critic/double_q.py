@@ -49,8 +49,11 @@ class DoubleQ(Critic):
 
     def backup(self, q: Tensor) -> Tensor:
         """The value [B] of the next states, from Q^- [E, B, candidates] of the actions there."""
-        best = q.amax(2)
-        return best.amin(0) if self.aggregate == "min" else best.mean(0)
+        return self.aggregated(q.amax(2))
+
+    def aggregated(self, q: Tensor) -> Tensor:
+        """The minimum or mean over the Q functions, [...] of q [E, ...]."""
+        return q.amin(0) if self.aggregate == "min" else q.mean(0)
 
     def loss(self, batch: Transitions, next_action: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """sum_j (Q_j(s, a) - target)^2 and V's loss [B], for actions [B, candidates, A] at s', and metrics."""

@@ -25,5 +25,5 @@ class InSupport(DoubleQ):
     beta: float = setting(3.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward")
 
     def backup(self, q: Tensor) -> Tensor:
-        value = q.amin(0) if self.aggregate == "min" else q.mean(0)
+        value = self.aggregated(q)
         return (torch.softmax(self.beta * value, -1) * value).sum(-1)

@@ -58,9 +58,6 @@ class DirectPolicy(Policy):
         action = self.network(x, x[:, :0], observation)
         return action if self.centre is None else self.centre + self.reach * torch.tanh(action)
 
-    def log_prob(self, action: Tensor, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        raise NotImplementedError(f"{type(self).__name__} has no density")
-
 
 class OneStepPolicy(DirectPolicy):
     """a = mu(s, z) with z ~ N(0, I): a sampler without a density (Park et al. 2025)."""

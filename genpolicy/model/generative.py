@@ -103,7 +103,7 @@ class GenerativePolicy(Policy):
 
     def raw(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         """The network's own output [B, A], of the kind `prediction` says."""
-        return self._evaluate(self._input_scale(t)[..., None] * x, t, observation)
+        return self._evaluate(self.input_scale(t)[..., None] * x, t, observation)
 
     def _evaluate(self, scaled: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         return self.network(scaled, t.expand(scaled.shape[:-1]), observation)
@@ -143,7 +143,8 @@ class GenerativePolicy(Policy):
         alpha, sigma, variance = self.path.alpha(t), self.path.sigma(t), self._variance(t)
         return alpha * self.sigma_data**2 / variance, sigma * self.sigma_data * torch.rsqrt(variance)
 
-    def _input_scale(self, t: Tensor) -> Tensor:
+    def input_scale(self, t: Tensor) -> Tensor:
+        """What x is multiplied by for the network, [B] at t [B]."""
         if self.prediction != "preconditioned":
             return torch.ones_like(t)
         return torch.rsqrt(self._variance(t))
@@ -188,7 +189,7 @@ class GenerativePolicy(Policy):
         data_y, data_f, noise_y, noise_f = rho * data_x[..., 0], data_f[..., 0], rho * noise_x[..., 0], noise_f[..., 0]
         sine, cosine = torch.sin(angle), self.sigma_data * torch.cos(angle)
         field_y, field_f = cosine * noise_y - sine * data_y, cosine * noise_f - sine * data_f
-        return Coefficients(t, self._input_scale(t) * rho, data_y, data_f, field_y, field_f)
+        return Coefficients(t, self.input_scale(t) * rho, data_y, data_f, field_y, field_f)
 
     @property
     def noises(self) -> int:

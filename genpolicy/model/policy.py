@@ -77,9 +77,9 @@ class Policy(nn.Module, ABC):
     def actions(self, noise: Tensor, observation: Tensor) -> Tensor:
         """Actions [B, A] of noise [B, noises, A] at observations [B, O]; differentiable."""
 
-    @abstractmethod
     def log_prob(self, action: Tensor, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """log pi(a|s) [B] in nats, if `has_density`."""
+        """log pi(a|s) [B] in nats; raises `UserError` where there is none (`has_density`)."""
+        raise UserError(f"{type(self).__name__} has no density")
 
     def sample(
         self,

@@ -21,29 +21,23 @@ class GuidedNetwork(nn.Module):
 
     def __init__(self, model: GenerativePolicy, energy: nn.Module, scale: float = 1.0):
         super().__init__()
-        self.network, self.energy, self.scale = model.network, energy, scale
-        self.path, self.sigma_data, self.prediction = model.path, model.sigma_data, model.prediction
+        self.model, self.energy, self.scale = model, energy, scale
         self.action_size, self.observation_size = energy.action_size, energy.observation_size
 
     def forward(self, scaled: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        alpha, sigma = self.path.alpha(t)[..., None], self.path.sigma(t)[..., None]
-        variance = (alpha * self.sigma_data) ** 2 + sigma**2
-        precondition = self.prediction == "preconditioned"
-        x = scaled * torch.sqrt(variance) if precondition else scaled
-        mean = alpha * self.sigma_data**2 / variance * x
-        slope = torch.func.grad(lambda point: self.energy(point, t, observation).sum())(mean)
-        # grad_x f = alpha s^2 / variance slope, and a score that changes by g changes the data prediction by
-        # sigma^2 / alpha g and the noise prediction by -sigma g.
-        data = self.scale * (sigma * self.sigma_data) ** 2 / variance * slope
-        noise = -self.scale * alpha * sigma * self.sigma_data**2 / variance * slope
-        if precondition:
-            change = data * torch.sqrt(variance) / (sigma * self.sigma_data)
+        path, prediction = self.model.path, self.model.prediction
+        skip, out = (factor[..., None] for factor in self.model.preconditioning(t))  # u = skip x
+        mean = skip * scaled / self.model.input_scale(t)[..., None]
+        slope = self.scale * torch.func.grad(lambda point: self.energy(point, t, observation).sum())(mean)
+        # grad_x f = skip slope, and a score that changes by g changes the data prediction by sigma^2 / alpha g and the
+        # noise prediction by -sigma g.
+        if prediction == "preconditioned":
+            change = out * slope
         else:
-            change = self.path.target(self.prediction, data, noise, t)
-        return self.network(scaled, t, observation) + change
+            change = path.target(prediction, out**2 * slope, -skip * path.sigma(t)[..., None] * slope, t)
+        return self.model.network(scaled, t, observation) + change
 
     def energies(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         """f_t(x) [B] of x [B, A] at t [B] and observations [B, O]."""
-        alpha, sigma = self.path.alpha(t)[..., None], self.path.sigma(t)[..., None]
-        mean = alpha * self.sigma_data**2 / ((alpha * self.sigma_data) ** 2 + sigma**2) * x
-        return self.energy(mean, t, observation).sum(-1)
+        skip, _ = self.model.preconditioning(t)
+        return self.energy(skip[..., None] * x, t, observation).sum(-1)

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from genpolicy.critic.critic import Critic, require_value
+from genpolicy.critic.critic import Critic, q_min_of_each, require_value
 from genpolicy.errors import UserError
 from genpolicy.settings import locate, setting
 
@@ -40,9 +40,7 @@ class Selection(ABC):
         self, critic: Critic, observation: Tensor, action: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """The chosen actions [B, A] of candidates [B, K, A] at observations [B, O]."""
-        repeated = observation.repeat_interleave(action.shape[1], 0)
-        q = critic.q_min(repeated, action.flatten(0, 1)).unflatten(0, action.shape[:2])
-        index = self.index(q, critic, observation, generator)
+        index = self.index(q_min_of_each(critic, observation, action), critic, observation, generator)
         return action[torch.arange(len(action), device=action.device), index]
 
     @abstractmethod
