@@ -120,6 +120,10 @@ def start(job: Job, sweep: str | None = None) -> None:
             from genpolicy import tracking
 
             tracking.sync(config)
+        case "status":
+            from genpolicy import status
+
+            status.show(config)
 
 
 def _wants_traceback(words: list[str]) -> bool:

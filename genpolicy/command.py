@@ -25,6 +25,7 @@ _FLAGS = {
     "--version": None,
     "--shell-completion": None,
 }
+_WORDS = {"--follow": "follow=true"}  # what reads better as a flag
 _SHORT = {"-m": "--multirun", "-c": "--cfg", "-p": "--package", "-i": "--info", "-sc": "--shell-completion"}
 
 
@@ -74,6 +75,7 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
     rest = list(words)
     while rest:
         word = rest.pop(0)
+        word = _WORDS.get(word, word)
         if not word.startswith("-"):
             overrides.append(_override(word))
             continue

@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, Sweep, ValueType
 from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -53,9 +54,17 @@ def check_words(words: list[str]) -> None:
 def take_choices(config: DictConfig) -> tuple[DictConfig, dict[str, str], list[str]]:
     """The composed configuration without Hydra's part, the option of each group, and the overrides given.
 
-    A group placed elsewhere goes by that name: `solver@likelihood: rk4` is `likelihood: rk4`.
+    A group placed elsewhere goes by that name: `solver@likelihood: rk4` is `likelihood: rk4`. Raises `UserError`
+    for a launcher without a sweep, and for settings of a launcher that is not chosen.
     """
     runtime = HydraConfig.get()
+    overrides = OmegaConf.to_container(runtime.overrides.task)
+    launcher = runtime.runtime.choices["hydra/launcher"]
+    idle = [word for word in overrides if word.lstrip("+").startswith(("launch.", "cluster="))]
+    if launcher == "here" and idle:
+        raise UserError(f"{idle[0]}: goes with hydra/launcher=slurm or hydra/launcher=local")
+    if launcher != "here" and runtime.mode != RunMode.MULTIRUN:
+        raise UserError(f"hydra/launcher={launcher}: starts the jobs of a sweep, which may be one; add -m")
     choices = {
         str(group).rpartition("@")[2].removeprefix("_global_."): str(option)
         for group, option in runtime.runtime.choices.items()
@@ -64,7 +73,7 @@ def take_choices(config: DictConfig) -> tuple[DictConfig, dict[str, str], list[s
     config = config.copy()
     with open_dict(config):
         config.pop("hydra", None)
-    return config, choices, OmegaConf.to_container(runtime.overrides.task)
+    return config, choices, overrides
 
 
 def explain(error: Exception) -> str:
@@ -112,10 +121,15 @@ def _check_key(override: Override, known: list[str]) -> None:
 
 
 def _check_options(override: Override) -> None:
-    """Each option must exist. `tuned=none` and `experiment=null` choose nothing; experiment may be a list."""
+    """Each option must exist; `tuned=none`, `cluster=null` and `experiment=null` choose none.
+
+    An experiment may be a list.
+    """
     group, legal = override.package or override.key_or_group, options(override.key_or_group)
     if group == "tuned":
         legal = legal | {"none": None}
+    if group == "cluster" and override.value() is None:
+        return
     if override.is_delete() or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
         return
     if override.type == OverrideType.ADD:

@@ -19,7 +19,7 @@ from genpolicy.settings import TARGET, is_component, locate, name_of, suggest
 _INTRODUCTION = """\
 Trains, evaluates and compares generative policies (diffusion, flow, trajectory) on offline data sets.
 
-    genpolicy [mode=train|eval|sync] [group=option ...] [key=value ...]
+    genpolicy [mode=train|eval|sync|status] [group=option ...] [key=value ...]
 
 Examples
     genpolicy                                               a first run, nothing to download
@@ -27,6 +27,8 @@ Examples
     genpolicy algo=gmpg model=vpsde env=hopper-medium-v2    a D4RL task (its data: see README.md)
     genpolicy -m algo=bc,gmpo,gmpg seed=0,1,2               a sweep over all combinations
     genpolicy -m env=locomotion 'seed=range(5)'             a sweep over a set of tasks
+    genpolicy -m hydra/launcher=slurm algo=gmpo,gmpg        the same as jobs of a SLURM cluster (or local: side by side)
+    genpolicy mode=status                                   how the runs of a study stand
     genpolicy mode=eval checkpoint=outputs/default/.../seed0
     genpolicy mode=sync                                     send to MLflow what it has missed
     genpolicy --help algo=gmpg                              the settings of one option, explained
@@ -38,6 +40,7 @@ Completion of words by the shell: eval "$(genpolicy -sc install=bash)"
 """
 _GROUP_DOCS = {
     "tuned": "values for one algorithm on one task, taken by themselves; tuned=none leaves them out",
+    "cluster": "a site's values of launch",
     "experiment": "presets, applied last; several as experiment=[a,b]",
 }
 

@@ -1,10 +1,12 @@
-"""Stopping in good order: signals are noted when they come, and obeyed between two steps."""
+"""Stopping in good order: while a run trains, signals are noted when they come and obeyed between two steps."""
 
+import contextlib
 import signal
+from collections.abc import Iterator
 
 
 class Interrupted(SystemExit):
-    """A signal asked the program to stop, and it did so between two steps; exit code 128 + signal."""
+    """A signal asked the program to stop, and it did so in good order; exit code 128 + signal."""
 
     def __init__(self, number: int):
         super().__init__(128 + number)
@@ -12,20 +14,32 @@ class Interrupted(SystemExit):
 
 
 class Signals:
-    """While entered, notes SIGINT, SIGTERM and SIGUSR2 (what SLURM sends before it takes a machine away).
+    """While entered, listens to the signals that ask a program to stop, SLURM's warnings among them.
 
-    A second SIGINT raises KeyboardInterrupt at once, for people in a hurry.
+    The first one raises `Interrupted`: at once, or inside `deferred` when `check` is called. Those that follow
+    change nothing, so that they cannot tear what is being saved; but a second SIGINT raises KeyboardInterrupt,
+    for people in a hurry.
     """
 
-    NOTED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+    NOTED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
     def __init__(self):
         self.received: int | None = None
+        self._deferring = False
 
     def check(self) -> None:
         """Raises `Interrupted` if a signal has come."""
         if self.received is not None:
             raise Interrupted(self.received)
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Inside, signals are noted only."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
 
     def __enter__(self):
         self._before = {number: signal.signal(number, self._note) for number in self.NOTED}
@@ -38,4 +52,7 @@ class Signals:
     def _note(self, number: int, _frame) -> None:
         if number == signal.SIGINT and self.received == signal.SIGINT:
             raise KeyboardInterrupt
-        self.received = number
+        if self.received is None:
+            self.received = number
+            if not self._deferring:
+                raise Interrupted(number)

@@ -40,6 +40,35 @@ class Tracking:
 
 
 @dataclass(kw_only=True)
+class Launch:
+    """How hydra/launcher=slurm|local starts the runs of a sweep."""
+
+    partition: str | None = setting(None, doc="SLURM partition; null: the cluster's default")
+    account: str | None = setting(None, doc="SLURM account; null: the user's default")
+    qos: str | None = setting(None, doc="SLURM quality of service; null: the default")
+    gpus: int = setting(1, ge=0, doc="GPUs of a job")
+    cpus: int = setting(4, ge=1, doc="CPU cores of a job")
+    memory: float = setting(16.0, gt=0, doc="memory of a job in GB")
+    minutes: int = setting(1440, ge=1, doc="time of a job; a run that needs more goes on in the same job, requeued")
+    grace_seconds: int = setting(120, ge=5, doc="time before its end at which a job saves its runs and is requeued")
+    requeues: int = setting(100, ge=0, doc="times a job is requeued because its time was up")
+    setup: list[str] = setting([], doc="shell lines before a job's command, such as module load")
+    parallel: int = setting(0, ge=0, doc="slurm: jobs of an array at once; local: runs at once; 0: as many as fit")
+    runs_per_gpu: int = setting(1, ge=1, doc="runs that share a GPU; in a job without one, runs of the job")
+    wait: bool = setting(False, doc="slurm: do not return before the last job has ended")
+    dry_run: bool = setting(False, doc="show the runs and the sbatch script, and start nothing")
+
+    @classmethod
+    def partners(cls, config: Any) -> None:
+        """Refuses a job that would be asked to stop before it has begun."""
+        launch = config.launch
+        if 2 * launch.grace_seconds > 60 * launch.minutes:
+            raise UserError(
+                f"launch.grace_seconds={launch.grace_seconds}: at most half of launch.minutes={launch.minutes}"
+            )
+
+
+@dataclass(kw_only=True)
 class Program:
     """How the program itself behaves."""
 
@@ -50,18 +79,21 @@ class Program:
 class RunSettings:
     """Settings of every mode."""
 
-    mode: str = setting("train", choices=("train", "eval", "sync"), doc="what to do")
+    mode: str = setting("train", choices=("train", "eval", "sync", "status"), doc="what to do")
     seed: int = setting(0, ge=0, le=2**32 - 1, doc="seed of everything random in the run")
     study: str = setting("default", doc="name of the study: a folder below paths.outputs, an MLflow experiment")
     device: str = setting("auto", choices=("auto", "cpu", "cuda"), doc="where to compute; auto: a GPU if any")
     threads: int = setting(1, ge=0, doc="CPU threads of torch; 0: as many as torch chooses")
     overwrite: bool = setting(False, doc="throw a finished or unfinished run of the same settings away and redo it")
     checkpoint: str | None = setting(None, doc="mode=eval: run directory or MLflow run id of the policy")
+    sweep: str | None = setting(None, doc="mode=status: the sweep's eight digits; null: all runs of the study")
+    follow: bool = setting(False, doc="mode=sync: go on shipping until no run is left that trains or waits")
     log_every: int = setting(100, ge=1, doc="updates between two entries of the training metrics")
     checkpoint_seconds: float = setting(60.0, ge=0, doc="seconds between two checkpoints")
     paths: Paths = field(default_factory=Paths)
     eval: Evaluation = field(default_factory=Evaluation)
     tracking: Tracking = field(default_factory=Tracking)
+    launch: Launch = field(default_factory=Launch)
     genpolicy: Program = field(default_factory=Program)
 
     @classmethod
@@ -79,6 +111,10 @@ class RunSettings:
             raise UserError("mode=eval needs checkpoint=<run directory or MLflow run id>")
         if config.mode != "eval" and config.checkpoint is not None:
             raise UserError(f"mode={config.mode} reads no checkpoint; leave it out, or add mode=eval")
+        if config.mode != "status" and config.sweep is not None:
+            raise UserError(f"sweep={config.sweep}: goes with mode=status")
+        if config.mode != "sync" and config.follow:
+            raise UserError("follow=true goes with mode=sync")
 
 
 @dataclass(kw_only=True)

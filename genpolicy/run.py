@@ -8,6 +8,7 @@
         figures/                 pictures
         evaluation-*             results of evaluations, every episode's return included
         lock                     held by the process that owns the run
+        job.json, log.txt        the SLURM job it was given to; what its process printed, if a launcher started it
         tracking.*               what MLflow has been told (genpolicy.tracking)
 
 There is no time in the name: the same command finds the same run.
@@ -37,10 +38,15 @@ from genpolicy.settings import check
 
 # Where a run is kept, what it runs on and how it is watched: other values make no other experiment.
 NOT_IDENTITY = {"mode", "seed", "study", "device", "threads", "overwrite", "checkpoint", "log_every"}
-NOT_IDENTITY |= {"checkpoint_seconds", "paths", "tracking", "genpolicy"}
+NOT_IDENTITY |= {"checkpoint_seconds", "paths", "tracking", "launch", "sweep", "follow", "genpolicy"}
+YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where there is one: a sweep reads hundreds
 FINAL = ("finished", "failed", "interrupted", "died")
 _CONTENT = ("last.pt", "best.pt", "journal.jsonl", "evaluation-*", "figures/*", "tracking.json")
-_CONTENT += ("tracking.log", "status.json", "config.yaml")
+_CONTENT += ("tracking.log", "log.txt", "job.json", "status.json", "config.yaml")
+
+
+class InUse(UserError):
+    """Another process owns the run."""
 
 
 class Run:
@@ -76,13 +82,8 @@ class Run:
         return self.directory / name
 
     def status(self) -> dict:
-        """The last status written. A run that says it is running but has no living owner has died."""
-        status = _read_json(self.path("status.json")) or {"state": "queued"}
-        if status["state"] == "running" and not is_locked(self.path("lock")):
-            status = _read_json(self.path("status.json"))  # it may have ended between the two looks
-            if status["state"] == "running":
-                status |= {"state": "died", "reason": f"process {status['pid']} on {status['host']} is gone"}
-        return status
+        """What `read_status` says of it."""
+        return read_status(self.directory)
 
     @property
     def finished(self) -> bool:
@@ -132,10 +133,7 @@ def open_run(config: DictConfig, choices: Mapping[str, str], sweep: str | None =
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(directory, error) from error
-    lock = Lock(directory / "lock")
-    if not lock.acquire(timeout=1.0):
-        raise UserError(f"{directory}: in use by {lock.holder()}; wait for it, or stop it first")
-    try:
+    with _held(directory, timeout=1.0) as lock:
         frozen = directory / "config.yaml"
         replaces = []
         if config.overwrite and frozen.exists():
@@ -144,13 +142,30 @@ def open_run(config: DictConfig, choices: Mapping[str, str], sweep: str | None =
             _clear(directory)
         if not frozen.exists():
             write_atomically(frozen, _freeze(config, choices, sweep, replaces))
-        run = Run(directory)
-        run.config = _checked(run)
+        run = load_run(directory)
+        run._lock = lock
+    return run
+
+
+def claim_run(directory: Path, timeout: float) -> Run:
+    """An existing run, owned by this process as by `open_run`; waits so many seconds for its owner to end."""
+    with _held(Path(directory), timeout) as lock:
+        run = load_run(directory)
+        run._lock = lock
+    return run
+
+
+@contextlib.contextmanager
+def _held(directory: Path, timeout: float) -> Iterator[Lock]:
+    """The lock of a run directory, taken; given back if an exception comes."""
+    lock = Lock(directory / "lock")
+    if not lock.acquire(timeout):
+        raise InUse(f"{directory}: in use by {lock.holder()}; wait for it, or stop it first")
+    try:
+        yield lock
     except BaseException:
         lock.release()
         raise
-    run._lock = lock
-    return run
 
 
 def load_run(directory: Path) -> Run:
@@ -160,9 +175,20 @@ def load_run(directory: Path) -> Run:
     return run
 
 
-def find_runs(outputs: Path) -> Iterator[Path]:
-    """The run directories below the folder of all runs, in order of their names."""
-    return (path.parent for path in sorted(Path(outputs).glob("*/*/*/seed*/config.yaml")))
+def find_runs(outputs: Path, study: str = "*") -> Iterator[Path]:
+    """The run directories below the folder of all runs, or those of a study, in order of their names."""
+    return (path.parent for path in sorted(Path(outputs).glob(f"{study}/*/*/seed*/config.yaml")))
+
+
+def read_status(directory: Path) -> dict:
+    """The last status written of a run. One that says it is running but has no living owner has died."""
+    path = directory / "status.json"
+    status = read_json(path) or {"state": "queued"}
+    if status["state"] == "running" and not is_locked(directory / "lock"):
+        status = read_json(path)  # it may have ended between the two looks
+        if status["state"] == "running":
+            status |= {"state": "died", "reason": f"process {status['pid']} on {status['host']} is gone"}
+    return status
 
 
 def directory_of(config: DictConfig, choices: Mapping[str, str]) -> Path:
@@ -211,7 +237,7 @@ def _freeze(config: DictConfig, choices: Mapping[str, str], sweep: str | None, r
 
 def _read_frozen(path: Path) -> dict:
     try:
-        frozen = yaml.safe_load(path.read_text())
+        frozen = yaml.load(path.read_text(), YAML_LOADER)
         if frozen.keys() != {"id", "replaces", "sweep", "choices", "config"}:
             raise ValueError("other keys than genpolicy writes")
         return frozen
@@ -240,11 +266,18 @@ def _clear(directory: Path) -> None:
                 raise unwritable(path, error) from error
 
 
-def _read_json(path: Path) -> dict | None:
+def read_json(path: Path) -> dict | None:
+    """The content of one of a run's small files; None if there is no such file."""
     try:
         return json.loads(path.read_text())
     except FileNotFoundError:
         return None
+
+
+def slurm_job() -> str | None:
+    """The SLURM job that this process belongs to, as squeue names it: '12_3' is task 3 of array 12."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
 def _origin() -> dict:
@@ -252,7 +285,7 @@ def _origin() -> dict:
     folder = Path(__file__).parent
     git = ["git", "-C", str(folder), "--no-optional-locks"]
     facts = {"pid": os.getpid(), "host": socket.gethostname(), "python": platform.python_version()}
-    facts |= {"job": os.environ.get("SLURM_JOB_ID")}
+    facts |= {"job": slurm_job()}
     try:
         ask = {"capture_output": True, "text": True, "check": True, "timeout": 5}
         facts["commit"] = subprocess.run([*git, "rev-parse", "HEAD"], **ask).stdout.strip()

@@ -16,12 +16,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from genpolicy import squeue
 from genpolicy.errors import UserError
 from genpolicy.files import Lock
 from genpolicy.interrupt import Interrupted
 from genpolicy.run import FINAL, Run, find_runs
+from genpolicy.sweep import standing
 
 POLL_SECONDS = 2.0
+FOLLOW_SECONDS = 5.0
 PATIENCE_SECONDS = 60.0  # with a store that fails, after the run has ended
 WAIT_SECONDS = 20.0  # of a run that has ended for its child
 # No reports home, no waiting for a server that does not answer, no chatter.
@@ -47,31 +50,25 @@ def dashboard(uri: str) -> str:
 
 
 class Tracker:
-    """The child process that ships a run, while the run is carried out in this one."""
+    """The child process that ships a run, while the run is carried out in this one.
 
-    def __init__(self, run: Run):
+    Without effect if the run is `followed` and its store a file: many processes never open one SQLite file.
+    """
+
+    def __init__(self, run: Run, followed: bool = False):
         self.run = run
         self.uri = store_uri(run.config.tracking.uri, run.outputs)
+        if followed and self.uri is not None and self.uri.startswith("sqlite:"):
+            self.uri = None
         self._child: subprocess.Popen | None = None
 
     def start(self) -> None:
-        """Start the child. Its session is its own, so that Ctrl-C at the terminal does not end it."""
+        """Start the child."""
         if self.uri is None:
             return
-        package = Path(__file__).resolve().parent
         command = [sys.executable, "-m", "genpolicy.tracking", str(self.run.directory)]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
         try:
-            with open(self.run.path("tracking.log"), "ab") as log:
-                self._child = subprocess.Popen(
-                    command,
-                    cwd=package.parent,  # so that it imports this very package
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
+            self._child = _spawn(command, self.run.path("tracking.log"))
         except OSError as error:
             print(f"tracking: not started ({error}); {SYNC}")
 
@@ -167,10 +164,16 @@ def catch_up(outputs: Path, uri: str | None, stores: dict, thorough: bool = True
 
 
 def sync(config: DictConfig) -> None:
-    """`mode=sync`: ship what is missing of all runs below paths.outputs. Raises `UserError` if some fail."""
-    outputs = Path(config.paths.outputs).expanduser().absolute()
+    """`mode=sync`: ship what is missing of all runs below paths.outputs. Raises `UserError` if some fail.
+
+    With `follow` goes on until no run trains or waits for its SLURM job; whatever fails is then tried again.
+    """
+    outputs = Path(config.paths.outputs)
     if config.tracking.uri == "none":
         raise UserError("tracking.uri=none: there is no store to ship to; give a tracking URI, or leave it out")
+    if config.follow:
+        follow_all(outputs, config.tracking.uri)
+        return
     stores: dict = {}
     outcome = catch_up(outputs, config.tracking.uri, stores)
     busy = f"; {outcome.busy} being shipped by another process" if outcome.busy else ""
@@ -179,6 +182,58 @@ def sync(config: DictConfig) -> None:
         raise UserError(f"{len(outcome.failures)} runs could not be shipped: {outcome.failures[0]}")
     for uri in stores:
         print(f"dashboard: {dashboard(uri)}")
+
+
+def follow_all(outputs: Path, uri: str | None) -> None:
+    """Ship all runs below `outputs` as they grow, until none is left that trains or waits for its SLURM job.
+
+    Only one process does this for a folder; another one returns at once.
+    """
+    lock, stores, ending = Lock(outputs / ".follow.lock"), {}, False
+    while lock.acquire():
+        while True:
+            for message in catch_up(outputs, uri, stores, thorough=False).failures:
+                _log(message)
+            if ending:
+                break
+            ending = not _unfinished(outputs)  # what has ended since the last look is shipped first
+            if not ending:
+                time.sleep(FOLLOW_SECONDS)
+        lock.release()
+        if not _unfinished(outputs):  # or a sweep was started in the meantime, and found the lock held
+            return
+
+
+def start_follower(config: DictConfig) -> None:
+    """Start a process of its own that ships the runs of a folder, unless there is one; it outlives this one."""
+    if config.tracking.uri == "none":
+        return
+    outputs = Path(config.paths.outputs)
+    words = ["mode=sync", "follow=true", f"paths.outputs={outputs}"]
+    _spawn([sys.executable, "-m", "genpolicy.app", *words], outputs / "follow.log")
+
+
+def _unfinished(outputs: Path) -> bool:
+    """Whether any run below a folder trains or waits for its job, as far as one can see."""
+    try:
+        jobs = squeue.alive()
+    except UserError:
+        return True  # SLURM's controller is away
+    return any(standing(directory, jobs).busy for directory in find_runs(outputs))
+
+
+def _spawn(command: list[str], log: Path) -> subprocess.Popen:
+    """Start a child with its own session, so that Ctrl-C at the terminal does not end it."""
+    with open(log, "ab") as file:
+        return subprocess.Popen(
+            command,
+            cwd=Path(__file__).resolve().parent.parent,  # so that it imports this very package
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=file,
+            start_new_session=True,
+        )
 
 
 def find_directory(number: str, config: DictConfig) -> Path:

@@ -28,23 +28,23 @@ from genpolicy.settings import build, check, locate
 LOGGED = 20  # entries of a phase in the journal, at least
 
 
-def train(run: Run) -> None:
+def train(run: Run, followed: bool = False) -> None:
     """Carry the run to its end, from its last checkpoint if there is one, and print its results.
 
-    A finished run is left as it is. On SIGINT, SIGTERM and SIGUSR2 saves a checkpoint and raises
-    `Interrupted`.
+    A finished run is left as it is. `followed` says that somebody ships the run to a store in a file. On SIGINT,
+    SIGTERM, SIGUSR1 and SIGUSR2 saves a checkpoint and raises `Interrupted`.
     """
-    with contextlib.closing(run):
+    with contextlib.closing(run), Signals() as signals:
         if run.finished:
             print(f"{run.directory}: finished already; overwrite=true redoes it")
             return
         device = choose_device(run.config.device)
-        with tracking.Tracker(run) as tracker:
+        with tracking.Tracker(run, followed) as tracker:
             with run.recorded(device=str(device)):
                 tracker.start()
                 print(f"{run.name}: {run.directory}", flush=True)
                 task, transitions, algorithm = set_up(run.config, device)
-                trainer = Trainer(run, task, transitions, algorithm)
+                trainer = Trainer(run, task, transitions, algorithm, signals)
                 results = trainer.fit()
             print_table(run.name, results)
 
@@ -144,13 +144,12 @@ class State:
 class Trainer:
     """The loop over the phases of one run."""
 
-    def __init__(self, run: Run, task: Task, transitions: Transitions, algorithm: Algorithm):
-        self.run, self.config = run, run.config
+    def __init__(self, run: Run, task: Task, transitions: Transitions, algorithm: Algorithm, signals: Signals):
+        self.run, self.config, self.signals = run, run.config, signals
         self.task, self.transitions, self.algorithm = task, transitions, algorithm
         self.device = transitions.reward.device
         self.generator = torch.Generator(self.device).manual_seed(run.config.seed)
         self.state = State()
-        self.signals = Signals()
         self.assessor = Assessor(task, transitions, algorithm, run.config, self.signals.check)
 
     def fit(self) -> dict[str, dict[str, float]]:
@@ -165,7 +164,7 @@ class Trainer:
             rewards = {f"reward_{name}": value for name, value in constants if isinstance(value, float)}
             self.journal.log(0, {f"data/{name}": value for name, value in (data | rewards).items()})
             try:
-                with self.signals, Progress() as self.progress:
+                with self.signals.deferred(), Progress() as self.progress:
                     for phase in self.algorithm.phases[self.state.phase :]:
                         self._train(phase)
                     self._finish()
@@ -226,12 +225,17 @@ class Trainer:
         self.journal.log(state.updates, {f"eval/{name}": value for name, value in metrics.items()}, returns)
         state.evaluated += 1
         state.evaluations += 1
+        self._note(metrics)
         final = phase.policy is self.algorithm.policy
         if final and metrics["return_mean"] > state.best.get("return_mean", -math.inf):
             state.best = {"update": state.updates} | metrics
             self._save("best.pt")
         self.mark = state.updates, time.monotonic()
         self.progress.pause()
+
+    def _note(self, metrics: dict[str, float]) -> None:
+        """What `mode=status` shows of an evaluation."""
+        self.run.note(result={name: metrics[name] for name in ("return_mean", "score_mean") if name in metrics})
 
     def _finish(self) -> None:
         """The final evaluations. The headline is the policy as it is now; the best goes by its own name."""
@@ -246,6 +250,7 @@ class Trainer:
                 logged = {f"{name}/{key}": value for key, value in metrics.items()}
                 self.journal.log(self.state.updates, logged, returns)
                 self.state.results[name] = metrics
+                self._note(metrics)
                 self._save()
         for count in self.config.eval.steps:
             if (name := steps_name(count)) not in self.state.results:
@@ -268,7 +273,7 @@ class Trainer:
         saved = {"algorithm": self.algorithm.state_dict(), "state": state, "generators": generators}
         checkpoint.save(self.run.path(name), saved)
         if name == "last.pt":
-            self.run.note(step=self.state.updates)
+            self.run.note(step=self.state.updates, steps=sum(phase.steps for phase in self.algorithm.phases))
             self.saved = time.monotonic()
 
     def _restore(self, saved: dict) -> None:

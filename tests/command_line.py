@@ -6,7 +6,8 @@ import sys
 from dataclasses import dataclass
 from unittest import mock
 
-from genpolicy import app
+from genpolicy import app, local, slurm
+from genpolicy.sweep import Sweep, sweep_name
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,16 @@ def genpolicy(*words: str) -> Result:
 def tried(*words: str) -> tuple[Result, list[tuple[app.Job, str | None]]]:
     """The checked jobs that a command would start, each with the name of its sweep, and how it went up to there."""
     started = []
-    with mock.patch.object(app, "start", lambda job, sweep=None: started.append((job, sweep))):
+
+    def launch(jobs):
+        started.extend((job, sweep_name(jobs)) for job in jobs)
+
+    with (
+        mock.patch.object(app, "start", lambda job, sweep=None: started.append((job, sweep))),
+        mock.patch.object(Sweep, "save"),
+        mock.patch.object(local, "launch", launch),
+        mock.patch.object(slurm, "launch", launch),
+    ):
         return genpolicy(*words), started
 
 

@@ -13,7 +13,7 @@ from command_line import genpolicy, jobs
 from genpolicy import app
 from genpolicy.command import CONF, options
 from genpolicy.errors import UserError
-from hydra_plugins.genpolicy.launcher import sweep_name
+from genpolicy.sweep import sweep_name
 
 
 @pytest.fixture(autouse=True)

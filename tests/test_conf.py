@@ -14,7 +14,7 @@ from genpolicy.help import comment
 from genpolicy.root import RunSettings, TrainSettings
 from genpolicy.settings import TARGET, is_component, locate
 
-COMPONENTS = [group for group in groups() if group not in ("tuned", "experiment")]
+COMPONENTS = [group for group in groups() if group not in ("tuned", "experiment", "cluster")]
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +91,12 @@ def contains(config: DictConfig, values: dict) -> bool:
         for name, value in values.items()
         if name != "defaults"
     )
+
+
+@pytest.mark.parametrize("name", options("cluster"))
+def test_a_profile_of_a_cluster_is_taken_and_legal(name):
+    [(job, _)] = jobs("-m", "hydra/launcher=slurm", f"cluster={name}")
+    assert contains(job.config.launch, yaml.safe_load(options("cluster")[name].read_text()))
 
 
 def test_no_file_of_conf_is_left_out():

@@ -1,9 +1,6 @@
-"""The launcher of a sweep in this process."""
+"""The launchers: they compose and check all jobs of a sweep, and hand them to what carries them out."""
 
-import hashlib
-import json
 import sys
-import textwrap
 from collections.abc import Sequence
 
 from hydra.core.config_loader import ConfigLoader
@@ -35,41 +32,61 @@ def prepare(loader: ConfigLoader, master: DictConfig, job_overrides: Sequence[Se
     return jobs
 
 
-def sweep_name(jobs: Sequence) -> str:
-    """A name that the same jobs of the same study always get: what varies, as given, and eight hexadecimal digits."""
-    contents = [jobs[0].config.study, sorted(sorted(job.overrides) for job in jobs)]
-    digits = hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:8]
-    values: dict[str, set[str]] = {}
-    for key, _, value in (word.partition("=") for job in jobs for word in job.overrides):
-        values.setdefault(key, set()).add(value)
-    varied = " ".join(f"{key}={','.join(sorted(given))}" for key, given in sorted(values.items()) if len(given) > 1)
-    return f"{textwrap.shorten(varied, 100, placeholder='...')} ({digits})"
-
-
-class Here(Launcher):
-    """Runs the jobs of a sweep one by one in this process; a job that fails does not stop the others."""
+class Prepared(Launcher):
+    """A launcher of jobs that are all checked."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config_loader, self.config = hydra_context.config_loader, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from genpolicy import app, compose
-
         jobs = prepare(self.config_loader, self.config, job_overrides)
-        sweep = sweep_name(jobs) if len(jobs) > 1 else None
-        shared = set.intersection(*(set(job.overrides) for job in jobs))
+        self.carry_out(jobs)
+        return [JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED) for job in jobs]
+
+    def carry_out(self, jobs: Sequence) -> None:
+        """Start the jobs; raises `UserError` for what goes wrong."""
+        raise NotImplementedError
+
+
+class Slurm(Prepared):
+    """Submits the jobs to SLURM (genpolicy.slurm)."""
+
+    def carry_out(self, jobs: Sequence) -> None:
+        from genpolicy import slurm
+
+        slurm.launch(jobs)
+
+
+class Local(Prepared):
+    """Runs the jobs side by side on this machine (genpolicy.local)."""
+
+    def carry_out(self, jobs: Sequence) -> None:
+        from genpolicy import local
+
+        local.launch(jobs)
+
+
+class Here(Prepared):
+    """Runs the jobs of a sweep one by one in this process; a job that fails does not stop the others."""
+
+    def carry_out(self, jobs: Sequence) -> None:
+        from genpolicy import app, compose
+        from genpolicy.sweep import Sweep, titles
+
+        if len(jobs) == 1:
+            app.start(jobs[0])
+            return
+        sweep = Sweep.of(jobs)
+        if jobs[0].config.mode == "train":
+            sweep.save()
         failed = []
-        for number, job in enumerate(jobs, 1):
-            varied = " ".join(word for word in job.overrides if word not in shared)
-            title = f"job {number} of {len(jobs)}: {varied}".rstrip(": ")
+        for number, (job, varied) in enumerate(zip(jobs, titles(jobs), strict=True), 1):
+            title = f"job {number} of {len(jobs)}: {varied}"
             print(title, flush=True)
             try:
-                app.start(job, sweep=sweep)
+                app.start(job, sweep=sweep.name)
             except Exception as error:
-                if len(jobs) == 1:
-                    raise
                 print(f"genpolicy: {title}: {compose.explain(error)}", file=sys.stderr, flush=True)
                 failed.append(f"{number} ({varied})")
         if failed:
             raise UserError(f"{len(failed)} of {len(jobs)} jobs failed: {', '.join(failed)}")
-        return [JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED) for job in jobs]

@@ -1,0 +1,50 @@
+"""Sweeps on this machine, several runs at a time: one a GPU, or `launch.runs_per_gpu`."""
+
+import os
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from genpolicy import pool, status, tracking
+from genpolicy.errors import UserError
+from genpolicy.interrupt import Interrupted, Signals
+from genpolicy.sweep import Sweep, claimed, common_launch, missing
+
+
+def launch(jobs: Sequence) -> None:
+    """Carry out what is missing of a sweep of checked jobs (`genpolicy.app.Job`).
+
+    On SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 has the runs save their checkpoints, and raises `Interrupted`. Raises
+    `UserError` at the end if runs have failed.
+    """
+    settings = common_launch(jobs)
+    sweep = Sweep.of(jobs)
+    gpus = pool.visible_gpus()
+    at_once = settings.parallel or len(gpus) * settings.runs_per_gpu or os.cpu_count()
+    if settings.dry_run:
+        for directory in missing(jobs, sweep):
+            print(f"  {sweep.runs[directory]}")
+        return
+    with claimed(jobs, sweep) as runs:
+        pass  # another command that looks at them while they wait here starts them too; the locks keep them apart
+    if not runs:
+        return
+    tracking.start_follower(jobs[0].config)
+    print(f"at most {at_once} at once; watch: {sweep.watch}", flush=True)
+
+    def ended(directory: Path, code: int) -> None:
+        outcome = "finished" if code == 0 else status.last_line(directory / "log.txt")
+        print(f"{len(children.codes)} of {len(runs)}: {sweep.runs[directory]}: {outcome}", flush=True)
+
+    children = pool.Pool(runs, pool.slots(gpus, at_once), ended)
+    with Signals() as signals, signals.deferred():
+        try:
+            children.run(signals.check)
+        except Interrupted:
+            children.stop(signal.SIGTERM)
+            children.run()
+            print("stopped; the same command goes on", flush=True)
+            raise
+    if failed := [run for run, code in children.codes.items() if code]:
+        logs = ", ".join(str(run / "log.txt") for run in failed[:3])
+        raise UserError(f"{len(failed)} of {len(runs)} runs failed: {logs}{', ...' if len(failed) > 3 else ''}")

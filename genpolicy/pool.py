@@ -1,0 +1,96 @@
+"""Runs carried out side by side, each in a process of its own: by a SLURM job, or on a workstation.
+
+python -m genpolicy.work RUN_DIRECTORY      # what each process runs; what it prints goes to the run's log.txt
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+INTERRUPTED = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+POLL_SECONDS = 0.2
+
+
+class Pool:
+    """Carries out run directories, as many at once as there are `slots`.
+
+    A slot is the environment of its processes beside this one's, such as the GPU that they see. `ended` is
+    called with a directory and its exit code when its process has ended.
+    """
+
+    def __init__(
+        self,
+        directories: Sequence[Path],
+        slots: Sequence[Mapping[str, str]],
+        ended: Callable[[Path, int], None] = lambda directory, code: None,
+    ):
+        self._waiting = list(directories)
+        self._free = list(slots)
+        self._running: dict[Path, tuple[subprocess.Popen, Mapping[str, str]]] = {}
+        self._ended = ended
+        self.codes: dict[Path, int] = {}
+
+    def run(self, check: Callable[[], None] = lambda: None) -> None:
+        """Return when all have ended; `codes` then holds the exit code of each that was started.
+
+        `check` is called now and then, and may raise; `stop` and `run` then bring those to an end that still run.
+        """
+        while self._waiting or self._running:
+            check()
+            while self._waiting and self._free:
+                self._start(self._waiting.pop(0), self._free.pop(0))
+            time.sleep(POLL_SECONDS)
+            for directory, (process, slot) in list(self._running.items()):
+                if (code := process.poll()) is not None:
+                    del self._running[directory]
+                    self._free.append(slot)
+                    self.codes[directory] = code
+                    self._ended(directory, code)
+
+    def stop(self, number: signal.Signals) -> None:
+        """Start no more, and send those that run a signal: they save a checkpoint and end. Returns at once."""
+        self._waiting = []
+        for process, _ in self._running.values():
+            process.send_signal(number)
+
+    def _start(self, directory: Path, slot: Mapping[str, str]) -> None:
+        command = [sys.executable, "-m", "genpolicy.work", str(directory)]
+        with open(directory / "log.txt", "ab") as log:
+            process = subprocess.Popen(
+                command,
+                cwd=Path(__file__).resolve().parent.parent,  # so that it imports this very package
+                env=os.environ | slot,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C at the terminal is for `stop` to pass on
+            )
+        self._running[directory] = process, slot
+
+
+def was_interrupted(code: int) -> bool:
+    """Whether a process ended because it was told to: by itself, or by the signal before it listened."""
+    return -code in INTERRUPTED or code - 128 in INTERRUPTED
+
+
+def slots(gpus: Sequence[str], at_once: int) -> list[dict[str, str]]:
+    """`at_once` slots, dealt out over the GPUs if there are any."""
+    if not gpus:
+        return [{}] * at_once
+    return [{"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} for number in range(at_once)]
+
+
+def visible_gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; nvidia-smi counts them if it is unset."""
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if named is not None:
+        return [name.strip() for name in named.split(",") if name.strip()]
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]

@@ -1,0 +1,149 @@
+"""Sweeps on SLURM, by submitit: arrays of jobs, each of which carries out one run or several that share a GPU.
+
+A job is handed run directories and nothing else: what runs is their frozen configuration. When its time is up, or
+a better claim comes, it has its runs save a checkpoint and is requeued; they go on where they stopped.
+"""
+
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+from submitit import SlurmExecutor
+from submitit.core.job_environment import JobEnvironment
+from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
+from submitit.helpers import clean_env
+
+from genpolicy import pool, tracking
+from genpolicy.errors import UserError
+from genpolicy.files import write_atomically
+from genpolicy.run import slurm_job
+from genpolicy.squeue import MAX_ARRAY, ask, max_array, state
+from genpolicy.sweep import Sweep, claimed, common_launch, label, missing
+
+
+class Work:
+    """What a job does: submitit calls it with the run directories, and `checkpoint` when the job must make room."""
+
+    def __call__(self, directories: Sequence[str]) -> None:
+        """Return when all runs have finished. Raises `UserError` if some have failed, so that the job fails too."""
+        runs = [Path(directory) for directory in directories]
+        _rename(runs)
+        self._pool = pool.Pool(runs, pool.slots(pool.visible_gpus(), len(runs)), _report)
+        self._pool.run()
+        self._requeue_if_preempted()
+        failed = {run.name: code for run, code in self._pool.codes.items() if code}
+        if failed:
+            raise UserError(f"{len(failed)} of {len(runs)} runs did not finish; see log.txt in their folders")
+
+    def checkpoint(self, directories: Sequence[str]) -> DelayedSubmission:
+        """Has the runs save and end, in submitit's signal handler; what it returns is done by the requeued job."""
+        self._pool.stop(signal.SIGUSR2)
+        self._pool.run()
+        return DelayedSubmission(Work(), directories)
+
+    def _requeue_if_preempted(self) -> None:
+        """SLURM may have told the runs alone to end, by SIGTERM: to make room, or because the job is cancelled.
+
+        A job that makes room is still running in SLURM's eyes; its own signal then has submitit requeue it.
+        """
+        if any(map(pool.was_interrupted, self._pool.codes.values())) and state(slurm_job()) == "RUNNING":
+            signal.raise_signal(getattr(signal, f"SIG{JobEnvironment.USR_SIG}"))
+
+
+def launch(jobs: Sequence) -> None:
+    """Submit what is missing of a sweep of checked jobs (`genpolicy.app.Job`), and return; wait with `launch.wait`."""
+    settings = common_launch(jobs)
+    sweep = Sweep.of(jobs)
+    executor = _executor(sweep, settings)
+    if settings.dry_run:
+        _show(executor, sweep, settings, list(missing(jobs, sweep)))
+        return
+    with claimed(jobs, sweep) as runs, clean_env():  # as one may be inside a job oneself
+        for part in _arrays(runs, settings):
+            _submit(executor, part)
+    tracking.start_follower(jobs[0].config)  # an earlier one may have ended too soon, so in any case
+    print(f"watch: {sweep.watch}")
+    if settings.wait:
+        _wait(sweep)
+
+
+def _executor(sweep: Sweep, settings: DictConfig) -> SlurmExecutor:
+    try:
+        executor = SlurmExecutor(sweep.directory, max_num_timeout=settings.requeues)
+    except RuntimeError as error:
+        raise UserError("hydra/launcher=slurm: there is no srun here; use it on a login node of the cluster") from error
+    given = {name: settings[name] for name in ("partition", "account", "qos") if settings[name] is not None}
+    executor.update_parameters(
+        job_name=f"{sweep.study} {sweep.name}",
+        time=settings.minutes,
+        cpus_per_task=settings.cpus,
+        mem=f"{round(1024 * settings.memory)}M",
+        signal_delay_s=settings.grace_seconds,
+        array_parallelism=settings.parallel or MAX_ARRAY,
+        setup=list(settings.setup),
+        srun_args=[f"--cpus-per-task={settings.cpus}"],  # which srun does not take from sbatch since 22.05
+        stderr_to_stdout=True,
+        wckey=None,
+        **({"gpus_per_node": settings.gpus} if settings.gpus else {}),
+        **given,
+    )
+    return executor
+
+
+def _arrays(runs: Sequence[Path], settings: DictConfig) -> Iterator[list[list[Path]]]:
+    """The runs by jobs, and the jobs by arrays that the cluster accepts."""
+    size = settings.runs_per_gpu * max(1, settings.gpus)
+    jobs = [list(runs[start : start + size]) for start in range(0, len(runs), size)]
+    limit = max_array()
+    return (jobs[start : start + limit] for start in range(0, len(jobs), limit))
+
+
+def _submit(executor: SlurmExecutor, jobs: Sequence[Sequence[Path]]) -> None:
+    """Submit an array, and note with each run which of its jobs it was given to."""
+    try:
+        submitted = executor.map_array(Work(), [[str(run) for run in runs] for runs in jobs])
+    except (FailedJobError, FailedSubmissionError) as error:
+        reason = next((line for line in reversed(str(error).splitlines()) if "error" in line), str(error))
+        raise UserError(f"sbatch refused the job: {reason.strip()}") from error
+    for job, runs in zip(submitted, jobs, strict=True):
+        for run in runs:
+            write_atomically(run / "job.json", f'{{"job": "{job.job_id}"}}'.encode())
+    first, last = submitted[0].job_id, submitted[-1].job_id
+    print(f"submitted: {first}" + (f" to {last}" if last != first else ""), flush=True)
+
+
+def _show(executor: SlurmExecutor, sweep: Sweep, settings: DictConfig, runs: Sequence[Path]) -> None:
+    for part in _arrays(runs, settings):
+        for number, directories in enumerate(part):
+            print(f"job {number}:", ", ".join(sweep.runs[directory] for directory in directories))
+        if len(part) > 1:
+            executor.parameters["map_count"] = len(part)
+        print(executor._make_submission_file_text(executor._submitit_command_str, "dry-run"))
+
+
+def _wait(sweep: Sweep) -> None:
+    """Return when no run of the sweep is in anybody's hands. Raises `UserError` if some have not finished."""
+    from genpolicy import status
+
+    while True:
+        found = status.standings(sweep.runs)
+        if not any(run.busy for run in found):
+            break
+        time.sleep(5)
+    unfinished = [sweep.runs[run.directory] for run in found if run.state != "finished"]
+    if unfinished:
+        raise UserError(
+            f"{len(unfinished)} of {len(found)} runs have not finished ({unfinished[0]}, ...): {sweep.watch}"
+        )
+
+
+def _rename(runs: Sequence[Path]) -> None:
+    """Call the job by its runs, for squeue; an array has one name until its jobs start."""
+    name = label(runs[0]) + (f" +{len(runs) - 1}" if len(runs) > 1 else "")
+    ask("scontrol", "update", f"JobId={slurm_job()}", f"JobName={name}")
+
+
+def _report(directory: Path, code: int) -> None:
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {directory}: exit code {code}", flush=True)

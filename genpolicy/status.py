@@ -1,0 +1,108 @@
+"""`mode=status`: how the runs of a study, or of a sweep, stand."""
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from genpolicy.errors import UserError
+from genpolicy.run import find_runs
+from genpolicy.squeue import alive
+from genpolicy.sweep import Standing, Sweep, label, standing
+
+REFRESH_SECONDS = 2.0
+LOG_BYTES = 4096
+WIDTH = 200  # of what goes to a file or a pipe
+COLOURS = {"running": "cyan", "finished": "green", "failed": "red", "died": "red", "interrupted": "yellow"}
+
+
+def show(config: DictConfig) -> None:
+    """Prints the table; on a terminal again and again, until nobody works on the runs any more or Ctrl-C."""
+    runs = _runs(config)
+    console = Console()
+    if not console.is_terminal:
+        Console(width=WIDTH).print(table(standings(runs), runs))
+        return
+    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+        while True:
+            found = standings(runs)
+            live.update(table(found, runs), refresh=True)
+            if not any(run.busy for run in found):
+                break
+            time.sleep(REFRESH_SECONDS)
+
+
+def standings(runs: Iterable[Path]) -> list[Standing]:
+    """How each run stands."""
+    jobs = alive()
+    return [standing(directory, jobs) for directory in runs]
+
+
+def table(found: Sequence[Standing], titles: Mapping[Path, str]) -> Group:
+    """The runs, a line each, and how many there are of each state."""
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name, justify in (("run", "left"), ("state", "left"), ("job", "left"), ("updates", "right")):
+        shown.add_column(name, justify=justify, no_wrap=True)
+    shown.add_column("score", justify="right", no_wrap=True)
+    shown.add_column("", overflow="fold")
+    for run in found:
+        state = Text(run.state, style=COLOURS.get(run.state, ""))
+        row = (titles[run.directory], state, run.job or "", _progress(run.status), _score(run.status), _remark(run))
+        shown.add_row(*row)
+    counts = Counter(run.state for run in found)
+    return Group(shown, f"{len(found)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+
+
+def _runs(config: DictConfig) -> dict[Path, str]:
+    outputs = Path(config.paths.outputs)
+    if config.sweep is not None:
+        sweep = Sweep(outputs, config.study, config.sweep)
+        if not sweep.runs:
+            known = sorted(path.parent.name for path in sweep.directory.parent.glob("*/sweep.json"))
+            raise UserError(f"sweep={config.sweep}: not in study={config.study}; known: {', '.join(known) or 'none'}")
+        return sweep.runs
+    runs = {directory: label(directory) for directory in find_runs(outputs, config.study)}
+    if not runs:
+        raise UserError(f"{outputs / config.study}: no runs there; give study= or paths.outputs=")
+    return runs
+
+
+def _progress(status: dict) -> str:
+    if "steps" not in status:
+        return ""
+    return f"{status['step']:,} of {status['steps']:,} ({status['step'] / status['steps']:4.0%})"
+
+
+def _score(status: dict) -> str:
+    result = status.get("result", {})
+    if "score_mean" in result:
+        return f"{result['score_mean']:.1f}"
+    return f"return {result['return_mean']:.1f}" if result else ""
+
+
+def _remark(run: Standing) -> str:
+    """Why a run has not ended well, with the last line of its log; how long ago a running one was heard of."""
+    if run.state == "running":
+        return f"{time.time() - run.status['updated']:.0f} s ago"
+    if run.state not in ("failed", "died", "interrupted"):
+        return ""
+    reason, said = run.status.get("reason") or "", last_line(run.directory / "log.txt")
+    return reason if not said or said in reason or reason in said else f"{reason} | {said}"
+
+
+def last_line(log: Path) -> str:
+    """The last line with something in it; empty if there is no such file."""
+    try:
+        with open(log, "rb") as file:
+            file.seek(max(0, log.stat().st_size - LOG_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -1,0 +1,164 @@
+"""A sweep: runs that one command asks for. Issued again, the same command starts only what is missing.
+
+outputs/<study>/sweeps/<digits>/
+    sweep.json           its name, and its run directories relative to the outputs
+    ...                  submitit's files and logs, if it went to SLURM
+"""
+
+import contextlib
+import hashlib
+import json
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from genpolicy import squeue
+from genpolicy.errors import UserError
+from genpolicy.files import Lock, unwritable, write_atomically
+from genpolicy.run import NOT_IDENTITY, directory_of, open_run, read_json, read_status
+
+# What an override of a sweep may say without making it another sweep.
+_INCIDENTAL = NOT_IDENTITY - {"seed"} | {"cluster"}
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How a run stands, for people and for the decision whether it is to be started.
+
+    `state` is that of status.json, or 'new', or 'waiting' (for its job); `job` is the SLURM job it was last
+    given to, `alive` whether SLURM still has that job, `status` what status.json says.
+    """
+
+    directory: Path
+    state: str
+    job: str | None
+    alive: bool
+    status: dict
+
+    @property
+    def busy(self) -> bool:
+        """Whether somebody is carrying the run out, or will."""
+        return self.alive or self.state == "running"
+
+
+def standing(directory: Path, alive: dict[str, str]) -> Standing:
+    """How a run directory stands; `alive` holds the living SLURM jobs and their states."""
+    status = read_status(directory)
+    job = (read_json(directory / "job.json") or {}).get("job")
+    state = status["state"]
+    if state != "running" and job in alive:
+        state = "waiting"
+    elif state == "queued":
+        state = "new"
+    return Standing(directory, state, job, job in alive, status)
+
+
+class Sweep:
+    """The runs of one command: `runs` holds each directory with what people call it there, the words that vary.
+
+    `name` has them all, and the eight hexadecimal digits that the folder is named by.
+    """
+
+    def __init__(self, outputs: Path, study: str, digits: str):
+        self.outputs, self.study, self.digits = Path(outputs), study, digits
+        self.directory = self.outputs / study / "sweeps" / digits
+        known = read_json(self.directory / "sweep.json") or {}
+        self.name: str = known.get("name", digits)
+        self.runs = {self.outputs / run: title for run, title in known.get("runs", {}).items()}
+
+    @classmethod
+    def of(cls, jobs: Sequence) -> "Sweep":
+        """The sweep of checked jobs (`genpolicy.app.Job`); nothing is written."""
+        config, name = jobs[0].config, sweep_name(jobs)
+        sweep = cls(Path(config.paths.outputs), config.study, name[-9:-1])
+        sweep.name, sweep.runs = name, {}
+        for job, title in zip(jobs, titles(jobs), strict=True):
+            directory = directory_of(job.config, job.choices)
+            sweep.runs[directory] = title or label(directory)
+        return sweep
+
+    def save(self) -> None:
+        """Write the sweep down, for `mode=status`. Raises `UserError` if that cannot be."""
+        content = {"name": self.name, "runs": {str(run.relative_to(self.outputs)): self.runs[run] for run in self.runs}}
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise unwritable(self.directory, error) from error
+        write_atomically(self.directory / "sweep.json", json.dumps(content, indent=1).encode())
+
+    @property
+    def watch(self) -> str:
+        """The command that shows how the sweep stands."""
+        place = "" if self.outputs == Path("outputs").absolute() else f" paths.outputs={self.outputs}"
+        return f"genpolicy mode=status study={self.study} sweep={self.digits}{place}"
+
+
+def sweep_name(jobs: Sequence) -> str:
+    """A name that the same jobs of the same study always get: what varies, as given, and eight hexadecimal digits."""
+    words = [[word for word in job.overrides if _top(word) not in _INCIDENTAL] for job in jobs]
+    contents = [jobs[0].config.study, sorted(sorted(each) for each in words)]
+    digits = hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:8]
+    values: dict[str, set[str]] = {}
+    for key, _, value in (word.partition("=") for each in words for word in each):
+        values.setdefault(key, set()).add(value)
+    varied = " ".join(f"{key}={','.join(sorted(given))}" for key, given in sorted(values.items()) if len(given) > 1)
+    return f"{textwrap.shorten(varied, 100, placeholder='...')} ({digits})".strip()
+
+
+def titles(jobs: Sequence) -> list[str]:
+    """What tells each job from the others: the words of it that not all of them have."""
+    shared = set.intersection(*(set(job.overrides) for job in jobs))
+    return [" ".join(word for word in job.overrides if word not in shared) for job in jobs]
+
+
+def _top(word: str) -> str:
+    return word.lstrip("+~").partition("=")[0].partition(".")[0]
+
+
+def missing(jobs: Sequence, sweep: Sweep) -> dict[Path, Any]:
+    """The jobs whose runs are neither finished nor in somebody's hands, by run directory; says what is left alone."""
+    todo, left, states, alive = {}, [], Counter(), squeue.alive()
+    for job in jobs:
+        directory = directory_of(job.config, job.choices)
+        found = standing(directory, alive)
+        if found.busy or (found.state == "finished" and not job.config.overwrite):
+            left.append(f"  {sweep.runs[directory]}: {found.state}" + (f", job {found.job}" if found.alive else ""))
+        else:
+            todo[directory] = job
+            states[found.state] += 1
+    detail = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
+    print(f"sweep {sweep.name}: {len(todo)} of {len(sweep.runs)} to start" + (f": {detail}" if detail else ""))
+    for line in [f"left alone: {len(left)}", *left] if left else []:
+        print(line, flush=True)
+    return todo
+
+
+@contextlib.contextmanager
+def claimed(jobs: Sequence, sweep: Sweep) -> Iterator[list[Path]]:
+    """The missing runs of a sweep, frozen; while entered, no other command looks for runs to start."""
+    sweep.save()
+    with Lock(sweep.outputs / ".launch.lock"):
+        todo = missing(jobs, sweep)
+        for job in todo.values():
+            open_run(job.config, job.choices, sweep.name if len(jobs) > 1 else None).close()
+        yield list(todo)
+
+
+def common_launch(jobs: Sequence):
+    """The `launch` settings of a sweep, which all its jobs must share, as they must its study and outputs."""
+    for job in jobs:
+        if job.config.mode != "train":
+            raise UserError(f"hydra/launcher: starts training runs; leave it out for mode={job.config.mode}")
+        for name in ("launch", "study", "paths"):
+            if job.config[name] != jobs[0].config[name]:
+                raise UserError(f"{name}: must be the same for all jobs of a sweep")
+    return jobs[0].config.launch
+
+
+def label(directory: Path) -> str:
+    """What people call a run, from its folder alone: 'gmpg-vpsde-1a2b3c4d hopper-medium-v2 s0'."""
+    env, name, seed = directory.parts[-3:]
+    return f"{name} {env} {seed.replace('seed', 's')}"
