@@ -8,10 +8,10 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test lint bench mlflow clean
+.PHONY: help setup run test test-slurm lint bench mlflow clean
 
 help:    ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 setup: $(READY)    ## the environment in .venv, with the versions of constraints.txt
 
@@ -20,6 +20,10 @@ run: $(READY)    ## train the default, or what ARGS="algo=gmpo seed=1" says
 
 test: $(READY)    ## the tests; ARGS="-k settings" for some of them
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+
+test-slurm: $(READY)    ## the tests that need SLURM, on a one-machine one that is started and stopped
+	@trap 'launch/slurm-dev.sh down' EXIT INT TERM; \
+	launch/slurm-dev.sh up && OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm/slurm_*.py $(ARGS)
 
 lint: $(READY)    ## ruff: lint and format
 	$(BIN)/ruff check .

@@ -24,6 +24,8 @@ from genpolicy.errors import UserError
 from genpolicy.root import TrainSettings
 from genpolicy.settings import TARGET, suggest
 
+_HYDRA = ("hydra/launcher", "hydra/sweeper")  # what may be chosen of Hydra's own groups
+
 
 def run(words: list[str], task: Callable[[DictConfig], None]) -> None:
     """Composes the configuration of each job on the command line, and calls `task` with it.
@@ -45,9 +47,12 @@ def check_words(words: list[str]) -> None:
         if override.is_sweep_override():
             if not multirun:
                 raise UserError(f"{override.input_line}: several values are a sweep; add -m")
-            if not override.is_discrete_sweep():
-                raise UserError(f"{override.input_line}: an interval cannot be enumerated; list the values")
-        if override.key_or_group in known or override.key_or_group == "hydra/launcher":
+            if not override.is_discrete_sweep() and "hydra/sweeper=optuna" not in words:
+                raise UserError(
+                    f"{override.input_line}: an interval cannot be enumerated; list the values, or search it "
+                    "with hydra/sweeper=optuna"
+                )
+        if override.key_or_group in known or override.key_or_group in _HYDRA:
             _check_options(override)
 
 
@@ -59,12 +64,15 @@ def take_choices(config: DictConfig) -> tuple[DictConfig, dict[str, str], list[s
     """
     runtime = HydraConfig.get()
     overrides = OmegaConf.to_container(runtime.overrides.task)
-    launcher = runtime.runtime.choices["hydra/launcher"]
-    idle = [word for word in overrides if word.lstrip("+").startswith(("launch.", "cluster="))]
-    if launcher == "here" and idle:
-        raise UserError(f"{idle[0]}: goes with hydra/launcher=slurm or hydra/launcher=local")
-    if launcher != "here" and runtime.mode != RunMode.MULTIRUN:
-        raise UserError(f"hydra/launcher={launcher}: starts the jobs of a sweep, which may be one; add -m")
+    launcher, sweeper = (runtime.runtime.choices[f"hydra/{part}"] for part in ("launcher", "sweeper"))
+    for word in overrides:
+        if launcher == "here" and word.lstrip("+").startswith(("launch.", "cluster=")):
+            raise UserError(f"{word}: goes with hydra/launcher=slurm or hydra/launcher=local")
+        if sweeper == "product" and word.lstrip("+").startswith("search."):
+            raise UserError(f"{word}: goes with hydra/sweeper=optuna")
+    if (launcher, sweeper) != ("here", "product") and runtime.mode != RunMode.MULTIRUN:
+        part = f"hydra/launcher={launcher}" if launcher != "here" else f"hydra/sweeper={sweeper}"
+        raise UserError(f"{part}: starts the jobs of a sweep, which may be one; add -m")
     choices = {
         str(group).rpartition("@")[2].removeprefix("_global_."): str(option)
         for group, option in runtime.runtime.choices.items()
@@ -108,8 +116,8 @@ def _check_key(override: Override, known: list[str]) -> None:
     key = override.key_or_group
     top = key.replace("/", ".").split(".")[0]
     if top == "hydra":
-        if key != "hydra/launcher" and not key.startswith("hydra.launcher."):
-            raise UserError(f"{key}: genpolicy arranges this itself; legal: hydra/launcher, hydra.launcher.<setting>")
+        if key not in _HYDRA:
+            raise UserError(f"{key}: genpolicy arranges this itself; legal: {', '.join(_HYDRA)}")
         return
     legal = {field.name for field in fields(TrainSettings)} | set(known)
     if top not in legal or "/" in key:

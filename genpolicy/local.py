@@ -11,14 +11,14 @@ from genpolicy.interrupt import Interrupted, Signals
 from genpolicy.sweep import Sweep, claimed, common_launch, missing
 
 
-def launch(jobs: Sequence) -> None:
-    """Carry out what is missing of a sweep of checked jobs (`genpolicy.app.Job`).
+def launch(jobs: Sequence, name: str | None = None) -> None:
+    """Carry out what is missing of a sweep of checked jobs (`genpolicy.app.Job`; `Sweep.of` has the `name`).
 
     On SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 has the runs save their checkpoints, and raises `Interrupted`. Raises
     `UserError` at the end if runs have failed.
     """
     settings = common_launch(jobs)
-    sweep = Sweep.of(jobs)
+    sweep = Sweep.of(jobs, name)
     gpus = pool.visible_gpus()
     at_once = settings.parallel or len(gpus) * settings.runs_per_gpu or os.cpu_count()
     if settings.dry_run:

@@ -69,6 +69,15 @@ class Launch:
 
 
 @dataclass(kw_only=True)
+class Search:
+    """How hydra/sweeper=optuna searches."""
+
+    trials: int = setting(20, ge=1, doc="trials in all, of every command that works on the search")
+    at_once: int = setting(1, ge=1, doc="trials handed to the launcher together")
+    storage: str | None = setting(None, doc="database of the trials, for Optuna; null: SQLite in the study's folder")
+
+
+@dataclass(kw_only=True)
 class Program:
     """How the program itself behaves."""
 
@@ -94,6 +103,7 @@ class RunSettings:
     eval: Evaluation = field(default_factory=Evaluation)
     tracking: Tracking = field(default_factory=Tracking)
     launch: Launch = field(default_factory=Launch)
+    search: Search = field(default_factory=Search)
     genpolicy: Program = field(default_factory=Program)
 
     @classmethod

@@ -38,7 +38,7 @@ from genpolicy.settings import check
 
 # Where a run is kept, what it runs on and how it is watched: other values make no other experiment.
 NOT_IDENTITY = {"mode", "seed", "study", "device", "threads", "overwrite", "checkpoint", "log_every"}
-NOT_IDENTITY |= {"checkpoint_seconds", "paths", "tracking", "launch", "sweep", "follow", "genpolicy"}
+NOT_IDENTITY |= {"checkpoint_seconds", "paths", "tracking", "launch", "search", "sweep", "follow", "genpolicy"}
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where there is one: a sweep reads hundreds
 FINAL = ("finished", "failed", "interrupted", "died")
 _CONTENT = ("last.pt", "best.pt", "journal.jsonl", "evaluation-*", "figures/*", "tracking.json")
@@ -228,6 +228,7 @@ def absolute_uri(uri: str | None) -> str | None:
 def _freeze(config: DictConfig, choices: Mapping[str, str], sweep: str | None, replaces: list[str]) -> bytes:
     plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     plain["overwrite"] = False  # a resumed run must not start again
+    del plain["launch"], plain["search"]  # how it was started is no part of it, and may hold a password
     plain["paths"] = {name: str(Path(path).expanduser().absolute()) for name, path in plain["paths"].items()}
     plain["tracking"]["uri"] = absolute_uri(plain["tracking"]["uri"])
     content = {"id": uuid.uuid4().hex, "replaces": replaces, "sweep": sweep}

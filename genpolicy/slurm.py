@@ -52,10 +52,13 @@ class Work:
             signal.raise_signal(getattr(signal, f"SIG{JobEnvironment.USR_SIG}"))
 
 
-def launch(jobs: Sequence) -> None:
-    """Submit what is missing of a sweep of checked jobs (`genpolicy.app.Job`), and return; wait with `launch.wait`."""
+def launch(jobs: Sequence, name: str | None = None) -> None:
+    """Submit what is missing of a sweep of checked jobs (`genpolicy.app.Job`; `Sweep.of` has the `name`), and return.
+
+    With `launch.wait` returns when all have ended. Raises `UserError` for what SLURM refuses.
+    """
     settings = common_launch(jobs)
-    sweep = Sweep.of(jobs)
+    sweep = Sweep.of(jobs, name)
     executor = _executor(sweep, settings)
     if settings.dry_run:
         _show(executor, sweep, settings, list(missing(jobs, sweep)))

@@ -20,9 +20,6 @@ from genpolicy.errors import UserError
 from genpolicy.files import Lock, unwritable, write_atomically
 from genpolicy.run import NOT_IDENTITY, directory_of, open_run, read_json, read_status
 
-# What an override of a sweep may say without making it another sweep.
-_INCIDENTAL = NOT_IDENTITY - {"seed"} | {"cluster"}
-
 
 @dataclass(frozen=True)
 class Standing:
@@ -70,11 +67,16 @@ class Sweep:
         self.runs = {self.outputs / run: title for run, title in known.get("runs", {}).items()}
 
     @classmethod
-    def of(cls, jobs: Sequence) -> "Sweep":
-        """The sweep of checked jobs (`genpolicy.app.Job`); nothing is written."""
-        config, name = jobs[0].config, sweep_name(jobs)
-        sweep = cls(Path(config.paths.outputs), config.study, name[-9:-1])
-        sweep.name, sweep.runs = name, {}
+    def of(cls, jobs: Sequence, name: str | None = None) -> "Sweep":
+        """The sweep of checked jobs (`genpolicy.app.Job`); nothing is written.
+
+        One with a `name` of its own, which ends as `sweep_name` does, may have had other runs before.
+        """
+        config, own = jobs[0].config, name or sweep_name(jobs)
+        sweep = cls(Path(config.paths.outputs), config.study, own[-9:-1])
+        sweep.name = own
+        if name is None:
+            sweep.runs = {}
         for job, title in zip(jobs, titles(jobs), strict=True):
             directory = directory_of(job.config, job.choices)
             sweep.runs[directory] = title or label(directory)
@@ -98,7 +100,7 @@ class Sweep:
 
 def sweep_name(jobs: Sequence) -> str:
     """A name that the same jobs of the same study always get: what varies, as given, and eight hexadecimal digits."""
-    words = [[word for word in job.overrides if _top(word) not in _INCIDENTAL] for job in jobs]
+    words = [[word for word in job.overrides if not incidental(word)] for job in jobs]
     contents = [jobs[0].config.study, sorted(sorted(each) for each in words)]
     digits = hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:8]
     values: dict[str, set[str]] = {}
@@ -114,8 +116,9 @@ def titles(jobs: Sequence) -> list[str]:
     return [" ".join(word for word in job.overrides if word not in shared) for job in jobs]
 
 
-def _top(word: str) -> str:
-    return word.lstrip("+~").partition("=")[0].partition(".")[0]
+def incidental(word: str) -> bool:
+    """Whether a word of the command line may change, and the sweep is still the same."""
+    return word.lstrip("+~").partition("=")[0].partition(".")[0] in NOT_IDENTITY - {"seed"} | {"cluster"}
 
 
 def missing(jobs: Sequence, sweep: Sweep) -> dict[Path, Any]:
@@ -130,7 +133,7 @@ def missing(jobs: Sequence, sweep: Sweep) -> dict[Path, Any]:
             todo[directory] = job
             states[found.state] += 1
     detail = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
-    print(f"sweep {sweep.name}: {len(todo)} of {len(sweep.runs)} to start" + (f": {detail}" if detail else ""))
+    print(f"sweep {sweep.name}: {len(todo)} of {len(todo) + len(left)} to start" + (f": {detail}" if detail else ""))
     for line in [f"left alone: {len(left)}", *left] if left else []:
         print(line, flush=True)
     return todo
@@ -143,7 +146,7 @@ def claimed(jobs: Sequence, sweep: Sweep) -> Iterator[list[Path]]:
     with Lock(sweep.outputs / ".launch.lock"):
         todo = missing(jobs, sweep)
         for job in todo.values():
-            open_run(job.config, job.choices, sweep.name if len(jobs) > 1 else None).close()
+            open_run(job.config, job.choices, sweep.name if len(sweep.runs) > 1 else None).close()
         yield list(todo)
 
 

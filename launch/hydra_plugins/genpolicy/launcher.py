@@ -1,6 +1,7 @@
 """The launchers: they compose and check all jobs of a sweep, and hand them to what carries them out."""
 
 import sys
+from abc import abstractmethod
 from collections.abc import Sequence
 
 from hydra.core.config_loader import ConfigLoader
@@ -39,44 +40,48 @@ class Prepared(Launcher):
         self.config_loader, self.config = hydra_context.config_loader, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        jobs = prepare(self.config_loader, self.config, job_overrides)
+        jobs = self.prepare(job_overrides)
         self.carry_out(jobs)
         return [JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED) for job in jobs]
 
-    def carry_out(self, jobs: Sequence) -> None:
-        """Start the jobs; raises `UserError` for what goes wrong."""
-        raise NotImplementedError
+    def prepare(self, job_overrides: Sequence[Sequence[str]]) -> list:
+        """The jobs of a sweep, checked."""
+        return prepare(self.config_loader, self.config, job_overrides)
+
+    @abstractmethod
+    def carry_out(self, jobs: Sequence, name: str | None = None) -> None:
+        """Start the jobs, as a sweep of that name; raises `UserError` for what goes wrong."""
 
 
 class Slurm(Prepared):
     """Submits the jobs to SLURM (genpolicy.slurm)."""
 
-    def carry_out(self, jobs: Sequence) -> None:
+    def carry_out(self, jobs: Sequence, name: str | None = None) -> None:
         from genpolicy import slurm
 
-        slurm.launch(jobs)
+        slurm.launch(jobs, name)
 
 
 class Local(Prepared):
     """Runs the jobs side by side on this machine (genpolicy.local)."""
 
-    def carry_out(self, jobs: Sequence) -> None:
+    def carry_out(self, jobs: Sequence, name: str | None = None) -> None:
         from genpolicy import local
 
-        local.launch(jobs)
+        local.launch(jobs, name)
 
 
 class Here(Prepared):
     """Runs the jobs of a sweep one by one in this process; a job that fails does not stop the others."""
 
-    def carry_out(self, jobs: Sequence) -> None:
+    def carry_out(self, jobs: Sequence, name: str | None = None) -> None:
         from genpolicy import app, compose
         from genpolicy.sweep import Sweep, titles
 
-        if len(jobs) == 1:
+        if len(jobs) == 1 and name is None:
             app.start(jobs[0])
             return
-        sweep = Sweep.of(jobs)
+        sweep = Sweep.of(jobs, name)
         if jobs[0].config.mode == "train":
             sweep.save()
         failed = []

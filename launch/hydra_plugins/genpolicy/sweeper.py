@@ -1,4 +1,4 @@
-"""The sweep over all combinations of the values given."""
+"""What a sweep tries: all combinations of the values given, or what a search thinks best."""
 
 import itertools
 from collections.abc import Sequence
@@ -12,22 +12,36 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
-class Product(Sweeper):
+class Parsed(Sweeper):
+    """A sweeper with a launcher and a parser of the command's words."""
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config = config
+        self.parser = OverridesParser.create(hydra_context.config_loader)
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+
+class Optuna(Parsed):
+    """Searches over settings for the best score (genpolicy.search)."""
+
+    def sweep(self, arguments: list[str]) -> None:
+        from genpolicy.search import Search
+
+        Search(self.parser.parse_overrides(arguments), self.config).run(self.launcher)
+
+
+class Product(Parsed):
     """Hands every combination to the launcher.
 
     Hydra's basic sweeper does the same, but writes a file and composes each job once more before the
     launcher, which checks them all, has seen one.
     """
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config_loader = hydra_context.config_loader
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=task_function, config=config
-        )
-
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
         values: dict[str, list[str]] = {}
-        for override in OverridesParser.create(self.config_loader).parse_overrides(arguments):
+        for override in self.parser.parse_overrides(arguments):
             key = override.get_key_element()
             if override.is_sweep_override():
                 values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]

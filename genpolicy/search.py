@@ -1,0 +1,157 @@
+"""A search over settings with Optuna: each trial is a few runs, whose mean score it maximises.
+
+The trials live in a database, so that the same command on another machine works on the same search, and given
+again goes on with it.
+"""
+
+import hashlib
+import itertools
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import optuna
+from hydra.core.override_parser.types import IntervalSweep, Override
+from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from genpolicy import squeue
+from genpolicy.errors import UserError
+from genpolicy.root import RunSettings, absolute
+from genpolicy.run import directory_of, read_status
+from genpolicy.settings import check
+from genpolicy.sweep import incidental, standing
+
+REPEATED = ("seed", "env")  # what is enumerated for these is run in every trial
+STALE_SECONDS = 60.0  # before which a trial without a living run may just not have begun
+
+
+class Search:
+    """One search: what is fixed, what each trial repeats, and the `space` that is searched."""
+
+    def __init__(self, overrides: Sequence[Override], config: DictConfig):
+        slurm = config.hydra.runtime.choices["hydra/launcher"] == "slurm"
+        config = check(OmegaConf.masked_copy(config, [field.name for field in fields(RunSettings)]), root=RunSettings)
+        self.trials, self.at_once = config.search.trials, config.search.at_once
+        self.space: dict[str, BaseDistribution] = {}
+        self.words: dict[str, list[str]] = {}
+        for override in overrides:
+            key = override.get_key_element()
+            if not override.is_sweep_override():
+                value = "" if override.is_delete() else f"={override.get_value_element_as_str()}"
+                self.words[key] = [f"{key}{value}"]
+            elif key in REPEATED:
+                self.words[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            else:
+                self.space[key] = distribution(override)
+        if not self.space:
+            raise UserError("hydra/sweeper=optuna: nothing to search; give an interval(a,b) or several values")
+        if slurm:
+            self.words["launch.wait"] = ["launch.wait=true"]  # as the next trials follow from the scores of these
+        outputs = Path(absolute(config.paths.outputs))
+        storage = config.search.storage or f"sqlite:///{outputs / config.study / 'search.db'}"
+        words = sorted(word for each in self.words.values() for word in each if not incidental(word))
+        contents = [config.study, words, sorted((key, repr(found)) for key, found in self.space.items())]
+        self.name = f"search {' '.join(self.space)} ({hashlib.sha256(repr(contents).encode()).hexdigest()[:8]})"
+        (outputs / config.study).mkdir(parents=True, exist_ok=True)
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        try:
+            self.study = optuna.create_study(
+                storage=storage,
+                study_name=self.name,
+                sampler=optuna.samplers.TPESampler(constant_liar=True),
+                direction="maximize",
+                load_if_exists=True,
+            )
+        except Exception as error:  # whatever the database's driver raises
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"search.storage: no database there ({type(error).__name__}: {reason})") from error
+
+    def run(self, launcher) -> None:
+        """Carry out trials until there are `search.trials`, those that were left half done first; prints the best.
+
+        `launcher` is one of `hydra_plugins.genpolicy.launcher`.
+        """
+        waiting = self._abandoned()
+        while True:
+            room = self.trials - len(self.study.get_trials(deepcopy=False))
+            batch = waiting[: self.at_once]
+            batch += [self.study.ask(self.space) for _ in range(min(room, self.at_once - len(batch)))]
+            waiting = waiting[self.at_once :]
+            if not batch:
+                break
+            self._carry_out(batch, launcher)
+        if self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            best = self.study.best_trial
+            print(f"best of {len(self.study.trials)} trials: {best.value:.4g} with {_words(best.params)}")
+
+    def _carry_out(self, batch: Sequence[optuna.Trial], launcher) -> None:
+        words = [self._jobs(trial.params) for trial in batch]
+        try:
+            jobs = launcher.prepare([job for each in words for job in each])
+        except UserError:
+            for trial in batch:
+                self.study.tell(trial, state=TrialState.FAIL)
+            raise
+        directories = iter([directory_of(job.config, job.choices) for job in jobs])
+        runs = [[next(directories) for _ in each] for each in words]
+        for trial, its in zip(batch, runs, strict=True):
+            trial.set_user_attr("runs", [str(run) for run in its])
+        try:
+            launcher.carry_out(jobs, self.name)
+        except UserError as error:
+            print(error, flush=True)
+        for trial, its in zip(batch, runs, strict=True):
+            score = mean_score(its)
+            self.study.tell(trial, score, state=TrialState.FAIL if score is None else TrialState.COMPLETE)
+            said = "failed" if score is None else f"{score:.4g}"
+            print(f"trial {trial.number}: {said} with {_words(trial.params)}", flush=True)
+
+    def _jobs(self, parameters: Mapping) -> list[list[str]]:
+        chosen = [[f"{key}={value}"] for key, value in parameters.items()]
+        return [list(job) for job in itertools.product(*self.words.values(), *chosen)]
+
+    def _abandoned(self) -> list[optuna.Trial]:
+        """Trials begun by a command that has ended."""
+        jobs = squeue.alive()
+
+        def busy(trial) -> bool:
+            runs = [Path(run) for run in trial.user_attrs.get("runs", [])]
+            young = time.time() - trial.datetime_start.timestamp() < STALE_SECONDS
+            return any(standing(run, jobs).busy for run in runs) or (young and not runs)
+
+        begun = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        return [optuna.Trial(self.study, trial._trial_id) for trial in begun if not busy(trial)]
+
+
+def distribution(override: Override) -> BaseDistribution:
+    """What a sweep of Hydra's grammar means to a search; `tag(log, ...)` is searched in the logarithm.
+
+    Raises `UserError` for an empty interval.
+    """
+    sweep = override.value()
+    if isinstance(sweep, IntervalSweep):
+        kind = IntDistribution if isinstance(sweep.start, int) else FloatDistribution
+        try:
+            return kind(sweep.start, sweep.end, log="log" in sweep.tags)
+        except ValueError as error:
+            raise UserError(f"{override.input_line}: {error}") from error
+    return CategoricalDistribution(list(override.sweep_string_iterator()))
+
+
+def mean_score(runs: Sequence[Path]) -> float | None:
+    """The mean over runs of the final normalised score, or return where there is none; None if a run lacks it."""
+    found = [read_status(run) for run in runs]
+    if any(status["state"] != "finished" for status in found):
+        return None
+    results = [status["result"] for status in found]
+    return statistics.fmean(result.get("score_mean", result["return_mean"]) for result in results)
+
+
+def _words(parameters: Mapping) -> str:
+    return " ".join(
+        f"{key}={value:.4g}" if isinstance(value, float) else f"{key}={value}" for key, value in parameters.items()
+    )

@@ -1,0 +1,223 @@
+"""Sweeps through the daemons of a one-machine SLURM: whatever happens to a job, its runs end as if nothing had.
+
+`make test-slurm` starts SLURM, runs these tests and stops it.
+"""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from command_line import Result, genpolicy
+from tiny import only_run, records, same, words
+
+from genpolicy import checkpoint
+from genpolicy.run import find_runs, read_status
+from genpolicy.squeue import alive
+
+LAUNCH = ["-m", "hydra/launcher=slurm", "launch.gpus=0", "launch.cpus=1", "launch.memory=1"]
+LONG = ["algo.policy_steps=4000", "log_every=100"]  # some ten seconds: time to be disturbed
+SLURM_DEV = Path(__file__).parents[2] / "launch" / "slurm-dev.sh"
+
+
+def launch(outputs: Path, *more: str) -> Result:
+    result = genpolicy(*LAUNCH, *words(outputs, *LONG, *more))
+    assert result.code == 0, result.err
+    return result
+
+
+def wait_until(true: Callable[[], bool], seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, subprocess.run(["squeue"], capture_output=True, text=True).stdout
+        time.sleep(0.2)
+
+
+def settled(outputs: Path) -> bool:
+    """Whether no job is left, and no run in anybody's hands."""
+    return not alive() and all(read_status(run)["state"] != "running" for run in find_runs(outputs))
+
+
+def trains(outputs: Path) -> Callable[[], bool]:
+    """Whether the one run of a folder is in its last phase."""
+
+    def check() -> bool:
+        run = only_run(outputs)
+        return (run / "journal.jsonl").exists() and "policy/loss" in (run / "journal.jsonl").read_text()
+
+    return check
+
+
+def job_of(run: Path) -> str:
+    return json.loads((run / "job.json").read_text())["job"]
+
+
+def scontrol(*command: str) -> str:
+    return subprocess.run(["scontrol", *command], check=True, capture_output=True, text=True).stdout
+
+
+def lives(run: Path) -> int:
+    """How often the run was taken up."""
+    return len(re.findall(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$", (run / "log.txt").read_text(), re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    """The run that all the others must equal."""
+    outputs = tmp_path_factory.mktemp("undisturbed")
+    assert genpolicy(*words(outputs, *LONG)).code == 0
+    return only_run(outputs)
+
+
+@pytest.fixture
+def outputs(tmp_path):
+    """A folder for runs; no job is left behind."""
+    yield tmp_path
+    subprocess.run(["scancel", "--me"], check=False)
+    wait_until(lambda: not alive())
+
+
+def assert_as_if_nothing_had_happened(run: Path, undisturbed: Path) -> None:
+    assert read_status(run)["state"] == "finished"
+    for name in ("last.pt", "best.pt"):
+        assert same(checkpoint.load(run / name), checkpoint.load(undisturbed / name)), name
+    assert records(run) == records(undisturbed)
+    assert max(Counter((name, step) for name, step, _ in records(run)).values()) == 1
+
+
+def disturbed_by(outputs: Path, disturb: Callable[[Path], None], *more: str) -> Path:
+    """The run of a job that something happened to in mid-run, when no job is left."""
+    launch(outputs, *more)
+    wait_until(trains(outputs))
+    run = only_run(outputs)
+    disturb(run)
+    wait_until(lambda: settled(outputs))
+    return run
+
+
+def test_the_users_signal_requeues_the_job(outputs, undisturbed):
+    run = disturbed_by(outputs, lambda run: subprocess.run(["scancel", "--signal=USR2", job_of(run)], check=True))
+    assert lives(run) == 2
+    assert_as_if_nothing_had_happened(run, undisturbed)
+
+
+def preempt(run: Path) -> None:
+    """A job of the better partition that needs all CPUs."""
+    hostile = ["sbatch", "--partition=high", "--exclusive", "--wrap=sleep 2", "--output=/dev/null"]
+    subprocess.run(hostile, check=True, capture_output=True)
+
+
+def test_preemption_requeues_the_job(outputs, undisturbed):
+    run = disturbed_by(outputs, preempt)
+    assert lives(run) == 2
+    assert_as_if_nothing_had_happened(run, undisturbed)
+
+
+def test_a_cancelled_job_saves_and_stays_away_and_the_same_command_goes_on(outputs, undisturbed):
+    run = disturbed_by(outputs, lambda run: subprocess.run(["scancel", job_of(run)], check=True))
+    assert lives(run) == 1
+    assert read_status(run)["state"] == "interrupted"
+    assert checkpoint.load(run / "last.pt")["state"]["updates"] > 120
+    launch(outputs)
+    wait_until(lambda: settled(outputs))
+    assert_as_if_nothing_had_happened(run, undisturbed)
+
+
+def test_a_killed_process_and_the_same_command_again(outputs, undisturbed):
+    run = disturbed_by(outputs, lambda run: os.kill(read_status(run)["pid"], signal.SIGKILL))
+    assert read_status(run)["state"] == "died"
+    assert "JobState=FAILED" in scontrol("show", "job", job_of(run))
+    result = genpolicy("mode=status", f"paths.outputs={outputs}")
+    assert re.search(r" died +\d+ ", result.out)
+    assert "1 of 1 to start: 1 died" in launch(outputs).out
+    wait_until(lambda: settled(outputs))
+    assert_as_if_nothing_had_happened(run, undisturbed)
+
+
+def test_the_controller_may_be_restarted(outputs, undisturbed):
+    run = disturbed_by(outputs, lambda run: subprocess.run([SLURM_DEV, "restart-controller"], check=True))
+    assert lives(run) == 1
+    assert_as_if_nothing_had_happened(run, undisturbed)
+
+
+def test_a_run_that_fails_fails_its_job_and_is_not_requeued(outputs):
+    launch(outputs, "algo.policy_lr=1e30")
+    wait_until(lambda: settled(outputs))
+    run = only_run(outputs)
+    assert lives(run) == 1
+    assert read_status(run)["reason"].startswith("policy/loss is nan")
+    job = scontrol("show", "job", job_of(run))
+    assert "JobState=FAILED" in job
+    assert "ExitCode=1:0" in job
+    assert "policy/loss is nan" in (run / "log.txt").read_text()
+    result = genpolicy("mode=status", f"paths.outputs={outputs}")
+    assert "policy/loss is nan at update" in result.out
+    assert "1 of 1 to start: 1 failed" in launch(outputs, "algo.policy_lr=1e30").out
+
+
+def test_what_runs_is_what_was_frozen(outputs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    own = tmp_path / "conf" / "experiment"
+    own.mkdir(parents=True)
+    (own / "mine.yaml").write_text("# An experiment of one's own\n# @package _global_\nalgo: {policy_steps: 60}\n")
+    others = "launch.cpus=8"  # so that the second job waits for the first
+    command = [*LAUNCH, *(word for word in words(outputs) if "policy_steps" not in word), "experiment=mine", others]
+    assert genpolicy(*command, "seed=0,1").code == 0
+    (own / "mine.yaml").write_text("broken: [")
+    wait_until(lambda: settled(outputs))
+    assert [read_status(run)["step"] for run in find_runs(outputs)] == [180, 180]
+
+
+def test_eight_runs_as_an_array_under_one_parent_and_two_commands_at_once(outputs):
+    sweep = [*LAUNCH, *words(outputs), "model=gvp,icfm", "seed=0,1", "algo.behaviour_steps=100"]
+    sweep[sweep.index("tracking.uri=none")] = "tracking.uri=null"
+    sweep[sweep.index("algo=gmpo")] = "algo=gmpg,gmpg_matching"
+    sweep[sweep.index("algo.policy_steps=250")] = "algo.policy_steps=5"
+    sweep += ["algo.behaviour_batch_size=32", "solver.steps=2"]
+    assert genpolicy(*sweep, "launch.dry_run=true").out.count("job 7:") == 1
+    assert list(find_runs(outputs)) == []
+    command = [sys.executable, "-m", "genpolicy.app", *sweep]
+    twins = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = "".join(twin.communicate()[0] for twin in twins)
+    assert [twin.returncode for twin in twins] == [0, 0]
+    assert "8 of 8 to start" in said
+    assert "0 of 8 to start" in said
+    wait_until(lambda: settled(outputs), 300)
+    assert [read_status(run)["state"] for run in find_runs(outputs)] == ["finished"] * 8
+    assert [lives(run) for run in find_runs(outputs)] == [1] * 8
+
+    def shipped() -> list[tuple]:
+        with contextlib.closing(sqlite3.connect(outputs / "mlflow.db")) as database:
+            return database.execute(
+                "SELECT runs.status, COUNT(DISTINCT tags.value), COUNT(*) FROM runs JOIN tags "
+                "ON runs.run_uuid = tags.run_uuid AND tags.key = 'mlflow.parentRunId' GROUP BY runs.status"
+            ).fetchall()
+
+    wait_until(lambda: (outputs / "mlflow.db").exists() and shipped() == [("FINISHED", 1, 8)])
+
+
+def test_several_runs_share_a_job(outputs):
+    command = [*LAUNCH, *words(outputs), "seed=range(5)", "launch.runs_per_gpu=3", "launch.cpus=2"]
+    assert genpolicy(*command).code == 0
+    assert sorted(Counter(map(job_of, find_runs(outputs))).values()) == [2, 3]
+    wait_until(lambda: settled(outputs))
+    assert [read_status(run)["state"] for run in find_runs(outputs)] == ["finished"] * 5
+
+
+def test_a_request_that_the_cluster_cannot_meet_is_one_line(outputs):
+    result = genpolicy(*LAUNCH, *words(outputs), "launch.memory=100000")
+    assert result.code == 1
+    assert result.err.startswith("genpolicy: sbatch refused the job: ")
+    assert result.err.count("\n") == 1
+    assert "1 of 1 to start: 1 new" in launch(outputs).out
