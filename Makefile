@@ -23,7 +23,7 @@ test: $(READY)    ## the tests; ARGS="-k settings" for some of them
 
 test-slurm: $(READY)    ## the tests that need SLURM, on a one-machine one that is started and stopped
 	@trap 'launch/slurm-dev.sh down' EXIT INT TERM; \
-	launch/slurm-dev.sh up && OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/slurm/slurm_*.py $(ARGS)
+	launch/slurm-dev.sh up && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 tests/slurm/slurm_*.py $(ARGS)
 
 lint: $(READY)    ## ruff: lint and format
 	$(BIN)/ruff check .

@@ -4,6 +4,8 @@ A job is handed run directories and nothing else: what runs is their frozen conf
 a better claim comes, it has its runs save a checkpoint and is requeued; they go on where they stopped.
 """
 
+import contextlib
+import io
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -106,10 +108,11 @@ def _arrays(runs: Sequence[Path], settings: DictConfig) -> Iterator[list[list[Pa
 def _submit(executor: SlurmExecutor, jobs: Sequence[Sequence[Path]]) -> None:
     """Submit an array, and note with each run which of its jobs it was given to."""
     try:
-        submitted = executor.map_array(Work(), [[str(run) for run in runs] for runs in jobs])
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats there what the error says
+            submitted = executor.map_array(Work(), [[str(run) for run in runs] for runs in jobs])
     except (FailedJobError, FailedSubmissionError) as error:
-        reason = next((line for line in reversed(str(error).splitlines()) if "error" in line), str(error))
-        raise UserError(f"sbatch refused the job: {reason.strip()}") from error
+        reasons = [line.removeprefix("sbatch: error: ").strip() for line in str(error).splitlines()]
+        raise UserError(f"sbatch refused the job: {'; '.join(filter(None, reasons))}") from error
     for job, runs in zip(submitted, jobs, strict=True):
         for run in runs:
             write_atomically(run / "job.json", f'{{"job": "{job.job_id}"}}'.encode())

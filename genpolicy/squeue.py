@@ -4,6 +4,7 @@ import functools
 import re
 import shutil
 import subprocess
+import time
 
 from genpolicy.errors import UserError
 
@@ -25,8 +26,12 @@ def alive() -> dict[str, str]:
     """
     if shutil.which("squeue") is None:
         return {}
-    listed = ask("squeue", "--me", "--array", "--noheader", "--format=%i|%T|%r")
-    if listed is None:
+    command = ("squeue", "--me", "--array", "--noheader", "--format=%i|%T|%r")
+    for wait in (1, 4, 10, 0):  # a controller that restarts is back in a few seconds
+        if (listed := ask(*command)) is not None:
+            break
+        time.sleep(wait)
+    else:
         raise UserError("squeue does not answer: SLURM's controller is away; try again when it is back")
     found = {}
     for line in listed.splitlines():

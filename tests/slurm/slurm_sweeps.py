@@ -44,9 +44,15 @@ def wait_until(true: Callable[[], bool], seconds: float = 120) -> None:
         time.sleep(0.2)
 
 
+def jobs(outputs: Path) -> list[str]:
+    """The jobs that the runs of a folder were given to."""
+    return [json.loads(path.read_text())["job"] for path in outputs.rglob("job.json")]
+
+
 def settled(outputs: Path) -> bool:
-    """Whether no job is left, and no run in anybody's hands."""
-    return not alive() and all(read_status(run)["state"] != "running" for run in find_runs(outputs))
+    """Whether no job of the runs is left, and no run in anybody's hands."""
+    gone = alive().keys().isdisjoint(jobs(outputs))
+    return gone and all(read_status(run)["state"] != "running" for run in find_runs(outputs))
 
 
 def trains(outputs: Path) -> Callable[[], bool]:
@@ -60,7 +66,8 @@ def trains(outputs: Path) -> Callable[[], bool]:
 
 
 def job_of(run: Path) -> str:
-    return json.loads((run / "job.json").read_text())["job"]
+    (job,) = jobs(run)
+    return job
 
 
 def scontrol(*command: str) -> str:
@@ -82,10 +89,11 @@ def undisturbed(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def outputs(tmp_path):
-    """A folder for runs; no job is left behind."""
+    """A folder for runs; no job of them is left behind."""
     yield tmp_path
-    subprocess.run(["scancel", "--me"], check=False)
-    wait_until(lambda: not alive())
+    if left := jobs(tmp_path):
+        subprocess.run(["scancel", *left], check=False)
+    wait_until(lambda: settled(tmp_path))
 
 
 def assert_as_if_nothing_had_happened(run: Path, undisturbed: Path) -> None:
@@ -113,15 +121,58 @@ def test_the_users_signal_requeues_the_job(outputs, undisturbed):
 
 
 def preempt(run: Path) -> None:
-    """A job of the better partition that needs all CPUs."""
-    hostile = ["sbatch", "--partition=high", "--exclusive", "--wrap=sleep 2", "--output=/dev/null"]
-    subprocess.run(hostile, check=True, capture_output=True)
+    """A job of the better partition that needs the GPUs."""
+    better = ["sbatch", "--partition=high", "--gres=gpu:2", "--wrap=sleep 2", "--output=/dev/null"]
+    subprocess.run(better, check=True, capture_output=True)
 
 
 def test_preemption_requeues_the_job(outputs, undisturbed):
-    run = disturbed_by(outputs, preempt)
+    run = disturbed_by(outputs, preempt, "launch.gpus=2")
     assert lives(run) == 2
     assert_as_if_nothing_had_happened(run, undisturbed)
+
+
+def test_the_end_of_its_time_requeues_the_job(outputs):
+    steps = "algo.policy_steps=40000"  # longer than the first life
+    command = words(outputs / "whole", *LONG, steps)
+    assert genpolicy(*command).code == 0
+    launch(outputs / "parts", steps, "launch.minutes=1", "launch.grace_seconds=30", "launch.requeues=100")
+    wait_until(lambda: settled(outputs / "parts"), 300)
+    run = only_run(outputs / "parts")
+    assert lives(run) >= 2
+    assert_as_if_nothing_had_happened(run, only_run(outputs / "whole"))
+
+
+def test_a_job_is_not_requeued_for_ever(outputs):
+    launch(outputs, "algo.policy_steps=2000000", "launch.minutes=1", "launch.grace_seconds=30", "launch.requeues=0")
+    wait_until(lambda: settled(outputs), 120)
+    run = only_run(outputs)
+    assert lives(run) == 1
+    assert read_status(run)["state"] == "interrupted"
+    assert "JobState=FAILED" in scontrol("show", "job", job_of(run))
+
+
+def test_a_full_disk_loses_nothing(outputs, undisturbed):
+    disk = outputs / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", disk], check=True)
+    try:
+        run = disturbed_by(disk, lambda run: fill(disk / "filler"))
+        assert read_status(run)["state"] in ("failed", "died")
+        assert "JobState=FAILED" in scontrol("show", "job", job_of(run))
+        checkpoint.load(run / "last.pt")
+        (disk / "filler").unlink()
+        launch(disk)
+        wait_until(lambda: settled(disk))
+        assert_as_if_nothing_had_happened(run, undisturbed)
+    finally:
+        subprocess.run(["umount", disk], check=True)
+
+
+def fill(path: Path) -> None:
+    with contextlib.suppress(OSError), open(path, "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1024))
 
 
 def test_a_cancelled_job_saves_and_stays_away_and_the_same_command_goes_on(outputs, undisturbed):
@@ -170,7 +221,7 @@ def test_what_runs_is_what_was_frozen(outputs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     own = tmp_path / "conf" / "experiment"
     own.mkdir(parents=True)
-    (own / "mine.yaml").write_text("# An experiment of one's own\n# @package _global_\nalgo: {policy_steps: 60}\n")
+    (own / "mine.yaml").write_text("# @package _global_\nalgo: {policy_steps: 60}\n")
     others = "launch.cpus=8"  # so that the second job waits for the first
     command = [*LAUNCH, *(word for word in words(outputs) if "policy_steps" not in word), "experiment=mine", others]
     assert genpolicy(*command, "seed=0,1").code == 0
@@ -218,6 +269,6 @@ def test_several_runs_share_a_job(outputs):
 def test_a_request_that_the_cluster_cannot_meet_is_one_line(outputs):
     result = genpolicy(*LAUNCH, *words(outputs), "launch.memory=100000")
     assert result.code == 1
-    assert result.err.startswith("genpolicy: sbatch refused the job: ")
+    assert result.err.startswith("genpolicy: sbatch refused the job: Memory specification can not be satisfied; ")
     assert result.err.count("\n") == 1
     assert "1 of 1 to start: 1 new" in launch(outputs).out
