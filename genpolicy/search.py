@@ -106,7 +106,8 @@ class Search:
             print(error, flush=True)
         for trial, its in zip(batch, runs, strict=True):
             score = mean_score(its)
-            self.study.tell(trial, score, state=TrialState.FAIL if score is None else TrialState.COMPLETE)
+            outcome = TrialState.FAIL if score is None else TrialState.COMPLETE
+            self.study.tell(trial, score, outcome, skip_if_finished=True)  # another command may have told it
             said = "failed" if score is None else f"{score:.4g}"
             print(f"trial {trial.number}: {said} with {_words(trial.params)}", flush=True)
 

@@ -12,9 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from genpolicy import squeue
 from genpolicy.errors import UserError
 from genpolicy.run import find_runs
-from genpolicy.squeue import alive
 from genpolicy.sweep import Standing, Sweep, label, standing
 
 REFRESH_SECONDS = 2.0
@@ -41,7 +41,7 @@ def show(config: DictConfig) -> None:
 
 def standings(runs: Iterable[Path]) -> list[Standing]:
     """How each run stands."""
-    jobs = alive()
+    jobs = squeue.alive()
     return [standing(directory, jobs) for directory in runs]
 
 

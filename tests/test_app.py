@@ -1,11 +1,9 @@
 """The command line: what composes into which jobs, and what is refused with which words."""
 
 import os
-import re
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from command_line import genpolicy, jobs
@@ -13,7 +11,6 @@ from command_line import genpolicy, jobs
 from genpolicy import app
 from genpolicy.command import CONF, options
 from genpolicy.errors import UserError
-from genpolicy.sweep import sweep_name
 
 
 @pytest.fixture(autouse=True)
@@ -69,17 +66,6 @@ def test_every_option_composes(group):
         # not all of them go with the default algorithm, but with behaviour cloning
         words = [f"{group}={name}"] + ([] if group == "algo" else ["algo=bc"])
         assert job(*words).choices[group] == name
-
-
-def test_a_sweep_is_named_by_what_varies():
-    def jobs_of(*rows, study="default"):
-        return [SimpleNamespace(config=SimpleNamespace(study=study), overrides=row.split()) for row in rows]
-
-    rows = [f"env=swiss-roll algo={algo} seed={seed}" for algo in ("bc", "gmpo") for seed in (0, 1)]
-    name = sweep_name(jobs_of(*rows))
-    assert re.fullmatch(r"algo=bc,gmpo seed=0,1 \([0-9a-f]{8}\)", name)
-    assert sweep_name(jobs_of(*rows)) == name
-    assert sweep_name(jobs_of(*rows, study="other")) != name
 
 
 def test_the_command_line_wins_over_what_a_task_chooses(tmp_path):

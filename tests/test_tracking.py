@@ -321,3 +321,26 @@ def test_stores():
     assert tracking.store_uri("none", Path("/runs")) is None
     assert tracking.store_uri("http://host:5000", Path("/runs")) == "http://host:5000"
     assert json.dumps(tracking.ENVIRONMENT["MLFLOW_DISABLE_TELEMETRY"]) == '"true"'
+
+
+def test_one_follower_ships_all_runs_and_ends_with_them(outputs):
+    first, second = ended(outputs, "seed=0", SQLITE), opened(outputs, "seed=1", SQLITE)
+    code = "import pathlib, sys; from genpolicy import tracking; tracking.follow_all(pathlib.Path(sys.argv[1]), None)"
+    command = [sys.executable, "-c", code, str(outputs)]
+    with second.recorded(device="cpu"):
+        follower = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        line = {"time": 1_700_000_000_000, "step": 1, "metrics": {"policy/loss": 1.0}}
+        second.path("journal.jsonl").write_text(json.dumps(line) + "\n")
+        deadline = time.monotonic() + 120
+        while stored(outputs) != {run.id: journaled(run) for run in (first, second)}:
+            assert follower.poll() is None, follower.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        assert subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout == ""
+        with second.path("journal.jsonl").open("a") as journal:
+            journal.write(json.dumps(line | {"step": 2}) + "\n")
+    second.close()
+    assert follower.communicate(timeout=120)[0] == ""
+    assert follower.returncode == 0
+    assert stored(outputs) == {run.id: journaled(run) for run in (first, second)}
+    assert ask(outputs, "SELECT status, COUNT(*) FROM runs GROUP BY status") == [("FINISHED", 2)]

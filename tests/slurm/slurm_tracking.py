@@ -1,0 +1,118 @@
+"""The dashboard's side of a sweep on SLURM: nothing is lost or doubled, whatever happens to the MLflow server."""
+
+import contextlib
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from command_line import genpolicy
+from slurm_sweeps import LAUNCH, LONG, outputs, settled, wait_until  # noqa: F401, a fixture among them
+from tiny import events, words
+
+from genpolicy.run import Run, find_runs
+
+
+@pytest.fixture
+def server(tmp_path_factory):
+    """Starts and stops an MLflow server on one and the same database and address."""
+    folder = tmp_path_factory.mktemp("server")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}", "--artifacts-destination", str(folder)]
+    server = Server(command, f"http://127.0.0.1:{port}", folder)
+    server.start()
+    yield server
+    server.stop()
+
+
+class Server:
+    def __init__(self, command, uri, folder):
+        self.command, self.uri, self.folder, self.process = command, uri, folder, None
+
+    def start(self):
+        with open(self.folder / "log.txt", "ab") as log:
+            environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+            self.process = subprocess.Popen(
+                self.command, stdout=log, stderr=log, start_new_session=True, env=environment
+            )
+        wait_until(self.answers)
+
+    def stop(self):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def answers(self):
+        try:
+            return urllib.request.urlopen(f"{self.uri}/health", timeout=5).status == 200
+        except OSError:
+            return False
+
+    def stored(self):
+        return stored(self.folder / "server.db")
+
+
+def stored(database: Path) -> dict[str, list[tuple]]:
+    """The (metric, step, value) of each run, by the id that genpolicy gave it."""
+    question = (
+        "SELECT tags.value, metrics.key, metrics.step, metrics.value FROM metrics "
+        "JOIN tags ON tags.run_uuid = metrics.run_uuid AND tags.key = 'genpolicy.id'"
+    )
+    with contextlib.closing(sqlite3.connect(database)) as opened:
+        rows = opened.execute(question).fetchall()
+    return {number: sorted(row[1:] for row in rows if row[0] == number) for number in {row[0] for row in rows}}
+
+
+def journals(folder: Path) -> dict[str, list[tuple]]:
+    return {
+        Run(run).id: sorted((name, e["step"], v) for e in events(run) for name, v in e["metrics"].items())
+        for run in find_runs(folder)
+    }
+
+
+def states(database: Path) -> Counter:
+    with contextlib.closing(sqlite3.connect(database)) as opened:
+        return Counter(row[0] for row in opened.execute("SELECT status FROM runs"))
+
+
+def launch(folder: Path, server: Server) -> None:
+    given = [word for word in words(folder, *LONG) if not word.startswith("tracking.uri")]
+    result = genpolicy(*LAUNCH, *given, "seed=0,1", f"tracking.uri={server.uri}")
+    assert result.code == 0, result.err
+
+
+def test_a_server_that_is_away_for_a_while(outputs, server):  # noqa: F811
+    launch(outputs, server)
+    wait_until(lambda: len(server.stored()) == 2)
+    server.stop()
+    wait_until(lambda: settled(outputs))
+    server.start()
+    wait_until(lambda: server.stored() == journals(outputs))
+    wait_until(lambda: states(server.folder / "server.db") == {"FINISHED": 3})  # and the sweep's own
+
+
+def test_a_server_that_never_comes_back(outputs, server):  # noqa: F811
+    launch(outputs, server)
+    wait_until(lambda: len(server.stored()) == 2)
+    server.stop()
+    begin = time.monotonic()
+    wait_until(lambda: settled(outputs))
+    assert time.monotonic() - begin < 120
+    assert [Run(run).status()["state"] for run in find_runs(outputs)] == ["finished"] * 2
+    other = outputs / "other.db"
+    result = genpolicy("mode=sync", f"paths.outputs={outputs}", f"tracking.uri=sqlite:///{other}")
+    assert result.code == 0, result.err
+    assert stored(other) == journals(outputs)
+    assert states(other) == {"FINISHED": 3}

@@ -1,0 +1,165 @@
+"""The search with Optuna: what is searched, what every trial repeats, and that it goes on where it was left."""
+
+import json
+import statistics
+
+import optuna
+import pytest
+from command_line import genpolicy
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import TrialState
+
+from genpolicy import squeue
+from genpolicy.errors import UserError
+from genpolicy.run import directory_of
+from genpolicy.search import Search, distribution
+
+
+def parsed(*words):
+    return OverridesParser.create().parse_overrides(list(words))
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("a=interval(0.5,16)", FloatDistribution(0.5, 16.0)),
+        ("a=tag(log,interval(1e-5,1e-3))", FloatDistribution(1e-5, 1e-3, log=True)),
+        ("a=int(interval(1,8))", IntDistribution(1, 8)),
+        ("a=int(tag(log,interval(1,8)))", IntDistribution(1, 8, log=True)),
+        ("a=4,8,16", CategoricalDistribution(["4", "8", "16"])),
+        ("a=range(1,4)", CategoricalDistribution(["1", "2", "3"])),
+        ("a=[256],[256,256]", CategoricalDistribution(["[256]", "[256,256]"])),
+    ],
+)
+def test_what_a_sweep_means_to_a_search(word, expected):
+    assert distribution(*parsed(word)) == expected
+
+
+class Launcher:
+    """Runs nothing; writes the result of a known function of the settings, best at beta = 3 and lr = 1e-3."""
+
+    def __init__(self, outputs, fails=lambda beta: False):
+        self.outputs, self.fails, self.started = outputs, fails, []
+
+    def prepare(self, job_overrides):
+        from genpolicy import app
+
+        return [self._job(app.Job, words) for words in job_overrides]
+
+    def _job(self, make, words):
+        values = dict(word.split("=", 1) for word in words)
+        config = {"study": "default", "seed": int(values["seed"]), "paths": {"outputs": str(self.outputs)}}
+        config |= {"algo": {"beta": float(values["algo.beta"]), "lr": float(values["algo.lr"])}}
+        return make(OmegaConf.create(config), {"env": "e", "algo": "a", "model": "m"}, words)
+
+    def carry_out(self, jobs, name):
+        self.started += [(job.config.algo.beta, job.config.seed) for job in jobs]
+        for job in jobs:
+            directory = directory_of(job.config, job.choices)
+            directory.mkdir(parents=True, exist_ok=True)
+            result = {"score_mean": 10 - (job.config.algo.beta - 3) ** 2 + job.config.seed, "return_mean": 0.0}
+            status = {"state": "failed" if self.fails(job.config.algo.beta) else "finished", "result": result}
+            (directory / "status.json").write_text(json.dumps(status))
+        if any(self.fails(job.config.algo.beta) for job in jobs):
+            raise UserError("some runs failed")
+
+
+def search(outputs, trials, at_once=1, *words):
+    hydra = {"runtime": {"choices": {"hydra/launcher": "here"}}}
+    config = {"paths": {"outputs": str(outputs)}, "search": {"trials": trials, "at_once": at_once}, "hydra": hydra}
+    given = ["algo.beta=interval(0,8)", "algo.lr=tag(log,interval(1e-5,1e-1))", "seed=0,1", *words]
+    return Search(parsed(*given), OmegaConf.create(config))
+
+
+def test_the_best_is_found_and_every_trial_runs_all_seeds(tmp_path, capsys):
+    launcher = Launcher(tmp_path)
+    for _ in range(2):  # given again it has nothing left to do
+        found = search(tmp_path, 40, 4)
+        found.run(launcher)
+        assert len(launcher.started) == 80
+    assert {seed for _, seed in launcher.started} == {0, 1}
+    assert found.study.best_params["algo.beta"] == pytest.approx(3, abs=0.5)
+    assert found.study.best_value == pytest.approx(10.5 - (found.study.best_params["algo.beta"] - 3) ** 2)
+    assert "best of 40 trials: 10." in capsys.readouterr().out
+    search(tmp_path, 41).run(launcher)
+    assert len(launcher.started) == 82
+
+
+def test_a_failed_trial_is_told_and_the_search_goes_on(tmp_path):
+    found = search(tmp_path, 12)
+    found.run(Launcher(tmp_path, fails=lambda beta: beta < 4))
+    states = [trial.state for trial in found.study.trials]
+    assert TrialState.COMPLETE in states
+    assert [trial.params["algo.beta"] < 4 for trial in found.study.trials] == [
+        state == TrialState.FAIL for state in states
+    ]
+
+
+def test_what_a_killed_command_began_is_taken_up(tmp_path, monkeypatch):
+    monkeypatch.setattr(squeue, "alive", dict)
+
+    class Killed(Launcher):
+        def carry_out(self, jobs, name):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        search(tmp_path, 3, 2).run(Killed(tmp_path))
+    launcher, found = Launcher(tmp_path), search(tmp_path, 3, 2)
+    begun = [trial.params["algo.beta"] for trial in found.study.get_trials(states=(TrialState.RUNNING,))]
+    assert len(begun) == 2
+    found.run(launcher)
+    assert [beta for beta, seed in launcher.started if seed == 0][:2] == begun
+    assert [trial.state for trial in found.study.trials] == [TrialState.COMPLETE] * 3
+
+
+def test_two_commands_share_one_search(tmp_path):
+    first, second = search(tmp_path, 6), search(tmp_path, 6)
+    launcher = Launcher(tmp_path)
+
+    class Interleaved(Launcher):
+        def carry_out(self, jobs, name):
+            super().carry_out(jobs, name)
+            if len(self.started) == 4:
+                second.run(launcher)
+
+    mine = Interleaved(tmp_path)
+    first.run(mine)
+    assert mine.started
+    assert launcher.started
+    assert [trial.state for trial in first.study.trials] == [TrialState.COMPLETE] * 6
+
+
+def test_the_mean_is_over_seeds_and_needs_them_all(tmp_path):
+    from genpolicy.search import mean_score
+
+    runs = [tmp_path / str(number) for number in range(3)]
+    for number, run in enumerate(runs):
+        run.mkdir()
+        content = {"state": "finished", "result": {"return_mean": 100.0 * number, "score_mean": float(number)}}
+        (run / "status.json").write_text(json.dumps(content))
+    assert mean_score(runs) == statistics.fmean([0, 1, 2])
+    (runs[1] / "status.json").write_text('{"state": "failed"}')
+    assert mean_score(runs) is None
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("-m hydra/sweeper=optuna seed=0,1", "nothing to search"),
+        ("-m hydra/sweeper=optuna algo.beta=interval(3,1)", "algo.beta=interval(3,1): "),
+        ("-m algo.beta=interval(1,3)", "list the values, or search it with hydra/sweeper=optuna"),
+        ("-m hydra/sweeper=optuna algo.beta=interval(1,3) search.trials=0", "search.trials: 0 must be >= 1"),
+        ("-m hydra/sweeper=optuna algo.beta=interval(1,3) search.storage=nowhere", "search.storage: no database there"),
+        ("-m hydra/sweeper=optuna algo.bets=interval(1,3)", "algo.bets"),
+        ("hydra/sweeper=optuna algo.beta=3", "add -m"),
+        ("search.trials=3", "goes with hydra/sweeper=optuna"),
+    ],
+)
+def test_bad_searches_are_one_line(words, reason, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = genpolicy(*words.split())
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert reason in result.err
+    optuna.logging.set_verbosity(optuna.logging.WARNING)

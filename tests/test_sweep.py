@@ -1,0 +1,249 @@
+"""Sweeps given to launchers: what is started, what is left alone, and how they are shown."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import pytest
+from command_line import genpolicy
+from tiny import opened, records, words
+
+from genpolicy import pool, squeue, status, sweep
+from genpolicy.run import find_runs, read_status
+
+LOCAL = ["-m", "hydra/launcher=local", "launch.parallel=2"]
+
+
+@pytest.fixture(autouse=True)
+def no_slurm(monkeypatch):
+    """No SLURM of this machine is asked."""
+    monkeypatch.setattr(squeue, "alive", dict)
+
+
+def test_a_sweep_is_named_by_what_varies():
+    def named(*rows, study="default"):
+        config = SimpleNamespace(study=study)
+        return sweep.sweep_name([SimpleNamespace(config=config, overrides=row.split()) for row in rows])
+
+    rows = [f"env=swiss-roll algo={algo} seed={seed}" for algo in ("bc", "gmpo") for seed in (0, 1)]
+    name = named(*rows)
+    assert re.fullmatch(r"algo=bc,gmpo seed=0,1 \([0-9a-f]{8}\)", name)
+    assert named(*rows, study="other") != name
+    assert named(*reversed(rows)) == name
+    assert named(*(f"{row} launch.gpus=0 cluster=mine tracking.uri=none overwrite=true" for row in rows)) == name
+    assert named(*(f"{row} algo.beta=3" for row in rows)) != name
+
+
+def test_how_runs_stand(tmp_path):
+    run = opened(tmp_path)
+    path = run.directory
+
+    def state(**alive):
+        found = sweep.standing(path, {name.lstrip("j"): value for name, value in alive.items()})
+        return found.state, found.busy
+
+    run.close()
+    assert state() == ("new", False)
+    (path / "job.json").write_text('{"job": "7_1"}')
+    assert state() == ("new", False)
+    assert state(j7_2="RUNNING") == ("new", False)
+    assert state(j7_1="PENDING (Priority)") == ("waiting", True)
+    run._lock.acquire()
+    with run.recorded(step=3):
+        assert state() == state(j7_1="RUNNING") == ("running", True)
+    assert state() == ("finished", False)
+    run.note(state="running")
+    run.close()
+    assert state() == ("died", False)
+    assert state(j7_1="PENDING (BeginTime)") == ("waiting", True)  # requeued after a node has failed
+
+
+RATES = "algo.policy_lr=0.001,1e+30"  # the second one is far too large
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """A run that works and one that fails, side by side."""
+    outputs = tmp_path_factory.mktemp("two")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(squeue, "alive", dict)
+        result = genpolicy(*LOCAL, *words(outputs, RATES))
+    return outputs, result
+
+
+def test_local_runs_side_by_side(two, tmp_path):
+    outputs, result = two
+    assert result.code == 1
+    lines = result.out.splitlines()
+    assert lines[0].endswith("2 of 2 to start: 2 new")
+    assert lines[1].startswith("at most 2 at once; watch: genpolicy mode=status")
+    assert {line[:8] for line in lines[2:]} == {"1 of 2: ", "2 of 2: "}
+    good, bad = sorted(line[8:] for line in lines[2:])
+    assert good == "algo.policy_lr=0.001: finished"
+    assert bad.startswith("algo.policy_lr=1e+30: genpolicy: policy/loss is nan at update")
+    assert result.err.startswith("genpolicy: 1 of 2 runs failed: ")
+    assert result.err.count("\n") == 1
+    assert genpolicy(*words(tmp_path, "algo.policy_lr=0.001")).code == 0
+    (alone,) = find_runs(tmp_path)
+    (beside,) = [run for run in find_runs(outputs) if read_status(run)["state"] == "finished"]
+    assert records(alone) == records(beside)
+
+
+def test_the_same_sweep_again_starts_what_is_missing(two, tmp_path):
+    outputs = tmp_path / "copy"
+    shutil.copytree(two[0], outputs)
+    command = [*LOCAL, *words(outputs, RATES)]
+    result = genpolicy(*command, "launch.dry_run=true")
+    assert result.code == 0
+    assert result.out.splitlines()[0].endswith("1 of 2 to start: 1 failed")
+    assert result.out.splitlines()[1:] == [
+        "left alone: 1",
+        "  algo.policy_lr=0.001: finished",
+        "  algo.policy_lr=1e+30",
+    ]
+    assert "2 of 2 to start" in genpolicy(*command, "launch.dry_run=true", "overwrite=true").out
+    done = genpolicy(*LOCAL, *words(outputs, "algo.policy_lr=0.001"))
+    assert (done.code, done.err) == (0, "")
+    assert "0 of 1 to start" in done.out
+
+
+def test_status_shows_a_study_or_a_sweep(two):
+    outputs, result = two
+    (digits,) = re.findall(r"sweep=([0-9a-f]{8})", result.out)
+    shown = genpolicy("mode=status", f"paths.outputs={outputs}", f"sweep={digits}").out
+    good, bad = [line for line in shown.splitlines() if "algo.policy_lr=" in line]
+    assert re.search(r"finished +370 of 370 \(100%\) +return -?\d", good)
+    assert re.search(r"failed .*policy/loss is nan at update", bad)
+    assert "2 runs: 1 finished, 1 failed" in shown
+    assert genpolicy("mode=status", f"paths.outputs={outputs}").out.count("swiss-roll s") == 2
+    other = genpolicy("mode=status", f"paths.outputs={outputs}", "sweep=0")
+    assert (other.code, other.err) == (1, f"genpolicy: sweep=0: not in study=default; known: {digits}\n")
+    assert "no runs there" in genpolicy("mode=status", f"paths.outputs={outputs}", "study=other").err
+
+
+def test_a_signal_to_the_launcher_saves_and_stops_all_its_runs(tmp_path):
+    long = ["algo.policy_steps=200000", "log_every=1000", "checkpoint_seconds=1000"]
+    command = [sys.executable, "-m", "genpolicy.app", *LOCAL, *words(tmp_path, "seed=0,1,2", *long)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+    def training():
+        logs = [path / "journal.jsonl" for path in find_runs(tmp_path)]
+        return sum(log.exists() and "policy/loss" in log.read_text() for log in logs) == 2
+
+    while not training():
+        assert process.poll() is None
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT
+    assert "the same command goes on" in out
+    states = [read_status(run) for run in find_runs(tmp_path)]
+    assert sorted(state["state"] for state in states) == ["interrupted", "interrupted", "queued"]
+    assert all(state["step"] > 120 for state in states if state["state"] == "interrupted")
+
+
+def test_slots_are_dealt_out_over_gpus(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    assert pool.visible_gpus() == ["0", "3"]
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in pool.slots(["0", "3"], 4)] == ["0", "3", "0", "3"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert pool.visible_gpus() == []
+    assert pool.slots([], 2) == [{}, {}]
+
+
+@pytest.mark.parametrize(("code", "interrupted"), [(0, False), (1, False), (-9, False), (143, True), (-12, True)])
+def test_what_an_exit_code_means(code, interrupted):
+    assert pool.was_interrupted(code) == interrupted
+
+
+def test_a_run_in_other_hands_is_left_to_them(tmp_path, monkeypatch):
+    from genpolicy import work
+
+    run = opened(tmp_path)
+    monkeypatch.setattr(work, "PATIENCE_SECONDS", 0.1)
+    before = run.path("config.yaml").read_bytes()
+    work.main(run.directory)  # neither waits for ever nor fails
+    run.close()
+    assert run.path("config.yaml").read_bytes() == before
+    assert not run.path("status.json").exists()
+
+
+@pytest.fixture
+def cluster(tmp_path, monkeypatch):
+    """Commands that stand in for SLURM's, with arrays of three jobs at the most; what they were asked for."""
+    scripts = {
+        "sbatch": 'echo "$@" >> asked; cat "${@: -1}" >> scripts; echo Submitted batch job $((40 + $(wc -l < asked)))',
+        "srun": "",
+        "squeue": "",
+        "scontrol": 'echo "MaxArraySize            = 3"',
+    }
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name, script in scripts.items():
+        path = folder / name
+        path.write_text(f"#!/usr/bin/env bash\ncd {tmp_path}\n{script}\n")
+        path.chmod(path.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    squeue.max_array.cache_clear()
+    yield tmp_path
+    squeue.max_array.cache_clear()
+
+
+SLURM = ["-m", "hydra/launcher=slurm", "seed=range(8)"]
+
+
+def test_arrays_are_no_longer_than_the_cluster_allows(cluster):
+    outputs = cluster / "outputs"
+    assert genpolicy(*SLURM, *words(outputs), "launch.partition=best", "launch.parallel=2").code == 0
+    given = sorted(json.loads((run / "job.json").read_text())["job"] for run in find_runs(outputs))
+    assert given == [*(f"4{chunk}_{task}" for chunk in (1, 2) for task in range(3)), "43_0", "43_1"]
+    script = (cluster / "scripts").read_text()
+    assert re.findall(r"--array=0-(\d)%(\d)", script) == [("2", "2"), ("2", "2"), ("1", "2")]
+    assert script.count("--partition=best") == 3
+    assert script.count("--gpus-per-node=1") == 3
+    assert script.count("--cpus-per-task=4 ") == 3  # of srun, too
+
+
+def test_runs_share_jobs(cluster):
+    outputs = cluster / "outputs"
+    shared = ["launch.runs_per_gpu=2", "launch.gpus=2"]
+    shown = genpolicy(*SLURM, *words(outputs), *shared, "launch.dry_run=true")
+    assert "job 0: seed=0, seed=1, seed=2, seed=3\njob 1: seed=4" in shown.out
+    assert "#SBATCH --array=0-1%2" in shown.out
+    assert not outputs.exists()
+    assert not (cluster / "asked").exists()
+    assert genpolicy(*SLURM, *words(outputs), *shared).code == 0
+    given = [json.loads((run / "job.json").read_text())["job"] for run in find_runs(outputs)]
+    assert given == ["41_0"] * 4 + ["41_1"] * 4
+
+
+def test_what_a_launcher_cannot_do_is_one_line(tmp_path, monkeypatch):
+    tiny = words(tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for command, reason in [
+        ([*LOCAL[:1], "hydra/launcher=slurm", *tiny], "there is no srun here"),
+        (["hydra/launcher=slurm", *tiny], "starts the jobs of a sweep, which may be one; add -m"),
+        (["launch.gpus=2", *tiny], "launch.gpus=2: goes with hydra/launcher=slurm or hydra/launcher=local"),
+        (["cluster=example", *tiny], "cluster=example: goes with hydra/launcher=slurm"),
+        ([*LOCAL, *tiny, "study=a,b"], "study: must be the same for all jobs of a sweep"),
+        ([*LOCAL, *tiny, "launch.minutes=1"], "launch.grace_seconds=120: at most half of launch.minutes=1"),
+        ([*LOCAL, "mode=sync"], "hydra/launcher: starts training runs"),
+        (["sweep=1234", *tiny], "sweep=1234: goes with mode=status"),
+    ]:
+        result = genpolicy(*command)
+        assert (result.code, result.err.count("\n")) == (1, 1), command
+        assert reason in result.err
+
+
+def test_the_last_line_of_a_log(tmp_path):
+    log = tmp_path / "log.txt"
+    assert status.last_line(log) == ""
+    log.write_bytes(b"x" * 10_000 + b"\nthe reason\n\n  \n")
+    assert status.last_line(log) == "the reason"
