@@ -25,6 +25,7 @@ from genpolicy.sweep import standing
 
 POLL_SECONDS = 2.0
 FOLLOW_SECONDS = 5.0
+FOLLOW_PATIENCE_SECONDS = 600.0
 PATIENCE_SECONDS = 60.0  # with a store that fails, after the run has ended
 WAIT_SECONDS = 20.0  # of a run that has ended for its child
 # No reports home, no waiting for a server that does not answer, no chatter.
@@ -187,18 +188,20 @@ def sync(config: DictConfig) -> None:
 def follow_all(outputs: Path, uri: str | None) -> None:
     """Ship all runs below `outputs` as they grow, until none is left that trains or waits for its SLURM job.
 
-    Only one process does this for a folder; another one returns at once.
+    A store that then fails is tried for some minutes more. Only one process does this for a folder; another one
+    returns at once.
     """
-    lock, stores, ending = Lock(outputs / ".follow.lock"), {}, False
+    lock, stores, deadline = Lock(outputs / ".follow.lock"), {}, None
     while lock.acquire():
         while True:
-            for message in catch_up(outputs, uri, stores, thorough=False).failures:
+            last = not _unfinished(outputs)  # before shipping, so that all that has ended is shipped
+            failures = catch_up(outputs, uri, stores, thorough=False).failures
+            for message in failures:
                 _log(message)
-            if ending:
+            deadline = (deadline or time.monotonic() + FOLLOW_PATIENCE_SECONDS) if last else None
+            if last and (not failures or time.monotonic() > deadline):
                 break
-            ending = not _unfinished(outputs)  # what has ended since the last look is shipped first
-            if not ending:
-                time.sleep(FOLLOW_SECONDS)
+            time.sleep(FOLLOW_SECONDS)
         lock.release()
         if not _unfinished(outputs):  # or a sweep was started in the meantime, and found the lock held
             return

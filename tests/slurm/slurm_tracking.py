@@ -112,7 +112,9 @@ def test_a_server_that_never_comes_back(outputs, server):  # noqa: F811
     assert time.monotonic() - begin < 120
     assert [Run(run).status()["state"] for run in find_runs(outputs)] == ["finished"] * 2
     other = outputs / "other.db"
-    result = genpolicy("mode=sync", f"paths.outputs={outputs}", f"tracking.uri=sqlite:///{other}")
-    assert result.code == 0, result.err
+    sync = ["mode=sync", f"paths.outputs={outputs}", f"tracking.uri=sqlite:///{other}"]
+    wait_until(
+        lambda: genpolicy(*sync).out.startswith("2 runs")
+    )  # those who hope for the server leave off now and then
     assert stored(other) == journals(outputs)
     assert states(other) == {"FINISHED": 3}
