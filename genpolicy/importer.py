@@ -238,6 +238,7 @@ def tags(run: Run, status: dict) -> dict[str, str]:
     facts = ("state", "reason", "host", "pid", "device", "job", "dirty")
     labels |= {f"genpolicy.{name}": status.get(name) for name in facts}
     labels |= {MLFLOW_GIT_COMMIT: status.get("commit")}
+    labels |= {"genpolicy.log": run.path("log.txt") if run.path("log.txt").exists() else None}
     return {name: str(value)[:TAG_LENGTH] for name, value in labels.items() if value is not None}
 
 

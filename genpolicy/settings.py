@@ -197,6 +197,8 @@ def _described(field: dataclasses.Field) -> str:
 
 def _convert(value: Any, hint: Any, path: str) -> Any:
     """`value` as the annotated type, by OmegaConf's rules: "10" and 10 are one int, 1.5 and true are none."""
+    if type(value) is hint and hint in (bool, float, int):
+        return value  # what OmegaConf would return, a hundred times faster
     schema = OmegaConf.structured(_schema(hint))
     try:
         schema.value = value

@@ -1,6 +1,7 @@
 """The launchers: they compose and check all jobs of a sweep, and hand them to what carries them out."""
 
 import sys
+import time
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -13,6 +14,8 @@ from omegaconf import DictConfig, open_dict
 
 from genpolicy.errors import UserError
 
+SAY_SECONDS = 5.0
+
 
 def prepare(loader: ConfigLoader, master: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list:
     """Every job of a sweep as a `genpolicy.app.Job`, all checked before the first is started or written."""
@@ -20,8 +23,11 @@ def prepare(loader: ConfigLoader, master: DictConfig, job_overrides: Sequence[Se
 
     if not job_overrides:
         raise UserError("the sweep is empty: one of its patterns matches no option")
-    jobs = []
+    jobs, said = [], time.monotonic()
     for number, overrides in enumerate(job_overrides):
+        if time.monotonic() - said > SAY_SECONDS:
+            said = time.monotonic()
+            print(f"checked {number} of {len(job_overrides)} jobs", flush=True)
         try:
             config = loader.load_sweep_config(master, list(overrides))
             with open_dict(config):
