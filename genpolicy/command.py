@@ -15,6 +15,9 @@ CONF = next(path for path in (_HERE / "conf", _HERE.parent / "conf") if (path / 
 # Nodes that take the options of another group.
 PLACED = {"likelihood": "solver"}
 
+# What may be chosen of Hydra's own groups.
+HYDRA_GROUPS = ("hydra/launcher", "hydra/sweeper")
+
 # flag -> legal values (None: takes none, "": any)
 _FLAGS = {
     "--multirun": None,

@@ -19,12 +19,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from genpolicy.command import CONF, PLACED, groups, options
+from genpolicy.command import CONF, HYDRA_GROUPS, PLACED, groups, options
 from genpolicy.errors import UserError
 from genpolicy.root import TrainSettings
 from genpolicy.settings import TARGET, suggest
-
-_HYDRA = ("hydra/launcher", "hydra/sweeper")  # what may be chosen of Hydra's own groups
 
 
 def run(words: list[str], task: Callable[[DictConfig], None]) -> None:
@@ -52,7 +50,7 @@ def check_words(words: list[str]) -> None:
                     f"{override.input_line}: an interval cannot be enumerated; list the values, or search it "
                     "with hydra/sweeper=optuna"
                 )
-        if override.key_or_group in known or override.key_or_group in _HYDRA:
+        if override.key_or_group in known or override.key_or_group in HYDRA_GROUPS:
             _check_options(override)
 
 
@@ -116,8 +114,8 @@ def _check_key(override: Override, known: list[str]) -> None:
     key = override.key_or_group
     top = key.replace("/", ".").split(".")[0]
     if top == "hydra":
-        if key not in _HYDRA:
-            raise UserError(f"{key}: genpolicy arranges this itself; legal: {', '.join(_HYDRA)}")
+        if key not in HYDRA_GROUPS:
+            raise UserError(f"{key}: genpolicy arranges this itself; legal: {', '.join(HYDRA_GROUPS)}")
         return
     legal = {field.name for field in fields(TrainSettings)} | set(known)
     if top not in legal or "/" in key:

@@ -11,7 +11,7 @@ from typing import get_type_hints
 
 import yaml
 
-from genpolicy.command import CONF, PLACED, groups, options
+from genpolicy.command import CONF, HYDRA_GROUPS, PLACED, groups, options
 from genpolicy.errors import UserError
 from genpolicy.root import RunSettings, TrainSettings
 from genpolicy.settings import TARGET, is_component, locate, name_of, suggest
@@ -41,6 +41,8 @@ Completion of words by the shell: eval "$(genpolicy -sc install=bash)"
 _GROUP_DOCS = {
     "tuned": "values for one algorithm on one task, taken by themselves; tuned=none leaves them out",
     "cluster": "a site's values of launch",
+    "hydra/launcher": "who carries out the jobs of a sweep (-m)",
+    "hydra/sweeper": "what a sweep tries",
     "experiment": "presets, applied last; several as experiment=[a,b]",
 }
 
@@ -60,7 +62,8 @@ def _groups() -> list[str]:
     docs |= _GROUP_DOCS
     order = list(docs)
     lines = ["Groups and their options (* is the default)"]
-    for group in sorted(groups(), key=lambda name: order.index(name) if name in docs else len(order)):
+    named = sorted(groups(), key=lambda name: order.index(name) if name in docs else len(order))
+    for group in [*named, *HYDRA_GROUPS]:
         found = options(group)
         lines.append(f"  {group}: {docs.get(group, '')}".rstrip(": "))
         if group == "tuned":
@@ -143,7 +146,7 @@ def _defaults() -> dict[str, str]:
     chosen = {}
     for entry in yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]:
         if isinstance(entry, dict):
-            chosen |= {group: option for group, option in entry.items() if "override" not in group}
+            chosen |= {group.removeprefix("override "): option for group, option in entry.items()}
     for group in list(chosen):
         if group in groups() and chosen[group] in options(group):
             chosen |= _overridden(options(group)[chosen[group]])

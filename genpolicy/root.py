@@ -123,6 +123,8 @@ class RunSettings:
             raise UserError(f"mode={config.mode} reads no checkpoint; leave it out, or add mode=eval")
         if config.mode != "status" and config.sweep is not None:
             raise UserError(f"sweep={config.sweep}: goes with mode=status")
+        if config.sweep is not None and not re.fullmatch(r"[0-9a-f]{8}", config.sweep):
+            raise UserError(f"sweep={config.sweep}: must be the eight hexadecimal digits that the launcher printed")
         if config.mode != "sync" and config.follow:
             raise UserError("follow=true goes with mode=sync")
 

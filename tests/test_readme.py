@@ -1,7 +1,9 @@
 """What the README and the help promise is so."""
 
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -38,10 +40,27 @@ def test_every_command_shown_is_legal(command):
     if given[:1] in (["--help"], ["--cfg"]):
         assert genpolicy(*given).code == 0
         return
-    if "-m" in given:  # seeds are all alike
+    if "hydra/sweeper=optuna" in given:
+        given.append("search.trials=2")
+    elif "-m" in given:  # seeds are all alike
         given = ["seed=0" if word.startswith("seed=") else word for word in given]
     started = jobs(*given)
     assert (len(started) > 1) == ("-m" in given)
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "launch").glob("*.sh")), ids=lambda path: path.name)
+def test_every_sweep_of_a_script_is_legal(script, tmp_path, monkeypatch):
+    told = tmp_path / "genpolicy"
+    told.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$*"\n')
+    told.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    if script.name != "slurm-dev.sh":
+        said = subprocess.run([script, "launch.minutes=60"], capture_output=True, text=True, check=True).stdout
+        for line in said.splitlines():
+            words = ["env=hopper-medium-v2" if word == "env=locomotion" else word for word in line.split()]
+            started = jobs(*("seed=0" if word.startswith("seed=") else word for word in words))
+            assert len(started) > 1
+            assert {job.config.launch.minutes for job, _ in started} == {60}
 
 
 def test_there_are_commands_to_test():

@@ -123,8 +123,8 @@ def test_status_shows_a_study_or_a_sweep(two):
     assert re.search(r"failed .*policy/loss is nan at update", bad)
     assert "2 runs: 1 finished, 1 failed" in shown
     assert genpolicy("mode=status", f"paths.outputs={outputs}").out.count("swiss-roll s") == 2
-    other = genpolicy("mode=status", f"paths.outputs={outputs}", "sweep=0")
-    assert (other.code, other.err) == (1, f"genpolicy: sweep=0: not in study=default; known: {digits}\n")
+    other = genpolicy("mode=status", f"paths.outputs={outputs}", "sweep=12345678")
+    assert (other.code, other.err) == (1, f"genpolicy: sweep=12345678: not in study=default; known: {digits}\n")
     assert "no runs there" in genpolicy("mode=status", f"paths.outputs={outputs}", "study=other").err
 
 
@@ -236,6 +236,7 @@ def test_what_a_launcher_cannot_do_is_one_line(tmp_path, monkeypatch):
         ([*LOCAL, *tiny, "launch.minutes=1"], "launch.grace_seconds=120: at most half of launch.minutes=1"),
         ([*LOCAL, "mode=sync"], "hydra/launcher: starts training runs"),
         (["sweep=1234", *tiny], "sweep=1234: goes with mode=status"),
+        (["sweep=../../..", "mode=status"], "must be the eight hexadecimal digits"),
     ]:
         result = genpolicy(*command)
         assert (result.code, result.err.count("\n")) == (1, 1), command
