@@ -38,7 +38,7 @@ def tried(*words: str) -> tuple[Result, list[tuple[app.Job, str | None]]]:
     """The checked jobs that a command would start, each with the name of its sweep, and how it went up to there."""
     started = []
 
-    def launch(jobs):
+    def launch(jobs, name=None):
         started.extend((job, sweep_name(jobs)) for job in jobs)
 
     with (

@@ -133,7 +133,7 @@ def test_preemption_requeues_the_job(outputs, undisturbed):
 
 
 def test_the_end_of_its_time_requeues_the_job(outputs):
-    steps = "algo.policy_steps=40000"  # longer than the first life
+    steps = "algo.policy_steps=25000"  # longer than the first life
     command = words(outputs / "whole", *LONG, steps)
     assert genpolicy(*command).code == 0
     launch(outputs / "parts", steps, "launch.minutes=1", "launch.grace_seconds=30", "launch.requeues=100")
