@@ -103,6 +103,8 @@ class Search:
         try:
             launcher.carry_out(jobs, self.name)
         except UserError as error:
+            if all(read_status(run)["state"] == "queued" for its in runs for run in its):
+                raise  # nothing was started, and the next trials would fare no better
             print(error, flush=True)
         for trial, its in zip(batch, runs, strict=True):
             score = mean_score(its)
@@ -144,12 +146,19 @@ def distribution(override: Override) -> BaseDistribution:
 
 
 def mean_score(runs: Sequence[Path]) -> float | None:
-    """The mean over runs of the final normalised score, or return where there is none; None if a run lacks it."""
+    """The mean over runs of the final normalised score, or of the return; None if a run has not finished.
+
+    Raises `UserError` if only some of the tasks have a normalised score.
+    """
     found = [read_status(run) for run in runs]
     if any(status["state"] != "finished" for status in found):
         return None
     results = [status["result"] for status in found]
-    return statistics.fmean(result.get("score_mean", result["return_mean"]) for result in results)
+    if all("score_mean" in result for result in results):
+        return statistics.fmean(result["score_mean"] for result in results)
+    if any("score_mean" in result for result in results):
+        raise UserError("env: some of these tasks have a normalised score and some have none; search them apart")
+    return statistics.fmean(result["return_mean"] for result in results)
 
 
 def _words(parameters: Mapping) -> str:

@@ -140,8 +140,22 @@ def test_the_mean_is_over_seeds_and_needs_them_all(tmp_path):
         content = {"state": "finished", "result": {"return_mean": 100.0 * number, "score_mean": float(number)}}
         (run / "status.json").write_text(json.dumps(content))
     assert mean_score(runs) == statistics.fmean([0, 1, 2])
+    (runs[1] / "status.json").write_text('{"state": "finished", "result": {"return_mean": 1}}')
+    with pytest.raises(UserError, match="some of these tasks have a normalised score"):
+        mean_score(runs)
     (runs[1] / "status.json").write_text('{"state": "failed"}')
     assert mean_score(runs) is None
+
+
+def test_a_launcher_that_starts_nothing_ends_the_search(tmp_path):
+    class Refused(Launcher):
+        def carry_out(self, jobs, name):
+            raise UserError("no such partition")
+
+    found = search(tmp_path, 5)
+    with pytest.raises(UserError, match="no such partition"):
+        found.run(Refused(tmp_path))
+    assert len(found.study.trials) == 1
 
 
 @pytest.mark.parametrize(
