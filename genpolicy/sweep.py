@@ -8,6 +8,7 @@ outputs/<study>/sweeps/<digits>/
 import contextlib
 import hashlib
 import json
+import re
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -106,8 +107,18 @@ def sweep_name(jobs: Sequence) -> str:
     values: dict[str, set[str]] = {}
     for key, _, value in (word.partition("=") for each in words for word in each):
         values.setdefault(key, set()).add(value)
-    varied = " ".join(f"{key}={','.join(sorted(given))}" for key, given in sorted(values.items()) if len(given) > 1)
+    varied = " ".join(f"{key}={_listed(given)}" for key, given in sorted(values.items()) if len(given) > 1)
     return f"{textwrap.shorten(varied, 100, placeholder='...')} ({digits})".strip()
+
+
+def _listed(values: set[str]) -> str:
+    """Values in natural order, the middle of a long list left out: '0,1,2,...,199'."""
+
+    def natural(value: str) -> list:
+        return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", value)]
+
+    ordered = sorted(values, key=natural)
+    return ",".join(ordered if len(ordered) <= 8 else [*ordered[:3], "...", ordered[-1]])
 
 
 def titles(jobs: Sequence) -> list[str]:

@@ -254,7 +254,7 @@ class Trainer:
                 self._save()
         for count in self.config.eval.steps:
             if (name := steps_name(count)) not in self.state.results:
-                self.progress.say(f"evaluating the final policy with {count} solver steps")
+                self.progress.say(f"evaluating the final policy with {name}")
                 metrics, returns = self.assessor.with_steps(count, self.config.eval.final_episodes)
                 self.journal.log(count, {f"steps/{key}": value for key, value in metrics.items()}, returns)
                 self.state.results[name] = metrics

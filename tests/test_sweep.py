@@ -37,6 +37,7 @@ def test_a_sweep_is_named_by_what_varies():
     assert re.fullmatch(r"algo=bc,gmpo seed=0,1 \([0-9a-f]{8}\)", name)
     assert named(*rows, study="other") != name
     assert named(*reversed(rows)) == name
+    assert named(*(f"seed={seed}" for seed in range(200))).startswith("seed=0,1,2,...,199 (")
     assert named(*(f"{row} launch.gpus=0 cluster=mine tracking.uri=none overwrite=true" for row in rows)) == name
     assert named(*(f"{row} algo.beta=3" for row in rows)) != name
 
