@@ -4,12 +4,14 @@ d4rl 1.1 asks for gym < 0.25 and mujoco-py. What is used of it here works withou
 `gym.x` finds gymnasium's module of the same name. genpolicy itself never imports d4rl.
 """
 
+import contextlib
 import importlib
 import importlib.abc
 import importlib.util
 import sys
 import tempfile
 import warnings
+from pathlib import Path
 
 import pytest
 
@@ -29,7 +31,8 @@ class _GymFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         pass
 
 
-def _load(*names: str):
+@contextlib.contextmanager
+def _gym_is_gymnasium():
     finder = _GymFinder()
     sys.meta_path.insert(0, finder)
     try:
@@ -41,11 +44,27 @@ def _load(*names: str):
             patch.setenv("D4RL_SUPPRESS_IMPORT_ERROR", "1")
             patch.setenv("D4RL_DATASET_DIR", cache)  # which d4rl makes when it is imported
             warnings.simplefilter("ignore")
-            return [importlib.import_module(name) for name in names]
+            yield
     finally:
         sys.meta_path.remove(finder)
         for name in [name for name in sys.modules if name.partition(".")[0] == "gym"]:
             del sys.modules[name]
 
 
+def _load(*names: str):
+    with _gym_is_gymnasium():
+        return [importlib.import_module(name) for name in names]
+
+
+def _load_file(path: Path):
+    """A module by itself, whose package cannot be imported."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    with _gym_is_gymnasium():
+        spec.loader.exec_module(module)
+    return module
+
+
 d4rl, infos, offline_env, maze_model = _load("d4rl", "d4rl.infos", "d4rl.offline_env", "d4rl.pointmaze.maze_model")
+LOCOMOTION = Path(d4rl.__file__).parent / "locomotion"
+maze_env, wrappers = _load_file(LOCOMOTION / "maze_env.py"), _load_file(LOCOMOTION / "wrappers.py")

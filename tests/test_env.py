@@ -19,14 +19,17 @@ TASKS = names("env")
 TOYS = {"swiss-roll", "multi-goal"}
 D4RL_TASKS = [name for name in TASKS if name not in TOYS]
 ROBOTS = ("hopper-medium", "halfcheetah-medium", "walker2d-medium")
-SIZES = {"hopper": (11, 3), "halfcheetah": (17, 6), "walker2d": (17, 6), "maze2d": (4, 2)}
+SIZES = {"hopper": (11, 3), "halfcheetah": (17, 6), "walker2d": (17, 6), "maze2d": (4, 2), "antmaze": (29, 8)}
 SIZES |= {"swiss": (0, 2), "multi": (2, 2)}
 
 
 def test_all_tasks_are_there():
     qualities = ("random", "medium", "medium-replay", "medium-expert", "expert")
     locomotion = {f"{robot}-{q}-v2" for robot in ("hopper", "halfcheetah", "walker2d") for q in qualities}
-    assert set(TASKS) == locomotion | {f"maze2d-{size}-v1" for size in ("umaze", "medium", "large")} | TOYS
+    mazes = {f"maze2d-{size}-v1" for size in ("umaze", "medium", "large")}
+    walks = ("umaze", "umaze-diverse", "medium-play", "medium-diverse", "large-play", "large-diverse")
+    mazes |= {f"antmaze-{walk}-{version}" for walk in walks for version in ("v0", "v2")}
+    assert set(TASKS) == locomotion | mazes | TOYS
 
 
 @pytest.mark.parametrize("name", TASKS)

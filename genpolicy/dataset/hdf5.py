@@ -32,9 +32,15 @@ class FileDataset(Dataset):
         """The file of `task`, fetched or made if need be."""
 
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
-        """The file's rows as transitions, and the raw returns of its finished episodes."""
-        columns = read(self.file(task), task)
-        return qlearning(columns, task.max_episode_steps), behaviour(columns, task.max_episode_steps)
+        """The file's rows as transitions, and the raw returns of its finished episodes.
+
+        A step that the task's simulator cannot make is the end of an episode that the file does not flag.
+        """
+        columns, limit = read(self.file(task), task), task.max_episode_steps
+        impossible = task.impossible(columns["observations"][:-1], columns["observations"][1:])
+        if impossible.any():
+            columns["timeouts"] = _time_limits(columns, limit) | np.append(impossible, False)
+        return qlearning(columns, limit), behaviour(columns, limit)
 
 
 @dataclass(kw_only=True, eq=False)

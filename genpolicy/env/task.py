@@ -91,6 +91,13 @@ class Task(ABC):
         """D4RL's normalised score of raw returns, times 100 (Fu et al. 2020, section 5)."""
         return (returns - self.reference_min) * self.score_scale
 
+    def impossible(self, observation: np.ndarray, next_observation: np.ndarray) -> np.ndarray:
+        """Which pairs of rows [N,O] cannot be a step of the simulator [N], for files that do not flag all ends.
+
+        By default none is thought impossible.
+        """
+        return np.zeros(len(observation), dtype=bool)
+
     def draw(self, algorithm, directory: Path) -> dict[str, float]:
         """Draws what the algorithm has learned as PNG files into the directory, and gives what was measured for it.
 

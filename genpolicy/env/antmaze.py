@@ -1,0 +1,158 @@
+"""D4RL's AntMaze tasks: an ant walks through a maze to a goal that it is not told.
+
+D4RL's simulator needs mujoco_py; gymnasium-robotics' AntMaze has another ant (gears, frame skip, contacts) and other
+rewards. This one is built from gymnasium's ant with what D4RL changed (tests compare the compiled model with that of
+D4RL's own file, number by number):
+
+- the ant: a time step of 0.02 s, five of them a step; motors of gear 1 for torques of -30 to 30, which D4RL's
+  NormalizedBoxEnv spreads over actions in [-1, 1]; stiffer contacts (solimp .8 .8 .01);
+- the maze: blocks of 4 x 4 x 2 where the map has a wall; the ant starts at the origin, in the cell `START`;
+- the observation [29]: the whole of qpos [15], the place in the maze included, and qvel [14];
+- an episode starts with the ant at rest, qpos moved by up to 0.1 and qvel by a standard deviation of 0.1;
+- the goal: the corner towards the origin of its cell's middle square, moved by U(0, 1) + U(0, 0.5) along each axis, so
+  that all goals lie on one side of the cell's middle; not in the observation;
+- the reward: 1 within 0.5 of the goal, where the episode ends, else 0. The return is the success of an episode.
+
+In one thing it follows D4RL's v2 for v0 too: the goal is drawn anew for every episode, where v0 draws one when the
+simulator is made. The mean over seeds is the same, its spread is smaller.
+"""
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium
+import mujoco
+import numpy as np
+
+from genpolicy.env.task import Task
+from genpolicy.settings import setting
+
+CELL = 4.0  # metres
+WALL_HEIGHT = 2.0
+FRAME_SKIP = 5
+TORQUE = 30.0
+GOAL_RADIUS = 0.5
+LONGEST_STEP = 2.0
+# Walls #, start S, goal G: D4RL's maps for evaluation, which have one goal each.
+MAPS = {
+    "umaze": """
+        #####
+        #S..#
+        ###.#
+        #G..#
+        #####""",
+    "medium": """
+        ########
+        #S.##..#
+        #..#...#
+        ##...###
+        #..#...#
+        #.#..#.#
+        #...#.G#
+        ########""",
+    "large": """
+        ############
+        #S...#.....#
+        #.##.#.#.#.#
+        #......#...#
+        #.####.###.#
+        #..#.#.....#
+        ##.#.#.#.###
+        #..#...#.G.#
+        ############""",
+}
+
+
+@dataclass(kw_only=True, eq=False)
+class AntMaze(Task):
+    """An AntMaze task; the score is 100 times the share of episodes that reach the goal."""
+
+    maze: str = setting(choices=tuple(MAPS), doc="which of D4RL's mazes")
+
+    def simulate(self) -> "Ant":
+        """The ant in its maze."""
+        return Ant(self.maze)
+
+    def impossible(self, observation: np.ndarray, next_observation: np.ndarray) -> np.ndarray:
+        """Steps of more than 2 m in 0.1 s: D4RL's files jump to other places within what they flag as one episode."""
+        return np.linalg.norm(next_observation[:, :2] - observation[:, :2], axis=1) > LONGEST_STEP
+
+
+class Ant(gymnasium.Env):
+    """The ant: observation qpos [15] and qvel [14] (metres, radians, seconds), action: eight torques in [-1, 1]."""
+
+    def __init__(self, maze: str):
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (29,), np.float64)
+        self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (8,), np.float32)
+        self._model = compiled(maze)
+        self._data = mujoco.MjData(self._model)
+        self._corner = _places(maze)["G"][0]
+        self.goal = self._corner
+
+    def reset(self, *, seed=None, options=None):
+        """Starts an episode at random, or where `options` has it: "qpos" [15], "qvel" [14], "goal" [2]."""
+        super().reset(seed=seed)
+        mujoco.mj_resetData(self._model, self._data)
+        start = {
+            "qpos": self._model.qpos0 + self.np_random.uniform(-0.1, 0.1, size=15),
+            "qvel": 0.1 * self.np_random.standard_normal(14),
+            "goal": self._draw_goal(),
+        } | (options or {})
+        self._data.qpos[:], self._data.qvel[:] = start["qpos"], start["qvel"]
+        self._data.qpos[3:7] /= np.linalg.norm(self._data.qpos[3:7])  # as MuJoCo 2 did by itself
+        self.goal = np.asarray(start["goal"], dtype=np.float64)
+        mujoco.mj_forward(self._model, self._data)
+        return self._observation(), {}
+
+    def step(self, action):
+        """One step of 0.1 s."""
+        self._data.ctrl[:] = TORQUE * np.clip(action, -1.0, 1.0)
+        mujoco.mj_step(self._model, self._data, nstep=FRAME_SKIP)
+        reached = bool(np.linalg.norm(self._data.qpos[:2] - self.goal) <= GOAL_RADIUS)
+        return self._observation(), float(reached), reached, False, {}
+
+    def _draw_goal(self) -> np.ndarray:
+        moved = self.np_random.uniform(0, CELL / 4, size=2) + self.np_random.uniform(0, CELL / 8, size=2)
+        return np.maximum(self._corner + moved, 0.0)
+
+    def _observation(self) -> np.ndarray:
+        return np.concatenate([self._data.qpos, self._data.qvel])
+
+
+@functools.cache
+def compiled(maze: str) -> mujoco.MjModel:
+    """The model of an ant in a maze, shared by all simulators of a process."""
+    assets = Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"
+    spec = mujoco.MjSpec.from_file(str(assets / "ant.xml"))
+    spec.option.timestep = 0.02
+    for geom in spec.geoms:
+        geom.solimp[:3] = 0.8, 0.8, 0.01
+    for motor in spec.actuators:
+        motor.gear[0], motor.ctrlrange = 1.0, (-TORQUE, TORQUE)
+    contact = next(geom for geom in spec.geoms if geom.name == "torso_geom")
+    for x, y in _places(maze)["#"]:
+        spec.worldbody.add_geom(
+            type=mujoco.mjtGeom.mjGEOM_BOX,
+            pos=(x, y, WALL_HEIGHT / 2),
+            size=(CELL / 2, CELL / 2, WALL_HEIGHT / 2),
+            contype=1,
+            conaffinity=1,
+            condim=contact.condim,
+            margin=contact.margin,
+            friction=contact.friction,
+            solref=contact.solref,
+            solimp=contact.solimp,
+        )
+    return spec.compile()
+
+
+def _places(maze: str) -> dict[str, list[tuple[float, float]]]:
+    """The x and y of the middle of each cell, by what it holds; the start is the origin, x runs along the rows."""
+    rows = MAPS[maze].split()
+    cells = {(row, column): rows[row][column] for row in range(len(rows)) for column in range(len(rows[row]))}
+    (start,) = (cell for cell, kind in cells.items() if kind == "S")
+    found: dict[str, list[tuple[float, float]]] = {}
+    for (row, column), kind in cells.items():
+        found.setdefault(kind, []).append((CELL * (column - start[1]), CELL * (row - start[0])))
+    return found
