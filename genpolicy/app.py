@@ -124,6 +124,10 @@ def start(job: Job, sweep: str | None = None) -> None:
             from genpolicy import status
 
             status.show(config)
+        case "tasks":
+            from genpolicy import tasks
+
+            tasks.show(config)
 
 
 def _wants_traceback(words: list[str]) -> bool:

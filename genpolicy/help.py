@@ -19,7 +19,7 @@ from genpolicy.settings import TARGET, is_component, locate, name_of, suggest
 _INTRODUCTION = """\
 Trains, evaluates and compares generative policies (diffusion, flow, trajectory) on offline data sets.
 
-    genpolicy [mode=train|eval|sync|status] [group=option ...] [key=value ...]
+    genpolicy [mode=train|eval|sync|status|tasks] [group=option ...] [key=value ...]
 
 Examples
     genpolicy                                               a first run, nothing to download
@@ -30,6 +30,7 @@ Examples
     genpolicy -m hydra/launcher=slurm algo=gmpo,gmpg        the same as jobs of a SLURM cluster (or local: side by side)
     genpolicy mode=status                                   how the runs of a study stand
     genpolicy mode=eval checkpoint=outputs/default/.../seed0
+    genpolicy mode=tasks                                    all tasks: sizes, simulators, scores, which data are there
     genpolicy mode=sync                                     send to MLflow what it has missed
     genpolicy --help algo=gmpg                              the settings of one option, explained
     genpolicy --cfg job algo=gmpg                           the composed configuration, without a run
@@ -102,7 +103,7 @@ def _option(word: str) -> list[str]:
         raise UserError(f"{word}: no such option; {suggest(name, options(group))}")
     path = options(group)[name]
     lines = [f"{group}={name}: {' '.join(comment(path))}", ""]
-    node = _node(path, group)
+    node = merged(path, group)
     if TARGET not in node:
         return [*lines, *textwrap.indent(path.read_text(), "  ").splitlines()]
     cls = locate(node[TARGET])
@@ -131,13 +132,13 @@ def _legal(field: dataclasses.Field, hint: type) -> str:
     return choices or ", ".join([name_of(hint), *limits])
 
 
-def _node(path: Path, group: str) -> dict:
+def merged(path: Path, group: str) -> dict:
     """The settings of an option with those of the files it builds on."""
     content = yaml.safe_load(path.read_text()) or {}
     node = {}
     for entry in content.pop("defaults", []):
         if isinstance(entry, str) and entry.endswith("@_here_"):
-            node |= _node(path.parent / f"{entry.removesuffix('@_here_')}.yaml", group)
+            node |= merged(path.parent / f"{entry.removesuffix('@_here_')}.yaml", group)
     return node | content.get(group, content if TARGET in content or TARGET in node else {})
 
 

@@ -88,7 +88,7 @@ class Program:
 class RunSettings:
     """Settings of every mode."""
 
-    mode: str = setting("train", choices=("train", "eval", "sync", "status"), doc="what to do")
+    mode: str = setting("train", choices=("train", "eval", "sync", "status", "tasks"), doc="what to do")
     seed: int = setting(0, ge=0, le=2**32 - 1, doc="seed of everything random in the run")
     study: str = setting("default", doc="name of the study: a folder below paths.outputs, an MLflow experiment")
     device: str = setting("auto", choices=("auto", "cpu", "cuda"), doc="where to compute; auto: a GPU if any")

@@ -7,6 +7,7 @@ import gymnasium
 import mujoco
 import numpy as np
 import pytest
+from command_line import genpolicy
 from composed import CONF, names, nodes, task
 from d4rl_package import d4rl, infos, maze_model
 
@@ -15,7 +16,7 @@ from genpolicy.env.task import make_quietly
 from genpolicy.errors import UserError
 from genpolicy.settings import locate
 
-TASKS = names("env")
+TASKS = [name for name in names("env") if name != "gym"]  # which has tests of its own, in test_own_data.py
 TOYS = {"swiss-roll", "multi-goal"}
 D4RL_TASKS = [name for name in TASKS if name not in TOYS]
 ROBOTS = ("hopper-medium", "halfcheetah-medium", "walker2d-medium")
@@ -44,7 +45,7 @@ def test_a_file_sets_what_its_class_declares(name):
 def test_a_data_sets_file_sets_what_its_class_declares(name, tmp_path):
     env = {"swiss_roll": "swiss-roll", "multi_goal": "multi-goal"}.get(name, "maze2d-umaze-v1")
     (tmp_path / "x.hdf5").touch()
-    path = [f"dataset.path={tmp_path}/x.hdf5"] if name == "hdf5" else []
+    path = [f"dataset.path={tmp_path}/x.hdf5"] if name in ("hdf5", "npz") else []
     dataset = nodes(f"env={env}", f"dataset={name}", *path).dataset
     fields = {field.name for field in dataclasses.fields(locate(dataset._target_)) if field.init}
     assert set(dataset) - {"_target_"} == fields
@@ -243,3 +244,14 @@ def test_maze_starts_and_rewards_are_d4rls():
 def test_a_goal_in_a_wall_is_refused():
     with pytest.raises(UserError, match=r"env.goal: \[0, 1\] is no free cell"):
         PointMaze("PointMaze_UMaze-v3", [0, 1])
+
+
+def test_all_tasks_at_a_glance(tmp_path):
+    (tmp_path / "hopper_medium-v2.hdf5").write_bytes(bytes(1_234_567))
+    result = genpolicy("mode=tasks", f"paths.data={tmp_path}")
+    assert result.code == 0, result.err
+    rows = {line.split()[0]: line.split()[1:] for line in result.out.splitlines()[3:] if line.strip()}
+    assert set(rows) == set(TASKS)
+    assert rows["hopper-medium-v2"] == ["11", "3", "1,000", "Hopper-v4", "-20.2723", "3234.3", "1", "MB"]
+    assert rows["antmaze-umaze-v0"] == ["29", "8", "700", "AntMaze", "0", "1", "not", "there"]
+    assert rows["swiss-roll"] == ["0", "2", "1", "SwissRoll"]

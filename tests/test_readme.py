@@ -29,9 +29,10 @@ EXAMPLES = sorted({*commands(README, "genpolicy"), *commands(help._INTRODUCTION,
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Every test runs in a folder with nothing but the file that a command names."""
+    """Every test runs in a folder with nothing but the files that the commands name."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.hdf5").touch()
+    (tmp_path / "mine.npz").touch()
 
 
 @pytest.mark.parametrize("command", EXAMPLES)

@@ -33,8 +33,12 @@ class D4RL(FileDataset):
 
     def file(self, task: Task) -> Path:
         """The file in the cache, under the name that d4rl gives it, downloaded first if it is not there."""
-        path = self.directory / Path(urllib.parse.urlparse(task.url).path).name
-        return kept(path, functools.partial(download, task.url))
+        return kept(cached(task.url, self.directory), functools.partial(download, task.url))
+
+
+def cached(url: str, folder: Path) -> Path:
+    """Where d4rl keeps the file of an address in its cache."""
+    return folder / Path(urllib.parse.urlparse(url).path).name
 
 
 def download(url: str, path: Path) -> None:

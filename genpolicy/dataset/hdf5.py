@@ -14,13 +14,10 @@ import h5py
 import numpy as np
 
 from genpolicy.dataset.dataset import Dataset
+from genpolicy.dataset.own_file import LARGEST_FILE, OwnFile, check_finite, clip, existing
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
-from genpolicy.settings import setting
-
-ACTION_TOLERANCE = 1e-4  # float32 rounding lets recorded actions overshoot their bounds a little
-LARGEST_FILE = 64 * 2**30  # bytes in memory; a small compressed file can claim any size
 
 
 @dataclass(kw_only=True, eq=False)
@@ -44,26 +41,12 @@ class FileDataset(Dataset):
 
 
 @dataclass(kw_only=True, eq=False)
-class HDF5(FileDataset):
+class HDF5(OwnFile, FileDataset):
     """Any file in D4RL's layout, given by its path."""
-
-    path: str = setting(doc="the file; a relative path starts at the working directory")
-
-    @classmethod
-    def partners(cls, config) -> None:
-        """The file must be there before a run is made of it."""
-        _existing(config.dataset.path)
 
     def file(self, task: Task) -> Path:
         """The file itself."""
-        return _existing(self.path)
-
-
-def _existing(name: str) -> Path:
-    path = Path(name).expanduser().absolute()
-    if not path.is_file():
-        raise UserError(f"dataset.path: there is no file {path}; give the path of an HDF5 file in D4RL's layout")
-    return path
+        return existing(self.path)
 
 
 def read(path: Path, task: Task) -> dict[str, np.ndarray]:
@@ -89,12 +72,10 @@ def read(path: Path, task: Task) -> dict[str, np.ndarray]:
     for name, column in columns.items():
         if len(column) != rows:
             raise UserError(f"{path}: {name} has {len(column)} rows but observations has {rows}; {_remedy()}")
-        if column.dtype != bool and not np.isfinite(column).all():
-            row = int(np.argmin(np.isfinite(column.reshape(rows, -1)).all(axis=1)))
-            raise UserError(f"{path}: {name} has a NaN or infinite value in row {row}; all values must be finite")
+    check_finite(columns, path)
     if rows < 2:
         raise UserError(f"{path}: has {rows} rows, which make no transition; at least 2 are needed")
-    _clip(columns["actions"], path, task)
+    clip(columns["actions"], path, task)
     return columns
 
 
@@ -191,18 +172,6 @@ def _check_shape(column: h5py.Dataset, path: Path, name: str, shape: tuple[int, 
         raise UserError(f"{path}: {name} has {shown}, but must have {wanted} here{hint}")
     if column.size * 4 > LARGEST_FILE:
         raise UserError(f"{path}: {name} claims {column.size * 4 / 2**30:.0f} GiB, more than can be loaded")
-
-
-def _clip(actions: np.ndarray, path: Path, task: Task) -> None:
-    low, high = task.action_low, task.action_high
-    outside = np.maximum(low - actions, actions - high).max(axis=1)
-    row = int(np.argmax(outside))
-    if outside[row] > ACTION_TOLERANCE:
-        raise UserError(
-            f"{path}: the action in row {row} leaves the action space of {task.name} by {outside[row]:.3g}; "
-            f"legal: {low.min():g} to {high.max():g}; clip them if they were clipped when played"
-        )
-    np.clip(actions, low, high, out=actions)
 
 
 def _kind(column: h5py.Dataset) -> str:

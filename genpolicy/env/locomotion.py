@@ -17,5 +17,5 @@ class Locomotion(Task):
     simulator: str = setting(choices=SIMULATORS, doc="what stands in for D4RL's simulator: its gymnasium id")
 
     def simulate(self) -> gymnasium.Env:
-        """The simulator named by `simulator`, as it is."""
-        return make_quietly(self.simulator)
+        """The simulator named by `simulator`, without wrappers."""
+        return make_quietly(self.simulator).unwrapped

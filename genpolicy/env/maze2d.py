@@ -116,7 +116,7 @@ def _load(simulator: str) -> tuple[mujoco.MjModel, np.ndarray]:
     with contextlib.redirect_stderr(io.StringIO()):  # the package prints news about other environments on import
         import gymnasium_robotics
     gymnasium.register_envs(gymnasium_robotics)
-    env = make_quietly(simulator)
+    env = make_quietly(simulator).unwrapped
     os.unlink(env.tmp_xml_file_path)  # which gymnasium-robotics leaves behind
     walls = np.array([[cell == 1 for cell in row] for row in env.maze.maze_map])
     return env.model, walls

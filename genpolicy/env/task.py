@@ -110,16 +110,16 @@ def _limited(task: Task) -> gymnasium.Env:
     return gymnasium.wrappers.TimeLimit(task.simulate(), task.max_episode_steps)
 
 
-def make_quietly(simulator: str) -> gymnasium.Env:
-    """The bare simulator of `gymnasium.make`: no time limit, no checkers, no advice to use a newer version.
+def make_quietly(simulator: str, key: str = "env.simulator") -> gymnasium.Env:
+    """The simulator of `gymnasium.make`: no time limit, no checkers, no advice to use a newer version.
 
-    MuJoCo's own warnings go to the log of this module, not to a file in the working folder.
+    MuJoCo's own warnings go to the log of this module, not to a file in the working folder. Raises `UserError`,
+    which names the setting `key`, if there is no such simulator.
     """
     mujoco.set_mju_user_warning(log.info)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            env = gymnasium.make(simulator, disable_env_checker=True)
+            return gymnasium.make(simulator, max_episode_steps=-1, disable_env_checker=True)
         except (gymnasium.error.Error, ImportError) as error:
-            raise UserError(f"env.simulator: {simulator} cannot be made: {error}") from error
-    return env.unwrapped
+            raise UserError(f"{key}: {simulator} cannot be made: {error}") from error

@@ -1,0 +1,56 @@
+"""Any registered gymnasium environment whose observations and actions are vectors."""
+
+import importlib
+from dataclasses import dataclass
+
+import gymnasium
+import numpy as np
+
+from genpolicy.env.task import Task, make_quietly
+from genpolicy.errors import UserError
+from genpolicy.settings import build, setting
+
+
+@dataclass(kw_only=True, eq=False)
+class Gym(Task):
+    """The environment that gymnasium knows by `id`; 'package:Name-v0' imports the package that registers it first.
+
+    Its own wrappers are kept but for the time limit. Without references there is no normalised score.
+    """
+
+    id: str = setting(doc="the environment's name in gymnasium, such as Pendulum-v1 or my_package:MyTask-v0")
+    max_episode_steps: int | None = setting(ge=1, doc="steps after which an episode is cut off; null: as registered")
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.name = self.id
+        if self.max_episode_steps is None:
+            self.max_episode_steps = _registered_limit(self.id)
+
+    @classmethod
+    def partners(cls, config) -> None:
+        """Makes the simulator once, so that what is wrong with it is said before a run is made."""
+        build(config.env).simulate().close()
+
+    def simulate(self) -> gymnasium.Env:
+        """The environment. Raises `UserError` if it cannot be made, or its spaces are no boxes of vectors."""
+        env = make_quietly(self.id, "env.id")
+        for kind, space in {"observations": env.observation_space, "actions": env.action_space}.items():
+            if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
+                raise UserError(f"env.id={self.id}: its {kind} are {space}; only a Box of vectors will do")
+        if not np.isfinite([env.action_space.low, env.action_space.high]).all():
+            raise UserError(f"env.id={self.id}: its actions have no bounds ({env.action_space})")
+        return env
+
+
+def _registered_limit(name: str) -> int:
+    package, _, registered = name.rpartition(":")
+    try:
+        if package:
+            importlib.import_module(package)
+        limit = gymnasium.spec(registered).max_episode_steps
+    except (gymnasium.error.Error, ImportError) as error:
+        raise UserError(f"env.id: {name} cannot be made: {error}") from error
+    if limit is None:
+        raise UserError(f"env.max_episode_steps must be given: {name} is registered without a limit")
+    return limit

@@ -1,0 +1,58 @@
+"""`mode=tasks`: every task at a glance."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from genpolicy.command import options
+from genpolicy.dataset.d4rl import cached
+from genpolicy.env.task import Task
+from genpolicy.help import merged
+from genpolicy.settings import MISSING, TARGET, build
+
+WIDTH = 120  # of what goes to a file or a pipe
+UNITS = ("B", "kB", "MB", "GB")
+
+
+def show(config: DictConfig) -> None:
+    """Prints a line for each task: sizes, episode limit, simulator, references, and the size of D4RL's file if it is there.
+
+    What a task is, `genpolicy --help env=<task>` says.
+    """
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"data: {config.paths.data}", title_justify="left")
+    for name, justify in (("env", "left"), ("O", "right"), ("A", "right"), ("steps", "right"), ("simulator", "left")):
+        shown.add_column(name, justify=justify, no_wrap=True)
+    for name in ("scores 0", "scores 100", "D4RL's data"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    for name, path in options("env").items():
+        node = merged(path, "env")
+        if MISSING in node.values():  # what the user has to name first
+            continue
+        task = build(node)
+        sizes = str(task.observation_size), str(task.action_size), f"{task.max_episode_steps:,}"
+        references = [f"{value:g}" if value is not None else "" for value in (task.reference_min, task.reference_max)]
+        shown.add_row(name, *sizes, _simulator(task, node), *references, _data(task, Path(config.paths.data)))
+        task.close()
+    console = Console()
+    (console if console.is_terminal else Console(width=WIDTH)).print(shown)
+
+
+def _simulator(task: Task, node: dict) -> str:
+    """The name of what stands in for the task's simulator; genpolicy's own go by their class."""
+    return node.get("simulator") or node[TARGET].rpartition(".")[2]
+
+
+def _data(task: Task, folder: Path) -> str:
+    """The size of D4RL's file in the cache."""
+    if task.url is None:
+        return ""
+    file = cached(task.url, folder)
+    if not file.exists():
+        return "not there"
+    size, unit = float(file.stat().st_size), 0
+    while size >= 1000 and unit < len(UNITS) - 1:
+        size, unit = size / 1000, unit + 1
+    return f"{size:.0f} {UNITS[unit]}"

@@ -1,0 +1,139 @@
+"""One's own data and simulator: dataset=npz and env=gym."""
+
+import gymnasium
+import numpy as np
+import pytest
+from command_line import genpolicy, jobs
+from tiny import only_run, records
+
+from genpolicy.dataset.npz import NPZ
+from genpolicy.settings import build
+
+O, A, LIMIT = 3, 1, 200  # noqa: E741, Pendulum's
+
+
+def pendulum():
+    [(job, _)] = jobs("env=gym", "env.id=Pendulum-v1", "dataset=npz", f"dataset.path={__file__}", "algo=bc")
+    return build(job.config.env)
+
+
+def recorded(episodes=3, steps=5) -> dict[str, np.ndarray]:
+    """Episodes of random actions, without an end of their own."""
+    env, columns = gymnasium.make("Pendulum-v1"), {name: [] for name in ("obs", "action", "next_obs", "reward", "done")}
+    for seed in range(episodes):
+        observation, _ = env.reset(seed=seed)
+        env.action_space.seed(seed)
+        for _ in range(steps):
+            action = env.action_space.sample()
+            following, reward, terminated, _, _ = env.step(action)
+            for name, value in zip(columns, (observation, action, following, reward, terminated), strict=True):
+                columns[name].append(value)
+            observation = following
+    return {name: np.array(column) for name, column in columns.items()}
+
+
+def loaded(folder, **columns):
+    np.savez(folder / "data.npz", **columns)
+    return NPZ(path=str(folder / "data.npz"), directory=folder).load(pendulum())
+
+
+def test_a_file_is_read_as_it_is(tmp_path):
+    columns = recorded()
+    data = loaded(tmp_path, **columns)
+    np.testing.assert_array_equal(data.observation, columns["obs"])
+    np.testing.assert_array_equal(data.next_observation, columns["next_obs"])
+    np.testing.assert_allclose(data.reward, columns["reward"], rtol=1e-6)
+    assert not data.terminated.any()
+    assert data.behaviour.episodes == 0  # none terminated, none is as long as the task's
+    column = loaded(tmp_path, **columns | {name: columns[name][:, None] for name in ("reward", "done")})
+    np.testing.assert_array_equal(column.reward, data.reward)
+
+
+def test_episodes_end_where_they_terminate_or_break_off(tmp_path):
+    columns = recorded()
+    columns["done"][[4, 12]] = True
+    data = loaded(tmp_path, **columns)
+    assert data.terminated.nonzero().flatten().tolist() == [4, 12]
+    sums = [columns["reward"][:5].sum(), columns["reward"][10:13].sum()]  # the second episode only broke off
+    assert data.behaviour.episodes == 2
+    assert data.behaviour.return_mean == pytest.approx(np.mean(sums), rel=1e-6)
+    whole = loaded(tmp_path, **recorded(episodes=2, steps=LIMIT))
+    assert whole.behaviour.episodes == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"obs": None}, "has no obs, only: action, next_obs, reward, done"),
+        ({"obs": np.zeros((15, 4))}, r"obs has shape \[15, 4\], but must have \[N,3\]"),
+        ({"reward": np.zeros(14)}, r"reward has shape \[14\], but must have \[N\] with N=15"),
+        ({"reward": np.full(15, np.nan)}, "reward has a NaN or infinite value in row 0"),
+        ({"done": np.full(15, 2)}, "done must be 0 or 1 everywhere"),
+        ({"action": np.full((15, 1), 7.0)}, "action in row 0 leaves the action space of Pendulum-v1 by 5"),
+        ({"action": np.array([["x"]] * 15)}, "action holds values of type <U1, not numbers"),
+        ({"reward": np.array([{}] * 15, dtype=object)}, "not a readable NPZ file .*pickle"),
+    ],
+)
+def test_a_file_that_does_not_fit_is_one_line(tmp_path, change, reason):
+    columns = {name: column for name, column in (recorded() | change).items() if column is not None}
+    with pytest.raises(Exception, match=reason) as refusal:
+        loaded(tmp_path, **columns)
+    assert type(refusal.value).__name__ == "UserError"
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04 torn"])
+def test_what_is_no_npz_is_one_line(tmp_path, content):
+    (tmp_path / "data.npz").write_bytes(content)
+    with pytest.raises(Exception, match="not a readable NPZ file") as refusal:
+        NPZ(path=str(tmp_path / "data.npz"), directory=tmp_path).load(pendulum())
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_gymnasium_environment_is_a_task():
+    task = pendulum()
+    assert (task.name, task.max_episode_steps) == ("Pendulum-v1", LIMIT)
+    assert (task.observation_size, task.action_size) == (O, A)
+    np.testing.assert_array_equal([task.action_low, task.action_high], [[-2], [2]])
+    envs = task.make(2)
+    reference = gymnasium.make("Pendulum-v1")
+    first, _ = reference.reset(seed=5)
+    observations, _ = envs.reset(seed=[5, 6])
+    np.testing.assert_array_equal(observations[0], first)
+    for step in range(LIMIT):
+        observations, rewards, _, truncated, _ = envs.step(np.full((2, A), 0.5, np.float32))
+        expected, reward, *_ = reference.step(np.full(A, 0.5, np.float32))
+        np.testing.assert_array_equal(observations[0], expected)
+        assert rewards[0] == reward
+        assert truncated.tolist() == [step == LIMIT - 1] * 2
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("", "env.id must be given"),
+        ("env.id=CartPole-v1", "env.id=CartPole-v1: its actions are Discrete(2); only a Box of vectors will do"),
+        ("env.id=FrozenLake-v1", "its observations are Discrete(16)"),
+        ("env.id=Pendulumm-v1", "env.id: Pendulumm-v1 cannot be made: "),
+        ("env.id=nowhere:Pendulum-v1", "env.id: nowhere:Pendulum-v1 cannot be made: "),
+    ],
+)
+def test_what_is_no_task_is_one_line_before_anything_is_made(tmp_path, words, reason):
+    data = [f"dataset.path={__file__}", f"paths.outputs={tmp_path / 'outputs'}"]
+    result = genpolicy("env=gym", "dataset=npz", *data, *words.split())
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert reason in result.err
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_from_a_file_and_an_id_to_a_trained_policy(tmp_path):
+    np.savez(tmp_path / "mine.npz", **recorded(episodes=20, steps=LIMIT))
+    words = ["env=gym", "env.id=Pendulum-v1", "dataset=npz", f"dataset.path={tmp_path / 'mine.npz'}", "network=mlp"]
+    words += ["algo=gmpo", "algo.critic_steps=50", "algo.policy_steps=50", "eval.episodes=2", "eval.final_episodes=2"]
+    words += ["eval.per_phase=1", "eval.log_prob_actions=20", "tracking.uri=none", f"paths.outputs={tmp_path}"]
+    result = genpolicy(*words)
+    assert result.code == 0, result.err
+    final = {name: value for name, _, value in records(only_run(tmp_path)) if name.startswith("final/")}
+    assert -2000 < final["final/return_mean"] < 0
+    assert final["final/episode_length"] == LIMIT
+    assert "final/score_mean" not in final
