@@ -18,7 +18,7 @@ UNITS = ("B", "kB", "MB", "GB")
 
 
 def show(config: DictConfig) -> None:
-    """Prints a line for each task: sizes, episode limit, simulator, references, and the size of D4RL's file if it is there.
+    """Prints a line for each task: sizes, episode limit, simulator, references, and whether D4RL's file is there.
 
     What a task is, `genpolicy --help env=<task>` says.
     """

@@ -250,7 +250,7 @@ def test_all_tasks_at_a_glance(tmp_path):
     (tmp_path / "hopper_medium-v2.hdf5").write_bytes(bytes(1_234_567))
     result = genpolicy("mode=tasks", f"paths.data={tmp_path}")
     assert result.code == 0, result.err
-    rows = {line.split()[0]: line.split()[1:] for line in result.out.splitlines()[3:] if line.strip()}
+    rows = {line.split()[0]: line.split()[1:] for line in result.out.splitlines()[4:] if line.strip()}
     assert set(rows) == set(TASKS)
     assert rows["hopper-medium-v2"] == ["11", "3", "1,000", "Hopper-v4", "-20.2723", "3234.3", "1", "MB"]
     assert rows["antmaze-umaze-v0"] == ["29", "8", "700", "AntMaze", "0", "1", "not", "there"]
