@@ -19,6 +19,7 @@ from genpolicy.sweep import Standing, Sweep, label, standing
 
 REFRESH_SECONDS = 2.0
 LOG_BYTES = 4096
+FRAME_LINES = 6  # of a screen, that the table's heading and the summary take
 WIDTH = 200  # of what goes to a file or a pipe
 COLOURS = {"running": "cyan", "finished": "green", "failed": "red", "died": "red", "interrupted": "yellow"}
 
@@ -28,12 +29,16 @@ def show(config: DictConfig) -> None:
     runs = _runs(config)
     console = Console()
     if not console.is_terminal:
-        Console(width=WIDTH).print(table(standings(runs), runs))
+        found = standings(runs)
+        Console(width=WIDTH).print(table(found, runs), summary(found), sep="\n")
         return
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
         while True:
             found = standings(runs)
-            live.update(table(found, runs), refresh=True)
+            busy = [run for run in found if run.state != "finished"]
+            room = max(1, console.height - FRAME_LINES)  # what is still going on comes first where not all fits
+            shown = found if len(found) <= room else (busy + [run for run in found if run not in busy])[:room]
+            live.update(Group(table(shown, runs), summary(found)), refresh=True)
             if not any(run.busy for run in found):
                 break
             time.sleep(REFRESH_SECONDS)
@@ -45,8 +50,14 @@ def standings(runs: Iterable[Path]) -> list[Standing]:
     return [standing(directory, jobs) for directory in runs]
 
 
-def table(found: Sequence[Standing], titles: Mapping[Path, str]) -> Group:
-    """The runs, a line each, and how many there are of each state."""
+def summary(found: Sequence[Standing]) -> str:
+    """How many runs there are of each state."""
+    counts = Counter(run.state for run in found)
+    return f"{len(found)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items())
+
+
+def table(found: Sequence[Standing], titles: Mapping[Path, str]) -> Table:
+    """The runs, a line each."""
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name, justify in (("run", "left"), ("state", "left"), ("job", "left"), ("updates", "right")):
         shown.add_column(name, justify=justify, no_wrap=True)
@@ -56,8 +67,7 @@ def table(found: Sequence[Standing], titles: Mapping[Path, str]) -> Group:
         state = Text(run.state, style=COLOURS.get(run.state, ""))
         row = (titles[run.directory], state, run.job or "", _progress(run.status), _score(run.status), _remark(run))
         shown.add_row(*row)
-    counts = Counter(run.state for run in found)
-    return Group(shown, f"{len(found)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items()))
+    return shown
 
 
 def _runs(config: DictConfig) -> dict[Path, str]:

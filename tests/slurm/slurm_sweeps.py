@@ -256,6 +256,11 @@ def test_eight_runs_as_an_array_under_one_parent_and_two_commands_at_once(output
             ).fetchall()
 
     wait_until(lambda: (outputs / "mlflow.db").exists() and shipped() == [("FINISHED", 1, 8)])
+    with contextlib.closing(sqlite3.connect(outputs / "mlflow.db")) as database:
+        told = dict(database.execute("SELECT value, run_uuid FROM tags WHERE key = 'genpolicy.job'"))
+        logs = {Path(row[0]) for row in database.execute("SELECT value FROM tags WHERE key = 'genpolicy.log'")}
+    assert sorted(told) == sorted(map(job_of, find_runs(outputs)))
+    assert logs == {run / "log.txt" for run in find_runs(outputs)}
 
 
 def test_several_runs_share_a_job(outputs):
