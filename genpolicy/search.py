@@ -4,6 +4,7 @@ The trials live in a database, so that the same command on another machine works
 again goes on with it.
 """
 
+import functools
 import hashlib
 import itertools
 import statistics
@@ -119,12 +120,12 @@ class Search:
 
     def _abandoned(self) -> list[optuna.Trial]:
         """Trials begun by a command that has ended."""
-        jobs = squeue.alive()
+        alive = functools.cache(squeue.alive)
 
         def busy(trial) -> bool:
             runs = [Path(run) for run in trial.user_attrs.get("runs", [])]
             young = time.time() - trial.datetime_start.timestamp() < STALE_SECONDS
-            return any(standing(run, jobs).busy for run in runs) or (young and not runs)
+            return any(standing(run, alive).busy for run in runs) or (young and not runs)
 
         begun = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [optuna.Trial(self.study, trial._trial_id) for trial in begun if not busy(trial)]

@@ -1,5 +1,6 @@
 """`mode=status`: how the runs of a study, or of a sweep, stand."""
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -46,8 +47,8 @@ def show(config: DictConfig) -> None:
 
 def standings(runs: Iterable[Path]) -> list[Standing]:
     """How each run stands."""
-    jobs = squeue.alive()
-    return [standing(directory, jobs) for directory in runs]
+    alive = functools.cache(squeue.alive)
+    return [standing(directory, alive) for directory in runs]
 
 
 def summary(found: Sequence[Standing]) -> str:

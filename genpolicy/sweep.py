@@ -6,12 +6,13 @@ outputs/<study>/sweeps/<digits>/
 """
 
 import contextlib
+import functools
 import hashlib
 import json
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,16 +43,17 @@ class Standing:
         return self.alive or self.state == "running"
 
 
-def standing(directory: Path, alive: dict[str, str]) -> Standing:
-    """How a run directory stands; `alive` holds the living SLURM jobs and their states."""
+def standing(directory: Path, alive: Callable[[], dict[str, str]]) -> Standing:
+    """How a run directory stands; `alive` tells the living SLURM jobs, and is asked only about a run that has one."""
     status = read_status(directory)
     job = (read_json(directory / "job.json") or {}).get("job")
     state = status["state"]
-    if state != "running" and job in alive:
+    living = job is not None and state != "finished" and job in alive()
+    if state != "running" and living:
         state = "waiting"
     elif state == "queued":
         state = "new"
-    return Standing(directory, state, job, job in alive, status)
+    return Standing(directory, state, job, living, status)
 
 
 class Sweep:
@@ -134,7 +136,7 @@ def incidental(word: str) -> bool:
 
 def missing(jobs: Sequence, sweep: Sweep) -> dict[Path, Any]:
     """The jobs whose runs are neither finished nor in somebody's hands, by run directory; says what is left alone."""
-    todo, left, states, alive = {}, [], Counter(), squeue.alive()
+    todo, left, states, alive = {}, [], Counter(), functools.cache(squeue.alive)
     for job in jobs:
         directory = directory_of(job.config, job.choices)
         found = standing(directory, alive)

@@ -7,6 +7,7 @@ wrong with MLflow, training goes on; `mode=sync`, and the start of the next run,
 """
 
 import dataclasses
+import functools
 import logging
 import os
 import subprocess
@@ -218,11 +219,11 @@ def start_follower(config: DictConfig) -> None:
 
 def _unfinished(outputs: Path) -> bool:
     """Whether any run below a folder trains or waits for its job, as far as one can see."""
+    alive = functools.cache(squeue.alive)
     try:
-        jobs = squeue.alive()
+        return any(standing(directory, alive).busy for directory in find_runs(outputs))
     except UserError:
         return True  # SLURM's controller is away
-    return any(standing(directory, jobs).busy for directory in find_runs(outputs))
 
 
 def _spawn(command: list[str], log: Path) -> subprocess.Popen:

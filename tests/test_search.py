@@ -11,7 +11,6 @@ from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from genpolicy import squeue
 from genpolicy.errors import UserError
 from genpolicy.run import directory_of
 from genpolicy.search import Search, distribution
@@ -97,9 +96,7 @@ def test_a_failed_trial_is_told_and_the_search_goes_on(tmp_path):
     ]
 
 
-def test_what_a_killed_command_began_is_taken_up(tmp_path, monkeypatch):
-    monkeypatch.setattr(squeue, "alive", dict)
-
+def test_what_a_killed_command_began_is_taken_up(tmp_path):
     class Killed(Launcher):
         def carry_out(self, jobs, name):
             raise KeyboardInterrupt

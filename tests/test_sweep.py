@@ -21,12 +21,6 @@ from genpolicy.run import find_runs, read_status
 LOCAL = ["-m", "hydra/launcher=local", "launch.parallel=2"]
 
 
-@pytest.fixture(autouse=True)
-def no_slurm(monkeypatch):
-    """No SLURM of this machine is asked."""
-    monkeypatch.setattr(squeue, "alive", dict)
-
-
 def test_a_sweep_is_named_by_what_varies():
     def named(*rows, study="default"):
         config = SimpleNamespace(study=study)
@@ -47,11 +41,11 @@ def test_how_runs_stand(tmp_path):
     path = run.directory
 
     def state(**alive):
-        found = sweep.standing(path, {name.lstrip("j"): value for name, value in alive.items()})
+        found = sweep.standing(path, lambda: {name.lstrip("j"): value for name, value in alive.items()})
         return found.state, found.busy
 
     run.close()
-    assert state() == ("new", False)
+    assert sweep.standing(path, lambda: pytest.fail("asked SLURM about a run that it never had")).state == "new"
     (path / "job.json").write_text('{"job": "7_1"}')
     assert state() == ("new", False)
     assert state(j7_2="RUNNING") == ("new", False)
@@ -73,10 +67,7 @@ RATES = "algo.policy_lr=0.001,1e+30"  # the second one is far too large
 def two(tmp_path_factory):
     """A run that works and one that fails, side by side."""
     outputs = tmp_path_factory.mktemp("two")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(squeue, "alive", dict)
-        result = genpolicy(*LOCAL, *words(outputs, RATES))
-    return outputs, result
+    return outputs, genpolicy(*LOCAL, *words(outputs, RATES))
 
 
 def test_local_runs_side_by_side(two, tmp_path):
