@@ -49,6 +49,8 @@ def standing(directory: Path, alive: Callable[[], dict[str, str]]) -> Standing:
     job = (read_json(directory / "job.json") or {}).get("job")
     state = status["state"]
     living = job is not None and state != "finished" and job in alive()
+    if living and state in ("failed", "died") and alive()[job].startswith("COMPLETING"):
+        living = False  # while an interrupted one's job may be on its way back into the queue
     if state != "running" and living:
         state = "waiting"
     elif state == "queued":

@@ -58,6 +58,10 @@ def test_how_runs_stand(tmp_path):
     run.close()
     assert state() == ("died", False)
     assert state(j7_1="PENDING (BeginTime)") == ("waiting", True)  # requeued after a node has failed
+    assert state(j7_1="COMPLETING") == ("died", False)
+    run.note(state="interrupted")
+    assert state(j7_1="COMPLETING") == ("waiting", True)  # on its way back into the queue
+    assert state() == ("interrupted", False)
 
 
 RATES = "algo.policy_lr=0.001,1e+30"  # the second one is far too large
