@@ -20,7 +20,7 @@ def ask(*command: str) -> str | None:
 
 
 def alive() -> dict[str, str]:
-    """This user's jobs that run, wait or are just ending, as squeue names them ('12_3'), each with its state and reason.
+    """This user's jobs that run, wait or are just ending, as squeue names them ('12_3'), with state and reason.
 
     Empty on a machine without SLURM. Raises `UserError` if SLURM does not answer, as nothing is then known.
     """

@@ -132,17 +132,6 @@ def test_preemption_requeues_the_job(outputs, undisturbed):
     assert_as_if_nothing_had_happened(run, undisturbed)
 
 
-def test_the_end_of_its_time_requeues_the_job(outputs):
-    steps = "algo.policy_steps=25000"  # longer than the first life
-    command = words(outputs / "whole", *LONG, steps)
-    assert genpolicy(*command).code == 0
-    launch(outputs / "parts", steps, "launch.minutes=1", "launch.grace_seconds=30", "launch.requeues=100")
-    wait_until(lambda: settled(outputs / "parts"), 300)
-    run = only_run(outputs / "parts")
-    assert lives(run) >= 2
-    assert_as_if_nothing_had_happened(run, only_run(outputs / "whole"))
-
-
 def test_a_job_is_not_requeued_for_ever(outputs):
     launch(outputs, "algo.policy_steps=2000000", "launch.minutes=1", "launch.grace_seconds=30", "launch.requeues=0")
     wait_until(lambda: settled(outputs), 120)

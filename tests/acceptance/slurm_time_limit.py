@@ -1,0 +1,32 @@
+"""A chain of short jobs equals one long one: the time limit of a minute, reached three times or more.
+
+    python -m pytest tests/acceptance/slurm_time_limit.py
+
+needs `launch/slurm-dev.sh up` and some four minutes.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "slurm"))
+from command_line import genpolicy
+from slurm_sweeps import (  # noqa: F401, a fixture among them
+    LONG,
+    assert_as_if_nothing_had_happened,
+    launch,
+    lives,
+    outputs,
+    settled,
+    wait_until,
+)
+from tiny import only_run, words
+
+
+def test_the_end_of_its_time_requeues_the_job(outputs):  # noqa: F811
+    steps = "algo.policy_steps=90000"
+    assert genpolicy(*words(outputs / "whole", *LONG, steps)).code == 0
+    launch(outputs / "parts", steps, "launch.minutes=1", "launch.grace_seconds=30")
+    wait_until(lambda: settled(outputs / "parts"), 600)
+    run = only_run(outputs / "parts")
+    assert lives(run) >= 4
+    assert_as_if_nothing_had_happened(run, only_run(outputs / "whole"))
