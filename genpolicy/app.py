@@ -8,13 +8,13 @@ import importlib.metadata
 import os
 import re
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from genpolicy import command
 from genpolicy.errors import UserError
-from genpolicy.root import RunSettings, TrainSettings, absolute
+from genpolicy.root import TrainSettings, absolute, run_settings
 from genpolicy.settings import check
 
 
@@ -81,12 +81,11 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
     Modes other than train read no component: their configuration holds the settings of `RunSettings` only. But
     mode=eval may choose another `select`, which is checked with the run that it is for.
     """
-    names = [field.name for field in fields(RunSettings)]
-    checked = check(OmegaConf.masked_copy(config, names), root=RunSettings)
+    checked = run_settings(config)
     if checked.mode == "train":
         checked = check(config, choices, root=TrainSettings)
     else:
-        legal = [*names, "select"] if checked.mode == "eval" else names
+        legal = [*checked, "select"] if checked.mode == "eval" else list(checked)
         for word in overrides:
             if (top := re.split(r"[=.@/]", word.lstrip("+~"))[0]) not in legal:
                 raise UserError(f"{word}: mode={checked.mode} takes no such setting; legal: {', '.join(legal)}")

@@ -63,8 +63,6 @@ class Lock:
     def __init__(self, path: Path):
         self.path = Path(path)
         self._handle: int | None = None
-        # A forked worker would keep the lock of a killed run alive.
-        os.register_at_fork(after_in_child=self.release)
 
     def acquire(self, timeout: float = 0.0) -> bool:
         """Take the lock, waiting at most `timeout` seconds; returns whether it was taken."""
@@ -83,6 +81,7 @@ class Lock:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+            _HELD.discard(self)
 
     def holder(self) -> str:
         """Who holds the lock, for a message: 'process 123 on host'."""
@@ -116,7 +115,19 @@ class Lock:
                 "or choose another paths.outputs="
             ) from error
         self._handle = handle
+        _HELD.add(self)
         return True
+
+
+_HELD: set[Lock] = set()
+
+
+def _release_all() -> None:
+    for lock in list(_HELD):
+        lock.release()
+
+
+os.register_at_fork(after_in_child=_release_all)  # a forked worker would keep the lock of a killed run alive
 
 
 def is_locked(path: Path) -> bool:

@@ -6,12 +6,13 @@ python -m genpolicy.work RUN_DIRECTORY      # what each process runs; what it pr
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-INTERRUPTED = {signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2}
+from genpolicy import child
+from genpolicy.interrupt import Signals
+
 POLL_SECONDS = 0.2
 
 
@@ -58,23 +59,13 @@ class Pool:
             process.send_signal(number)
 
     def _start(self, directory: Path, slot: Mapping[str, str]) -> None:
-        command = [sys.executable, "-m", "genpolicy.work", str(directory)]
-        with open(directory / "log.txt", "ab") as log:
-            process = subprocess.Popen(
-                command,
-                cwd=Path(__file__).resolve().parent.parent,  # so that it imports this very package
-                env=os.environ | slot,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,  # Ctrl-C at the terminal is for `stop` to pass on
-            )
+        process = child.start("genpolicy.work", str(directory), log=directory / "log.txt", environment=slot)
         self._running[directory] = process, slot
 
 
 def was_interrupted(code: int) -> bool:
     """Whether a process ended because it was told to: by itself, or by the signal before it listened."""
-    return -code in INTERRUPTED or code - 128 in INTERRUPTED
+    return -code in Signals.NOTED or code - 128 in Signals.NOTED
 
 
 def slots(gpus: Sequence[str], at_once: int) -> list[dict[str, str]]:

@@ -4,12 +4,14 @@
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from genpolicy.errors import UserError
-from genpolicy.settings import component, setting
+from genpolicy.settings import check, component, setting
 
 
 @dataclass(kw_only=True)
@@ -150,6 +152,11 @@ class TrainSettings(RunSettings):
         RunSettings.partners(config)
         if config.eval.steps and "steps" not in config.solver:
             raise UserError("eval.steps: this solver chooses its steps itself; leave eval.steps out")
+
+
+def run_settings(config: DictConfig) -> DictConfig:
+    """The settings of every mode of a composed configuration, checked, without the components."""
+    return check(OmegaConf.masked_copy(config, [field.name for field in fields(RunSettings)]), root=RunSettings)
 
 
 def absolute(path: str) -> str:

@@ -205,7 +205,12 @@ def identity(config: DictConfig) -> str:
     """
     plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     kept = {name: value for name, value in plain.items() if name not in NOT_IDENTITY}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:8]
+    return digest(kept)
+
+
+def digest(content) -> str:
+    """Eight hexadecimal digits of the SHA-256 of plain values, in which the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def absolute_uri(uri: str | None) -> str | None:

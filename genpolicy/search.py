@@ -4,27 +4,22 @@ The trials live in a database, so that the same command on another machine works
 again goes on with it.
 """
 
-import functools
-import hashlib
 import itertools
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from pathlib import Path
 
 import optuna
 from hydra.core.override_parser.types import IntervalSweep, Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from genpolicy import squeue
 from genpolicy.errors import UserError
-from genpolicy.root import RunSettings, absolute
-from genpolicy.run import directory_of, read_status
-from genpolicy.settings import check
-from genpolicy.sweep import incidental, standing
+from genpolicy.root import absolute, run_settings
+from genpolicy.run import digest, directory_of, read_status
+from genpolicy.sweep import incidental, standings
 
 REPEATED = ("seed", "env")  # what is enumerated for these is run in every trial
 STALE_SECONDS = 60.0  # before which a trial without a living run may just not have begun
@@ -35,7 +30,7 @@ class Search:
 
     def __init__(self, overrides: Sequence[Override], config: DictConfig):
         slurm = config.hydra.runtime.choices["hydra/launcher"] == "slurm"
-        config = check(OmegaConf.masked_copy(config, [field.name for field in fields(RunSettings)]), root=RunSettings)
+        config = run_settings(config)
         self.trials, self.at_once = config.search.trials, config.search.at_once
         self.space: dict[str, BaseDistribution] = {}
         self.words: dict[str, list[str]] = {}
@@ -56,7 +51,7 @@ class Search:
         storage = config.search.storage or f"sqlite:///{outputs / config.study / 'search.db'}"
         words = sorted(word for each in self.words.values() for word in each if not incidental(word))
         contents = [config.study, words, sorted((key, repr(found)) for key, found in self.space.items())]
-        self.name = f"search {' '.join(self.space)} ({hashlib.sha256(repr(contents).encode()).hexdigest()[:8]})"
+        self.name = f"search {' '.join(self.space)} ({digest(contents)})"
         (outputs / config.study).mkdir(parents=True, exist_ok=True)
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
@@ -120,12 +115,11 @@ class Search:
 
     def _abandoned(self) -> list[optuna.Trial]:
         """Trials begun by a command that has ended."""
-        alive = functools.cache(squeue.alive)
 
         def busy(trial) -> bool:
             runs = [Path(run) for run in trial.user_attrs.get("runs", [])]
             young = time.time() - trial.datetime_start.timestamp() < STALE_SECONDS
-            return any(standing(run, alive).busy for run in runs) or (young and not runs)
+            return any(run.busy for run in standings(runs)) or (young and not runs)
 
         begun = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [optuna.Trial(self.study, trial._trial_id) for trial in begun if not busy(trial)]

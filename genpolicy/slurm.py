@@ -6,6 +6,7 @@ a better claim comes, it has its runs save a checkpoint and is requeued; they go
 
 import contextlib
 import io
+import json
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -21,8 +22,8 @@ from genpolicy import pool, tracking
 from genpolicy.errors import UserError
 from genpolicy.files import write_atomically
 from genpolicy.run import slurm_job
-from genpolicy.squeue import MAX_ARRAY, ask, max_array, state
-from genpolicy.sweep import Sweep, claimed, common_launch, label, missing
+from genpolicy.squeue import ask, max_array, state
+from genpolicy.sweep import Sweep, claimed, common_launch, label, missing, standings
 
 
 class Work:
@@ -35,8 +36,7 @@ class Work:
         self._pool = pool.Pool(runs, pool.slots(pool.visible_gpus(), len(runs)), _report)
         self._pool.run()
         self._requeue_if_preempted()
-        failed = {run.name: code for run, code in self._pool.codes.items() if code}
-        if failed:
+        if failed := [run for run, code in self._pool.codes.items() if code]:
             raise UserError(f"{len(failed)} of {len(runs)} runs did not finish; see log.txt in their folders")
 
     def checkpoint(self, directories: Sequence[str]) -> DelayedSubmission:
@@ -86,7 +86,7 @@ def _executor(sweep: Sweep, settings: DictConfig) -> SlurmExecutor:
         cpus_per_task=settings.cpus,
         mem=f"{round(1024 * settings.memory)}M",
         signal_delay_s=settings.grace_seconds,
-        array_parallelism=settings.parallel or MAX_ARRAY,
+        array_parallelism=settings.parallel or max_array(),
         setup=list(settings.setup),
         srun_args=[f"--cpus-per-task={settings.cpus}"],  # which srun does not take from sbatch since 22.05
         stderr_to_stdout=True,
@@ -115,7 +115,7 @@ def _submit(executor: SlurmExecutor, jobs: Sequence[Sequence[Path]]) -> None:
         raise UserError(f"sbatch refused the job: {'; '.join(filter(None, reasons))}") from error
     for job, runs in zip(submitted, jobs, strict=True):
         for run in runs:
-            write_atomically(run / "job.json", f'{{"job": "{job.job_id}"}}'.encode())
+            write_atomically(run / "job.json", json.dumps({"job": job.job_id}).encode())
     first, last = submitted[0].job_id, submitted[-1].job_id
     print(f"submitted: {first}" + (f" to {last}" if last != first else ""), flush=True)
 
@@ -131,10 +131,8 @@ def _show(executor: SlurmExecutor, sweep: Sweep, settings: DictConfig, runs: Seq
 
 def _wait(sweep: Sweep) -> None:
     """Return when no run of the sweep is in anybody's hands. Raises `UserError` if some have not finished."""
-    from genpolicy import status
-
     while True:
-        found = status.standings(sweep.runs)
+        found = list(standings(sweep.runs))
         if not any(run.busy for run in found):
             break
         time.sleep(5)

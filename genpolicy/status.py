@@ -1,9 +1,8 @@
 """`mode=status`: how the runs of a study, or of a sweep, stand."""
 
-import functools
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -13,10 +12,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from genpolicy import squeue
 from genpolicy.errors import UserError
 from genpolicy.run import find_runs
-from genpolicy.sweep import Standing, Sweep, label, standing
+from genpolicy.sweep import Standing, Sweep, label, standings
 
 REFRESH_SECONDS = 2.0
 LOG_BYTES = 4096
@@ -30,25 +28,18 @@ def show(config: DictConfig) -> None:
     runs = _runs(config)
     console = Console()
     if not console.is_terminal:
-        found = standings(runs)
+        found = list(standings(runs))
         Console(width=WIDTH).print(table(found, runs), summary(found), sep="\n")
         return
     with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
         while True:
-            found = standings(runs)
-            busy = [run for run in found if run.state != "finished"]
-            room = max(1, console.height - FRAME_LINES)  # what is still going on comes first where not all fits
-            shown = found if len(found) <= room else (busy + [run for run in found if run not in busy])[:room]
+            found = list(standings(runs))
+            room = max(1, console.height - FRAME_LINES)  # where not all fits, what is finished comes last
+            shown = found if len(found) <= room else sorted(found, key=lambda run: run.state == "finished")[:room]
             live.update(Group(table(shown, runs), summary(found)), refresh=True)
             if not any(run.busy for run in found):
                 break
             time.sleep(REFRESH_SECONDS)
-
-
-def standings(runs: Iterable[Path]) -> list[Standing]:
-    """How each run stands."""
-    alive = functools.cache(squeue.alive)
-    return [standing(directory, alive) for directory in runs]
 
 
 def summary(found: Sequence[Standing]) -> str:

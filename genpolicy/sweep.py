@@ -7,20 +7,21 @@ outputs/<study>/sweeps/<digits>/
 
 import contextlib
 import functools
-import hashlib
 import json
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig
+
 from genpolicy import squeue
 from genpolicy.errors import UserError
 from genpolicy.files import Lock, unwritable, write_atomically
-from genpolicy.run import NOT_IDENTITY, directory_of, open_run, read_json, read_status
+from genpolicy.run import NOT_IDENTITY, digest, directory_of, open_run, read_json, read_status
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,12 @@ class Standing:
     def busy(self) -> bool:
         """Whether somebody is carrying the run out, or will."""
         return self.alive or self.state == "running"
+
+
+def standings(runs: Iterable[Path]) -> Iterator[Standing]:
+    """How each run stands, SLURM being asked once at most."""
+    alive = functools.cache(squeue.alive)
+    return (standing(directory, alive) for directory in runs)
 
 
 def standing(directory: Path, alive: Callable[[], dict[str, str]]) -> Standing:
@@ -107,7 +114,7 @@ def sweep_name(jobs: Sequence) -> str:
     """A name that the same jobs of the same study always get: what varies, as given, and eight hexadecimal digits."""
     words = [[word for word in job.overrides if not incidental(word)] for job in jobs]
     contents = [jobs[0].config.study, sorted(sorted(each) for each in words)]
-    digits = hashlib.sha256(json.dumps(contents).encode()).hexdigest()[:8]
+    digits = digest(contents)
     values: dict[str, set[str]] = {}
     for key, _, value in (word.partition("=") for each in words for word in each):
         values.setdefault(key, set()).add(value)
@@ -138,15 +145,14 @@ def incidental(word: str) -> bool:
 
 def missing(jobs: Sequence, sweep: Sweep) -> dict[Path, Any]:
     """The jobs whose runs are neither finished nor in somebody's hands, by run directory; says what is left alone."""
-    todo, left, states, alive = {}, [], Counter(), functools.cache(squeue.alive)
-    for job in jobs:
-        directory = directory_of(job.config, job.choices)
-        found = standing(directory, alive)
-        if found.busy or (found.state == "finished" and not job.config.overwrite):
-            left.append(f"  {sweep.runs[directory]}: {found.state}" + (f", job {found.job}" if found.alive else ""))
+    todo, left, states = {}, [], Counter()
+    directories = [directory_of(job.config, job.choices) for job in jobs]
+    for job, run in zip(jobs, standings(directories), strict=True):
+        if run.busy or (run.state == "finished" and not job.config.overwrite):
+            left.append(f"  {sweep.runs[run.directory]}: {run.state}" + (f", job {run.job}" if run.alive else ""))
         else:
-            todo[directory] = job
-            states[found.state] += 1
+            todo[run.directory] = job
+            states[run.state] += 1
     detail = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     print(f"sweep {sweep.name}: {len(todo)} of {len(todo) + len(left)} to start" + (f": {detail}" if detail else ""))
     for line in [f"left alone: {len(left)}", *left] if left else []:
@@ -165,7 +171,7 @@ def claimed(jobs: Sequence, sweep: Sweep) -> Iterator[list[Path]]:
         yield list(todo)
 
 
-def common_launch(jobs: Sequence):
+def common_launch(jobs: Sequence) -> DictConfig:
     """The `launch` settings of a sweep, which all its jobs must share, as they must its study and outputs."""
     for job in jobs:
         if job.config.mode != "train":

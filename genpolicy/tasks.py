@@ -5,6 +5,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich import box
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
 from genpolicy.command import options
@@ -14,7 +15,6 @@ from genpolicy.help import merged
 from genpolicy.settings import MISSING, TARGET, build
 
 WIDTH = 120  # of what goes to a file or a pipe
-UNITS = ("B", "kB", "MB", "GB")
 
 
 def show(config: DictConfig) -> None:
@@ -52,7 +52,4 @@ def _data(task: Task, folder: Path) -> str:
     file = cached(task.url, folder)
     if not file.exists():
         return "not there"
-    size, unit = float(file.stat().st_size), 0
-    while size >= 1000 and unit < len(UNITS) - 1:
-        size, unit = size / 1000, unit + 1
-    return f"{size:.0f} {UNITS[unit]}"
+    return decimal(file.stat().st_size, precision=0)

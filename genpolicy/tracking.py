@@ -17,12 +17,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from genpolicy import squeue
+from genpolicy import child
 from genpolicy.errors import UserError
 from genpolicy.files import Lock
 from genpolicy.interrupt import Interrupted
 from genpolicy.run import FINAL, Run, find_runs
-from genpolicy.sweep import standing
+from genpolicy.sweep import standings
 
 POLL_SECONDS = 2.0
 FOLLOW_SECONDS = 5.0
@@ -33,6 +33,7 @@ WAIT_SECONDS = 20.0  # of a run that has ended for its child
 ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}
 ENVIRONMENT |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
 ENVIRONMENT |= {"GIT_PYTHON_REFRESH": "quiet"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 SYNC = "`genpolicy mode=sync` ships what is missing"
 
 
@@ -68,9 +69,9 @@ class Tracker:
         """Start the child."""
         if self.uri is None:
             return
-        command = [sys.executable, "-m", "genpolicy.tracking", str(self.run.directory)]
+        log = self.run.path("tracking.log")
         try:
-            self._child = _spawn(command, self.run.path("tracking.log"))
+            self._child = child.start("genpolicy.tracking", str(self.run.directory), log=log, environment=ONE_THREAD)
         except OSError as error:
             print(f"tracking: not started ({error}); {SYNC}")
 
@@ -139,8 +140,8 @@ def catch_up(outputs: Path, uri: str | None, stores: dict, thorough: bool = True
     outcome, broken, shipped = Outcome(), set(), _importer().shipped
     for directory in find_runs(outputs):
         try:
-            run = Run(directory)
-        except UserError as error:
+            run = _known(directory, (directory / "config.yaml").stat().st_mtime_ns)
+        except (OSError, UserError) as error:
             outcome.failures.append(str(error))
             continue
         target = uri or store_uri(run.config.tracking.uri, outputs)
@@ -163,6 +164,12 @@ def catch_up(outputs: Path, uri: str | None, stores: dict, thorough: bool = True
         finally:
             lock.release()
     return outcome
+
+
+@functools.lru_cache(maxsize=10_000)
+def _known(directory: Path, _changed: int) -> Run:
+    """The run, read once as long as its configuration is the same: a follower looks at hundreds again and again."""
+    return Run(directory)
 
 
 def sync(config: DictConfig) -> None:
@@ -214,30 +221,15 @@ def start_follower(config: DictConfig) -> None:
         return
     outputs = Path(config.paths.outputs)
     words = ["mode=sync", "follow=true", f"paths.outputs={outputs}"]
-    _spawn([sys.executable, "-m", "genpolicy.app", *words], outputs / "follow.log")
+    child.start("genpolicy.app", *words, log=outputs / "follow.log", environment=ONE_THREAD)
 
 
 def _unfinished(outputs: Path) -> bool:
     """Whether any run below a folder trains or waits for its job, as far as one can see."""
-    alive = functools.cache(squeue.alive)
     try:
-        return any(standing(directory, alive).busy for directory in find_runs(outputs))
+        return any(run.busy for run in standings(find_runs(outputs)))
     except UserError:
         return True  # SLURM's controller is away
-
-
-def _spawn(command: list[str], log: Path) -> subprocess.Popen:
-    """Start a child with its own session, so that Ctrl-C at the terminal does not end it."""
-    with open(log, "ab") as file:
-        return subprocess.Popen(
-            command,
-            cwd=Path(__file__).resolve().parent.parent,  # so that it imports this very package
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            stdin=subprocess.DEVNULL,
-            stdout=file,
-            stderr=file,
-            start_new_session=True,
-        )
 
 
 def find_directory(number: str, config: DictConfig) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-HEAVY = ("torch", "mlflow", "gymnasium", "mujoco", "scipy", "matplotlib", "hydra", "h5py", "ot")
+HEAVY = ("torch", "mlflow", "gymnasium", "mujoco", "scipy", "matplotlib", "hydra", "h5py")
 
 
 def run(*command, **options) -> subprocess.CompletedProcess:

@@ -6,7 +6,7 @@ D4RL's own file, number by number):
 
 - the ant: a time step of 0.02 s, five of them a step; motors of gear 1 for torques of -30 to 30, which D4RL's
   NormalizedBoxEnv spreads over actions in [-1, 1]; stiffer contacts (solimp .8 .8 .01);
-- the maze: blocks of 4 x 4 x 2 where the map has a wall; the ant starts at the origin, in the cell `START`;
+- the maze: blocks of 4 x 4 x 2 where the map has a wall; the ant starts at the origin, in the cell S;
 - the observation [29]: the whole of qpos [15], the place in the maze included, and qvel [14];
 - an episode starts with the ant at rest, qpos moved by up to 0.1 and qvel by a standard deviation of 0.1;
 - the goal: the corner towards the origin of its cell's middle square, moved by U(0, 1) + U(0, 0.5) along each axis, so

@@ -15,8 +15,8 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-import ot
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from genpolicy.settings import setting
@@ -224,8 +224,8 @@ class OTCFM(ICFM):
             cost = torch.cdist(action[rows], noise[rows]) ** 2
             cost = cost + self.condition_weight * torch.cdist(scaled[rows], scaled[rows]) ** 2
             # Equal weights: the optimal plan is a permutation, one partner a row.
-            plan = ot.emd([], [], cost.double().cpu().numpy())
-            coupled.append(noise[rows[torch.as_tensor(plan.argmax(1), device=action.device)]])
+            _, partner = linear_sum_assignment(cost.double().cpu().numpy())
+            coupled.append(noise[rows[torch.as_tensor(partner, device=action.device)]])
         return torch.cat(coupled)
 
 

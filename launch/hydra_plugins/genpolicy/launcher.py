@@ -5,7 +5,6 @@ import time
 from abc import abstractmethod
 from collections.abc import Sequence
 
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
@@ -15,28 +14,6 @@ from omegaconf import DictConfig, open_dict
 from genpolicy.errors import UserError
 
 SAY_SECONDS = 5.0
-
-
-def prepare(loader: ConfigLoader, master: DictConfig, job_overrides: Sequence[Sequence[str]]) -> list:
-    """Every job of a sweep as a `genpolicy.app.Job`, all checked before the first is started or written."""
-    from genpolicy import app, compose
-
-    if not job_overrides:
-        raise UserError("the sweep is empty: one of its patterns matches no option")
-    jobs, said = [], time.monotonic()
-    for number, overrides in enumerate(job_overrides):
-        if time.monotonic() - said > SAY_SECONDS:
-            said = time.monotonic()
-            print(f"checked {number} of {len(job_overrides)} jobs", flush=True)
-        try:
-            config = loader.load_sweep_config(master, list(overrides))
-            with open_dict(config):
-                config.hydra.job.id, config.hydra.job.num = str(number), number
-            HydraConfig.instance().set_config(config)
-            jobs.append(app.prepare(*compose.take_choices(config)))
-        except Exception as error:
-            raise UserError(f"{compose.explain(error)} (in the job {' '.join(overrides)})") from error
-    return jobs
 
 
 class Prepared(Launcher):
@@ -51,8 +28,25 @@ class Prepared(Launcher):
         return [JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED) for job in jobs]
 
     def prepare(self, job_overrides: Sequence[Sequence[str]]) -> list:
-        """The jobs of a sweep, checked."""
-        return prepare(self.config_loader, self.config, job_overrides)
+        """Every job of a sweep as a `genpolicy.app.Job`, all checked before the first is started or written."""
+        from genpolicy import app, compose
+
+        if not job_overrides:
+            raise UserError("the sweep is empty: one of its patterns matches no option")
+        jobs, said = [], time.monotonic()
+        for number, overrides in enumerate(job_overrides):
+            if time.monotonic() - said > SAY_SECONDS:
+                said = time.monotonic()
+                print(f"checked {number} of {len(job_overrides)} jobs", flush=True)
+            try:
+                config = self.config_loader.load_sweep_config(self.config, list(overrides))
+                with open_dict(config):
+                    config.hydra.job.id, config.hydra.job.num = str(number), number
+                HydraConfig.instance().set_config(config)
+                jobs.append(app.prepare(*compose.take_choices(config)))
+            except Exception as error:
+                raise UserError(f"{compose.explain(error)} (in the job {' '.join(overrides)})") from error
+        return jobs
 
     @abstractmethod
     def carry_out(self, jobs: Sequence, name: str | None = None) -> None:
