@@ -35,7 +35,8 @@ bench: $(READY)    ## the speed of the parts
 mlflow: $(READY)    ## the dashboard of outputs/ on http://127.0.0.1:5000
 	@mkdir -p outputs
 	$(BIN)/genpolicy mode=sync
-	MLFLOW_DISABLE_TELEMETRY=true $(BIN)/mlflow server --backend-store-uri sqlite:///$(CURDIR)/outputs/mlflow.db --host 127.0.0.1 --workers 1 $(ARGS)
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+	$(BIN)/mlflow server --backend-store-uri sqlite:///$(CURDIR)/outputs/mlflow.db --host 127.0.0.1 --workers 1 $(ARGS)
 
 clean:    ## remove the environment and caches, never outputs/
 	rm -rf $(VENV) build dist .coverage .pytest_cache .ruff_cache .hypothesis

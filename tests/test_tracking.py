@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import socket
 import sqlite3
 import subprocess
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from command_line import genpolicy
+from mlflow_server import Server
 from tiny import ended, events, only_run, opened, words
 
 from genpolicy import tracking
@@ -268,16 +268,8 @@ def test_a_server_that_does_not_answer_and_then_does(outputs, monkeypatch):
     run = Run(only_run(outputs))
     assert run.finished
     silent.close()
-    port = address.rpartition(":")[2]
-    backend = f"sqlite:///{outputs}/mlflow.db"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", port, "--workers", "1"]
-    server = subprocess.Popen(
-        [*command, "--backend-store-uri", backend, "--artifacts-destination", str(outputs / "served")],
-        env=os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    server = Server(int(address.rpartition(":")[2]), outputs)
+    server.start()
     try:
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and not Lock(run.path("tracking.lock")).acquire():
@@ -289,10 +281,9 @@ def test_a_server_that_does_not_answer_and_then_does(outputs, monkeypatch):
         assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
         assert counts(outputs) == before
         assert ask(outputs, "SELECT status FROM runs") == [("FINISHED",)]
-        assert len(list((outputs / "served").rglob("config.yaml"))) == 1
+        assert len(list(server.artifacts.rglob("config.yaml"))) == 1
     finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        server.wait()
+        server.stop()
 
 
 def test_a_store_that_fails_is_one_line(tmp_path):

@@ -1,13 +1,9 @@
 """The dashboard's side of a sweep on SLURM: nothing is lost or doubled, whatever happens to the MLflow server."""
 
 import contextlib
-import os
-import signal
 import socket
 import sqlite3
-import subprocess
 import sys
-import urllib.request
 from collections import Counter
 from pathlib import Path
 
@@ -15,52 +11,23 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from command_line import genpolicy
-from slurm_sweeps import LAUNCH, LONG, outputs, settled, wait_until  # noqa: F401, a fixture among them
-from tiny import events, words
+from mlflow_server import Server
+from slurm_sweeps import LAUNCH, LONG, outputs, settled, wait_until, words  # noqa: F401, a fixture among them
+from tiny import events
 
 from genpolicy.run import Run, find_runs
 
 
 @pytest.fixture
 def server(tmp_path_factory):
-    """Starts and stops an MLflow server on one and the same database and address."""
-    folder = tmp_path_factory.mktemp("server")
+    """An MLflow server that answers."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'server.db'}", "--artifacts-destination", str(folder)]
-    server = Server(command, f"http://127.0.0.1:{port}", folder)
+        server = Server(probe.getsockname()[1], tmp_path_factory.mktemp("server"))
     server.start()
+    wait_until(server.answers)
     yield server
     server.stop()
-
-
-class Server:
-    def __init__(self, command, uri, folder):
-        self.command, self.uri, self.folder, self.process = command, uri, folder, None
-
-    def start(self):
-        with open(self.folder / "log.txt", "ab") as log:
-            environment = os.environ | {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
-            self.process = subprocess.Popen(
-                self.command, stdout=log, stderr=log, start_new_session=True, env=environment
-            )
-        wait_until(self.answers)
-
-    def stop(self):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
-
-    def answers(self):
-        try:
-            return urllib.request.urlopen(f"{self.uri}/health", timeout=5).status == 200
-        except OSError:
-            return False
-
-    def stored(self):
-        return stored(self.folder / "server.db")
 
 
 def stored(database: Path) -> dict[str, list[tuple]]:
@@ -94,17 +61,18 @@ def launch(folder: Path, server: Server) -> None:
 
 def test_a_server_that_is_away_for_a_while(outputs, server):  # noqa: F811
     launch(outputs, server)
-    wait_until(lambda: len(server.stored()) == 2)
+    wait_until(lambda: len(stored(server.database)) == 2)
     server.stop()
     wait_until(lambda: settled(outputs))
     server.start()
-    wait_until(lambda: server.stored() == journals(outputs))
-    wait_until(lambda: states(server.folder / "server.db") == {"FINISHED": 3})  # and the sweep's own
+    wait_until(server.answers)
+    wait_until(lambda: stored(server.database) == journals(outputs))
+    wait_until(lambda: states(server.database) == {"FINISHED": 3})  # and the sweep's own
 
 
 def test_a_server_that_is_gone_for_good(outputs, server):  # noqa: F811
     launch(outputs, server)
-    wait_until(lambda: len(server.stored()) == 2)
+    wait_until(lambda: len(stored(server.database)) == 2)
     server.stop()
     wait_until(lambda: settled(outputs))
     assert [Run(run).status()["state"] for run in find_runs(outputs)] == ["finished"] * 2
