@@ -56,7 +56,7 @@ def _load(*names: str):
         return [importlib.import_module(name) for name in names]
 
 
-def _load_file(path: Path):
+def load_file(path: Path):
     """A module by itself, whose package cannot be imported."""
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
@@ -67,4 +67,4 @@ def _load_file(path: Path):
 
 d4rl, infos, offline_env, maze_model = _load("d4rl", "d4rl.infos", "d4rl.offline_env", "d4rl.pointmaze.maze_model")
 LOCOMOTION = Path(d4rl.__file__).parent / "locomotion"
-maze_env, wrappers = _load_file(LOCOMOTION / "maze_env.py"), _load_file(LOCOMOTION / "wrappers.py")
+maze_env, wrappers = load_file(LOCOMOTION / "maze_env.py"), load_file(LOCOMOTION / "wrappers.py")

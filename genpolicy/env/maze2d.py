@@ -13,9 +13,7 @@ step by step):
   middle.
 """
 
-import contextlib
 import functools
-import io
 import os
 from dataclasses import dataclass
 
@@ -23,7 +21,7 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from genpolicy.env.task import Task, make_quietly
+from genpolicy.env.task import Task, make_robotics
 from genpolicy.errors import UserError
 from genpolicy.settings import setting
 
@@ -113,10 +111,7 @@ def _load(simulator: str) -> tuple[mujoco.MjModel, np.ndarray]:
 
     Compiling takes 0.1 s, most of it for textures, which a hundred simulators need not repeat.
     """
-    with contextlib.redirect_stderr(io.StringIO()):  # the package prints news about other environments on import
-        import gymnasium_robotics
-    gymnasium.register_envs(gymnasium_robotics)
-    env = make_quietly(simulator).unwrapped
+    env = make_robotics(simulator).unwrapped
     os.unlink(env.tmp_xml_file_path)  # which gymnasium-robotics leaves behind
     walls = np.array([[cell == 1 for cell in row] for row in env.maze.maze_map])
     return env.model, walls

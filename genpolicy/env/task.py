@@ -1,6 +1,8 @@
 """What a task is: a simulator, an episode limit, the scale of its scores, and where its data lie."""
 
+import contextlib
 import functools
+import io
 import logging
 import warnings
 from abc import ABC, abstractmethod
@@ -123,3 +125,11 @@ def make_quietly(simulator: str, key: str = "env.simulator") -> gymnasium.Env:
             return gymnasium.make(simulator, max_episode_steps=-1, disable_env_checker=True)
         except (gymnasium.error.Error, ImportError) as error:
             raise UserError(f"{key}: {simulator} cannot be made: {error}") from error
+
+
+def make_robotics(simulator: str) -> gymnasium.Env:
+    """`make_quietly` of a simulator of gymnasium-robotics."""
+    with contextlib.redirect_stderr(io.StringIO()):  # the package prints news about its environments on import
+        import gymnasium_robotics
+    gymnasium.register_envs(gymnasium_robotics)
+    return make_quietly(simulator)
