@@ -20,7 +20,7 @@ def nodes(*overrides: str, only=("env", "dataset")) -> DictConfig:
 
 def task(name: str) -> Task:
     """The task of `conf/env/<name>.yaml`."""
-    return build(nodes(f"env={name}").env)
+    return build(nodes(f"env={name}", only=["env"]).env)
 
 
 def names(group: str) -> list[str]:

@@ -1,0 +1,67 @@
+"""The DeepMind Control Suite, in which RL Unplugged recorded its data (Gulcehre et al. 2020)."""
+
+import functools
+import os
+from dataclasses import dataclass
+from unittest import mock
+
+import gymnasium
+import numpy as np
+
+from genpolicy.env.task import Task
+from genpolicy.errors import UserError
+from genpolicy.settings import setting
+
+
+@dataclass(kw_only=True, eq=False)
+class ControlSuite(Task):
+    """A task of the suite: rewards in [0, 1], episodes of 1,000 steps, no normalised score."""
+
+    domain: str = setting(doc="the suite's domain: cheetah")
+    task: str = setting(doc="the domain's task: run")
+
+    def simulate(self) -> "Control":
+        """The suite's environment with vectors for observations."""
+        return Control(self.domain, self.task)
+
+    @functools.cached_property
+    def layout(self) -> dict[str, int]:
+        """The parts of an observation and their sizes, in order; together they have the observation's size."""
+        return self.simulate().layout
+
+
+class Control(gymnasium.Env):
+    """A dm_control environment: the parts of its observation one after the other [O], as the task names them."""
+
+    def __init__(self, domain: str, task: str):
+        # Numbers only: dm_control would open a display for pictures, and warn where there is none.
+        with mock.patch.dict(os.environ, {"MUJOCO_GL": "disable"}):
+            from dm_control import suite
+        known = sorted(f"{one}/{other}" for one, other in suite.ALL_TASKS)
+        if f"{domain}/{task}" not in known:
+            raise UserError(f"env.domain, env.task: no {domain}/{task} in the suite; legal: {', '.join(known)}")
+        self._random = np.random.RandomState()
+        self._env = suite.load(domain, task, {"random": self._random, "time_limit": float("inf")})
+        self.layout = {name: int(np.prod(spec.shape)) for name, spec in self._env.observation_spec().items()}
+        actions = self._env.action_spec()
+        size = sum(self.layout.values())
+        self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (size,), np.float64)
+        self.action_space = gymnasium.spaces.Box(
+            actions.minimum.astype(np.float32), actions.maximum.astype(np.float32), dtype=np.float32
+        )
+
+    def reset(self, *, seed=None, options=None):
+        """Starts an episode as the task does."""
+        super().reset(seed=seed)
+        if seed is not None:
+            self._random.seed(seed)
+        return self._vector(self._env.reset().observation), {}
+
+    def step(self, action):
+        """One step of the task's control."""
+        after = self._env.step(np.asarray(action, dtype=np.float64))
+        terminated = after.last()  # by the task: it has no time limit here
+        return self._vector(after.observation), float(after.reward), terminated, False, {}
+
+    def _vector(self, observation: dict) -> np.ndarray:
+        return np.concatenate([np.ravel(observation[name]) for name in self.layout])
