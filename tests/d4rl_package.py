@@ -51,7 +51,7 @@ def _gym_is_gymnasium():
             del sys.modules[name]
 
 
-def _load(*names: str):
+def load(*names: str):
     with _gym_is_gymnasium():
         return [importlib.import_module(name) for name in names]
 
@@ -65,6 +65,6 @@ def load_file(path: Path):
     return module
 
 
-d4rl, infos, offline_env, maze_model = _load("d4rl", "d4rl.infos", "d4rl.offline_env", "d4rl.pointmaze.maze_model")
+d4rl, infos, offline_env, maze_model = load("d4rl", "d4rl.infos", "d4rl.offline_env", "d4rl.pointmaze.maze_model")
 LOCOMOTION = Path(d4rl.__file__).parent / "locomotion"
 maze_env, wrappers = load_file(LOCOMOTION / "maze_env.py"), load_file(LOCOMOTION / "wrappers.py")

@@ -54,9 +54,11 @@ def test_equal_values_make_equal_configurations():
 
 @pytest.mark.parametrize("name", [name for name in options("env") if name != "gym"])  # which needs an id
 def test_every_task_composes_and_chooses_its_data(name):
-    chosen = job(f"env={name}")
+    kind = name.split("-")[0]
+    chosen = job(f"env={name}", *([f"dataset.path={__file__}"] if kind == "dmc" else []))
     assert chosen.config.env.name == name
-    expected = {"maze2d": "waypoint", "swiss": "swiss_roll", "multi": "multi_goal"}.get(name.split("-")[0], "d4rl")
+    expected = {"maze2d": "waypoint", "swiss": "swiss_roll", "multi": "multi_goal", "dmc": "rl_unplugged"}
+    expected = expected.get(kind, "d4rl")
     assert chosen.choices["dataset"] == expected
 
 

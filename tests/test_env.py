@@ -22,7 +22,7 @@ TOYS = {"swiss-roll", "multi-goal"}
 D4RL_TASKS = [name for name in TASKS if name not in TOYS]
 ROBOTS = ("hopper-medium", "halfcheetah-medium", "walker2d-medium")
 SIZES = {"hopper": (11, 3), "halfcheetah": (17, 6), "walker2d": (17, 6), "maze2d": (4, 2), "antmaze": (29, 8)}
-SIZES |= {"pen": (45, 24), "door": (39, 28), "hammer": (46, 26), "relocate": (39, 30)}
+SIZES |= {"pen": (45, 24), "door": (39, 28), "hammer": (46, 26), "relocate": (39, 30), "kitchen": (60, 9)}
 SIZES |= {"swiss": (0, 2), "multi": (2, 2)}
 
 
@@ -33,7 +33,8 @@ def test_all_tasks_are_there():
     walks = ("umaze", "umaze-diverse", "medium-play", "medium-diverse", "large-play", "large-diverse")
     mazes |= {f"antmaze-{walk}-{version}" for walk in walks for version in ("v0", "v2")}
     hands = {f"{task}-{q}-v1" for task in ("pen", "door", "hammer", "relocate") for q in ("human", "cloned", "expert")}
-    assert set(TASKS) == locomotion | mazes | hands | TOYS
+    kitchens = {f"kitchen-{q}-v0" for q in ("complete", "partial", "mixed")}
+    assert set(TASKS) == locomotion | mazes | hands | kitchens | TOYS
 
 
 @pytest.mark.parametrize("name", [name for name in names("env") if name != "gym"])

@@ -8,6 +8,7 @@ import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 
 import gymnasium
 import mujoco
@@ -129,7 +130,12 @@ def make_quietly(simulator: str, key: str = "env.simulator") -> gymnasium.Env:
 
 def make_robotics(simulator: str) -> gymnasium.Env:
     """`make_quietly` of a simulator of gymnasium-robotics."""
-    with contextlib.redirect_stderr(io.StringIO()):  # the package prints news about its environments on import
-        import gymnasium_robotics
-    gymnasium.register_envs(gymnasium_robotics)
+    gymnasium.register_envs(import_robotics())
     return make_quietly(simulator)
+
+
+def import_robotics() -> ModuleType:
+    """The package gymnasium_robotics."""
+    with contextlib.redirect_stderr(io.StringIO()):  # it prints news about its environments
+        import gymnasium_robotics
+    return gymnasium_robotics
