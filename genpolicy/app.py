@@ -14,8 +14,10 @@ from omegaconf import DictConfig
 
 from genpolicy import command
 from genpolicy.errors import UserError
-from genpolicy.root import TrainSettings, absolute, run_settings
+from genpolicy.root import CheckSettings, CollectSettings, TrainSettings, absolute, run_settings
 from genpolicy.settings import check
+
+COMPONENTS = {"check": CheckSettings, "collect": CollectSettings}
 
 
 def main() -> None:
@@ -78,13 +80,15 @@ class Job:
 def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -> Job:
     """Checks a composed configuration and resolves its paths; creates nothing.
 
-    Modes other than train read no component: their configuration holds the settings of `RunSettings` only. But
+    Modes other than train read no component but those of `COMPONENTS`: their configuration holds nothing else. But
     mode=eval may choose another `select`, which is checked with the run that it is for.
     """
     checked = run_settings(config)
     if checked.mode == "train":
         checked = check(config, choices, root=TrainSettings)
     else:
+        if checked.mode in COMPONENTS:
+            checked = run_settings(config, COMPONENTS[checked.mode], choices)
         legal = [*checked, "select"] if checked.mode == "eval" else list(checked)
         for word in overrides:
             if (top := re.split(r"[=.@/]", word.lstrip("+~"))[0]) not in legal:
@@ -93,7 +97,7 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
                 checked.select = config.select
     for name, path in checked.paths.items():
         checked.paths[name] = absolute(path)
-    if checked.mode == "train" and "path" in checked.dataset:
+    if "path" in checked.get("dataset", ()):
         checked.dataset.path = absolute(checked.dataset.path)
     if checked.device == "cuda":
         import torch
@@ -127,6 +131,14 @@ def start(job: Job, sweep: str | None = None) -> None:
             from genpolicy import tasks
 
             tasks.show(config)
+        case "check":
+            from genpolicy import fidelity
+
+            fidelity.show(config)
+        case "collect":
+            from genpolicy import collect
+
+            collect.collect(config)
 
 
 def _wants_traceback(words: list[str]) -> bool:

@@ -19,7 +19,7 @@ from genpolicy.settings import TARGET, is_component, locate, name_of, suggest
 _INTRODUCTION = """\
 Trains, evaluates and compares generative policies (diffusion, flow, trajectory) on offline data sets.
 
-    genpolicy [mode=train|eval|sync|status|tasks] [group=option ...] [key=value ...]
+    genpolicy [mode=train|eval|sync|status|tasks|check|collect] [group=option ...] [key=value ...]
 
 Examples
     genpolicy                                               a first run, nothing to download
@@ -31,6 +31,8 @@ Examples
     genpolicy mode=status                                   how the runs of a study stand
     genpolicy mode=eval checkpoint=outputs/default/.../seed0
     genpolicy mode=tasks                                    all tasks: sizes, simulators, scores, which data are there
+    genpolicy mode=check env=hopper-medium-v2               whether the simulator repeats what the data recorded
+    genpolicy mode=collect env=hopper-medium-v2 collect.policy=outputs/default/.../seed0
     genpolicy mode=sync                                     send to MLflow what it has missed
     genpolicy --help algo=gmpg                              the settings of one option, explained
     genpolicy --cfg job algo=gmpg                           the composed configuration, without a run

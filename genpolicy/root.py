@@ -13,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from genpolicy.errors import UserError
 from genpolicy.settings import check, component, setting
 
+MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect")
+
 
 @dataclass(kw_only=True)
 class Paths:
@@ -80,6 +82,26 @@ class Search:
 
 
 @dataclass(kw_only=True)
+class Check:
+    """How mode=check compares recorded transitions with the simulator."""
+
+    rows: int = setting(20_000, ge=1, doc="transitions replayed, spread over the whole data set")
+    tolerance: float = setting(
+        1e-3, gt=0, doc="largest error that passes, of any part of an observation, and of a reward"
+    )
+
+
+@dataclass(kw_only=True)
+class Collect:
+    """What mode=collect records."""
+
+    policy: str = setting("random", doc="who acts: random, or a run directory or MLflow run id of a trained policy")
+    path: str = setting("collected.hdf5", doc="the file that is written, in D4RL's layout")
+    steps: int = setting(100_000, ge=2, doc="steps recorded; the last episode is cut off there")
+    at_once: int = setting(10, ge=1, doc="episodes played side by side")
+
+
+@dataclass(kw_only=True)
 class Program:
     """How the program itself behaves."""
 
@@ -90,7 +112,9 @@ class Program:
 class RunSettings:
     """Settings of every mode."""
 
-    mode: str = setting("train", choices=("train", "eval", "sync", "status", "tasks"), doc="what to do")
+    mode: str = setting(
+        "train", choices=("train", "eval", "sync", "status", "tasks", "check", "collect"), doc="what to do"
+    )
     seed: int = setting(0, ge=0, le=2**32 - 1, doc="seed of everything random in the run")
     study: str = setting("default", doc="name of the study: a folder below paths.outputs, an MLflow experiment")
     device: str = setting("auto", choices=("auto", "cpu", "cuda"), doc="where to compute; auto: a GPU if any")
@@ -103,6 +127,8 @@ class RunSettings:
     checkpoint_seconds: float = setting(60.0, ge=0, doc="seconds between two checkpoints")
     paths: Paths = field(default_factory=Paths)
     eval: Evaluation = field(default_factory=Evaluation)
+    check: Check = field(default_factory=Check)
+    collect: Collect = field(default_factory=Collect)
     tracking: Tracking = field(default_factory=Tracking)
     launch: Launch = field(default_factory=Launch)
     search: Search = field(default_factory=Search)
@@ -132,7 +158,21 @@ class RunSettings:
 
 
 @dataclass(kw_only=True)
-class TrainSettings(RunSettings):
+class CollectSettings(RunSettings):
+    """Settings of mode=collect: those of every mode, and the task."""
+
+    env: Any = component(doc="the task: simulator, data, reference scores")
+
+
+@dataclass(kw_only=True)
+class CheckSettings(CollectSettings):
+    """Settings of mode=check: those of every mode, and what is compared."""
+
+    dataset: Any = component(doc="where transitions come from")
+
+
+@dataclass(kw_only=True)
+class TrainSettings(CheckSettings):
     """Settings of mode=train: those of every mode, and the components."""
 
     algo: Any = component(doc="what is trained, in which phases")
@@ -143,8 +183,6 @@ class TrainSettings(RunSettings):
     network: Any = component(doc="the backbone of the policy")
     critic: Any = component(doc="how values are learned")
     select: Any = component(doc="how one of several actions of the policy is chosen")
-    dataset: Any = component(doc="where transitions come from")
-    env: Any = component(doc="the task: simulator, data, reference scores")
 
     @classmethod
     def partners(cls, config: Any) -> None:
@@ -154,9 +192,9 @@ class TrainSettings(RunSettings):
             raise UserError("eval.steps: this solver chooses its steps itself; leave eval.steps out")
 
 
-def run_settings(config: DictConfig) -> DictConfig:
-    """The settings of every mode of a composed configuration, checked, without the components."""
-    return check(OmegaConf.masked_copy(config, [field.name for field in fields(RunSettings)]), root=RunSettings)
+def run_settings(config: DictConfig, root: type[RunSettings] = RunSettings, choices: Any = None) -> DictConfig:
+    """The settings of a composed configuration that `root` names, checked; by default those without components."""
+    return check(OmegaConf.masked_copy(config, [field.name for field in fields(root)]), choices, root=root)
 
 
 def absolute(path: str) -> str:

@@ -57,28 +57,15 @@ def evaluate_run(reference: str, config: DictConfig) -> None:
     evaluation and, if it does, about the selection among candidates. The episodes are those of the run's own
     final evaluation, as far as there are as many.
     """
-    path = Path(reference).expanduser().absolute()
-    if not path.exists() and re.fullmatch("[0-9a-f]{32}", reference):
-        path = tracking.find_directory(reference, config)
-    path = path / "last.pt" if path.is_dir() else path
-    run = load_run(path.parent)
-    run.config.threads, run.config.paths.data, run.config.eval = (
-        config.threads,
-        config.paths.data,
-        config.eval,
-    )
+    run, path = find_run(reference, config)
+    run.config.eval = config.eval
     chosen = ""
     if "select" in config:
         run.config.select = config.select
         chosen = f"-{locate(config.select._target_).__name__.lower()}{config.select.get('num_candidates', '')}"
     run.config = check(run.config, root=TrainSettings)
     task, transitions, algorithm = set_up(run.config, choose_device(config.device))
-    saved = checkpoint.load(path)
-    try:
-        algorithm.load_state_dict(saved["algorithm"])
-        updates = saved["state"]["updates"]
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise _mismatch(path, error) from error
+    updates = restore(algorithm, path)
     episodes = config.eval.final_episodes
     assessor = Assessor(task, transitions, algorithm, run.config)
     metrics, returns = assessor(algorithm.policy, episodes, FINAL)
@@ -93,16 +80,43 @@ def evaluate_run(reference: str, config: DictConfig) -> None:
     print(kept)
 
 
+def find_run(reference: str, config: DictConfig) -> tuple[Run, Path]:
+    """The run of a run directory, a checkpoint in it or an MLflow run id, as of this machine, and the checkpoint."""
+    path = Path(reference).expanduser().absolute()
+    if not path.exists() and re.fullmatch("[0-9a-f]{32}", reference):
+        path = tracking.find_directory(reference, config)
+    elif not path.exists():
+        raise UserError(f"{reference}: no run directory, checkpoint or MLflow run id")
+    path = path / "last.pt" if path.is_dir() else path
+    run = load_run(path.parent)
+    run.config.threads, run.config.paths.data = config.threads, config.paths.data
+    return run, path
+
+
+def restore(algorithm: Algorithm, path: Path) -> int:
+    """Gives an algorithm the weights of a checkpoint, and returns after how many updates they were saved."""
+    saved = checkpoint.load(path)
+    try:
+        algorithm.load_state_dict(saved["algorithm"])
+        return saved["state"]["updates"]
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise _mismatch(path, error) from error
+
+
 def set_up(config: DictConfig, device: torch.device) -> tuple[Task, Transitions, Algorithm]:
     """The task, its transitions and a fresh algorithm, on the device; the networks follow from the seed."""
-    if config.threads:
-        torch.set_num_threads(config.threads)
     task = build(config.env)
     transitions = build(config.dataset, directory=config.paths.data).load(task).to(device)
+    return task, transitions, fresh_algorithm(config, task, device)
+
+
+def fresh_algorithm(config: DictConfig, task: Task, device: torch.device) -> Algorithm:
+    """The algorithm of a run for a task, on the device; the networks follow from the seed."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     bounds = torch.from_numpy(task.action_low), torch.from_numpy(task.action_high)
-    algorithm = assemble(config, transitions.observation_size, *bounds)
-    return task, transitions, algorithm.to(device)
+    return assemble(config, task.observation_size, *bounds).to(device)
 
 
 def choose_device(name: str) -> torch.device:

@@ -80,6 +80,11 @@ class Dataset(ABC):
         Raises `UserError` if the data cannot be had or do not fit the task.
         """
 
+    def recorded(self, task: Task) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None]:
+        """`arrays`, and the simulator's state before each transition, as `Task.place` takes it; None if unknown."""
+        arrays, _ = self.arrays(task)
+        return arrays, task.states(arrays["observation"])
+
     def load(self, task: Task) -> Transitions:
         """The transitions of `task`, on the CPU."""
         arrays, behaviour = self.arrays(task)

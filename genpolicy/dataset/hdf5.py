@@ -33,11 +33,18 @@ class FileDataset(Dataset):
 
         A step that the task's simulator cannot make is the end of an episode that the file does not flag.
         """
-        columns, limit = read(self.file(task), task), task.max_episode_steps
-        impossible = task.impossible(columns["observations"][:-1], columns["observations"][1:])
-        if impossible.any():
-            columns["timeouts"] = _time_limits(columns, limit) | np.append(impossible, False)
-        return qlearning(columns, limit), behaviour(columns, limit)
+        columns = _read_episodes(self.file(task), task)
+        return qlearning(columns, task.max_episode_steps), behaviour(columns, task.max_episode_steps)
+
+    def recorded(self, task: Task) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None]:
+        """As of any data set, with the states of the file's infos, if it has them."""
+        path = self.file(task)
+        columns = _read_episodes(path, task)
+        arrays, states = qlearning(columns, task.max_episode_steps), _read_infos(path, len(columns["rewards"]))
+        if not {"qpos", "qvel"} <= set(states):
+            return arrays, task.states(arrays["observation"])
+        kept = _with_next(columns, task.max_episode_steps)
+        return arrays, {name: column[kept] for name, column in states.items()}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -86,8 +93,7 @@ def qlearning(columns: dict[str, np.ndarray], limit: int) -> dict[str, np.ndarra
     are left out. `limit` is the length at which episodes end in files without timeouts. Adds `episode` [N],
     numbered by file.
     """
-    final = _time_limits(columns, limit)
-    kept = np.flatnonzero(~final[:-1])
+    final, kept = _time_limits(columns, limit), _with_next(columns, limit)
     if len(kept) == 0:
         raise UserError(f"the file's {len(final)} rows make no transition: every episode has a single step")
     ends = columns["terminals"] | final
@@ -110,6 +116,38 @@ def behaviour(columns: dict[str, np.ndarray], limit: int) -> Behaviour:
     total = np.cumsum(columns["rewards"], dtype=np.float64)[ends]
     steps = np.diff(ends, prepend=-1)
     return Behaviour.of(np.diff(total, prepend=0.0)[columns["terminals"][ends] | (steps >= limit)])
+
+
+def _read_episodes(path: Path, task: Task) -> dict[str, np.ndarray]:
+    """The checked columns, with a timeout at each step that the task's simulator cannot make."""
+    columns = read(path, task)
+    impossible = task.impossible(columns["observations"][:-1], columns["observations"][1:])
+    if impossible.any():
+        columns["timeouts"] = _time_limits(columns, task.max_episode_steps) | np.append(impossible, False)
+    return columns
+
+
+def _read_infos(path: Path, rows: int) -> dict[str, np.ndarray]:
+    """The tables of numbers [N,...] in the group infos of a readable file."""
+    with h5py.File(path, "r") as file:
+        group = file.get("infos", getlink=True)
+        if not isinstance(group, h5py.HardLink) or not isinstance(file["infos"], h5py.Group):
+            return {}
+        found = {}
+        for name in file["infos"]:
+            link = file["infos"].get(name, getlink=True)
+            column = file["infos"][name] if isinstance(link, h5py.HardLink) else None
+            numbers = isinstance(column, h5py.Dataset) and not column.is_virtual and not column.external
+            if numbers and column.dtype.kind == "f" and column.ndim == 2 and len(column) == rows:
+                if column.size * 8 > LARGEST_FILE:
+                    raise UserError(f"{path}: infos/{name} claims more than can be loaded")
+                found[name] = column[:]
+        return found
+
+
+def _with_next(columns: dict[str, np.ndarray], limit: int) -> np.ndarray:
+    """The rows that have a next one in their episode, or are its terminal one."""
+    return np.flatnonzero(~_time_limits(columns, limit)[:-1])
 
 
 def _time_limits(columns: dict[str, np.ndarray], limit: int) -> np.ndarray:

@@ -73,6 +73,27 @@ class Adroit(Task):
         """The hand under D4RL's rules."""
         return Hand(self.simulator)
 
+    def state(self, env: gymnasium.Env) -> dict[str, np.ndarray]:
+        """The hand's state, and where objects and goals are, by D4RL's names."""
+        state = env.unwrapped.get_env_state()
+        if "obj_pos" in state:  # which lags behind qpos by a fifth of a step
+            state["obj_pos"] = env.unwrapped.model.body("Object").pos + state["qpos"][-6:-3]
+        return state
+
+    def place(self, env: gymnasium.Env, state: dict[str, np.ndarray]) -> None:
+        """Puts the hand into a state, and what an episode places at random where the file says that it was."""
+        model = env.unwrapped.model
+        if "desired_orien" in state:
+            model.body("target").quat[:] = state["desired_orien"]
+        if "door_body_pos" in state:
+            model.body("frame").pos[:] = state["door_body_pos"]
+        if "board_pos" in state:
+            model.body("nail_board").pos[:] = state["board_pos"]
+        if "obj_pos" in state:  # where the ball is, not where it began
+            model.body("Object").pos[:] = state["obj_pos"] - state["qpos"][-6:-3]
+            model.site("target").pos[:] = state["target_pos"]
+        super().place(env, state)
+
 
 class Hand(gymnasium.Wrapper):
     """gymnasium-robotics' hand with D4RL's rewards and ends; actions in [-1, 1] are spread over the motors' range."""

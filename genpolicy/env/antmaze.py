@@ -74,6 +74,18 @@ class AntMaze(Task):
         """The ant in its maze."""
         return Ant(self.maze)
 
+    def states(self, observation: np.ndarray) -> dict[str, np.ndarray]:
+        """The observation is the state; but for the goal."""
+        return {"qpos": observation[:, :15], "qvel": observation[:, 15:]}
+
+    def state(self, env: gymnasium.Env) -> dict[str, np.ndarray]:
+        """The ant's state and its goal."""
+        return super().state(env) | {"goal": env.unwrapped.goal.copy()}
+
+    def place(self, env: gymnasium.Env, state: dict[str, np.ndarray]) -> None:
+        """Puts the ant into a state; without a recorded "goal" [2], that is drawn."""
+        env.reset(options=state)
+
     def impossible(self, observation: np.ndarray, next_observation: np.ndarray) -> np.ndarray:
         """Steps of more than 2 m in 0.1 s: D4RL's files jump to other places within what they flag as one episode."""
         return np.linalg.norm(next_observation[:, :2] - observation[:, :2], axis=1) > LONGEST_STEP
@@ -86,30 +98,30 @@ class Ant(gymnasium.Env):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (29,), np.float64)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (8,), np.float32)
         self._model = compiled(maze)
-        self._data = mujoco.MjData(self._model)
+        self.data = mujoco.MjData(self._model)
         self._corner = _places(maze)["G"][0]
         self.goal = self._corner
 
     def reset(self, *, seed=None, options=None):
         """Starts an episode at random, or where `options` has it: "qpos" [15], "qvel" [14], "goal" [2]."""
         super().reset(seed=seed)
-        mujoco.mj_resetData(self._model, self._data)
+        mujoco.mj_resetData(self._model, self.data)
         start = {
             "qpos": self._model.qpos0 + self.np_random.uniform(-0.1, 0.1, size=15),
             "qvel": 0.1 * self.np_random.standard_normal(14),
             "goal": self._draw_goal(),
         } | (options or {})
-        self._data.qpos[:], self._data.qvel[:] = start["qpos"], start["qvel"]
-        self._data.qpos[3:7] /= np.linalg.norm(self._data.qpos[3:7])  # as MuJoCo 2 did by itself
+        self.data.qpos[:], self.data.qvel[:] = start["qpos"], start["qvel"]
+        self.data.qpos[3:7] /= np.linalg.norm(self.data.qpos[3:7])  # as MuJoCo 2 did by itself
         self.goal = np.asarray(start["goal"], dtype=np.float64)
-        mujoco.mj_forward(self._model, self._data)
+        mujoco.mj_forward(self._model, self.data)
         return self._observation(), {}
 
     def step(self, action):
         """One step of 0.1 s."""
-        self._data.ctrl[:] = TORQUE * np.clip(action, -1.0, 1.0)
-        mujoco.mj_step(self._model, self._data, nstep=FRAME_SKIP)
-        reached = bool(np.linalg.norm(self._data.qpos[:2] - self.goal) <= GOAL_RADIUS)
+        self.data.ctrl[:] = TORQUE * np.clip(action, -1.0, 1.0)
+        mujoco.mj_step(self._model, self.data, nstep=FRAME_SKIP)
+        reached = bool(np.linalg.norm(self.data.qpos[:2] - self.goal) <= GOAL_RADIUS)
         return self._observation(), float(reached), reached, False, {}
 
     def _draw_goal(self) -> np.ndarray:
@@ -117,7 +129,7 @@ class Ant(gymnasium.Env):
         return np.maximum(self._corner + moved, 0.0)
 
     def _observation(self) -> np.ndarray:
-        return np.concatenate([self._data.qpos, self._data.qvel])
+        return np.concatenate([self.data.qpos, self.data.qvel])
 
 
 @functools.cache

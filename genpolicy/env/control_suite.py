@@ -6,11 +6,14 @@ from dataclasses import dataclass
 from unittest import mock
 
 import gymnasium
+import mujoco
 import numpy as np
 
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.settings import setting
+
+HAS_GOALS = ("finger", "fish", "manipulator")  # drawn for each episode, and kept in the model
 
 
 @dataclass(kw_only=True, eq=False)
@@ -23,6 +26,14 @@ class ControlSuite(Task):
     def simulate(self) -> "Control":
         """The suite's environment with vectors for observations."""
         return Control(self.domain, self.task)
+
+    def state(self, env: gymnasium.Env) -> dict[str, np.ndarray]:
+        """Positions and velocities, where an episode has no goal beside them."""
+        return super().state(env) if self.domain not in HAS_GOALS else {}
+
+    def place(self, env: gymnasium.Env, state: dict[str, np.ndarray]) -> None:
+        """Puts the simulator into a state."""
+        env.unwrapped.place(state["qpos"], state["qvel"])
 
     @functools.cached_property
     def layout(self) -> dict[str, int]:
@@ -50,6 +61,11 @@ class Control(gymnasium.Env):
             actions.minimum.astype(np.float32), actions.maximum.astype(np.float32), dtype=np.float32
         )
 
+    @property
+    def data(self) -> mujoco.MjData:
+        """MuJoCo's own."""
+        return self._env.physics.data.ptr
+
     def reset(self, *, seed=None, options=None):
         """Starts an episode as the task does."""
         super().reset(seed=seed)
@@ -62,6 +78,11 @@ class Control(gymnasium.Env):
         after = self._env.step(np.asarray(action, dtype=np.float64))
         terminated = after.last()  # by the task: it has no time limit here
         return self._vector(after.observation), float(after.reward), terminated, False, {}
+
+    def place(self, qpos: np.ndarray, qvel: np.ndarray) -> None:
+        """Sets all positions and velocities."""
+        with self._env.physics.reset_context():
+            self.data.qpos[:], self.data.qvel[:] = qpos, qvel
 
     def _vector(self, observation: dict) -> np.ndarray:
         return np.concatenate([np.ravel(observation[name]) for name in self.layout])

@@ -61,6 +61,10 @@ class Kitchen(Task):
         """The arm in its kitchen."""
         return Franka(self.things)
 
+    def state(self, env: gymnasium.Env) -> dict[str, np.ndarray]:
+        """None: what is seen of a state, and what the motors make of it, has noise."""
+        return {}
+
 
 class Franka(gymnasium.Env):
     """The arm: observation [60] (radians, metres), action: nine velocities in [-1, 1]; ends when all things are done.
@@ -72,7 +76,7 @@ class Franka(gymnasium.Env):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (60,), np.float64)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (ARM,), np.float32)
         self._model = compiled()
-        self._data = mujoco.MjData(self._model)
+        self.data = mujoco.MjData(self._model)
         self.things, self._left = things, set(things)
         self._goal = np.zeros(30)
         for thing in things:
@@ -83,10 +87,10 @@ class Franka(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         """Starts an episode at D4RL's start, or where `options` has it: "qpos" [30], "qvel" [29]."""
         super().reset(seed=seed)
-        mujoco.mj_resetData(self._model, self._data)
+        mujoco.mj_resetData(self._model, self.data)
         start = {"qpos": START, "qvel": np.zeros(29)} | (options or {})
-        self._data.qpos[:], self._data.qvel[:] = start["qpos"], start["qvel"]
-        mujoco.mj_forward(self._model, self._data)
+        self.data.qpos[:], self.data.qvel[:] = start["qpos"], start["qvel"]
+        mujoco.mj_forward(self._model, self.data)
         self._left = set(self.things)
         return self._look(), {}
 
@@ -94,15 +98,15 @@ class Franka(gymnasium.Env):
         """One step of 0.08 s."""
         velocity = SPEED * np.clip(action, -1.0, 1.0)
         seconds = FRAME_SKIP * self._model.opt.timestep
-        self._data.ctrl[:] = np.clip(self._seen[:ARM] + velocity * seconds, LOWEST, HIGHEST)
-        mujoco.mj_step(self._model, self._data, nstep=FRAME_SKIP)
+        self.data.ctrl[:] = np.clip(self._seen[:ARM] + velocity * seconds, LOWEST, HIGHEST)
+        mujoco.mj_step(self._model, self.data, nstep=FRAME_SKIP)
         observation = self._look()
         done = {thing for thing in self._left if self._is_done(thing)}
         self._left -= done
         return observation, float(len(done)), not self._left, False, {}
 
     def _look(self) -> np.ndarray:
-        self._seen = self._data.qpos + NOISE * AMPLITUDES * self.np_random.uniform(-1.0, 1.0, 30)
+        self._seen = self.data.qpos + NOISE * AMPLITUDES * self.np_random.uniform(-1.0, 1.0, 30)
         return np.concatenate([self._seen, self._goal])
 
     def _is_done(self, thing: str) -> bool:

@@ -3,11 +3,14 @@
 from dataclasses import dataclass
 
 import gymnasium
+import numpy as np
 
 from genpolicy.env.task import Task, make_quietly
 from genpolicy.settings import setting
 
 SIMULATORS = tuple(f"{robot}-{version}" for robot in ("Hopper", "HalfCheetah", "Walker2d") for version in ("v4", "v5"))
+
+MAX_SPEED = 10.0
 
 
 @dataclass(kw_only=True, eq=False)
@@ -19,3 +22,11 @@ class Locomotion(Task):
     def simulate(self) -> gymnasium.Env:
         """The simulator named by `simulator`, without wrappers."""
         return make_quietly(self.simulator).unwrapped
+
+    def states(self, observation: np.ndarray) -> dict[str, np.ndarray]:
+        """All but the place along the track, on which nothing depends; a velocity is cut off at 10 (not Cheetah's)."""
+        positions = (self.observation_size - 1) // 2
+        velocity = observation[:, positions:].astype(np.float64)
+        if not self.simulator.startswith("HalfCheetah"):
+            velocity[np.abs(velocity) >= MAX_SPEED] = np.nan
+        return {"qpos": np.pad(observation[:, :positions], ((0, 0), (1, 0))), "qvel": velocity}

@@ -42,6 +42,19 @@ class Maze2d(Task):
         """The maze with D4RL's observations, reward and start states."""
         return PointMaze(self.simulator, self.goal)
 
+    def states(self, observation: np.ndarray) -> dict[str, np.ndarray]:
+        """The observation is the state."""
+        return {"qpos": observation[:, :2], "qvel": observation[:, 2:]}
+
+    def state(self, env: gymnasium.Env) -> dict[str, np.ndarray]:
+        """The ball's place and velocity, in D4RL's coordinates."""
+        position, velocity = np.split(env.unwrapped.observe(), 2)
+        return {"qpos": position, "qvel": velocity}
+
+    def place(self, env: gymnasium.Env, state: dict[str, np.ndarray]) -> None:
+        """Puts the ball into a state in D4RL's coordinates."""
+        env.reset(options={"state": np.concatenate([state["qpos"], state["qvel"]])})
+
 
 class PointMaze(gymnasium.Env):
     """The ball in its maze: observation [x, y, v_x, v_y] (cells, cells/s), action: two forces in [-1, 1].
@@ -72,14 +85,14 @@ class PointMaze(gymnasium.Env):
         mujoco.mj_resetData(self._model, self._data)
         self._data.qpos[:] = _turn(np.asarray(state[:2]) - self._corner)
         self._data.qvel[:] = _turn(np.asarray(state[2:]))
-        return self._observation(), {}
+        return self.observe(), {}
 
     def step(self, action):
         """One step of 0.01 s. The speed is limited to 5 cells/s before it, as in D4RL."""
         np.clip(self._data.qvel, -MAX_SPEED, MAX_SPEED, out=self._data.qvel)
         self._data.ctrl[:] = _turn(np.clip(action, -1.0, 1.0))
         mujoco.mj_step(self._model, self._data)
-        observation = self._observation()
+        observation = self.observe()
         return observation, self.reward(observation), False, False, {}
 
     def reward(self, observation) -> float:
@@ -91,7 +104,8 @@ class PointMaze(gymnasium.Env):
         row, column = np.rint(position - _MIDDLE).astype(int).tolist()
         return row, column
 
-    def _observation(self) -> np.ndarray:
+    def observe(self) -> np.ndarray:
+        """What is seen now [4]."""
         return np.concatenate([_turn_back(self._data.qpos) + self._corner, _turn_back(self._data.qvel)])
 
 

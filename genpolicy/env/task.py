@@ -94,6 +94,22 @@ class Task(ABC):
         """D4RL's normalised score of raw returns, times 100 (Fu et al. 2020, section 5)."""
         return (returns - self.reference_min) * self.score_scale
 
+    def states(self, observation: np.ndarray) -> dict[str, np.ndarray] | None:
+        """The simulator's states that observations [N,O] tell, as `place` takes them, NaN where they do not.
+
+        None if they never do: it then takes a file that has recorded the states, too.
+        """
+        return None
+
+    def state(self, env: gymnasium.Env) -> dict[str, np.ndarray]:
+        """The state of a simulator of the task, as `place` takes it; empty if it cannot be told."""
+        data = getattr(env.unwrapped, "data", None)
+        return {"qpos": data.qpos.copy(), "qvel": data.qvel.copy()} if isinstance(data, mujoco.MjData) else {}
+
+    def place(self, env: gymnasium.Env, state: dict[str, np.ndarray]) -> None:
+        """Puts a simulator of the task into a recorded state: qpos, qvel, and what else the task records."""
+        env.unwrapped.set_state(state["qpos"], state["qvel"])
+
     def impossible(self, observation: np.ndarray, next_observation: np.ndarray) -> np.ndarray:
         """Which pairs of rows [N,O] cannot be a step of the simulator [N], for files that do not flag all ends.
 

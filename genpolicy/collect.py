@@ -1,0 +1,153 @@
+"""`mode=collect`: episodes of a policy in a task's simulator, as a file in D4RL's layout.
+
+Batches of whole episodes are played and appended to `<path>.part`, which becomes the file when it is complete. The seed
+and a batch's number decide all that is drawn in it, so that a command that was stopped and is given again ends in the
+same file as one that was not.
+"""
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from genpolicy.env.task import Task
+from genpolicy.errors import UserError
+from genpolicy.evaluate import evaluation_seed
+from genpolicy.files import Lock
+from genpolicy.interrupt import Signals
+from genpolicy.progress import Progress
+from genpolicy.root import absolute
+from genpolicy.settings import build
+
+Act = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+
+
+def collect(config: DictConfig) -> None:
+    """Records what `config.collect` says; goes on with what is there. On a signal keeps whole batches and stops."""
+    path, wanted = Path(absolute(config.collect.path)), config.collect.steps
+    # What decides the file, and is written into it; the length may grow.
+    kept = {"env": config.env, "policy": config.collect.policy, "at_once": config.collect.at_once, "seed": config.seed}
+    made_by = json.dumps({name: _plain(value) for name, value in kept.items()}, sort_keys=True)
+    if path.exists():
+        raise UserError(f"collect.path: {path} is there already; name another one, or delete it")
+    part = path.with_name(path.name + ".part")
+    lock = Lock(path.with_name(path.name + ".lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not lock.acquire():
+            raise UserError(f"collect.path: another process is writing {path}")
+        task = build(config.env)
+        act = _policy(config, task)
+        with Signals() as signals, Progress() as progress:
+            rows, batches = _begin(part, made_by)
+            progress.begin("steps", wanted, rows)
+            with signals.deferred():
+                while rows < wanted:
+                    batch = play(
+                        task, act, config.collect.at_once, evaluation_seed(config.seed, batches), signals.check
+                    )
+                    batches += 1
+                    rows = _append(part, {name: column[: wanted - rows] for name, column in batch.items()}, batches)
+                    progress.advance(rows)
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f"collect.path: {path} cannot be written ({error.strerror or error})") from error
+    finally:
+        lock.release()
+    lock.path.unlink(missing_ok=True)
+    print(f"{path}: {rows:,} steps\ngenpolicy env={task.name} dataset=hdf5 dataset.path={path}")
+
+
+@torch.no_grad()
+def play(task: Task, act: Act, episodes: int, seed: int, check: Callable[[], None]) -> dict[str, np.ndarray]:
+    """The columns of D4RL's layout [N,...] of as many whole episodes, one after the other.
+
+    `check` is called at every step and may raise.
+    """
+    envs, generator = task.make(episodes), torch.Generator().manual_seed(seed)
+    seeds = np.random.SeedSequence(seed).generate_state(episodes)
+    observation, _ = envs.reset(seed=[int(number) for number in seeds])
+    played = [defaultdict(list) for _ in range(episodes)]
+    running = np.ones(episodes, dtype=bool)
+    while running.any():
+        check()
+        action = act(torch.from_numpy(observation.astype(np.float32)), generator).cpu().numpy()
+        action = np.clip(action, task.action_low, task.action_high)
+        states = [task.state(env) if running[number] else {} for number, env in enumerate(envs.envs)]
+        following, reward, terminated, truncated, _ = envs.step(action)
+        for number in np.flatnonzero(running):
+            row = {
+                "observations": observation[number].astype(np.float32),
+                "actions": action[number],
+                "rewards": np.float32(reward[number]),
+                "terminals": terminated[number],
+                "timeouts": truncated[number] and not terminated[number],
+            }
+            row |= {f"infos/{name}": value for name, value in states[number].items()}
+            for name, value in row.items():
+                played[number][name].append(value)
+        running &= ~(terminated | truncated)
+        observation = following
+    return {name: np.array([value for episode in played for value in episode[name]]) for name in played[0]}
+
+
+def _policy(config: DictConfig, task: Task) -> Act:
+    """Observations [B,O] and a generator -> actions [B,A]. Raises `UserError` if there is no such policy."""
+    low, high = torch.from_numpy(task.action_low), torch.from_numpy(task.action_high)
+    if config.collect.policy == "random":
+        return lambda observation, draw: low + (high - low) * torch.rand(len(observation), len(low), generator=draw)
+    from genpolicy import train
+
+    run, path = train.find_run(config.collect.policy, config)
+    own = build(run.config.env)
+    sizes = [(each.observation_size, each.action_size) for each in (own, task)]
+    if sizes[0] != sizes[1]:
+        raise UserError(f"collect.policy: {path} was trained for {own.name}, whose sizes are not those of {task.name}")
+    algorithm = train.fresh_algorithm(run.config, task, torch.device("cpu"))
+    train.restore(algorithm, path)
+    return algorithm.act
+
+
+def _begin(part: Path, made_by: str) -> tuple[int, int]:
+    """The rows and batches that a former life has left, or an empty file."""
+    try:
+        with h5py.File(part, "a") as file:
+            if file.attrs.setdefault("made_by", made_by) != made_by:
+                begun = file.attrs["made_by"]
+                raise UserError(
+                    f"collect.path: {part} was begun with other settings ({begun}); delete it to begin anew"
+                )
+            rows, batches = int(file.attrs.get("rows", 0)), int(file.attrs.get("batches", 0))
+            file.visititems(lambda _, column: column.resize(rows, 0) if isinstance(column, h5py.Dataset) else None)
+            return rows, batches
+    except OSError as error:
+        if part.exists() and part.stat().st_size and not h5py.is_hdf5(part):
+            raise UserError(f"collect.path: {part} is damaged; delete it to begin anew") from error
+        raise
+
+
+def _append(part: Path, batch: dict[str, np.ndarray], batches: int) -> int:
+    """Adds columns [n,...] to the file, and returns how many rows it has."""
+    with h5py.File(part, "a") as file:
+        rows = int(file.attrs.get("rows", 0))
+        after = rows + len(batch["rewards"])
+        for name, values in batch.items():
+            if name not in file:
+                shape = values.shape[1:]
+                file.create_dataset(
+                    name, (0, *shape), values.dtype, maxshape=(None, *shape), chunks=True, compression=1
+                )
+            file[name].resize(after, 0)
+            file[name][rows:] = values
+        file.attrs["rows"], file.attrs["batches"] = after, batches
+    return after
+
+
+def _plain(value):
+    return OmegaConf.to_container(value) if isinstance(value, DictConfig) else value
