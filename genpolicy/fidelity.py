@@ -10,9 +10,9 @@ import gymnasium
 import numpy as np
 from omegaconf import DictConfig
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from genpolicy.console import console
 from genpolicy.dataset.dataset import progress
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
@@ -20,7 +20,6 @@ from genpolicy.settings import build
 
 PROGRESS_EVERY = 500  # transitions
 CONSTANT = 1e-6  # standard deviation of a part that does not change
-WIDTH = 120  # of what goes to a file or a pipe
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,9 @@ def show(config: DictConfig) -> None:
     rows = known[np.unique(np.linspace(0, len(known) - 1, min(config.check.rows, len(known))).astype(int))]
     replayed = replay(task, arrays, states, rows)
     simulator = config.env.get("simulator") or type(task).__name__
-    console = Console()
-    console = console if console.is_terminal else Console(width=WIDTH)
-    console.print(f"{config.env.name}: {len(rows):,} of {len(arrays['reward']):,} transitions, replayed in {simulator}")
-    console.print(_table(replayed, config.check.tolerance), _verdict(replayed, config.check.tolerance), sep="\n")
+    shown = console()
+    shown.print(f"{config.env.name}: {len(rows):,} of {len(arrays['reward']):,} transitions, replayed in {simulator}")
+    shown.print(_table(replayed, config.check.tolerance), _verdict(replayed, config.check.tolerance), sep="\n")
 
 
 def replay(task: Task, arrays: dict[str, np.ndarray], states: dict[str, np.ndarray], rows: np.ndarray) -> Replay:

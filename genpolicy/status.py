@@ -7,11 +7,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 from rich import box
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from genpolicy.console import console
 from genpolicy.errors import UserError
 from genpolicy.run import find_runs
 from genpolicy.sweep import Standing, Sweep, label, standings
@@ -26,15 +27,15 @@ COLOURS = {"running": "cyan", "finished": "green", "failed": "red", "died": "red
 def show(config: DictConfig) -> None:
     """Prints the table; on a terminal again and again, until nobody works on the runs any more or Ctrl-C."""
     runs = _runs(config)
-    console = Console()
-    if not console.is_terminal:
+    shown_on = console(WIDTH)
+    if not shown_on.is_terminal:
         found = list(standings(runs))
-        Console(width=WIDTH).print(table(found, runs), summary(found), sep="\n")
+        shown_on.print(table(found, runs), summary(found), sep="\n")
         return
-    with Live(console=console, auto_refresh=False, vertical_overflow="visible") as live:
+    with Live(console=shown_on, auto_refresh=False, vertical_overflow="visible") as live:
         while True:
             found = list(standings(runs))
-            room = max(1, console.height - FRAME_LINES)  # where not all fits, what is finished comes last
+            room = max(1, shown_on.height - FRAME_LINES)  # where not all fits, what is finished comes last
             shown = found if len(found) <= room else sorted(found, key=lambda run: run.state == "finished")[:room]
             live.update(Group(table(shown, runs), summary(found)), refresh=True)
             if not any(run.busy for run in found):

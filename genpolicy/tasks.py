@@ -4,17 +4,15 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 from rich import box
-from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
 from genpolicy.command import options
+from genpolicy.console import console
 from genpolicy.dataset.d4rl import cached
 from genpolicy.env.task import Task
 from genpolicy.help import merged
 from genpolicy.settings import MISSING, TARGET, build
-
-WIDTH = 120  # of what goes to a file or a pipe
 
 
 def show(config: DictConfig) -> None:
@@ -36,8 +34,7 @@ def show(config: DictConfig) -> None:
         references = [f"{value:g}" if value is not None else "" for value in (task.reference_min, task.reference_max)]
         shown.add_row(name, *sizes, _simulator(task, node), *references, _data(task, Path(config.paths.data)))
         task.close()
-    console = Console()
-    (console if console.is_terminal else Console(width=WIDTH)).print(shown)
+    console().print(shown)
 
 
 def _simulator(task: Task, node: dict) -> str:

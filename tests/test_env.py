@@ -51,6 +51,8 @@ def test_a_data_sets_file_sets_what_its_class_declares(name, tmp_path):
     env = of.get(name, "maze2d-umaze-v1")
     (tmp_path / "x.hdf5").touch()
     path = [f"dataset.path={tmp_path}/x.hdf5"] if name in ("hdf5", "npz", "rl_unplugged") else []
+    if name == "minari":
+        path = ["dataset.id=D4RL/any/thing-v0"]
     dataset = nodes(f"env={env}", f"dataset={name}", *path).dataset
     fields = {field.name for field in dataclasses.fields(locate(dataset._target_)) if field.init}
     assert set(dataset) - {"_target_"} == fields

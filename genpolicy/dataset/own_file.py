@@ -34,7 +34,7 @@ def existing(name: str) -> Path:
     return path
 
 
-def check_finite(columns: dict[str, np.ndarray], path: Path) -> None:
+def check_finite(columns: dict[str, np.ndarray], path: Path | str) -> None:
     """Raises `UserError` for the first NaN or infinite value in columns [N,...] of numbers."""
     for name, column in columns.items():
         if column.dtype != bool and not np.isfinite(column).all():
@@ -42,7 +42,7 @@ def check_finite(columns: dict[str, np.ndarray], path: Path) -> None:
             raise UserError(f"{path}: {name} has a NaN or infinite value in row {row}; all values must be finite")
 
 
-def clip(actions: np.ndarray, path: Path, task: Task) -> None:
+def clip(actions: np.ndarray, path: Path | str, task: Task) -> None:
     """Clips actions [N,A] to the task's bounds, in place, where they overshoot by no more than `ACTION_TOLERANCE`.
 
     Raises `UserError` where they overshoot by more.

@@ -12,9 +12,10 @@ from genpolicy.errors import UserError
 COLUMNS = ("obs", "action", "next_obs", "reward", "done")
 
 
-def checked(columns: dict[str, np.ndarray], path: Path, task: Task) -> dict[str, np.ndarray]:
-    """The columns of a file with `done` as bool and the others in float32; actions clipped as in D4RL's layout.
+def checked(columns: dict[str, np.ndarray], path: Path | str, task: Task) -> dict[str, np.ndarray]:
+    """The columns of a file, or of what else `path` names: `done` as bool and the others in float32.
 
+    Actions are clipped to the task's bounds where they overshoot by no more than `ACTION_TOLERANCE`.
     Raises `UserError` if they are not about this task, or have values no simulator gives.
     """
     shapes = {"obs": (task.observation_size,), "action": (task.action_size,), "reward": (), "done": ()}

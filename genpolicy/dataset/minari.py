@@ -1,0 +1,60 @@
+"""Data sets of Minari, from Minari's own cache (MINARI_DATASETS_PATH), downloaded when they are missing."""
+
+import contextlib
+import io
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+
+from genpolicy.dataset.dataset import Dataset
+from genpolicy.dataset.table import COLUMNS, checked, transitions
+from genpolicy.dataset.transitions import Behaviour
+from genpolicy.env.task import Task
+from genpolicy.errors import UserError
+from genpolicy.settings import setting
+
+
+@dataclass(kw_only=True, eq=False)
+class Minari(Dataset):
+    """The data set that Minari knows by `id`: episodes of vectors; a truncation is not a termination."""
+
+    id: str = setting(doc="the data set's name in Minari, such as mujoco/hopper/medium-v0 or D4RL/door/human-v2")
+
+    @classmethod
+    def partners(cls, config) -> None:
+        """Refuses a D4RL task for data that are not D4RL's: its reference scores are of other data and simulators."""
+        if config.env.url is not None and not config.dataset.id.startswith("D4RL/"):
+            raise UserError(
+                f"dataset.id={config.dataset.id}: new data, not D4RL's, do not go with env={config.env.name} and its "
+                "scores; give env=gym env.id=<the environment they were recorded in>"
+            )
+
+    def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
+        """All steps of all episodes, and the returns of those that terminated or are as long as the task's."""
+        parts = {name: [] for name in COLUMNS}
+        for episode in self._episodes():
+            if not isinstance(episode.observations, np.ndarray) or not isinstance(episode.actions, np.ndarray):
+                kinds = f"{type(episode.observations).__name__} and {type(episode.actions).__name__}"
+                raise UserError(f"dataset.id={self.id}: observations and actions must be vectors, not {kinds}")
+            parts["obs"].append(episode.observations[:-1])
+            parts["next_obs"].append(episode.observations[1:])
+            parts["action"].append(episode.actions)
+            parts["reward"].append(episode.rewards)
+            parts["done"].append(episode.terminations)
+        if not parts["obs"]:
+            raise UserError(f"dataset.id={self.id}: has no episodes")
+        columns = {name: np.concatenate(values) for name, values in parts.items()}
+        return transitions(checked(columns, f"Minari's {self.id}", task), task)
+
+    def _episodes(self) -> list:
+        import minari  # slow to import, and needed only here
+
+        said = io.StringIO()
+        try:
+            with warnings.catch_warnings(), contextlib.redirect_stdout(said):
+                warnings.simplefilter("ignore")
+                return list(minari.load_dataset(self.id, download=True).iterate_episodes())
+        except Exception as error:  # whatever Minari, its storage and the network may raise
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(f"dataset.id={self.id}: Minari cannot load it ({reason})") from error
