@@ -38,5 +38,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
             if missing := [name for name in COLUMNS if name not in file]:
                 raise UserError(f"{path}: has no {missing[0]}, only: {', '.join(file) or 'nothing'}; see dataset=npz")
             return {name: file[name] for name in COLUMNS}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
+    except UserError:
+        raise
+    except Exception as error:  # of zipfile, zlib, NumPy and their parsers, whatever a mutilated file makes them raise
         raise UserError(f"{path}: not a readable NPZ file ({' '.join(str(error).split())[:200]})") from error

@@ -1,5 +1,6 @@
 """Files that a user names, and what the columns of any file must be."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,8 @@ from genpolicy.errors import UserError
 from genpolicy.settings import setting
 
 ACTION_TOLERANCE = 1e-4  # float32 rounding lets recorded actions overshoot their bounds a little
-LARGEST_FILE = 64 * 2**30  # bytes in memory; a small compressed file can claim any size
+# Bytes in memory, half of this machine's: a small compressed file can claim any size.
+LARGEST_FILE = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
 @dataclass(kw_only=True, eq=False)

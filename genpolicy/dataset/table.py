@@ -29,7 +29,8 @@ def checked(columns: dict[str, np.ndarray], path: Path | str, task: Task) -> dic
         if rows == 0 or column.shape not in ((rows, *shape), (rows, *(shape or (1,)))):
             wanted = "[N]" if shape == () else f"[N,{shape[0]}]"
             raise UserError(f"{path}: {name} has shape {list(column.shape)}, but must have {wanted} with N={rows} here")
-        columns[name] = column.astype(np.float32).reshape(rows, *shape)
+        with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
+            columns[name] = column.astype(np.float32).reshape(rows, *shape)
     check_finite(columns, path)
     if not np.isin(columns["done"], (0, 1)).all():
         raise UserError(f"{path}: done must be 0 or 1 everywhere")
