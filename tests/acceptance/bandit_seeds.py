@@ -1,0 +1,20 @@
+"""Every algorithm finds the bandit's optimum with other seeds, too.
+
+    python -m pytest -n 2 tests/acceptance/bandit_seeds.py
+
+needs some four minutes.
+"""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from test_bandit import LEARNED, assert_learned
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("name", LEARNED)
+def test_the_expected_reward_is_within_5_percent_of_the_optimum(name, seed):
+    assert_learned(name, seed)
