@@ -5,6 +5,7 @@ and a batch's number decide all that is drawn in it, so that a command that was 
 same file as one that was not.
 """
 
+import functools
 import json
 import os
 from collections import defaultdict
@@ -16,6 +17,8 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from genpolicy.dataset.waypoint import Wanderers
+from genpolicy.env.maze2d import Maze2d
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.evaluate import evaluation_seed
@@ -43,15 +46,14 @@ def collect(config: DictConfig) -> None:
         if not lock.acquire():
             raise UserError(f"collect.path: another process is writing {path}")
         task = build(config.env)
-        act = _policy(config, task)
+        begin = _policy(config, task)
         with Signals() as signals, Progress() as progress:
             rows, batches = _begin(part, made_by)
             progress.begin("steps", wanted, rows)
             with signals.deferred():
                 while rows < wanted:
-                    batch = play(
-                        task, act, config.collect.at_once, evaluation_seed(config.seed, batches), signals.check
-                    )
+                    seed = evaluation_seed(config.seed, batches)
+                    batch = play(task, begin(seed), config.collect.at_once, seed, signals.check)
                     batches += 1
                     rows = _append(part, {name: column[: wanted - rows] for name, column in batch.items()}, batches)
                     progress.advance(rows)
@@ -97,11 +99,18 @@ def play(task: Task, act: Act, episodes: int, seed: int, check: Callable[[], Non
     return {name: np.array([value for episode in played for value in episode[name]]) for name in played[0]}
 
 
-def _policy(config: DictConfig, task: Task) -> Act:
-    """Observations [B,O] and a generator -> actions [B,A]. Raises `UserError` if there is no such policy."""
+def _policy(config: DictConfig, task: Task) -> Callable[[int], Act]:
+    """What makes a policy for a batch of episodes from its seed: observations [B,O], generator -> actions [B,A].
+
+    Raises `UserError` if there is no such policy.
+    """
     low, high = torch.from_numpy(task.action_low), torch.from_numpy(task.action_high)
     if config.collect.policy == "random":
-        return lambda observation, draw: low + (high - low) * torch.rand(len(observation), len(low), generator=draw)
+        return lambda _: lambda seen, draw: low + (high - low) * torch.rand(len(seen), len(low), generator=draw)
+    if config.collect.policy == "waypoint":
+        if not isinstance(task, Maze2d):
+            raise UserError(f"collect.policy=waypoint: steers the ball of maze2d, not env={task.name}")
+        return functools.partial(Wanderers, task.simulate())
     from genpolicy import train
 
     run, path = train.find_run(config.collect.policy, config)
@@ -111,7 +120,7 @@ def _policy(config: DictConfig, task: Task) -> Act:
         raise UserError(f"collect.policy: {path} was trained for {own.name}, whose sizes are not those of {task.name}")
     algorithm = train.fresh_algorithm(run.config, task, torch.device("cpu"))
     train.restore(algorithm, path)
-    return algorithm.act
+    return lambda _: algorithm.act
 
 
 def _begin(part: Path, made_by: str) -> tuple[int, int]:

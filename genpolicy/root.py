@@ -95,7 +95,7 @@ class Check:
 class Collect:
     """What mode=collect records."""
 
-    policy: str = setting("random", doc="who acts: random, or a run directory or MLflow run id of a trained policy")
+    policy: str = setting("random", doc="who acts: random, waypoint (maze2d), or a run directory or MLflow run id")
     path: str = setting("collected.hdf5", doc="the file that is written, in D4RL's layout")
     steps: int = setting(100_000, ge=2, doc="steps recorded; the last episode is cut off there")
     at_once: int = setting(10, ge=1, doc="episodes played side by side")

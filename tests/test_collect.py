@@ -14,6 +14,7 @@ from tiny import only_run, words
 from genpolicy import collect
 from genpolicy.collect import play
 from genpolicy.dataset.hdf5 import HDF5
+from genpolicy.dataset.waypoint import walk
 from genpolicy.evaluate import evaluation_seed
 from genpolicy.fidelity import replay
 from genpolicy.run import load_run
@@ -104,9 +105,23 @@ def test_the_policy_of_a_run(tmp_path):
     assert "was trained for swiss-roll, whose sizes are not those of hopper-medium-v2" in result.err
 
 
+def test_the_waypoint_controller_wanders_as_in_the_embedded_data(tmp_path):
+    columns = recorded(tmp_path / "mine.hdf5", "collect.policy=waypoint", env="maze2d-umaze-v1", steps=6000)
+    maze = task("maze2d-umaze-v1").simulate()
+    theirs = walk(maze, 20, 300, 0.5, 0)
+    for name in ("observations", "actions"):
+        levels = np.linspace(0.1, 0.9, 5)
+        one, other = (np.quantile(each[name], levels, axis=0) for each in (columns, theirs))
+        np.testing.assert_allclose(one, other, atol=0.35)
+    visited = {maze.cell(position) for position in columns["observations"][:, :2]}
+    assert visited == {tuple(cell) for cell in maze.free_cells.tolist()}
+    assert columns["timeouts"].sum() == 20
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
+        (["collect.policy=waypoint"], "steers the ball of maze2d, not env=hopper-medium-v2"),
         (["collect.path={there}"], "is there already; name another one, or delete it"),
         (["collect.path={there}/below"], "cannot be written"),
         (["collect.policy=nothing"], "nothing: no run directory, checkpoint or MLflow run id"),

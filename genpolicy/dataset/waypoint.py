@@ -19,6 +19,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import torch
 
 from genpolicy.dataset.dataset import kept, progress
 from genpolicy.dataset.hdf5 import FileDataset
@@ -29,6 +30,7 @@ from genpolicy.settings import setting
 
 VERSION = 1  # part of the file's name: to be raised whenever other data would come out
 P_GAIN, D_GAIN = 10.0, -1.0
+NOISE = 0.5  # standard deviation of the noise on each force, as in D4RL's noisy files
 BLUR, GOAL_BLUR = 0.2, 0.1
 REACHED = 0.1
 
@@ -38,7 +40,7 @@ class Waypoint(FileDataset):
     """Transitions of genpolicy's own waypoint controller in a maze, made once and kept as an HDF5 file."""
 
     episodes: int = setting(400, ge=1, doc="episodes to make")
-    noise: float = setting(0.5, ge=0, doc="standard deviation of the noise on each force")
+    noise: float = setting(NOISE, ge=0, doc="standard deviation of the noise on each force")
     seed: int = setting(0, ge=0, doc="seed of the data, not of the run")
 
     @classmethod
@@ -68,7 +70,7 @@ class Waypoint(FileDataset):
 def walk(maze: PointMaze, episodes: int, steps: int, noise: float, seed: int) -> dict[str, np.ndarray]:
     """The columns of D4RL's layout for `episodes` episodes of `steps` steps; `seed` fixes them."""
     rng = np.random.default_rng(seed)
-    routes = {tuple(goal): shortest_paths(maze.walls, tuple(goal)) for goal in maze.free_cells.tolist()}
+    routes = _routes(maze)
     rows = episodes * steps
     columns = {
         name: np.empty((rows, size), np.float32)
@@ -81,12 +83,7 @@ def walk(maze: PointMaze, episodes: int, steps: int, noise: float, seed: int) ->
             disturbance = rng.normal(0.0, noise, (steps, 2))
             waypoints = []
             for step in range(steps):
-                position, velocity = observation[:2], observation[2:]
-                if waypoints and np.abs(waypoints[0] - position).max() < REACHED:
-                    waypoints.pop(0)
-                if not waypoints:
-                    waypoints = _plan(maze, routes, position, rng)
-                force = P_GAIN * (waypoints[0] - position) + D_GAIN * velocity + disturbance[step]
+                force = _steer(maze, routes, observation, waypoints, rng) + disturbance[step]
                 action = np.clip(force, -1.0, 1.0).astype(np.float32)
                 row = episode * steps + step
                 columns["observations"][row] = observation
@@ -102,6 +99,37 @@ def walk(maze: PointMaze, episodes: int, steps: int, noise: float, seed: int) ->
         "infos/qpos": columns["observations"][:, :2],
         "infos/qvel": columns["observations"][:, 2:],
     }
+
+
+class Wanderers:
+    """The controller for balls side by side, each on a way of its own from its first call on, for `mode=collect`."""
+
+    def __init__(self, maze: PointMaze, seed: int):
+        self._maze, self._routes, self._rng = maze, _routes(maze), np.random.default_rng(seed)
+        self._ways = collections.defaultdict(list)
+
+    def __call__(self, observation: torch.Tensor, _) -> torch.Tensor:
+        """The noisy forces [B,2] at observations [B,4]."""
+        forces = [
+            _steer(self._maze, self._routes, seen, self._ways[number], self._rng)
+            for number, seen in enumerate(observation.double().numpy())
+        ]
+        return torch.from_numpy(np.array(forces) + self._rng.normal(0.0, NOISE, (len(forces), 2))).float()
+
+
+def _routes(maze: PointMaze) -> dict:
+    """The next cell towards each goal from each cell."""
+    return {tuple(goal): shortest_paths(maze.walls, tuple(goal)) for goal in maze.free_cells.tolist()}
+
+
+def _steer(maze: PointMaze, routes: dict, observation: np.ndarray, waypoints: list, rng) -> np.ndarray:
+    """The force [2] towards the next of the waypoints; those reached are taken off, and new ones found at the end."""
+    position, velocity = observation[:2], observation[2:]
+    if waypoints and np.abs(waypoints[0] - position).max() < REACHED:
+        waypoints.pop(0)
+    if not waypoints:
+        waypoints.extend(_plan(maze, routes, position, rng))
+    return P_GAIN * (waypoints[0] - position) + D_GAIN * velocity
 
 
 def shortest_paths(walls: np.ndarray, goal: tuple[int, int]) -> dict[tuple[int, int], tuple[int, int]]:
