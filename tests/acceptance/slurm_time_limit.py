@@ -18,12 +18,15 @@ from slurm_sweeps import (  # noqa: F401, a fixture among them
     outputs,
     settled,
     wait_until,
+    words,
 )
-from tiny import only_run, words
+from tiny import only_run
 
 
 def test_the_end_of_its_time_requeues_the_job(outputs):  # noqa: F811
     steps = "algo.policy_steps=90000"
+    for folder in ("whole", "parts"):
+        (outputs / folder).mkdir()
     assert genpolicy(*words(outputs / "whole", *LONG, steps)).code == 0
     launch(outputs / "parts", steps, "launch.minutes=1", "launch.grace_seconds=30")
     wait_until(lambda: settled(outputs / "parts"), 600)
