@@ -144,15 +144,6 @@ def test_preemption_requeues_the_job(outputs, undisturbed):
     assert_as_if_nothing_had_happened(run, undisturbed)
 
 
-def test_a_job_is_not_requeued_for_ever(outputs):
-    launch(outputs, "algo.policy_steps=2000000", "launch.minutes=1", "launch.grace_seconds=30", "launch.requeues=0")
-    wait_until(lambda: settled(outputs))
-    run = only_run(outputs)
-    assert lives(run) == 1
-    assert read_status(run)["state"] in ("interrupted", "queued")  # a busy machine may take half a minute to begin it
-    assert "JobState=FAILED" in scontrol("show", "job", job_of(run))
-
-
 def test_a_full_disk_loses_nothing(outputs, undisturbed):
     disk = outputs / "disk"
     disk.mkdir()
