@@ -21,7 +21,7 @@ from genpolicy.dataset.waypoint import Wanderers
 from genpolicy.env.maze2d import Maze2d
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
-from genpolicy.evaluate import evaluation_seed
+from genpolicy.evaluate import evaluation_seed, steps
 from genpolicy.files import Lock
 from genpolicy.interrupt import Signals
 from genpolicy.progress import Progress
@@ -33,36 +33,41 @@ Act = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 def collect(config: DictConfig) -> None:
     """Records what `config.collect` says; goes on with what is there. On a signal keeps whole batches and stops."""
-    path, wanted = Path(absolute(config.collect.path)), config.collect.steps
-    # What decides the file, and is written into it; the length may grow.
-    kept = {"env": config.env, "policy": config.collect.policy, "at_once": config.collect.at_once, "seed": config.seed}
-    made_by = json.dumps({name: _plain(value) for name, value in kept.items()}, sort_keys=True)
-    if path.exists():
-        raise UserError(f"collect.path: {path} is there already; name another one, or delete it")
-    part = path.with_name(path.name + ".part")
+    path = Path(absolute(config.collect.path))
     lock = Lock(path.with_name(path.name + ".lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if not lock.acquire():
             raise UserError(f"collect.path: another process is writing {path}")
-        task = build(config.env)
-        begin = _policy(config, task)
-        with Signals() as signals, Progress() as progress:
-            rows, batches = _begin(part, made_by)
-            progress.begin("steps", wanted, rows)
-            with signals.deferred():
-                while rows < wanted:
-                    seed = evaluation_seed(config.seed, batches)
-                    batch = play(task, begin(seed), config.collect.at_once, seed, signals.check)
-                    batches += 1
-                    rows = _append(part, {name: column[: wanted - rows] for name, column in batch.items()}, batches)
-                    progress.advance(rows)
-        os.replace(part, path)
+        try:
+            _record(config, path)
+        finally:
+            lock.path.unlink()
+            lock.release()
     except OSError as error:
         raise UserError(f"collect.path: {path} cannot be written ({error.strerror or error})") from error
-    finally:
-        lock.release()
-    lock.path.unlink(missing_ok=True)
+
+
+def _record(config: DictConfig, path: Path) -> None:
+    if path.exists():
+        raise UserError(f"collect.path: {path} is there already; name another one, or delete it")
+    part, wanted = path.with_name(path.name + ".part"), config.collect.steps
+    # What decides the file, and is written into it; the length may grow.
+    decisive = OmegaConf.to_container(config.env), config.collect.policy, config.collect.at_once, config.seed
+    made_by = json.dumps(dict(zip(("env", "policy", "at_once", "seed"), decisive, strict=True)), sort_keys=True)
+    task = build(config.env)
+    begin = _policy(config, task)
+    with Signals() as signals, Progress() as progress:
+        rows, batches = _begin(part, made_by, wanted)
+        progress.begin("steps", wanted, rows)
+        with signals.deferred():
+            while rows < wanted:
+                seed = evaluation_seed(config.seed, batches)
+                batch = play(task, begin(seed), config.collect.at_once, seed, signals.check)
+                batches += 1
+                rows = _append(part, {name: column[: wanted - rows] for name, column in batch.items()}, batches)
+                progress.advance(rows)
+    os.replace(part, path)
     print(f"{path}: {rows:,} steps\ngenpolicy env={task.name} dataset=hdf5 dataset.path={path}")
 
 
@@ -72,30 +77,26 @@ def play(task: Task, act: Act, episodes: int, seed: int, check: Callable[[], Non
 
     `check` is called at every step and may raise.
     """
-    envs, generator = task.make(episodes), torch.Generator().manual_seed(seed)
-    seeds = np.random.SeedSequence(seed).generate_state(episodes)
-    observation, _ = envs.reset(seed=[int(number) for number in seeds])
+    generator, envs, states = torch.Generator().manual_seed(seed), task.make(episodes).envs, []
     played = [defaultdict(list) for _ in range(episodes)]
-    running = np.ones(episodes, dtype=bool)
-    while running.any():
+
+    def noted(observation: torch.Tensor) -> torch.Tensor:
         check()
-        action = act(torch.from_numpy(observation.astype(np.float32)), generator).cpu().numpy()
-        action = np.clip(action, task.action_low, task.action_high)
-        states = [task.state(env) if running[number] else {} for number, env in enumerate(envs.envs)]
-        following, reward, terminated, truncated, _ = envs.step(action)
-        for number in np.flatnonzero(running):
+        states[:] = map(task.state, envs)
+        return act(observation, generator)
+
+    for step in steps(task, noted, episodes, seed):
+        for number in np.flatnonzero(step.running):
             row = {
-                "observations": observation[number].astype(np.float32),
-                "actions": action[number],
-                "rewards": np.float32(reward[number]),
-                "terminals": terminated[number],
-                "timeouts": truncated[number] and not terminated[number],
+                "observations": step.observation[number].astype(np.float32),
+                "actions": step.action[number],
+                "rewards": np.float32(step.reward[number]),
+                "terminals": step.terminated[number],
+                "timeouts": step.truncated[number] and not step.terminated[number],
             }
             row |= {f"infos/{name}": value for name, value in states[number].items()}
             for name, value in row.items():
                 played[number][name].append(value)
-        running &= ~(terminated | truncated)
-        observation = following
     return {name: np.array([value for episode in played for value in episode[name]]) for name in played[0]}
 
 
@@ -123,8 +124,8 @@ def _policy(config: DictConfig, task: Task) -> Callable[[int], Act]:
     return lambda _: algorithm.act
 
 
-def _begin(part: Path, made_by: str) -> tuple[int, int]:
-    """The rows and batches that a former life has left, or an empty file."""
+def _begin(part: Path, made_by: str, wanted: int) -> tuple[int, int]:
+    """The rows, at most as many as are wanted, and the batches that a former life has left, or an empty file."""
     try:
         with h5py.File(part, "a") as file:
             if file.attrs.setdefault("made_by", made_by) != made_by:
@@ -132,7 +133,7 @@ def _begin(part: Path, made_by: str) -> tuple[int, int]:
                 raise UserError(
                     f"collect.path: {part} was begun with other settings ({begun}); delete it to begin anew"
                 )
-            rows, batches = int(file.attrs.get("rows", 0)), int(file.attrs.get("batches", 0))
+            rows, batches = min(int(file.attrs.get("rows", 0)), wanted), int(file.attrs.get("batches", 0))
             file.visititems(lambda _, column: column.resize(rows, 0) if isinstance(column, h5py.Dataset) else None)
             return rows, batches
     except OSError as error:
@@ -156,7 +157,3 @@ def _append(part: Path, batch: dict[str, np.ndarray], batches: int) -> int:
             file[name][rows:] = values
         file.attrs["rows"], file.attrs["batches"] = after, batches
     return after
-
-
-def _plain(value):
-    return OmegaConf.to_container(value) if isinstance(value, DictConfig) else value

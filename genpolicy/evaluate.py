@@ -1,7 +1,7 @@
 """How good a policy is: returns of whole episodes, and the likelihood of recorded actions."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,9 +25,30 @@ def evaluation_seed(run_seed: int, index: int) -> int:
     return int(np.random.SeedSequence([run_seed, index]).generate_state(1, np.uint64)[0] >> 1)
 
 
+@dataclass(frozen=True)
+class Step:
+    """One step of B episodes side by side: which of them it belongs to [B], and what was seen, done and got [B,...]."""
+
+    running: np.ndarray
+    observation: np.ndarray
+    action: np.ndarray
+    reward: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+
+
 @torch.no_grad()
 def rollout(task: Task, act: Callable[[torch.Tensor], torch.Tensor], episodes: int, seed: int) -> Returns:
-    """Plays `episodes` whole episodes side by side and returns each one's result.
+    """Plays `episodes` whole episodes, as `steps` does, and returns each one's result."""
+    returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=np.int64)
+    for step in steps(task, act, episodes, seed):
+        returns[step.running] += step.reward[step.running]
+        lengths[step.running] += 1
+    return Returns(returns, lengths)
+
+
+def steps(task: Task, act: Callable[[torch.Tensor], torch.Tensor], episodes: int, seed: int) -> Iterator[Step]:
+    """Plays `episodes` whole episodes side by side, step by step.
 
     `act` maps observations [B,O] (float32, CPU) to actions [B,A], for all episodes in one call; actions are
     clipped to the action space. Each simulator plays exactly one episode: rewards count up to and with the
@@ -37,21 +58,18 @@ def rollout(task: Task, act: Callable[[torch.Tensor], torch.Tensor], episodes: i
     envs = task.make(episodes)
     seeds = np.random.SeedSequence(seed).generate_state(episodes)
     observation, _ = envs.reset(seed=[int(s) for s in seeds])
-    returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=np.int64)
-    running = np.ones(episodes, dtype=bool)
+    running, number = np.ones(episodes, dtype=bool), 0
     while running.any():
         action = act(torch.from_numpy(observation.astype(np.float32))).cpu().numpy()
         if np.isnan(action[running]).any():
             raise UserError(
-                f"{task.name}: the policy's action is not a number at step {lengths.max()} of an episode: "
+                f"{task.name}: the policy's action is not a number at step {number} of an episode: "
                 "training has diverged; a smaller learning rate or weaker guidance may help"
             )
         action = np.clip(np.nan_to_num(action), task.action_low, task.action_high)
-        observation, reward, terminated, truncated, _ = envs.step(action)
-        returns[running] += reward[running]
-        lengths[running] += 1
-        running &= ~(terminated | truncated)
-    return Returns(returns, lengths)
+        following, reward, terminated, truncated, _ = envs.step(action)
+        yield Step(running, observation, action, reward, terminated, truncated)
+        running, observation, number = running & ~(terminated | truncated), following, number + 1
 
 
 def summary(returns: Returns, task: Task) -> dict[str, float]:

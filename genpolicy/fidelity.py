@@ -36,6 +36,11 @@ class Replay:
     recorded_end: np.ndarray
     replayed_end: np.ndarray
 
+    @property
+    def kinds(self) -> dict[str, np.ndarray]:
+        """The transitions [n] of either kind, by what is said of them."""
+        return {"that go on": ~self.recorded_end, "that terminate": self.recorded_end}
+
     def beyond(self, tolerance: float) -> np.ndarray:
         """Which transitions [n] do not repeat within the tolerance."""
         large = np.nan_to_num(self.observation) > tolerance
@@ -96,7 +101,7 @@ def _table(replayed: Replay, tolerance: float) -> Table:
     table.caption = "errors of one step; * the worst part, in its standard deviation over the data"
     table.caption_justify = "left"
     beyond = replayed.beyond(tolerance)
-    for name, some in {"that go on": ~replayed.recorded_end, "that terminate": replayed.recorded_end}.items():
+    for name, some in replayed.kinds.items():
         if some.any():
             share = f"{beyond[some].sum():,} ({beyond[some].mean():.2%})"
             errors = *_quantiles(replayed.observation[some]), *_quantiles(np.abs(replayed.reward[some]))
@@ -124,7 +129,7 @@ def _verdict(replayed: Replay, tolerance: float) -> str:
     late = (replayed.recorded_end & ~replayed.replayed_end).sum()
     if early or late:
         lines.append(f"Terminations: {early:,} only in the simulator, {late:,} only in the data.")
-    for name, some in {"that go on": ~replayed.recorded_end, "that terminate": replayed.recorded_end}.items():
+    for name, some in replayed.kinds.items():
         # A rule of rewards that is another one shows as the same difference again and again.
         if some.any() and abs(middle := float(np.median(replayed.reward[some]))) > tolerance:
             lines.append(

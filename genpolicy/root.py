@@ -87,7 +87,7 @@ class Check:
 
     rows: int = setting(20_000, ge=1, doc="transitions replayed, spread over the whole data set")
     tolerance: float = setting(
-        1e-3, gt=0, doc="largest error that passes, of any part of an observation, and of a reward"
+        1e-3, gt=0, doc="largest error that passes: of an observation's part, in its std; of a reward"
     )
 
 
@@ -112,9 +112,7 @@ class Program:
 class RunSettings:
     """Settings of every mode."""
 
-    mode: str = setting(
-        "train", choices=("train", "eval", "sync", "status", "tasks", "check", "collect"), doc="what to do"
-    )
+    mode: str = setting("train", choices=MODES, doc="what to do")
     seed: int = setting(0, ge=0, le=2**32 - 1, doc="seed of everything random in the run")
     study: str = setting("default", doc="name of the study: a folder below paths.outputs, an MLflow experiment")
     device: str = setting("auto", choices=("auto", "cpu", "cuda"), doc="where to compute; auto: a GPU if any")

@@ -139,6 +139,16 @@ def test_what_cannot_be_collected_is_one_line(tmp_path, given, reason):
     assert (tmp_path / "there").read_text() == "mine"
 
 
+def test_a_part_longer_than_wanted_is_cut(tmp_path):
+    recorded(tmp_path / "mine.hdf5", steps=300)
+    long = read(tmp_path / "mine.hdf5")
+    (tmp_path / "mine.hdf5").rename(tmp_path / "mine.hdf5.part")
+    short = recorded(tmp_path / "mine.hdf5", steps=200)
+    assert {len(column) for column in short.values()} == {200}
+    np.testing.assert_array_equal(short["observations"], long["observations"][:200])
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.hdf5"]
+
+
 def test_a_damaged_part_is_one_line(tmp_path):
     (tmp_path / "mine.hdf5.part").write_bytes(b"torn" * 100)
     result = genpolicy("mode=collect", "env=hopper-medium-v2", f"collect.path={tmp_path}/mine.hdf5")

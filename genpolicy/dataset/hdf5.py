@@ -39,11 +39,11 @@ class FileDataset(Dataset):
     def recorded(self, task: Task) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None]:
         """As of any data set, with the states of the file's infos, if it has them."""
         path = self.file(task)
-        columns = _read_episodes(path, task)
-        arrays, states = qlearning(columns, task.max_episode_steps), _read_infos(path, len(columns["rewards"]))
+        columns, limit = _read_episodes(path, task), task.max_episode_steps
+        arrays, states = qlearning(columns, limit), _read_infos(path, len(columns["rewards"]))
         if not {"qpos", "qvel"} <= set(states):
             return arrays, task.states(arrays["observation"])
-        kept = _with_next(columns, task.max_episode_steps)
+        kept = _with_next(_time_limits(columns, limit))
         return arrays, {name: column[kept] for name, column in states.items()}
 
 
@@ -93,7 +93,8 @@ def qlearning(columns: dict[str, np.ndarray], limit: int) -> dict[str, np.ndarra
     are left out. `limit` is the length at which episodes end in files without timeouts. Adds `episode` [N],
     numbered by file.
     """
-    final, kept = _time_limits(columns, limit), _with_next(columns, limit)
+    final = _time_limits(columns, limit)
+    kept = _with_next(final)
     if len(kept) == 0:
         raise UserError(f"the file's {len(final)} rows make no transition: every episode has a single step")
     ends = columns["terminals"] | final
@@ -145,9 +146,9 @@ def _read_infos(path: Path, rows: int) -> dict[str, np.ndarray]:
         return found
 
 
-def _with_next(columns: dict[str, np.ndarray], limit: int) -> np.ndarray:
-    """The rows that have a next one in their episode, or are its terminal one."""
-    return np.flatnonzero(~_time_limits(columns, limit)[:-1])
+def _with_next(final: np.ndarray) -> np.ndarray:
+    """The rows that make a transition: all but the file's last and those at a time limit, `final` [N]."""
+    return np.flatnonzero(~final[:-1])
 
 
 def _time_limits(columns: dict[str, np.ndarray], limit: int) -> np.ndarray:
