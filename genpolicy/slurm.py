@@ -7,7 +7,9 @@ a better claim comes, it has its runs save a checkpoint and is requeued; they go
 import contextlib
 import io
 import json
+import shlex
 import signal
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -25,6 +27,18 @@ from genpolicy.run import slurm_job
 from genpolicy.squeue import ask, max_array, state
 from genpolicy.sweep import Sweep, claimed, common_launch, label, missing, standings
 
+USER_SIGNAL = signal.Signals[f"SIG{JobEnvironment.USR_SIG}"]  # by which SLURM tells a job to make room
+
+# Python for a job: the signal may come before submitit listens, and would end the job; it is kept back until then.
+PATIENT_PYTHON = shlex.join(
+    (
+        sys.executable,
+        "-ISc",
+        f"import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [{USER_SIGNAL:d}]); "
+        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])",
+    )
+)
+
 
 class Work:
     """What a job does: submitit calls it with the run directories, and `checkpoint` when the job must make room."""
@@ -34,6 +48,7 @@ class Work:
         runs = [Path(directory) for directory in directories]
         _rename(runs)
         self._pool = pool.Pool(runs, pool.slots(pool.visible_gpus(), len(runs)), _report)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [USER_SIGNAL])
         self._pool.run()
         self._requeue_if_preempted()
         if failed := [run for run, code in self._pool.codes.items() if code]:
@@ -51,7 +66,7 @@ class Work:
         A job that makes room is still running in SLURM's eyes; its own signal then has submitit requeue it.
         """
         if any(map(pool.was_interrupted, self._pool.codes.values())) and state(slurm_job()) == "RUNNING":
-            signal.raise_signal(getattr(signal, f"SIG{JobEnvironment.USR_SIG}"))
+            signal.raise_signal(USER_SIGNAL)
 
 
 def launch(jobs: Sequence, name: str | None = None) -> None:
@@ -76,7 +91,7 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
 
 def _executor(sweep: Sweep, settings: DictConfig) -> SlurmExecutor:
     try:
-        executor = SlurmExecutor(sweep.directory, max_num_timeout=settings.requeues)
+        executor = SlurmExecutor(sweep.directory, max_num_timeout=settings.requeues, python=PATIENT_PYTHON)
     except RuntimeError as error:
         raise UserError("hydra/launcher=slurm: there is no srun here; use it on a login node of the cluster") from error
     given = {name: settings[name] for name in ("partition", "account", "qos") if settings[name] is not None}

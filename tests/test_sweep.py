@@ -15,7 +15,7 @@ import pytest
 from command_line import genpolicy
 from tiny import opened, records, words
 
-from genpolicy import pool, squeue, status, sweep
+from genpolicy import pool, slurm, squeue, status, sweep
 from genpolicy.run import find_runs, read_status
 
 LOCAL = ["-m", "hydra/launcher=local", "launch.parallel=2"]
@@ -152,6 +152,23 @@ def test_slots_are_dealt_out_over_gpus(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert pool.visible_gpus() == []
     assert pool.slots([], 2) == [{}, {}]
+
+
+def test_slurms_signal_waits_until_the_job_listens(tmp_path):
+    late = tmp_path / "late.py"
+    late.write_text(
+        "import signal, sys, time\n"
+        "print('begun', flush=True)\n"
+        "time.sleep(0.5)\n"
+        "signal.signal(signal.SIGUSR2, lambda *_: print('heard', sys.argv[1]))\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])\n"
+    )
+    command = f"exec {slurm.PATIENT_PYTHON} -u {late} 'two words'"
+    with subprocess.Popen(["bash", "-c", command], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "begun\n"
+        process.send_signal(signal.SIGUSR2)
+        assert process.stdout.read() == "heard two words\n"
+    assert process.returncode == 0
 
 
 @pytest.mark.parametrize(("code", "interrupted"), [(0, False), (1, False), (-9, False), (143, True), (-12, True)])

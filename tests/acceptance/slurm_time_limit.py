@@ -2,8 +2,8 @@
 
     python -m pytest tests/acceptance/slurm_time_limit.py
 
-needs `launch/slurm-dev.sh up` and some four minutes. SLURM may send its signal up to a minute too early: then the job
-has not begun to listen, and fails.
+needs `launch/slurm-dev.sh up` and some four minutes. SLURM may send its signal up to a minute too early: before the
+job has begun.
 """
 
 import sys
