@@ -35,7 +35,7 @@ class Assessor:
         check: Callable[[], None] = lambda: None,
     ):
         self.task, self.algorithm, self.check = task, algorithm, check
-        self.seed, self.device = config.seed, transitions.reward.device
+        self.seed, self.device = config.seed, transitions.device
         draw = torch.Generator(self.device).manual_seed(0)
         self.recorded = transitions.sample(config.eval.log_prob_actions, draw)
 

@@ -161,7 +161,7 @@ class Trainer:
     def __init__(self, run: Run, task: Task, transitions: Transitions, algorithm: Algorithm, signals: Signals):
         self.run, self.config, self.signals = run, run.config, signals
         self.task, self.transitions, self.algorithm = task, transitions, algorithm
-        self.device = transitions.reward.device
+        self.device = transitions.device
         self.generator = torch.Generator(self.device).manual_seed(run.config.seed)
         self.state = State()
         self.assessor = Assessor(task, transitions, algorithm, run.config, self.signals.check)

@@ -30,7 +30,7 @@ def transitions(size, reward, terminated, seed=0):
     observation = torch.zeros(size, 1)
     action = (MEAN + STD * torch.randn(size, 2, generator=generator)).clamp(-1, 1)
     columns = {"observation": observation, "action": action, "reward": reward(action)}
-    columns |= {"next_observation": observation, "terminated": torch.full((size,), terminated)}
+    columns |= {"next_observation": observation, "terminated": torch.as_tensor(terminated).expand(size)}
     return Transitions.of({name: column.numpy() for name, column in columns.items()})
 
 
@@ -73,8 +73,7 @@ def test_the_target_is_that_of_clipped_double_q_with_max_q_backup():
     torch.manual_seed(0)
     critic = DoubleQ(observation_size=1, action_size=2, discount=0.9, candidates=2)
     critic.q_target = LinearQ()
-    batch = transitions(2, lambda action: torch.tensor([1.0, 2.0]), False)
-    batch["terminated"][1] = True
+    batch = transitions(2, lambda action: torch.tensor([1.0, 2.0]), torch.tensor([False, True]))
     next_action = torch.tensor([[[0.5, 0.1], [0.2, 0.4]], [[1.0, 1.0], [0.0, 0.0]]])
     # Q_1 = a - 2 b: .3 and -.6; Q_2 = 2 a + b: 1.1 and .8; the best of each .3 and 1.1, the smaller .3
     loss, metrics = critic.loss(batch, next_action)
@@ -90,8 +89,7 @@ def test_the_target_is_that_of_clipped_double_q_with_max_q_backup():
 def test_the_in_support_target_is_the_softmax_mean_of_the_smaller_q():
     critic = InSupport(observation_size=1, action_size=2, hidden=[8], discount=0.9, candidates=2, beta=2.0)
     critic.q_target = LinearQ()
-    batch = transitions(2, lambda action: torch.tensor([1.0, 2.0]), False)
-    batch["terminated"][1] = True
+    batch = transitions(2, lambda action: torch.tensor([1.0, 2.0]), torch.tensor([False, True]))
     next_action = torch.tensor([[[0.5, 0.1], [0.2, 0.4]], [[1.0, 1.0], [0.0, 0.0]]])
     # min_j Q_j of the two actions at the first state: .3 and -.6
     share = 1 / (1 + math.exp(-2 * 0.9))
@@ -120,11 +118,10 @@ def test_layer_norm_is_torch_s_in_every_member(members):
     x = torch.randn(5, 4)
     for member, found in enumerate(network(x)):
         y = x
-        for layer, norm in zip(network.layers[:-1], network.norms, strict=True):
+        for layer, norm in zip(network.layers, network.norms, strict=True):
             y = nn.functional.silu(y @ layer.weight[member] + layer.bias[member])
             y = nn.functional.layer_norm(y, (8,), norm.weight[member, 0], norm.bias[member, 0])
-        last = network.layers[-1]
-        torch.testing.assert_close(found, (y @ last.weight[member] + last.bias[member])[:, 0])
+        torch.testing.assert_close(found, y @ network.head.weight[member, 0] + network.head.bias[member])
 
 
 def test_policy_evaluation_finds_the_value():

@@ -28,7 +28,7 @@ def test_sizes_types_and_access():
     assert (transitions.size, transitions.observation_size, transitions.action_size) == (50, 2, 3)
     for name in ("observation", "action", "reward", "next_observation"):
         assert transitions[name].dtype == torch.float32
-        assert transitions[name] is getattr(transitions, name)
+        assert torch.equal(transitions[name], getattr(transitions, name))
     assert transitions.terminated.dtype == torch.bool
     moved = transitions.to("cpu")
     assert moved.behaviour == transitions.behaviour

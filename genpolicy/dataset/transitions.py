@@ -1,10 +1,10 @@
 """Transitions of an offline data set, kept together and sampled on the device."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from tensordict import TensorDict
+from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -25,88 +25,108 @@ class Behaviour:
 
 @dataclass(frozen=True)
 class Transitions:
-    """N transitions on one device; `transitions["reward"]` and `transitions.reward` are the same tensor.
+    """N transitions in one table on one device, so that a batch is one gather.
 
-    observation [N,O], action [N,A], reward [N], next_observation [N,O], all float32; terminated [N], bool.
-    The end of an episode by a time limit is not a termination. `reward_transform` holds the constants by
-    which the rewards were transformed for training, `behaviour` the raw returns of the data.
+    observation [N,O], action [N,A], reward [N], next_observation [N,O], all float32; terminated [N], bool; and what
+    else was given, by name: `transitions["reward"]` and `transitions.reward` are the same. The end of an episode by a
+    time limit is not a termination.
+
+    table [N, W], float32: the fields side by side. shapes: of one row of each, in the order of the table.
+    `reward_transform` holds the constants by which the rewards were transformed for training, `behaviour` the raw
+    returns of the data.
     """
 
-    fields: TensorDict
+    table: Tensor
+    shapes: dict[str, torch.Size]
     behaviour: Behaviour = field(default_factory=Behaviour)
     reward_transform: dict[str, float | str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, arrays: dict[str, np.ndarray], **known) -> "Transitions":
-        """From arrays by the names above, without copying those that have their type already."""
-        tensors = {
-            name: torch.from_numpy(array.astype(bool if name == "terminated" else np.float32, copy=False))
-            for name, array in arrays.items()
-        }
-        return cls(TensorDict(tensors, batch_size=[len(arrays["reward"])]), **known)
+        """From arrays [N, ...] by the names above."""
+        tensors = {name: torch.from_numpy(np.asarray(array, dtype=np.float32)) for name, array in arrays.items()}
+        return cls(*_side_by_side(tensors), **known)
 
-    def __getitem__(self, name: str) -> torch.Tensor:
-        return self.fields[name]
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self.shapes:
+            raise KeyError(name)
+        start = 0
+        for other, shape in self.shapes.items():
+            if other == name:
+                break
+            start += shape.numel()
+        column = self.table[:, start : start + shape.numel()].view(self.size, *shape)
+        return column != 0 if name == "terminated" else column
 
     @property
-    def observation(self) -> torch.Tensor:
+    def observation(self) -> Tensor:
         """[N,O]"""
-        return self.fields["observation"]
+        return self["observation"]
 
     @property
-    def action(self) -> torch.Tensor:
+    def action(self) -> Tensor:
         """[N,A]"""
-        return self.fields["action"]
+        return self["action"]
 
     @property
-    def reward(self) -> torch.Tensor:
+    def reward(self) -> Tensor:
         """[N]"""
-        return self.fields["reward"]
+        return self["reward"]
 
     @property
-    def next_observation(self) -> torch.Tensor:
+    def next_observation(self) -> Tensor:
         """[N,O]"""
-        return self.fields["next_observation"]
+        return self["next_observation"]
 
     @property
-    def terminated(self) -> torch.Tensor:
+    def terminated(self) -> Tensor:
         """[N], bool: nothing follows this transition."""
-        return self.fields["terminated"]
+        return self["terminated"]
 
     @property
     def size(self) -> int:
         """N, the number of transitions."""
-        return self.fields.batch_size[0]
+        return len(self.table)
 
     @property
     def observation_size(self) -> int:
         """O"""
-        return self.observation.shape[-1]
+        return self.shapes["observation"][0]
 
     @property
     def action_size(self) -> int:
         """A"""
-        return self.action.shape[-1]
+        return self.shapes["action"][0]
 
-    def to(self, device) -> "Transitions":
+    @property
+    def device(self) -> torch.device:
+        """Where the table is."""
+        return self.table.device
+
+    def to(self, device: torch.device | str) -> "Transitions":
         """The same transitions on `device`."""
-        return Transitions(self.fields.to(device), self.behaviour, self.reward_transform)
+        return replace(self, table=self.table.to(device))
 
-    def rows(self, index: slice | torch.Tensor) -> "Transitions":
+    def rows(self, index: slice | Tensor) -> "Transitions":
         """The transitions at `index`: a slice, which copies nothing, or numbers [M]."""
-        return Transitions(self.fields[index])
+        return Transitions(self.table[index], self.shapes)
 
-    def extended(self, **columns: torch.Tensor) -> "Transitions":
+    def extended(self, **columns: Tensor) -> "Transitions":
         """These transitions with further fields [N, ...], which are sampled along with the others."""
-        extended = TensorDict({**self.fields, **columns}, batch_size=self.fields.batch_size)
-        return Transitions(extended, self.behaviour, self.reward_transform)
+        table, shapes = _side_by_side(columns)
+        return replace(self, table=torch.cat([self.table, table], 1), shapes=self.shapes | shapes)
 
     def sample(self, batch_size: int, generator: torch.Generator) -> "Transitions":
         """`batch_size` transitions drawn uniformly with replacement, without leaving the device.
 
         `generator` must be one of that device; all it is asked for is one `torch.randint`.
         """
-        index = torch.randint(self.size, (batch_size,), generator=generator, device=self.reward.device)
-        # on a CPU, several times faster than indexing
-        drawn = {name: column.index_select(0, index) for name, column in self.fields.items()}
-        return Transitions(TensorDict(drawn, batch_size=[batch_size]))
+        index = torch.randint(self.size, (batch_size,), generator=generator, device=self.device)
+        # On a CPU twice as fast as indexing.
+        return Transitions(self.table.index_select(0, index), self.shapes)
+
+
+def _side_by_side(columns: dict[str, Tensor]) -> tuple[Tensor, dict[str, torch.Size]]:
+    """A table [N, W] of columns [N, ...], and the shape of one row of each."""
+    table = torch.cat([column.flatten(1) if column.dim() > 1 else column[:, None] for column in columns.values()], 1)
+    return table, {name: column.shape[1:] for name, column in columns.items()}

@@ -23,6 +23,19 @@ class EnsembleLinear(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
+class EnsembleHead(nn.Module):
+    """A linear layer with one output for each of E members: [E, B, in] -> [E, B]; initialised as torch's Linear."""
+
+    def __init__(self, members: int, size_in: int):
+        super().__init__()
+        bound = 1 / math.sqrt(size_in)
+        self.weight = nn.Parameter(torch.empty(members, 1, size_in).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(members, 1).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x * self.weight).sum(-1) + self.bias  # on CPUs, several times faster than a batched product
+
+
 class EnsembleNorm(nn.Module):
     """Layer normalisation (Ba et al. 2016) of each of E members, [E, B, size], with weights of its own."""
 
@@ -43,21 +56,22 @@ class EnsembleMLP(nn.Module):
         members: int,
         size_in: int,
         hidden: Sequence[int],
-        act: Callable[[Tensor], Tensor] = torch.relu,
+        act: Callable[[Tensor], Tensor] = torch.relu_,
         layer_norm: bool = False,
     ):
         super().__init__()
         self.act = act
-        sizes = [size_in, *hidden, 1]
+        sizes = [size_in, *hidden]
         self.members = members
         self.layers = nn.ModuleList(EnsembleLinear(members, *pair) for pair in itertools.pairwise(sizes))
+        self.head = EnsembleHead(members, sizes[-1])
         self.norms = nn.ModuleList(EnsembleNorm(members, size) if layer_norm else nn.Identity() for size in hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.expand(self.members, *x.shape)
-        for layer, norm in zip(self.layers[:-1], self.norms, strict=True):
+        for layer, norm in zip(self.layers, self.norms, strict=True):
             x = norm(self.act(layer(x)))
-        return self.layers[-1](x).squeeze(-1)
+        return self.head(x)
 
 
 def value_network(observation_size: int, **shape) -> nn.Module:
