@@ -6,7 +6,7 @@ import pytest
 import torch
 from gaussian import PATHS, GaussianNetwork, MixtureNetwork, end_marginal, make_policy
 
-from genpolicy.model.flow import exact_divergence, hutchinson_divergence
+from genpolicy.model.flow import exact_divergence, hutchinson_divergence, rademacher
 from genpolicy.network.mlp import MLP
 from genpolicy.solver.adaptive import Dopri5
 from genpolicy.solver.exponential import DPMSolver, ReverseSDE
@@ -79,7 +79,7 @@ def test_hutchinson_is_unbiased(name):
     field = lambda time, y: torch.tanh(flow.field(time, y @ mixing)) @ mixing  # noqa: E731
     point = actions(1).expand(draws, 3)
     _, exact = exact_divergence(field, angle, point)
-    probe = policy.draw_probe(point.shape, torch.Generator().manual_seed(0), point)
+    probe = rademacher(point.shape, torch.Generator().manual_seed(0), point)
     _, estimates = hutchinson_divergence(field, probe)(angle, point)
     assert estimates.std() > 0
     assert abs(estimates.mean() - exact[0]) < 4 * estimates.std() / math.sqrt(draws)
@@ -133,6 +133,54 @@ def test_the_adjoint_gives_the_gradients_of_backpropagation():
         gradients.append(torch.autograd.grad(loss, list(network.parameters())))
     for direct, adjoint in zip(*gradients, strict=True):
         torch.testing.assert_close(direct, adjoint, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("scheme", [Euler, Heun, Midpoint, RK4])
+def test_recomputed_steps_have_the_gradients_of_kept_ones_and_keep_one_state_each(scheme):
+    torch.manual_seed(0)
+    network = MLP(hidden=[16], action_size=2, observation_size=1).double()
+    noise = torch.randn(4, 2, dtype=torch.float64)
+    observation = torch.linspace(-1, 1, 4, dtype=torch.float64)[:, None].requires_grad_()
+    gradients = []
+    for recompute in (False, True):
+        policy = make_policy(PATHS["gvp"](), network, solver=scheme(steps=5, recompute=recompute))
+        action, log_prob = policy.sample_with_log_prob(observation, noise=noise)
+        loss = (action.sin().sum(-1) * log_prob).sum()
+        gradients.append(torch.autograd.grad(loss, [observation, *network.parameters()]))
+    torch.testing.assert_close(*gradients)
+
+    def kept(steps):
+        policy.solver.steps, found = steps, {}
+        keep = lambda tensor: found.setdefault(tensor.data_ptr(), tensor)  # noqa: E731, kept alive: no address twice
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            policy.sample(observation, noise=noise)
+        return len(found)
+
+    assert kept(20) - kept(5) == 15
+
+
+@pytest.mark.parametrize("name", EVERY_PATH)
+@pytest.mark.parametrize("solver", [Midpoint(steps=64), AB2(steps=64), Dopri5(rtol=1e-8, atol=1e-8)])
+def test_the_gradient_of_the_log_density_is_the_score_of_the_data(name, solver):
+    policy, action = policy_of(name), actions(64)
+    value, gradient = policy.log_prob_and_gradient(action, nothing(64), solver)
+    torch.testing.assert_close(value, policy.log_prob(action, nothing(64), solver=solver))
+    score = (MEAN - action) @ COVARIANCE.inverse()
+    # VP and EDM do not end in pure noise.
+    assert (gradient - score).norm() / score.norm() < 0.02
+
+
+def test_the_gradient_of_the_log_density_is_that_of_its_own_solve():
+    torch.manual_seed(0)
+    network = MLP(hidden=[16], action_size=2, observation_size=1).double()
+    policy = make_policy(PATHS["vpsde"](), network, divergence="hutchinson")
+    observation, action = torch.randn(4, 1, dtype=torch.float64), torch.randn(4, 2, dtype=torch.float64)
+    probe = rademacher(action.shape, None, action)
+    for solver in (Euler(steps=3), Midpoint(steps=3), RK4(steps=2)):
+        point = action.clone().requires_grad_()
+        value = policy.log_prob(point, observation, solver=solver, probe=probe)
+        found = policy.log_prob_and_gradient(action, observation, solver, probe)
+        torch.testing.assert_close(found, (value.detach(), torch.autograd.grad(value.sum(), point)[0]))
 
 
 @pytest.mark.parametrize("name", EVERY_PATH)

@@ -31,8 +31,7 @@ from genpolicy.algo.algorithm import (
 from genpolicy.critic.critic import require_value
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
-from genpolicy.model.flow import standard_normal
-from genpolicy.model.generative import GenerativePolicy
+from genpolicy.model.flow import rademacher, standard_normal
 from genpolicy.settings import locate, setting
 from genpolicy.solver.solver import ODESolver
 
@@ -78,25 +77,30 @@ class Guided(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
                 "legal: auto, preconditioned" + (", velocity" if best == "velocity" else "")
             )
 
-    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        """The noise [B, A] that the actions are solved from, and Hutchinson's probe [B, A] if one is used."""
-        action = batch.action
-        noise = standard_normal(action.shape, generator, action)
-        probe = self.policy.draw_probe(action.shape, generator, action)
-        return {"noise": noise} if probe is None else {"noise": noise, "probe": probe}
-
-    @staticmethod
-    def _log_prob(policy: GenerativePolicy, action: Tensor, observation: Tensor, probe: Tensor | None) -> Tensor:
-        """The log-density [B] by the solver that samples, so that both see the same field at the same cost."""
-        return policy.log_prob(action, observation, solver=policy.solver, probe=probe)
-
     @abstractmethod
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The variant's loss [B] and its metrics."""
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class GMPG(Guided):
+class GuidedByDensity(Guided, ABC):
+    """What the variants with log-densities in their loss draw at random."""
+
+    hutchinson: bool = setting(
+        False, doc="estimate the divergence by one random probe a sample, in training only: cheaper and noisier"
+    )
+
+    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """The noise [B, A] that the actions are solved from, and Hutchinson's probe [B, A] if one is used."""
+        action = batch.action
+        noise = standard_normal(action.shape, generator, action)
+        if self.policy.exact and not self.hutchinson:
+            return {"noise": noise}
+        return {"noise": noise, "probe": rademacher(action.shape, generator, action)}
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class GMPG(GuidedByDensity):
     """The reparameterised gradient through the solver.
 
     path_derivative leaves out the score term d log pi / d theta at a fixed action, whose mean is zero (Roeder et al.
@@ -111,28 +115,27 @@ class GMPG(Guided):
         observation, noise, probe = batch.observation, draws["noise"], draws.get("probe")
         if self.estimator == "full":
             action, log_pi = self.policy.sample_with_log_prob(observation, noise=noise, probe=probe)
-            with frozen(self.behaviour, self.critic):
-                log_mu = self._log_prob(self.behaviour, action, observation, probe)
-                q = self.critic.q_min(observation, action)
-            loss = log_pi - log_mu - self.beta * q
         else:
             action = self.policy.sample(observation, noise=noise)
-            point = action.detach().requires_grad_()
-            with frozen(self.policy, self.behaviour, self.critic):
-                log_pi = self._log_prob(self.policy, point, observation, probe)
-                log_mu = self._log_prob(self.behaviour, point, observation, probe)
-                q = self.critic.q_min(observation, point)
-                value = log_pi - log_mu - self.beta * q
-                (slope,) = torch.autograd.grad(value.sum(), point)
-            # The value of the loss, with the gradient of slope . action(theta).
-            surrogate = (slope * action).sum(-1)
-            loss = value.detach() + surrogate - surrogate.detach()
-        kl = (log_pi - log_mu).detach()
-        return loss, {"kl": kl.mean(), "q": q.detach().mean()}
+        point = action.detach().requires_grad_()
+        with torch.enable_grad():
+            q = self.critic.q_min(observation, point)
+            (q_slope,) = torch.autograd.grad(q.sum(), point)
+        # By the solver that samples, so that all see the same field.
+        solver = self.policy.solver
+        log_mu, mu_slope = self.behaviour.log_prob_and_gradient(point, observation, solver, probe)
+        slope = -mu_slope - self.beta * q_slope
+        if self.estimator == "path_derivative":
+            log_pi, pi_slope = self.policy.log_prob_and_gradient(point, observation, solver, probe)
+            slope = slope + pi_slope
+        # The value of the loss, with the gradient of slope . action(theta), and of log pi in full.
+        moved = (slope * (action - action.detach())).sum(-1)
+        loss = log_pi - log_mu - self.beta * q.detach() + moved
+        return loss, {"kl": (log_pi.detach() - log_mu).mean(), "q": q.detach().mean()}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class GMPGReinforce(Guided):
+class GMPGReinforce(GuidedByDensity):
     """The score-function gradient with the behaviour's actions, importance-weighted towards the optimum.
 
     The weight min(exp(beta (Q - V)), weight_clamp) stands for pi / mu near the optimum, up to a factor a state. The
@@ -151,12 +154,12 @@ class GMPGReinforce(Guided):
         observation, probe = batch.observation, draws.get("probe")
         with torch.no_grad():
             action = self.behaviour.sample(observation, noise=draws["noise"])
-            log_mu = self._log_prob(self.behaviour, action, observation, probe)
+            log_mu = self.behaviour.log_prob(action, observation, solver=self.policy.solver, probe=probe)
             q = self.critic.q_min(observation, action)
             advantage = q - self.critic.v(observation)
             weight = (self.beta * advantage).exp().clamp(max=self.weight_clamp)
             weight = weight / weight.mean()
-        log_pi = self._log_prob(self.policy, action, observation, probe)
+        log_pi = self.policy.log_prob(action, observation, solver=self.policy.solver, probe=probe)
         cost = log_pi.detach() - log_mu - self.beta * advantage
         cost = cost - (weight * cost).mean()
         return weight * cost * log_pi, {"log_ratio": (log_pi.detach() - log_mu).mean(), "q": q.mean()}

@@ -22,6 +22,7 @@ from torch import Tensor
 from genpolicy.model.path import ProbabilityPath
 
 Field = Callable[[float | Tensor, Tensor], Tensor]
+RatedField = Callable[[float | Tensor, Tensor], tuple[Tensor, Tensor]]
 
 # What a model may have learned, and a solver may use: the field of the flow; its solution map from any time to any
 # earlier one; only the map to the data end; and, where there is no flow, a density in closed form.
@@ -117,6 +118,11 @@ def standard_normal(shape: Sequence[int], generator: torch.Generator | None, lik
     return torch.randn(shape, generator=generator, device=like.device, dtype=like.dtype)
 
 
+def rademacher(shape: Sequence[int], generator: torch.Generator | None, like: Tensor) -> Tensor:
+    """-1 and 1 with equal odds, for Hutchinson's estimate, of which Gaussian draws have the larger variance."""
+    return torch.randint(0, 2, shape, generator=generator, device=like.device).to(like.dtype) * 2 - 1
+
+
 def exact_divergence(field: Field, angle: float | Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """The field [B, A] and its divergence [B]: A reverse passes over one forward, rows being independent."""
     value, vjp = torch.func.vjp(lambda point: field(angle, point), y)
@@ -125,7 +131,7 @@ def exact_divergence(field: Field, angle: float | Tensor, y: Tensor) -> tuple[Te
     return value, rows.diagonal(dim1=0, dim2=2).sum(-1)
 
 
-def hutchinson_divergence(field: Field, probe: Tensor) -> Callable[[float | Tensor, Tensor], tuple[Tensor, Tensor]]:
+def hutchinson_divergence(field: Field, probe: Tensor) -> RatedField:
     """The field and an unbiased estimate of its divergence, probe' J probe, with one probe [B, A] for a whole solve.
 
     Hutchinson 1990; a fixed probe keeps the ODE's right-hand side smooth (Grathwohl et al. 2019, section 3.1).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Callable
@@ -18,9 +19,11 @@ from genpolicy.model.flow import (
     MAP,
     Coefficients,
     ProbabilityFlow,
+    RatedField,
     angle_of,
     exact_divergence,
     hutchinson_divergence,
+    rademacher,
     standard_normal,
     time_and_scale,
 )
@@ -165,7 +168,7 @@ class GenerativePolicy(Policy):
             start=self._ends[0],
             end=self._ends[1],
             t_max=self.t_max,
-            parameters=tuple(self.network.parameters()),
+            parameters=(*self.network.parameters(), observation),
         )
 
     def _at(self, angle: float | Tensor, like: Tensor) -> Coefficients:
@@ -218,8 +221,24 @@ class GenerativePolicy(Policy):
         flow = self.flow(observation)
         field = self._field_with_divergence(flow, action, generator, probe)
         state = (flow.data_to_y(action), torch.zeros_like(action[..., 0]))
-        y, divergence = (solver or self.likelihood).integrate(field, state, flow.start, flow.end, flow.parameters)
-        return flow.end_log_prob(y, prior) + divergence + self.action_size * math.log(math.cos(flow.start))
+        y, divergence = (solver or self.likelihood).integrate(
+            lambda angle, state: field(angle, state[0]), state, flow.start, flow.end, flow.parameters
+        )
+        return flow.end_log_prob(y, prior) + divergence + self._log_volume
+
+    def log_prob_and_gradient(
+        self, action: Tensor, observation: Tensor, solver: ODESolver | None = None, probe: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """log pi(a|s) [B] as `log_prob` has it, and its gradient [B, A] with respect to the action; both detached.
+
+        With a Runge-Kutta solver the memory does not grow with the number of steps.
+        """
+        flow = self.flow(observation)
+        field = self._field_with_divergence(flow, action, None, probe)
+        value, gradient = (solver or self.likelihood).value_and_gradient(
+            flow.field, field, flow.data_to_y(action), flow.start, flow.end, flow.end_log_prob
+        )
+        return value + self._log_volume, flow.data_to_y(gradient)
 
     def sample_with_log_prob(
         self,
@@ -235,9 +254,15 @@ class GenerativePolicy(Policy):
         end = flow.noise_to_y(noise)
         field = self._field_with_divergence(flow, noise, generator, probe)
         state = (end, torch.zeros_like(noise[..., 0]))
-        y, divergence = self.solver.integrate(field, state, flow.end, flow.start, flow.parameters)
-        log_prob = flow.end_log_prob(end) - divergence + self.action_size * math.log(math.cos(flow.start))
-        return flow.y_to_data(y), log_prob
+        y, divergence = self.solver.integrate(
+            lambda angle, state: field(angle, state[0]), state, flow.end, flow.start, flow.parameters
+        )
+        return flow.y_to_data(y), flow.end_log_prob(end) - divergence + self._log_volume
+
+    @property
+    def _log_volume(self) -> float:
+        """log |dy / da| at the data end."""
+        return self.action_size * math.log(math.cos(self._ends[0]))
 
     def trajectory(self, observation: Tensor, noise: Tensor, points: int) -> tuple[Tensor, Tensor]:
         """The ways from noise [B, A] to actions: times [points] from noise to data, and x there, [points, B, A].
@@ -259,16 +284,7 @@ class GenerativePolicy(Policy):
         """Whether log-densities use the exact divergence rather than Hutchinson's estimate."""
         return self.divergence == "exact" or (self.divergence == "auto" and self.action_size <= EXACT_UP_TO)
 
-    def draw_probe(self, shape: tuple[int, ...], generator: torch.Generator | None, like: Tensor) -> Tensor | None:
-        """Rademacher draws for Hutchinson's estimate, of which the Gaussian ones have the larger variance."""
-        if self.exact:
-            return None
-        bits = torch.randint(0, 2, shape, generator=generator, device=like.device)
-        return bits.to(like.dtype) * 2 - 1
-
-    def _field_with_divergence(self, flow, like: Tensor, generator, probe: Tensor | None):
+    def _field_with_divergence(self, flow, like: Tensor, generator, probe: Tensor | None) -> RatedField:
         if self.exact and probe is None:
-            return lambda angle, state: exact_divergence(flow.field, angle, state[0])
-        probe = self.draw_probe(like.shape, generator, like) if probe is None else probe
-        estimate = hutchinson_divergence(flow.field, probe)
-        return lambda angle, state: estimate(angle, state[0])
+            return functools.partial(exact_divergence, flow.field)
+        return hutchinson_divergence(flow.field, rademacher(like.shape, generator, like) if probe is None else probe)

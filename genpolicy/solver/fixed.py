@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
+from torch import Tensor
+
+from genpolicy.settings import setting
 from genpolicy.solver.solver import FixedGrid, ODESolver, State, StateField
 
 
@@ -15,9 +20,36 @@ def _advance(state: State, step, weights, slopes) -> State:
     return tuple(member + step * sum(w * slope[i] for w, slope in used) for i, member in enumerate(state))
 
 
+class _Recomputed(torch.autograd.Function):
+    """A step of which the backward pass keeps the state alone, and computes the rest once more."""
+
+    @staticmethod
+    def forward(ctx, step: Callable[[State], State], members: int, *tensors: Tensor) -> State:
+        ctx.step, ctx.members = step, members
+        ctx.save_for_backward(*tensors)
+        return step(tensors[:members])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, *gradients: Tensor):
+        tensors = ctx.saved_tensors
+        with torch.enable_grad():
+            state = tuple(member.detach().requires_grad_() for member in tensors[: ctx.members])
+            result = ctx.step(state)
+        inputs = (*state, *tensors[ctx.members :])
+        wanted = [i for i, needed in enumerate(ctx.needs_input_grad[2:]) if needed]
+        found = torch.autograd.grad(result, [inputs[i] for i in wanted], gradients, allow_unused=True)
+        by_input = dict(zip(wanted, found, strict=True))
+        return None, None, *(by_input.get(i) for i in range(len(inputs)))
+
+
 @dataclass(kw_only=True, eq=False)
 class RungeKutta(FixedGrid, ODESolver):
     """An explicit Runge-Kutta scheme, given by its Butcher tableau."""
+
+    recompute: bool = setting(
+        False, doc="when differentiated, keep no more of a step than where it began: memory independent of `steps`"
+    )
 
     nodes: ClassVar[tuple[float, ...]]
     stages: ClassVar[tuple[tuple[float, ...], ...]]
@@ -25,13 +57,40 @@ class RungeKutta(FixedGrid, ODESolver):
 
     def integrate(self, field: StateField, state: State, start: float, end: float, parameters=()) -> State:
         for time, following in itertools.pairwise(self.grid(start, end)):
-            step = following - time
-            slopes: list[State] = []
-            for node, row in zip(self.nodes, self.stages, strict=True):
-                point = _advance(state, step, row, slopes) if row else state
-                slopes.append(field(time + node * step, point))
-            state = _advance(state, step, self.weights, slopes)
+
+            def step(state: State, time=time, length=following - time) -> State:
+                return self._step(field, state, time, length)
+
+            if self.recompute and torch.is_grad_enabled():
+                state = _Recomputed.apply(step, len(state), *state, *parameters)
+            else:
+                state = step(state)
         return state
+
+    def value_and_gradient(self, field, with_rate, y, start, end, final):
+        """Goes there with y alone, and back step by step with the rate: the memory is that of one step."""
+        steps, ways = list(itertools.pairwise(self.grid(start, end))), [y.detach()]
+        with torch.no_grad():
+            for time, following in steps:
+                ways += self._step(lambda time, state: (field(time, state[0]),), (ways[-1],), time, following - time)
+        with torch.enable_grad():
+            last = ways.pop().requires_grad_()
+            value = final(last)
+            (gradient,) = torch.autograd.grad(value.sum(), last)
+            for time, following in reversed(steps):
+                here = ways.pop().requires_grad_()
+                state = here, torch.zeros_like(value)
+                there, gain = self._step(lambda time, state: with_rate(time, state[0]), state, time, following - time)
+                (gradient,) = torch.autograd.grad((gradient * there).sum() + gain.sum(), here)
+                value = value.detach() + gain.detach()
+        return value, gradient
+
+    def _step(self, field: StateField, state: State, time: float, length: float) -> State:
+        slopes: list[State] = []
+        for node, row in zip(self.nodes, self.stages, strict=True):
+            point = _advance(state, length, row, slopes) if row else state
+            slopes.append(field(time + node * length, point))
+        return _advance(state, length, self.weights, slopes)
 
 
 class Euler(RungeKutta):

@@ -7,9 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
-from genpolicy.model.flow import FIELD, ProbabilityFlow
+from genpolicy.model.flow import FIELD, Field, ProbabilityFlow, RatedField
 from genpolicy.settings import setting
 
 State = tuple[Tensor, ...]
@@ -43,6 +44,28 @@ class ODESolver(Solver):
         field: (time, a number or [], state) -> derivatives of the state's shapes. parameters: tensors that the field
         depends on and that need gradients; only the adjoint method must be told.
         """
+
+    def value_and_gradient(
+        self,
+        field: Field,
+        with_rate: RatedField,
+        y: Tensor,
+        start: float,
+        end: float,
+        final: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """final(y(end)) [B] plus the integral of a rate on the way there, and its gradient [B, A] in y = y(start).
+
+        field, with_rate: (time, y [B, A]) -> dy/dtime, and the same with the rate [B]. final: [B, A] -> [B]. Rows do
+        not depend on each other.
+        """
+        with torch.enable_grad():
+            y = y.detach().requires_grad_()
+            state = y, torch.zeros_like(y[:, 0])
+            last, integral = self.integrate(lambda time, state: with_rate(time, state[0]), state, start, end)
+            value = final(last) + integral
+            (gradient,) = torch.autograd.grad(value.sum(), y)
+        return value.detach(), gradient
 
     def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
         (y,) = self.integrate(
