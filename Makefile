@@ -2,8 +2,10 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+DEVICE ?= cpu
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := $(VENV)/peers
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DO_NOT_TRACK := true
 
@@ -29,8 +31,10 @@ lint: $(READY)    ## ruff: lint and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-bench: $(READY)    ## the speed of the parts
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/benchmarks/bench_*.py $(ARGS)
+bench: $(PEERS)    ## the speed of the parts, beside limits and peers; DEVICE=cuda, ARGS="-k gradient"
+	@mkdir -p outputs
+	OMP_NUM_THREADS=1 PYTHONPATH=$(PEERS) $(BIN)/python -m pytest tests/benchmarks/bench_*.py --device=$(DEVICE) \
+	--benchmark-columns=median,iqr,rounds --benchmark-sort=name --benchmark-json=outputs/bench-$(DEVICE).json $(ARGS)
 
 mlflow: $(READY)    ## the dashboard of outputs/ on http://127.0.0.1:5000
 	@mkdir -p outputs
@@ -49,3 +53,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --no-deps d4rl
 	@touch $(READY)
+
+# What the speeds are compared with; apart, since it asks for an older gymnasium, which these updates do not use.
+$(PEERS): $(READY)
+	$(BIN)/pip install --quiet --no-compile --no-deps --target $(PEERS) \
+	d3rlpy==2.8.1 structlog colorama dataclasses-json marshmallow typing-inspect mypy-extensions gym==0.26.2 gym-notices

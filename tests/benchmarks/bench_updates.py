@@ -1,0 +1,108 @@
+"""Updates of each kind: beside their matrix products, a plain perceptron of as many parameters, and d3rlpy's."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from genpolicy.solver.fixed import Midpoint
+
+RESIDUAL = 1_626_883  # parameters of the papers' network at Hopper's sizes
+
+
+@pytest.fixture(scope="module")
+def updates(made):
+    """The updates by name, of (batch, generator)."""
+    gmpo, gmpg, joint = made("algo=gmpo", "model=gvp"), made("algo=gmpg", "model=gvp"), made("algo=gtp", "network=mlp")
+    found = {phase.name: phase.update for phase in gmpg.phases}
+    found = {"behaviour": found["behaviour"], "critic": found["critic"], "gmpo": gmpo.phases[-1].update}
+    found |= {
+        "gtp": joint.phases[0].update,
+        "diffusion_bc": made("algo=bc", "model=edm", "network=mlp").phases[0].update,
+    }
+    return found
+
+
+@pytest.fixture(scope="module")
+def generator(device):
+    return torch.Generator(device).manual_seed(0)
+
+
+def perceptron(device):
+    """One update of a perceptron of four hidden layers with as many parameters as the papers' network."""
+    width = next(width for width in range(1024) if 30 * width + 3 * width * (width + 1) + 3 * width >= RESIDUAL)
+    sizes = [30, width, width, width, width]
+    layers = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), nn.SiLU())]
+    network = nn.Sequential(*layers, nn.Linear(width, 3)).to(device)
+    optimizer = torch.optim.Adam(network.parameters(), fused=True)
+
+    def update(x):
+        optimizer.zero_grad()
+        network(x).square().mean().backward()
+        optimizer.step()
+
+    return update
+
+
+@pytest.mark.parametrize("what", ["behaviour", "gmpo", "perceptron", "products"])
+@pytest.mark.parametrize("batch", [256, 1024, 4096])
+def test_regression(row, products, updates, transitions, generator, device, batch, what):
+    group, rounds, data = f"update of the policy by regression, batch {batch}", 12800 // batch + 3, transitions(batch)
+    if what == "perceptron":
+        x, update = torch.randn(batch, 30, device=device), perceptron(device)
+        row(group, lambda: update(x), rounds)
+    elif what == "products":
+        products(group, lambda: updates["behaviour"](data, generator, 0.0), rounds, batch)
+    else:
+        row(group, lambda: updates[what](data, generator, 0.0), rounds)
+
+
+@pytest.mark.parametrize("what", ["critic", "products"])
+@pytest.mark.parametrize("batch", [256, 4096])
+def test_critic(row, products, updates, transitions, generator, batch, what):
+    data = transitions(batch)
+    measure = row if what == "critic" else lambda *given: products(*given, batch, side=256)
+    measure(f"update of the critic, batch {batch}", lambda: updates["critic"](data, generator, 0.0), 51200 // batch)
+
+
+@pytest.mark.parametrize("what", ["exact", "exact_16_steps", "hutchinson", "products"])
+def test_policy_gradient(row, products, made, transitions, generator, what):
+    words = ["algo=gmpg", "model=gvp"] + (["algo.hutchinson=true"] if what == "hutchinson" else [])
+    algorithm, data = made(*words), transitions(256)
+    algorithm.policy.solver = Midpoint(steps=16 if what == "exact_16_steps" else 8)
+    update = algorithm.phases[-1].update
+    measure = row if what != "products" else lambda *given: products(*given, 256)
+    measure("update of GMPG, batch 256, 8 midpoint steps", lambda: update(data, generator, 0.0), 3)
+
+
+@pytest.mark.parametrize("what", ["gtp", "diffusion_bc_and_critic"])
+def test_trajectory(row, updates, transitions, generator, what):
+    data, joint = transitions(256), updates["gtp"]
+    if what == "gtp":
+        row("update of GTP, batch 256", lambda: joint(data, generator, 0.5), 30)
+    else:
+        parts = updates["diffusion_bc"], joint.updates["critic"]
+        row("update of GTP, batch 256", lambda: [part(data, generator, 0.5) for part in parts], 30)
+
+
+@pytest.mark.parametrize("what", ["IQL", "TD3PlusBC"])
+def test_peer(row, what):
+    """d3rlpy's updates of critic and policy, from a batch that is ready; TD3+BC moves its policy every second time."""
+    d3rlpy = pytest.importorskip("d3rlpy", reason="make bench installs it")
+    draw = np.random.default_rng(0)
+    numbers = [draw.standard_normal((1000, size)).astype("f") for size in (11, 3, 1)]
+    data = d3rlpy.dataset.MDPDataset(*numbers, np.zeros(1000), timeouts=np.arange(1000) % 100 == 99)
+    algorithm = getattr(d3rlpy.algos, f"{what}Config")().create(device="cpu:0")
+    algorithm.build_with_dataset(data)
+    batch = data.sample_transition_batch(256)
+    row(f"two updates of {what}, batch 256", lambda: [algorithm.update(batch) for _ in range(2)], 60)
+
+
+@pytest.mark.parametrize(("peer", "algo"), [("IQL", "iql"), ("TD3PlusBC", "td3_bc")])
+def test_like_peer(row, made, transitions, generator, peer, algo):
+    """The same with as many units here, where every update moves the policy."""
+    algorithm, data = made(f"algo={algo}", "network.hidden=[256,256]", "critic.hidden=[256,256]"), transitions(256)
+    parts = [phase.update for phase in algorithm.phases] * 2
+    row(f"two updates of {peer}, batch 256", lambda: [part(data, generator, 0.0) for part in parts], 60)
