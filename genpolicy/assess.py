@@ -43,9 +43,7 @@ class Assessor:
         """Metrics of evaluation number `index` of the policy, and the return of each episode."""
         seed = evaluation_seed(self.seed, index)
         generator = torch.Generator(self.device).manual_seed(seed)
-        # What the final policy does is the algorithm's to say: it may choose among several samples.
-        final = policy is self.algorithm.policy
-        choose = self.algorithm.act if final else policy.act
+        choose = self._actor(policy)
 
         def act(observation: torch.Tensor) -> torch.Tensor:
             self.check()
@@ -55,7 +53,8 @@ class Assessor:
         metrics = summary(played, self.task)
         if policy.has_density:
             probe = torch.Generator(self.device).manual_seed(0)
-            metrics |= log_likelihood(self.algorithm if final else policy, self.recorded, probe)
+            judged = self.algorithm if policy is self.algorithm.policy else policy
+            metrics |= log_likelihood(judged, self.recorded, probe)
         return metrics, played.returns.tolist()
 
     def with_steps(self, count: int, episodes: int) -> tuple[dict, list[float]]:
@@ -65,16 +64,22 @@ class Assessor:
         policy.solver = dataclasses.replace(solver, steps=count)
         try:
             metrics, returns = self(policy, episodes, FINAL)
-            return metrics | {"ms_per_action": self._latency()}, returns
+            return metrics | self.latency(policy), returns
         finally:
             policy.solver = solver
 
-    def _latency(self) -> float:
+    def latency(self, policy: Policy) -> dict[str, float]:
         """The median time of one action at one observation, in milliseconds."""
+        choose = self._actor(policy)
         observation, generator = self.recorded.observation[:1], torch.Generator(self.device).manual_seed(0)
         times = []
         for _ in range(TIMED):
             begin = time.perf_counter()
-            self.algorithm.act(observation, generator).cpu()  # waits for the device
+            with torch.no_grad():
+                choose(observation, generator).cpu()  # waits for the device
             times.append(time.perf_counter() - begin)
-        return 1000 * statistics.median(times)
+        return {"ms_per_action": 1000 * statistics.median(times)}
+
+    def _actor(self, policy: Policy) -> Callable[[torch.Tensor, torch.Generator], torch.Tensor]:
+        """What the final policy does is the algorithm's to say: it may choose among several samples."""
+        return self.algorithm.act if policy is self.algorithm.policy else policy.act

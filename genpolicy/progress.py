@@ -103,14 +103,9 @@ def behaviour_metrics(data: Behaviour, task: Task) -> dict[str, float]:
 
 
 def print_table(title: str, results: dict[str, dict[str, float]]) -> None:
-    """Return, normalised score and log-likelihood (nats) of each policy, one a line, on stdout.
-
-    The last column is the code length, or the time of an action where that has been measured.
-    """
-    timed = any("ms_per_action" in values for values in results.values())
-    last, heading, form = ("ms_per_action", "latency", "{:.2f} ms") if timed else ("bits_per_dim", "bits/dim", "{:.3f}")
+    """Return, normalised score, log-likelihood (nats) and latency of each policy, one a line, on stdout."""
     shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for name in ("", "return", "score", "log-likelihood", heading):
+    for name in ("", "return", "score", "log-likelihood", "latency"):
         shown.add_column(name, justify="right" if name else "left", no_wrap=True)
     for name, values in results.items():
         spread = [
@@ -119,8 +114,8 @@ def print_table(title: str, results: dict[str, dict[str, float]]) -> None:
         ]
         density = "no density" if "episode_length" in values else "-"  # what is not evaluated has no policy
         likelihood = f"{values['log_prob']:.3f} nats" if "log_prob" in values else density
-        rest = form.format(values[last]) if last in values else "-"
-        shown.add_row(_TITLES.get(name, name), *spread, likelihood, rest)
+        latency = f"{values['ms_per_action']:.2f} ms" if "ms_per_action" in values else "-"
+        shown.add_row(_TITLES.get(name, name), *spread, likelihood, latency)
     Console().print(shown)
 
 

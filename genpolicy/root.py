@@ -117,6 +117,11 @@ class RunSettings:
     study: str = setting("default", doc="name of the study: a folder below paths.outputs, an MLflow experiment")
     device: str = setting("auto", choices=("auto", "cpu", "cuda"), doc="where to compute; auto: a GPU if any")
     threads: int = setting(1, ge=0, doc="CPU threads of torch; 0: as many as torch chooses")
+    precision: str = setting(
+        "tf32",
+        choices=("float32", "tf32", "bf16"),
+        doc="of matrix products in updates; tf32 is float32 on a CPU; log-densities and evaluations: always float32",
+    )
     overwrite: bool = setting(False, doc="throw a finished or unfinished run of the same settings away and redo it")
     checkpoint: str | None = setting(None, doc="mode=eval: run directory or MLflow run id of the policy")
     sweep: str | None = setting(None, doc="mode=status: the sweep's eight digits; null: all runs of the study")

@@ -20,6 +20,8 @@ from genpolicy.errors import UserError
 from genpolicy.files import write_atomically
 from genpolicy.interrupt import Interrupted, Signals
 from genpolicy.journal import Journal
+from genpolicy.model.policy import Policy
+from genpolicy.precision import arithmetic, require
 from genpolicy.progress import Progress, behaviour_metrics, print_table
 from genpolicy.root import TrainSettings
 from genpolicy.run import Run, load_run
@@ -71,7 +73,7 @@ def evaluate_run(reference: str, config: DictConfig) -> None:
     metrics, returns = assessor(algorithm.policy, episodes, FINAL)
     by_steps = {steps_name(count): assessor.with_steps(count, episodes)[0] for count in config.eval.steps}
     data = behaviour_metrics(transitions.behaviour, task)
-    results = {"behaviour data": data, "policy": metrics} | by_steps
+    results = {"behaviour data": data, "policy": metrics | assessor.latency(algorithm.policy)} | by_steps
     print_table(f"{run.name}: {path.name} after {updates:,} updates", results)
     kept = run.path(f"evaluation-{path.stem}-{updates}-{episodes}{chosen}.json")
     content = {"checkpoint": path.name, "updates": updates, "metrics": metrics, "returns": returns} | by_steps
@@ -162,6 +164,7 @@ class Trainer:
         self.run, self.config, self.signals = run, run.config, signals
         self.task, self.transitions, self.algorithm = task, transitions, algorithm
         self.device = transitions.device
+        require(run.config.precision, self.device)
         self.generator = torch.Generator(self.device).manual_seed(run.config.seed)
         self.state = State()
         self.assessor = Assessor(task, transitions, algorithm, run.config, self.signals.check)
@@ -186,7 +189,10 @@ class Trainer:
                 self._save()
                 print(f"{error.signal}: checkpoint saved; the same command resumes the run", flush=True)
                 raise
-        return {"behaviour data": data} | self.state.results
+        # Times are not of the run's state, which is the same to the bit however often it was stopped.
+        timed = {name: self.assessor.latency(policy) for name, policy in self._final_policies().items()}
+        results = {name: metrics | timed.get(name, {}) for name, metrics in self.state.results.items()}
+        return {"behaviour data": data} | results
 
     def _train(self, phase: Phase) -> None:
         state = self.state
@@ -207,7 +213,9 @@ class Trainer:
             if time.monotonic() - self.saved >= self.config.checkpoint_seconds:
                 self._save()
             batch = source.sample(phase.batch_size, self.generator)
-            state.accumulate(phase.update(batch, self.generator, state.step / phase.steps))
+            with arithmetic("float32" if phase.exact else self.config.precision, self.device):
+                metrics = phase.update(batch, self.generator, state.step / phase.steps)
+            state.accumulate(metrics)
             state.step += 1
             state.updates += 1
             if state.step % log_every == 0 or state.step == phase.steps:
@@ -253,11 +261,7 @@ class Trainer:
 
     def _finish(self) -> None:
         """The final evaluations. The headline is the policy as it is now; the best goes by its own name."""
-        algorithm = self.algorithm
-        policies = {"final_behaviour": algorithm.behaviour, "final": algorithm.policy}
-        if algorithm.behaviour is None or algorithm.behaviour is algorithm.policy:
-            del policies["final_behaviour"]
-        for name, policy in policies.items():
+        for name, policy in self._final_policies().items():
             if name not in self.state.results:
                 self.progress.say(f"evaluating the {name} policy, {self.config.eval.final_episodes} episodes")
                 metrics, returns = self.assessor(policy, self.config.eval.final_episodes, FINAL)
@@ -274,10 +278,15 @@ class Trainer:
                 self.state.results[name] = metrics
                 self._save()
         draw_steps(self.state.results, self.config.eval.steps, self.run.path("figures") / "steps.png")
-        measured = self.task.draw(algorithm, self.run.path("figures"))
+        measured = self.task.draw(self.algorithm, self.run.path("figures"))
         self.journal.log(self.state.updates, {f"final/{name}": value for name, value in measured.items()})
         best = {f"best/{name}": value for name, value in self.state.best.items()}
         self.journal.log(self.state.updates, best)
+
+    def _final_policies(self) -> dict[str, Policy]:
+        """What is evaluated at the end, by the names of the results."""
+        behaviour, policy = self.algorithm.behaviour, self.algorithm.policy
+        return ({} if behaviour in (None, policy) else {"final_behaviour": behaviour}) | {"final": policy}
 
     def _save(self, name: str = "last.pt") -> None:
         self.journal.sync()

@@ -9,6 +9,7 @@ from command_line import jobs
 from scipy.optimize import brentq
 
 from genpolicy.algo.algorithm import Algorithm, Updates, assemble
+from genpolicy.precision import arithmetic
 
 SMALL = ["tuned=none", "network=mlp", "network.hidden=[64,64,64]", "critic.hidden=[64,64,64]", "critic.lr=1e-2"]
 SMALL += ["critic.target_rate=0.02"]
@@ -72,7 +73,7 @@ LEARNED = {
 }
 
 
-def learned(name: str, seed: int) -> Algorithm:
+def learned(name: str, seed: int, precision: str = "tf32") -> Algorithm:
     """The algorithm trained to its end, its learning rates annealed to zero."""
     [(job, _)] = jobs(f"algo={name}", *SMALL, *LEARNED[name][0])
     torch.manual_seed(seed)
@@ -87,7 +88,8 @@ def learned(name: str, seed: int) -> Algorithm:
         for step in range(phase.steps):
             for group, lr in groups:
                 group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / phase.steps))
-            phase.update(source.sample(phase.batch_size, generator), generator, step / phase.steps)
+            with arithmetic(precision, torch.device("cpu")):
+                phase.update(source.sample(phase.batch_size, generator), generator, step / phase.steps)
     return algorithm
 
 
@@ -97,8 +99,13 @@ def test_the_expected_reward_is_within_5_percent_of_the_optimum(name):
     assert_learned(name, 0)
 
 
-def assert_learned(name: str, seed: int) -> None:
-    algorithm, optimum = learned(name, seed), LEARNED[name][1]()
+@pytest.mark.parametrize("name", ["gmpo", "diffusion_ql"])
+def test_bf16_learns_as_much(name):
+    assert_learned(name, 0, "bf16")
+
+
+def assert_learned(name: str, seed: int, precision: str = "tf32") -> None:
+    algorithm, optimum = learned(name, seed, precision), LEARNED[name][1]()
     context = bandit.CONTEXTS.repeat(2000, 1)
     action = algorithm.clip(algorithm.act(context, torch.Generator().manual_seed(1)))
     earned = bandit.reward(context, action).mean().item()

@@ -112,6 +112,7 @@ class Phase:
     update: Update | Updates
     policy: Policy | None = None  # what is evaluated in this phase, if anything
     start: Callable[[], None] | None = None  # called once, before the first update
+    exact: bool = False  # whether it is always computed in float32
     # What the phase samples from, if not the data set itself. Called again when a run is resumed: must be repeatable.
     prepare: Callable[[Transitions], Transitions] | None = None
 

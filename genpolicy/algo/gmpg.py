@@ -51,7 +51,7 @@ class Guided(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
         update = Update(
             policy.parameters(), self.policy_lr, self.loss, self.draw, after=policy.update_target, chunk=self.chunk
         )
-        phase = self.policy_phase(update, start=self.copy_behaviour)
+        phase = self.policy_phase(update, start=self.copy_behaviour, exact=True)  # log-densities must not be rounded
         return [self.behaviour_phase(), self.critic_phase(), phase]
 
     def copy_behaviour(self) -> None:

@@ -1,0 +1,51 @@
+"""Precision: what is rounded in an update, and what never is."""
+
+import pytest
+import torch
+from command_line import genpolicy
+from tiny import words
+
+from genpolicy.algo.algorithm import Update
+from genpolicy.errors import UserError
+from genpolicy.precision import arithmetic, require
+
+CPU = torch.device("cpu")
+
+
+def test_products_are_rounded_inside_alone():
+    torch.manual_seed(0)
+    left, right = torch.randn(64, 64), torch.randn(64, 64)
+    exact = left.double() @ right.double()
+
+    def error(product):
+        return ((product - exact).abs().mean() / exact.abs().mean()).item()
+
+    with arithmetic("bf16", CPU):
+        assert 1e-4 < error(left @ right) < 1e-2
+    with arithmetic("tf32", CPU):
+        assert torch.backends.cuda.matmul.allow_tf32
+        assert error(left @ right) < 1e-6
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert error(left @ right) < 1e-6
+
+
+def test_log_densities_of_the_policy_gradient_are_not_rounded(tmp_path, monkeypatch):
+    rounded, update = [], Update.__call__
+
+    def spy(self, *given):
+        rounded.append(torch.is_autocast_enabled("cpu"))
+        return update(self, *given)
+
+    monkeypatch.setattr(Update, "__call__", spy)
+    steps = ["algo.behaviour_steps=3", "algo.critic_steps=3", "algo.policy_steps=2", "eval.per_phase=1"]
+    result = genpolicy(*words(tmp_path, "algo=gmpg", *steps, "precision=bf16"))
+    assert result.code == 0, result.err
+    assert rounded == [True] * 6 + [False] * 2
+
+
+def test_a_gpu_without_bfloat16_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    require("tf32", torch.device("cuda"))
+    require("bf16", CPU)
+    with pytest.raises(UserError, match="this GPU has no bfloat16"):
+        require("bf16", torch.device("cuda"))
