@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
@@ -53,19 +54,7 @@ def _run(words: list[str]) -> None:
     if "-sc" in words or "--shell-completion" in words:
         compose.run(words, lambda config: None)
         return
-    words = command.rewrite(words)
-    compose.check_words(words)
-    failures = []
-
-    def task(config: DictConfig) -> None:
-        try:
-            start(prepare(*compose.take_choices(config)))
-        except Exception as error:
-            failures.append(error)
-
-    compose.run(words, task)
-    if failures:
-        raise failures[0]
+    each_job(words, start)
 
 
 @dataclass(frozen=True)
@@ -75,6 +64,28 @@ class Job:
     config: DictConfig
     choices: dict[str, str]
     overrides: list[str]
+
+
+def each_job(words: list[str], act: Callable[[Job], None]) -> None:
+    """Composes and checks the job of a command line, and acts on it; a sweep's go to its launcher.
+
+    Raises whatever goes wrong.
+    """
+    from genpolicy import compose
+
+    words = command.rewrite(words)
+    compose.check_words(words)
+    failures = []
+
+    def task(config: DictConfig) -> None:
+        try:
+            act(prepare(*compose.take_choices(config)))
+        except Exception as error:
+            failures.append(error)
+
+    compose.run(words, task)
+    if failures:
+        raise failures[0]
 
 
 def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -> Job:

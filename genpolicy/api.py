@@ -1,0 +1,122 @@
+"""genpolicy from Python: training in this process, and trained policies to act with.
+
+import genpolicy
+
+policy = genpolicy.load_policy("outputs/default/maze2d-umaze-v1/gmpg-gvp-1a2b3c4d/seed0")
+action = policy.act(observation)
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genpolicy import checkpoint
+from genpolicy import train as training
+from genpolicy.algo.algorithm import Algorithm
+from genpolicy.app import Job, each_job
+from genpolicy.errors import UserError
+from genpolicy.run import open_run
+from genpolicy.settings import build
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+class Trained(NamedTuple):
+    """Where a run lies, and the metrics of its final evaluations: "final" is the trained policy's."""
+
+    directory: Path
+    results: dict[str, dict[str, float]]
+
+
+def train(*words: str) -> Trained:
+    """Carries out `genpolicy <words>` in this process: `train("algo=gmpo", "env=hopper-medium-v2")`.
+
+    As on the command line, a run that was stopped goes on and a finished one is left alone. Raises `UserError`.
+    """
+    job = _job(*words)
+    if job.config.mode != "train":
+        raise UserError(f"mode={job.config.mode}: only training is done from here; leave mode out")
+    run = open_run(job.config, job.choices)
+    training.train(run)
+    return Trained(run.directory, checkpoint.load(run.path("last.pt"))["state"]["results"])
+
+
+def load_policy(reference: str | Path, *words: str) -> TrainedPolicy:
+    """The policy of a run directory, one of its checkpoints or an MLflow run id.
+
+    words: settings of the command line that are needed to find it or to compute, as `tracking.uri=...`,
+    `paths.outputs=...`, `device=cuda`. Raises `UserError` if there is no such policy.
+    """
+    config = _job("mode=eval", f"checkpoint={reference}", *words).config
+    run, path = training.find_run(str(reference), config)
+    task, device = build(run.config.env), training.choose_device(config.device)
+    algorithm = training.fresh_algorithm(run.config, task, device)
+    training.restore(algorithm, path)
+    return TrainedPolicy(algorithm, task.observation_size, device)
+
+
+class TrainedPolicy:
+    """A trained policy; takes float arrays of NumPy or torch and gives the same kind.
+
+    observation_size, action_size: O and A. has_density: whether `log_prob` can be asked for.
+    """
+
+    def __init__(self, algorithm: Algorithm, observation_size: int, device: torch.device):
+        self._algorithm, self._device = algorithm, device
+        self.observation_size, self.action_size = observation_size, algorithm.policy.action_size
+        self.has_density = algorithm.policy.has_density
+
+    def act(self, observation: Array, seed: int | None = None) -> Array:
+        """Actions [..., A] in the action space at observations [..., O], as in the run's evaluations.
+
+        seed: of what is random in them; None is another one at every call.
+        """
+        rows = self._rows(observation, "observation", self.observation_size)
+        action = self._algorithm.clip(self._algorithm.act(rows, self._generator(seed)))
+        return _like(action.unflatten(0, observation.shape[:-1] or (1,)), observation)
+
+    def sample(self, observation: Array, num_samples: int, seed: int | None = None) -> Array:
+        """`num_samples` actions [..., K, A] of the model alone: not selected, not clipped. seed: as in `act`."""
+        rows = self._rows(observation, "observation", self.observation_size)
+        with torch.no_grad():
+            action = self._algorithm.policy.sample(rows, self._generator(seed), num_samples)
+        return _like(action.unflatten(0, observation.shape[:-1] or (1,)), observation)
+
+    def log_prob(self, observation: Array, action: Array, seed: int | None = None) -> Array:
+        """log pi(a|s) [...] in nats of actions [..., A] at observations [..., O], before clipping and selection.
+
+        seed: of Hutchinson's probe, if the model's divergence is estimated. Raises `UserError` without a density.
+        """
+        rows = self._rows(observation, "observation", self.observation_size)
+        actions = self._rows(action, "action", self.action_size)
+        if action.shape[:-1] != observation.shape[:-1]:
+            raise UserError(f"actions {tuple(action.shape)} do not go with observations {tuple(observation.shape)}")
+        log_prob = self._algorithm.log_prob(actions, rows, self._generator(seed))
+        return _like(log_prob.unflatten(0, observation.shape[:-1] or (1,)), observation)
+
+    def _rows(self, array: Array, what: str, size: int) -> Tensor:
+        if array.ndim == 0 or array.shape[-1] != size:
+            raise UserError(f"{what}: the last dimension of {tuple(array.shape)} must be {size}")
+        return torch.as_tensor(array, dtype=torch.float32, device=self._device).reshape(-1, size)
+
+    def _generator(self, seed: int | None) -> torch.Generator | None:
+        return None if seed is None else torch.Generator(self._device).manual_seed(seed)
+
+
+def _like(value: Tensor, given: Array) -> Array:
+    """A value [..., ] of rows as the kind that was given; without the first dimension if a single row was."""
+    value = value[0] if given.ndim == 1 else value
+    return value.cpu().numpy() if isinstance(given, np.ndarray) else value.to(given.device)
+
+
+def _job(*words: str) -> Job:
+    jobs: list[Job] = []
+    each_job(list(words), jobs.append)
+    if len(jobs) != 1:
+        raise UserError("one run at a time from here; sweeps are for the command line")
+    return jobs[0]
