@@ -40,7 +40,11 @@ class Assessor:
         self.recorded = transitions.sample(config.eval.log_prob_actions, draw)
 
     def __call__(self, policy: Policy, episodes: int, index: int) -> tuple[dict, list[float]]:
-        """Metrics of evaluation number `index` of the policy, and the return of each episode."""
+        """Metrics of evaluation number `index` of the policy, and the return of each episode.
+
+        Final ones have `log_prob_halved`, too: what `log_prob` would be with half the solver's steps. The difference
+        is at least the solver's error, unless both are far too coarse.
+        """
         seed = evaluation_seed(self.seed, index)
         generator = torch.Generator(self.device).manual_seed(seed)
         choose = self._actor(policy)
@@ -52,10 +56,14 @@ class Assessor:
         played = rollout(self.task, act, episodes, seed)
         metrics = summary(played, self.task)
         if policy.has_density:
-            probe = torch.Generator(self.device).manual_seed(0)
-            judged = self.algorithm if policy is self.algorithm.policy else policy
-            metrics |= log_likelihood(judged, self.recorded, probe)
+            metrics |= self._log_likelihood(policy)
+            with policy.coarser() as halved:
+                if index == FINAL and halved:
+                    metrics["log_prob_halved"] = self._log_likelihood(policy)["log_prob"]
         return metrics, played.returns.tolist()
+
+    def _log_likelihood(self, policy: Policy) -> dict[str, float]:
+        return log_likelihood(policy, self.recorded, torch.Generator(self.device).manual_seed(0))
 
     def with_steps(self, count: int, episodes: int) -> tuple[dict, list[float]]:
         """The final evaluation of the trained policy with another number of solver steps, and its latency."""

@@ -117,6 +117,14 @@ def print_table(title: str, results: dict[str, dict[str, float]]) -> None:
         latency = f"{values['ms_per_action']:.2f} ms" if "ms_per_action" in values else "-"
         shown.add_row(_TITLES.get(name, name), *spread, likelihood, latency)
     Console().print(shown)
+    for name, values in results.items():
+        change = abs(values["log_prob_halved"] - values["log_prob"]) if "log_prob_halved" in values else 0.0
+        if change > SOLVER_ERROR:
+            print(
+                f"{_TITLES.get(name, name)}: with half the steps of `likelihood` its log-likelihood changes by "
+                f"{change:.2g} nats; more steps make it more exact (likelihood.steps)"
+            )
 
 
+SOLVER_ERROR = 0.01  # nats of a solver's error that are pointed out
 _TITLES = {"final_behaviour": "BC (behaviour)", "final": "trained policy"}

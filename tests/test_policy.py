@@ -230,6 +230,18 @@ def test_sample_with_log_prob_is_one_solve_of_both():
     torch.testing.assert_close(log_prob, GAUSSIAN.log_prob(action), atol=1e-3, rtol=0)
 
 
+def test_half_the_steps_tell_the_error_of_a_solver():
+    policy, action = policy_of("gvp", likelihood=Midpoint(steps=8)), actions(64)
+    fine, true = policy.log_prob(action, nothing(64)).mean(), GAUSSIAN.log_prob(action).mean()
+    with policy.coarser() as halved:
+        assert halved
+        coarse = policy.log_prob(action, nothing(64)).mean()
+    assert policy.likelihood.steps == 8
+    assert 0 < abs(fine - true) < abs(coarse - fine)
+    with policy_of("gvp", likelihood=Dopri5()).coarser() as halved:
+        assert not halved
+
+
 def test_log_prob_of_a_sharp_mixture():
     path = PATHS["gvp"]()
     means = torch.tensor([[0.55, 0.55], [-0.55, 0.5], [-0.5, -0.55]], dtype=torch.float64)

@@ -79,6 +79,11 @@ def test_the_table_fits_eighty_columns(capsys, monkeypatch):
     assert rows["BC (behaviour)"][2:] == ["12345.6", "±", "1234.5", "-123.4", "±", "12.3", "-12.346", "nats", "-"]
     assert rows["trained policy"][2:] == ["1.0", "±", "0.0", "-", "-", "-"]
     assert rows["other"][1:] == ["1.0", "±", "0.0", "-", "no", "density", "-"]
+    assert "half the steps" not in text
+    exact, coarse = final | {"log_prob_halved": -12.3457}, final | {"log_prob_halved": -12.4}
+    print_table("solvers", {"final_behaviour": exact, "final": coarse})
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert said.startswith("trained policy: with half the steps of `likelihood` its log-likelihood changes by 0.054")
     print_table("the same", results | {"10 steps": final | {"ms_per_action": 1.2345}})
     text = capsys.readouterr().out
     assert all(len(line) <= 80 for line in text.splitlines())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 import math
-from collections.abc import Callable
-from dataclasses import InitVar, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import InitVar, dataclass, replace
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ from genpolicy.model.flow import (
 from genpolicy.model.path import ProbabilityPath
 from genpolicy.model.policy import Policy
 from genpolicy.settings import build, component, locate, setting
-from genpolicy.solver.solver import ODESolver, Solver
+from genpolicy.solver.solver import FixedGrid, ODESolver, Solver
 
 EXACT_UP_TO = 16  # action dimensions up to which `divergence: auto` is exact
 _LEARNERS = {
@@ -225,6 +226,16 @@ class GenerativePolicy(Policy):
             lambda angle, state: field(angle, state[0]), state, flow.start, flow.end, flow.parameters
         )
         return flow.end_log_prob(y, prior) + divergence + self._log_volume
+
+    @contextlib.contextmanager
+    def coarser(self) -> Iterator[bool]:
+        finer = self.likelihood
+        halves = isinstance(finer, FixedGrid) and finer.steps > 1
+        self.likelihood = replace(finer, steps=finer.steps // 2) if halves else finer
+        try:
+            yield halves
+        finally:
+            self.likelihood = finer
 
     def log_prob_and_gradient(
         self, action: Tensor, observation: Tensor, solver: ODESolver | None = None, probe: Tensor | None = None

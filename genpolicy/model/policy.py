@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import InitVar, dataclass
 from typing import Any, ClassVar
 
@@ -80,6 +82,11 @@ class Policy(nn.Module, ABC):
     def log_prob(self, action: Tensor, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """log pi(a|s) [B] in nats; raises `UserError` where there is none (`has_density`)."""
         raise UserError(f"{type(self).__name__} has no density")
+
+    @contextlib.contextmanager
+    def coarser(self) -> Iterator[bool]:
+        """Inside, log-densities are integrated with half the steps; gives whether that is so: some have no steps."""
+        yield False
 
     def sample(
         self,
