@@ -1,13 +1,8 @@
-"""genpolicy from Python: training in this process, and trained policies to act with.
-
-import genpolicy
-
-policy = genpolicy.load_policy("outputs/default/maze2d-umaze-v1/gmpg-gvp-1a2b3c4d/seed0")
-action = policy.act(observation)
-"""
+"""genpolicy from Python: training in this process, and trained policies to act with."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -55,7 +50,8 @@ def load_policy(reference: str | Path, *words: str) -> TrainedPolicy:
     config = _job("mode=eval", f"checkpoint={reference}", *words).config
     run, path = training.find_run(str(reference), config)
     task, device = build(run.config.env), training.choose_device(config.device)
-    algorithm = training.fresh_algorithm(run.config, task, device)
+    with torch.random.fork_rng():  # fresh networks are drawn by the run's seed, which is none of the caller's
+        algorithm = training.fresh_algorithm(run.config, task, device)
     training.restore(algorithm, path)
     return TrainedPolicy(algorithm, task.observation_size, device)
 
@@ -77,15 +73,13 @@ class TrainedPolicy:
         seed: of what is random in them; None is another one at every call.
         """
         rows = self._rows(observation, "observation", self.observation_size)
-        action = self._algorithm.clip(self._algorithm.act(rows, self._generator(seed)))
-        return _like(action.unflatten(0, observation.shape[:-1] or (1,)), observation)
+        return _like(self._algorithm.clip(self._algorithm.act(rows, self._generator(seed))), observation)
 
     def sample(self, observation: Array, num_samples: int, seed: int | None = None) -> Array:
         """`num_samples` actions [..., K, A] of the model alone: not selected, not clipped. seed: as in `act`."""
         rows = self._rows(observation, "observation", self.observation_size)
         with torch.no_grad():
-            action = self._algorithm.policy.sample(rows, self._generator(seed), num_samples)
-        return _like(action.unflatten(0, observation.shape[:-1] or (1,)), observation)
+            return _like(self._algorithm.policy.sample(rows, self._generator(seed), num_samples), observation)
 
     def log_prob(self, observation: Array, action: Array, seed: int | None = None) -> Array:
         """log pi(a|s) [...] in nats of actions [..., A] at observations [..., O], before clipping and selection.
@@ -96,21 +90,21 @@ class TrainedPolicy:
         actions = self._rows(action, "action", self.action_size)
         if action.shape[:-1] != observation.shape[:-1]:
             raise UserError(f"actions {tuple(action.shape)} do not go with observations {tuple(observation.shape)}")
-        log_prob = self._algorithm.log_prob(actions, rows, self._generator(seed))
-        return _like(log_prob.unflatten(0, observation.shape[:-1] or (1,)), observation)
+        return _like(self._algorithm.log_prob(actions, rows, self._generator(seed)), observation)
 
     def _rows(self, array: Array, what: str, size: int) -> Tensor:
         if array.ndim == 0 or array.shape[-1] != size:
             raise UserError(f"{what}: the last dimension of {tuple(array.shape)} must be {size}")
-        return torch.as_tensor(array, dtype=torch.float32, device=self._device).reshape(-1, size)
+        rows = math.prod(array.shape[:-1])
+        return torch.as_tensor(array, dtype=torch.float32, device=self._device).reshape(rows, size)
 
     def _generator(self, seed: int | None) -> torch.Generator | None:
         return None if seed is None else torch.Generator(self._device).manual_seed(seed)
 
 
 def _like(value: Tensor, given: Array) -> Array:
-    """A value [..., ] of rows as the kind that was given; without the first dimension if a single row was."""
-    value = value[0] if given.ndim == 1 else value
+    """The values [B, ...] of rows that were given as [..., O], in those dimensions and of that kind."""
+    value = value.reshape(given.shape[:-1] + value.shape[1:])
     return value.cpu().numpy() if isinstance(given, np.ndarray) else value.to(given.device)
 
 

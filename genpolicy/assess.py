@@ -40,11 +40,7 @@ class Assessor:
         self.recorded = transitions.sample(config.eval.log_prob_actions, draw)
 
     def __call__(self, policy: Policy, episodes: int, index: int) -> tuple[dict, list[float]]:
-        """Metrics of evaluation number `index` of the policy, and the return of each episode.
-
-        Final ones have `log_prob_halved`, too: what `log_prob` would be with half the solver's steps. The difference
-        is at least the solver's error, unless both are far too coarse.
-        """
+        """Metrics of evaluation number `index` of the policy, and the return of each episode."""
         seed = evaluation_seed(self.seed, index)
         generator = torch.Generator(self.device).manual_seed(seed)
         choose = self._actor(policy)
@@ -57,10 +53,19 @@ class Assessor:
         metrics = summary(played, self.task)
         if policy.has_density:
             metrics |= self._log_likelihood(policy)
-            with policy.coarser() as halved:
-                if index == FINAL and halved:
-                    metrics["log_prob_halved"] = self._log_likelihood(policy)["log_prob"]
         return metrics, played.returns.tolist()
+
+    def final(self, policy: Policy, episodes: int) -> tuple[dict, list[float]]:
+        """The final evaluation of a policy.
+
+        It has `log_prob_halved`, too: what `log_prob` would be with half the solver's steps. The difference is at
+        least the solver's error, unless both are far too coarse.
+        """
+        metrics, returns = self(policy, episodes, FINAL)
+        with policy.coarser() as halved:
+            if halved and policy.has_density:
+                metrics["log_prob_halved"] = self._log_likelihood(policy)["log_prob"]
+        return metrics, returns
 
     def _log_likelihood(self, policy: Policy) -> dict[str, float]:
         return log_likelihood(policy, self.recorded, torch.Generator(self.device).manual_seed(0))

@@ -70,7 +70,7 @@ def evaluate_run(reference: str, config: DictConfig) -> None:
     updates = restore(algorithm, path)
     episodes = config.eval.final_episodes
     assessor = Assessor(task, transitions, algorithm, run.config)
-    metrics, returns = assessor(algorithm.policy, episodes, FINAL)
+    metrics, returns = assessor.final(algorithm.policy, episodes)
     by_steps = {steps_name(count): assessor.with_steps(count, episodes)[0] for count in config.eval.steps}
     data = behaviour_metrics(transitions.behaviour, task)
     results = {"behaviour data": data, "policy": metrics | assessor.latency(algorithm.policy)} | by_steps
@@ -264,7 +264,7 @@ class Trainer:
         for name, policy in self._final_policies().items():
             if name not in self.state.results:
                 self.progress.say(f"evaluating the {name} policy, {self.config.eval.final_episodes} episodes")
-                metrics, returns = self.assessor(policy, self.config.eval.final_episodes, FINAL)
+                metrics, returns = self.assessor.final(policy, self.config.eval.final_episodes)
                 logged = {f"{name}/{key}": value for key, value in metrics.items()}
                 self.journal.log(self.state.updates, logged, returns)
                 self.state.results[name] = metrics

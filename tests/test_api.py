@@ -1,5 +1,8 @@
 """From Python: training, and trained policies."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -65,6 +68,26 @@ def test_samples_and_densities_are_those_of_the_model(policy, algorithm):
     log_prob = policy.log_prob(SEEN[0], samples[:, 0])
     np.testing.assert_array_equal(log_prob, algorithm.log_prob(expected[:, 0], rows).numpy())
     assert policy.log_prob(SEEN[0, 0], samples[0, 0]).shape == ()
+
+
+def test_the_package_gives_both_by_itself():
+    command = "import genpolicy, sys; assert 'torch' not in sys.modules; genpolicy.api.train; genpolicy.load_policy"
+    subprocess.run([sys.executable, "-c", command], check=True)
+
+
+def test_loading_leaves_the_callers_draws_alone(trained):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    genpolicy.load_policy(trained.directory)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_problem_without_observations(tmp_path):
+    run = api.train(*words(tmp_path, "algo.critic_steps=3", "algo.policy_steps=3", "eval.per_phase=1"))
+    policy = genpolicy.load_policy(run.directory)
+    assert policy.act(np.zeros((4, 0))).shape == (4, 2)
+    assert policy.sample(np.zeros(0), 5).shape == (5, 2)
 
 
 def test_what_does_not_fit_is_said(policy, tmp_path):

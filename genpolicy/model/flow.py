@@ -22,7 +22,6 @@ from torch import Tensor
 from genpolicy.model.path import ProbabilityPath
 
 Field = Callable[[float | Tensor, Tensor], Tensor]
-RatedField = Callable[[float | Tensor, Tensor], tuple[Tensor, Tensor]]
 
 # What a model may have learned, and a solver may use: the field of the flow; its solution map from any time to any
 # earlier one; only the map to the data end; and, where there is no flow, a density in closed form.
@@ -131,7 +130,7 @@ def exact_divergence(field: Field, angle: float | Tensor, y: Tensor) -> tuple[Te
     return value, rows.diagonal(dim1=0, dim2=2).sum(-1)
 
 
-def hutchinson_divergence(field: Field, probe: Tensor) -> RatedField:
+def hutchinson_divergence(field: Field, probe: Tensor) -> Callable[[float | Tensor, Tensor], tuple[Tensor, Tensor]]:
     """The field and an unbiased estimate of its divergence, probe' J probe, with one probe [B, A] for a whole solve.
 
     Hutchinson 1990; a fixed probe keeps the ODE's right-hand side smooth (Grathwohl et al. 2019, section 3.1).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 import math
 from collections.abc import Callable, Iterator
@@ -20,7 +19,6 @@ from genpolicy.model.flow import (
     MAP,
     Coefficients,
     ProbabilityFlow,
-    RatedField,
     angle_of,
     exact_divergence,
     hutchinson_divergence,
@@ -31,7 +29,7 @@ from genpolicy.model.flow import (
 from genpolicy.model.path import ProbabilityPath
 from genpolicy.model.policy import Policy
 from genpolicy.settings import build, component, locate, setting
-from genpolicy.solver.solver import FixedGrid, ODESolver, Solver
+from genpolicy.solver.solver import FixedGrid, ODESolver, Solver, StateField
 
 EXACT_UP_TO = 16  # action dimensions up to which `divergence: auto` is exact
 _LEARNERS = {
@@ -222,9 +220,7 @@ class GenerativePolicy(Policy):
         flow = self.flow(observation)
         field = self._field_with_divergence(flow, action, generator, probe)
         state = (flow.data_to_y(action), torch.zeros_like(action[..., 0]))
-        y, divergence = (solver or self.likelihood).integrate(
-            lambda angle, state: field(angle, state[0]), state, flow.start, flow.end, flow.parameters
-        )
+        y, divergence = (solver or self.likelihood).integrate(field, state, flow.start, flow.end, flow.parameters)
         return flow.end_log_prob(y, prior) + divergence + self._log_volume
 
     @contextlib.contextmanager
@@ -265,9 +261,7 @@ class GenerativePolicy(Policy):
         end = flow.noise_to_y(noise)
         field = self._field_with_divergence(flow, noise, generator, probe)
         state = (end, torch.zeros_like(noise[..., 0]))
-        y, divergence = self.solver.integrate(
-            lambda angle, state: field(angle, state[0]), state, flow.end, flow.start, flow.parameters
-        )
+        y, divergence = self.solver.integrate(field, state, flow.end, flow.start, flow.parameters)
         return flow.y_to_data(y), flow.end_log_prob(end) - divergence + self._log_volume
 
     @property
@@ -295,7 +289,9 @@ class GenerativePolicy(Policy):
         """Whether log-densities use the exact divergence rather than Hutchinson's estimate."""
         return self.divergence == "exact" or (self.divergence == "auto" and self.action_size <= EXACT_UP_TO)
 
-    def _field_with_divergence(self, flow, like: Tensor, generator, probe: Tensor | None) -> RatedField:
+    def _field_with_divergence(self, flow, like: Tensor, generator, probe: Tensor | None) -> StateField:
         if self.exact and probe is None:
-            return functools.partial(exact_divergence, flow.field)
-        return hutchinson_divergence(flow.field, rademacher(like.shape, generator, like) if probe is None else probe)
+            return lambda angle, state: exact_divergence(flow.field, angle, state[0])
+        probe = rademacher(like.shape, generator, like) if probe is None else probe
+        estimate = hutchinson_divergence(flow.field, probe)
+        return lambda angle, state: estimate(angle, state[0])

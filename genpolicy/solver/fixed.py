@@ -79,8 +79,7 @@ class RungeKutta(FixedGrid, ODESolver):
             (gradient,) = torch.autograd.grad(value.sum(), last)
             for time, following in reversed(steps):
                 here = ways.pop().requires_grad_()
-                state = here, torch.zeros_like(value)
-                there, gain = self._step(lambda time, state: with_rate(time, state[0]), state, time, following - time)
+                there, gain = self._step(with_rate, (here, torch.zeros_like(value)), time, following - time)
                 (gradient,) = torch.autograd.grad((gradient * there).sum() + gain.sum(), here)
                 value = value.detach() + gain.detach()
         return value, gradient

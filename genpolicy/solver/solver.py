@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from genpolicy.model.flow import FIELD, Field, ProbabilityFlow, RatedField
+from genpolicy.model.flow import FIELD, Field, ProbabilityFlow
 from genpolicy.settings import setting
 
 State = tuple[Tensor, ...]
@@ -48,7 +48,7 @@ class ODESolver(Solver):
     def value_and_gradient(
         self,
         field: Field,
-        with_rate: RatedField,
+        with_rate: StateField,
         y: Tensor,
         start: float,
         end: float,
@@ -56,13 +56,13 @@ class ODESolver(Solver):
     ) -> tuple[Tensor, Tensor]:
         """final(y(end)) [B] plus the integral of a rate on the way there, and its gradient [B, A] in y = y(start).
 
-        field, with_rate: (time, y [B, A]) -> dy/dtime, and the same with the rate [B]. final: [B, A] -> [B]. Rows do
-        not depend on each other.
+        field: (time, y [B, A]) -> dy/dtime. with_rate: (time, (y, integral [B])) -> the same, and the rate [B];
+        neither depends on the integral. final: [B, A] -> [B]. Rows do not depend on each other.
         """
         with torch.enable_grad():
             y = y.detach().requires_grad_()
             state = y, torch.zeros_like(y[:, 0])
-            last, integral = self.integrate(lambda time, state: with_rate(time, state[0]), state, start, end)
+            last, integral = self.integrate(with_rate, state, start, end)
             value = final(last) + integral
             (gradient,) = torch.autograd.grad(value.sum(), y)
         return value.detach(), gradient

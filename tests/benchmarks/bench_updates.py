@@ -90,7 +90,8 @@ def test_trajectory(row, updates, transitions, generator, what):
 @pytest.mark.parametrize("what", ["IQL", "TD3PlusBC"])
 def test_peer(row, what):
     """d3rlpy's updates of critic and policy, from a batch that is ready; TD3+BC moves its policy every second time."""
-    d3rlpy = pytest.importorskip("d3rlpy", reason="make bench installs it")
+    import d3rlpy  # installed by `make bench` alone
+
     draw = np.random.default_rng(0)
     numbers = [draw.standard_normal((1000, size)).astype("f") for size in (11, 3, 1)]
     data = d3rlpy.dataset.MDPDataset(*numbers, np.zeros(1000), timeouts=np.arange(1000) % 100 == 99)
