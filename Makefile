@@ -46,12 +46,13 @@ clean:    ## remove the environment and caches, never outputs/
 	rm -rf $(VENV) build dist .coverage .pytest_cache .ruff_cache .hypothesis
 	find genpolicy launch tests -name __pycache__ -prune -exec rm -rf {} +
 
-# d4rl is for the parity tests only; its own dependencies (gym, mujoco_py) do not install on today's Python.
+# d4rl and rliable are for the tests only, which compare with them. What d4rl asks for (gym, mujoco_py) does not install on
+# today's Python; what rliable's bootstrap asks for (arch) does not import beside pandas 3.
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("genpolicy needs Python 3.11 or later; set PYTHON=" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --no-deps d4rl
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --no-deps d4rl rliable
 	@touch $(READY)
 
 # What the speeds are compared with; apart, since it asks for an older gymnasium, which these updates do not use.

@@ -138,6 +138,10 @@ def start(job: Job, sweep: str | None = None) -> None:
             from genpolicy import status
 
             status.show(config)
+        case "report":
+            from genpolicy.report import report
+
+            report.show(config)
         case "tasks":
             from genpolicy import tasks
 

@@ -44,6 +44,7 @@ STATUS = {
     "died": "KILLED",
 }
 SQLITE = "sqlite:///"
+EXPERIMENT = "genpolicy/"  # begins the names of experiments; the study follows
 
 
 class Store:
@@ -102,6 +103,31 @@ class Store:
         with self._lock:
             return Path(self.client.get_run(number).data.tags["genpolicy.run_dir"])
 
+    def studies(self) -> list[str]:
+        """The names of all studies."""
+        with self._lock:
+            names = [experiment.name for experiment in self.client.search_experiments()]
+        return [name.removeprefix(EXPERIMENT) for name in names if name.startswith(EXPERIMENT)]
+
+    def runs(self, study: str, condition: str) -> list[MlflowRun] | None:
+        """The training runs of a study that MLflow's search finds by `condition`; None if there is no such study."""
+        with self._lock:
+            experiment = self.client.get_experiment_by_name(EXPERIMENT + study)
+            if experiment is None:
+                return None
+            found, token = [], None
+            while token != "":
+                page = self.client.search_runs([experiment.experiment_id], condition, page_token=token)
+                found += page
+                token = page.token or ""
+        return [run for run in found if "genpolicy.id" in run.data.tags]
+
+    def history(self, number: str, metric: str) -> list[tuple[int, float]]:
+        """All (step, value) of a metric of an MLflow run id, in order."""
+        with self._lock:
+            found = self.client.get_metric_history(number, metric)
+        return sorted((each.step, each.value) for each in found)
+
     def _make(self, database: Path) -> None:
         unfinished = database.with_name(database.name + ".new")
         unfinished.unlink(missing_ok=True)
@@ -119,7 +145,7 @@ class Store:
                     raise
                 record.clear()  # the store was thrown away and begun anew
         with self._making:
-            experiment = self._experiment(f"genpolicy/{run.config.study}")
+            experiment = self._experiment(EXPERIMENT + run.config.study)
             found = self._search(experiment, "genpolicy.id", run.id)
             if not found:
                 for old in run.replaces:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from genpolicy.errors import UserError
 from genpolicy.settings import check, component, setting
 
-MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect")
+MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect", "report")
 
 
 @dataclass(kw_only=True)
@@ -102,6 +102,13 @@ class Collect:
 
 
 @dataclass(kw_only=True)
+class Report:
+    """What mode=report is about."""
+
+    filter: str = setting("", doc="only runs that this search of MLflow finds, such as: tags.`genpolicy.algo` = 'gmpo'")
+
+
+@dataclass(kw_only=True)
 class Program:
     """How the program itself behaves."""
 
@@ -124,7 +131,7 @@ class RunSettings:
     )
     overwrite: bool = setting(False, doc="throw a finished or unfinished run of the same settings away and redo it")
     checkpoint: str | None = setting(None, doc="mode=eval: run directory or MLflow run id of the policy")
-    sweep: str | None = setting(None, doc="mode=status: the sweep's eight digits; null: all runs of the study")
+    sweep: str | None = setting(None, doc="mode=status|report: the sweep's eight digits; null: all of the study")
     follow: bool = setting(False, doc="mode=sync: go on shipping until no run is left that trains or waits")
     log_every: int = setting(100, ge=1, doc="updates between two entries of the training metrics")
     checkpoint_seconds: float = setting(60.0, ge=0, doc="seconds between two checkpoints")
@@ -132,6 +139,7 @@ class RunSettings:
     eval: Evaluation = field(default_factory=Evaluation)
     check: Check = field(default_factory=Check)
     collect: Collect = field(default_factory=Collect)
+    report: Report = field(default_factory=Report)
     tracking: Tracking = field(default_factory=Tracking)
     launch: Launch = field(default_factory=Launch)
     search: Search = field(default_factory=Search)
@@ -152,8 +160,8 @@ class RunSettings:
             raise UserError("mode=eval needs checkpoint=<run directory or MLflow run id>")
         if config.mode != "eval" and config.checkpoint is not None:
             raise UserError(f"mode={config.mode} reads no checkpoint; leave it out, or add mode=eval")
-        if config.mode != "status" and config.sweep is not None:
-            raise UserError(f"sweep={config.sweep}: goes with mode=status")
+        if config.mode not in ("status", "report") and config.sweep is not None:
+            raise UserError(f"sweep={config.sweep}: goes with mode=status and mode=report")
         if config.sweep is not None and not re.fullmatch(r"[0-9a-f]{8}", config.sweep):
             raise UserError(f"sweep={config.sweep}: must be the eight hexadecimal digits that the launcher printed")
         if config.mode != "sync" and config.follow:

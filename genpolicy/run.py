@@ -39,7 +39,7 @@ from genpolicy.settings import check
 # Where a run is kept, what it runs on and how it is watched: other values make no other experiment.
 NOT_IDENTITY = {"mode", "seed", "study", "device", "threads", "overwrite", "checkpoint", "log_every"}
 NOT_IDENTITY |= {"checkpoint_seconds", "paths", "tracking", "launch", "search", "sweep", "follow", "genpolicy"}
-NOT_IDENTITY |= {"check", "collect"}
+NOT_IDENTITY |= {"check", "collect", "report"}
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where there is one: a sweep reads hundreds
 FINAL = ("finished", "failed", "interrupted", "died")
 _CONTENT = ("last.pt", "best.pt", "journal.jsonl", "evaluation-*", "figures/*", "tracking.json")

@@ -104,12 +104,12 @@ def follow(directory: Path) -> None:
     with Lock(run.path("tracking.lock")):  # held by the child of the run's former life until that has done its work
         while True:
             try:
-                store = store or _open(store_uri(run.config.tracking.uri, run.outputs), run.outputs)
+                store = store or open_store(run.config.tracking.uri, run.outputs)
                 if store.ship(run) in FINAL:
                     break
                 wait = POLL_SECONDS
             except Exception as error:  # whatever MLflow or its database or the network may raise
-                _log(f"{store_uri(run.config.tracking.uri, run.outputs)}: {_one_line(error)}")
+                _log(f"{store_uri(run.config.tracking.uri, run.outputs)}: {one_line(error)}")
                 wait = min(2 * wait, PATIENCE_SECONDS / 2)
                 if _ended(run):
                     deadline = deadline or time.monotonic() + PATIENCE_SECONDS
@@ -154,11 +154,11 @@ def catch_up(outputs: Path, uri: str | None, stores: dict, thorough: bool = True
                 outcome.busy += 1
                 continue
             if target not in stores:
-                stores[target] = _open(target, outputs)
+                stores[target] = open_store(target, outputs)
             stores[target].ship(run)
             outcome.shipped += 1
         except Exception as error:  # as in `follow`; the other runs are shipped all the same
-            outcome.failures.append(f"{directory}: {target}: {_one_line(error)}")
+            outcome.failures.append(f"{directory}: {target}: {one_line(error)}")
             if not thorough:
                 broken.add(target)
         finally:
@@ -234,14 +234,11 @@ def _unfinished(outputs: Path) -> bool:
 
 def find_directory(number: str, config: DictConfig) -> Path:
     """The run directory of an MLflow run id in the configured store. Raises `UserError` if there is none."""
-    outputs = Path(config.paths.outputs)
-    uri = store_uri(config.tracking.uri, outputs)
-    if uri is None or (config.tracking.uri is None and not (outputs / "mlflow.db").exists()):
-        raise UserError(f"checkpoint={number}: no MLflow store in {outputs}; give paths.outputs= or tracking.uri=")
+    store = existing_store(config)
     try:
-        directory = _open(uri, outputs).directory(number)
+        directory = store.directory(number)
     except Exception as error:  # as in `follow`
-        raise UserError(f"checkpoint={number}: not a run of genpolicy in {uri} ({_one_line(error)})") from error
+        raise UserError(f"checkpoint={number}: not a run of genpolicy in {store.uri} ({one_line(error)})") from error
     if not directory.is_dir():
         raise UserError(f"checkpoint={number}: its run directory {directory} is not on this machine")
     return directory
@@ -257,15 +254,29 @@ def _importer():
     return importer
 
 
-def _open(uri: str, outputs: Path):
-    return _importer().Store(uri, outputs)
+def open_store(uri: str | None, outputs: Path):
+    """The MLflow store (`genpolicy.importer.Store`) that a setting means; a SQLite file is made if it is not there."""
+    return _importer().Store(store_uri(uri, outputs), outputs)
+
+
+def existing_store(config: DictConfig):
+    """The store of a configuration, to read. Raises `UserError` if there is none, or it cannot be reached."""
+    outputs = Path(config.paths.outputs)
+    uri = store_uri(config.tracking.uri, outputs)
+    if uri is None or (uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()):
+        raise UserError(f"no MLflow store at {uri or config.tracking.uri}; give paths.outputs= or tracking.uri=")
+    try:
+        return open_store(uri, outputs)
+    except Exception as error:  # as in `follow`
+        raise UserError(f"{uri}: {one_line(error)}") from error
 
 
 def _ended(run: Run) -> bool:
     return run.status()["state"] in FINAL
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """What kind of error it is, and what it says."""
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -34,6 +35,13 @@ class Server:
             return urllib.request.urlopen(f"{self.uri}/health", timeout=5).status == 200
         except OSError:
             return False
+
+    def wait(self) -> None:
+        """Until it answers."""
+        deadline = time.monotonic() + 120
+        while not self.answers():
+            assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
+            time.sleep(0.2)
 
     def stop(self) -> None:
         """At once, as if its machine had gone."""

@@ -63,7 +63,7 @@ def counts(outputs: Path) -> dict[str, int]:
 def template(tmp_path_factory) -> Path:
     """An empty store, whose tables take seconds to make."""
     folder = tmp_path_factory.mktemp("template")
-    tracking._open(f"sqlite:///{folder}/mlflow.db", folder)
+    tracking.open_store(f"sqlite:///{folder}/mlflow.db", folder)
     return folder / "mlflow.db"
 
 
@@ -157,7 +157,7 @@ def test_a_store_thrown_away_is_filled_again(tmp_path):
 
 def test_an_importer_that_dies_after_storing_a_batch_makes_no_double(outputs, monkeypatch):
     run = ended(outputs, SQLITE, events=1300)
-    store = tracking._open(tracking.store_uri(None, outputs), outputs)
+    store = tracking.open_store(tracking.store_uri(None, outputs), outputs)
     sent, real = [], store.client.log_batch
 
     def dying(number, metrics=(), params=(), tags=()):

@@ -1,0 +1,178 @@
+"""The figures of a report."""
+
+import math
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from genpolicy.report import statistics
+from genpolicy.report.statistics import Scores
+
+PANEL = 3.2  # inches
+WIDEST = 4  # panels in a row
+LETTER = 0.075  # inches, of a legend
+SAID = {"score": "normalised score", "return": "return"}
+PRETRAINING, FINETUNING = "tab:blue", "tab:orange"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The evaluations of one run in training, in order: updates, scores (or returns) and log-likelihoods, [n] each.
+
+    `log_prob` is NaN where there is no density, `pretraining` true where the behaviour model was evaluated and another
+    policy came after it; `best` is the index of the evaluation whose checkpoint was kept as the best, or None.
+    """
+
+    updates: np.ndarray
+    score: np.ndarray
+    log_prob: np.ndarray
+    pretraining: np.ndarray
+    best: int | None
+
+
+def learning_curves(curves: Mapping[tuple[str, str], Sequence[Curve]], kinds: Mapping[str, str]) -> Figure:
+    """Score over updates: the mean of the seeds, and from the lowest to the highest of them; a panel for each task.
+
+    curves: by task and method, one a seed; kinds: task -> 'score' or 'return'.
+    """
+    figure, panels = _panels(list(kinds))
+    colours = _colours(curves)
+    for (task, method), found in sorted(curves.items()):
+        by_update = defaultdict(list)
+        for curve in found:
+            for update, score in zip(curve.updates, curve.score, strict=True):
+                by_update[update].append(score)
+        updates = sorted(by_update)
+        mean, low, high = ([each(by_update[update]) for update in updates] for each in (np.mean, min, max))
+        style, axis = colours[method], panels[task]
+        axis.plot(updates, mean, **style, marker="o", markersize=3, linewidth=1.4, label=method)
+        axis.fill_between(updates, low, high, color=style["color"], alpha=0.15, linewidth=0)
+    for task, axis in panels.items():
+        axis.set(xlabel="updates of all phases", ylabel=SAID[kinds[task]])
+        axis.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
+    _legend(figure, panels.values())
+    return figure
+
+
+def likelihood(curves: Mapping[str, Sequence[Curve]], task: str, kind: str) -> Figure:
+    """Score against log-likelihood during training, as Figure 1 of the GMPO and GMPG paper; a panel for each method.
+
+    Pretraining and finetuning are coloured apart, the best checkpoint of each run is marked.
+    """
+    figure, panels = _panels(sorted(curves), shared=True)
+    for method, axis in panels.items():
+        for curve in curves[method]:
+            axis.plot(curve.log_prob, curve.score, color="grey", linewidth=0.5, alpha=0.6, zorder=1)
+            parts = ("pretraining", curve.pretraining, PRETRAINING), ("finetuning", ~curve.pretraining, FINETUNING)
+            for name, part, colour in parts:
+                if part.any():
+                    axis.scatter(curve.log_prob[part], curve.score[part], s=22, color=colour, label=name, zorder=2)
+            if curve.best is not None:
+                place = curve.log_prob[curve.best], curve.score[curve.best]
+                axis.scatter(*place, s=110, marker="*", facecolor="none", edgecolor="black", label="best", zorder=3)
+        axis.set(xlabel="log-likelihood of the data (nats)", ylabel=SAID[kind])
+        axis.label_outer()
+    figure.suptitle(task)
+    _legend(figure, panels.values())
+    return figure
+
+
+def trade_off(points: Mapping[str, Mapping[int, tuple[float, float]]], task: str, kind: str) -> Figure:
+    """Score against the number of solver steps, and against the time of one action.
+
+    points: method -> steps -> (mean score over the seeds, milliseconds an action).
+    """
+    figure, panels = _panels(["steps", "time"])
+    colours = _colours({(task, method): None for method in points})
+    counts = sorted({count for found in points.values() for count in found})
+    for method, found in points.items():
+        scores, times = zip(*found.values(), strict=True)
+        style = colours[method] | {"marker": "o", "markersize": 4, "label": method}
+        panels["steps"].plot(list(found), scores, **style)
+        panels["time"].plot(times, scores, **style)
+    panels["steps"].set(title="", xlabel="solver steps", ylabel=SAID[kind], xscale="log")
+    panels["steps"].set_xticks(counts, list(map(str, counts)))
+    panels["time"].set(title="", xlabel="ms an action (one observation)", ylabel=SAID[kind], xscale="log")
+    for axis in panels.values():
+        axis.minorticks_off()
+    figure.suptitle(task)
+    _legend(figure, panels.values())
+    return figure
+
+
+def profiles(methods: Mapping[str, Scores]) -> Figure:
+    """Performance profiles: the fraction of runs that score more than each threshold, with their intervals."""
+    scores = np.concatenate([task for found in methods.values() for task in found])
+    thresholds = np.linspace(min(0.0, scores.min()), max(100.0, scores.max()), 201)
+    figure, panels = _panels(["profiles"], width=1.6 * PANEL)
+    axis = panels["profiles"]
+    colours = _colours({("", method): None for method in methods})
+    for method, found in methods.items():
+        axis.step(thresholds, statistics.profile(found, thresholds), **colours[method], where="post", label=method)
+        band = statistics.interval(lambda drawn: statistics.profile(drawn, thresholds), found)
+        if band is not None:
+            axis.fill_between(thresholds, *band, step="post", color=colours[method]["color"], alpha=0.15, linewidth=0)
+    axis.set(title="", xlabel="normalised score s", ylabel="fraction of runs with more than s", ylim=(-0.02, 1.02))
+    _legend(figure, panels.values())
+    return figure
+
+
+def aggregates(methods: Mapping[str, Scores], measured: Mapping[str, Callable[[Scores], np.ndarray]]) -> Figure:
+    """Each statistic of each method as a point with its interval; a panel for each statistic."""
+    figure = Figure(figsize=(PANEL * len(measured) + 1.5, 0.32 * len(methods) + 1.1), layout="constrained")
+    axes = figure.subplots(1, len(measured), sharey=True, squeeze=False)[0]
+    names = list(methods)[::-1]
+    for (title, statistic), axis in zip(measured.items(), axes, strict=True):
+        for row, name in enumerate(names):
+            band = statistics.interval(statistic, methods[name])
+            if band is not None:
+                axis.plot(band, (row, row), color="tab:blue", linewidth=7, alpha=0.3, solid_capstyle="butt")
+            axis.plot(statistic(methods[name]), row, "|", color="black", markersize=11, markeredgewidth=1.6)
+        axis.set(xlabel=title, yticks=range(len(names)), ylim=(-0.6, len(names) - 0.4))
+        axis.set_yticks(range(len(names)), names)
+        axis.grid(axis="x", linewidth=0.4, alpha=0.6)
+    return figure
+
+
+def _panels(names: Sequence[str], width: float = PANEL, shared: bool = False) -> tuple[Figure, dict[str, Axes]]:
+    """A panel for each name, in rows; with `shared` the axes of all are the same."""
+    columns = min(WIDEST, len(names))
+    rows = math.ceil(len(names) / columns)
+    figure = Figure(figsize=(width * columns + 0.8, PANEL * rows * 0.85 + 0.5), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharex=shared, sharey=shared).flat
+    for spare in list(axes)[len(names) :]:
+        spare.remove()
+    shown = dict(zip(names, figure.axes, strict=True))
+    for name, axis in shown.items():
+        axis.set_title(name, fontsize="small")
+        axis.grid(linewidth=0.4, alpha=0.6)
+        axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
+    return figure, shown
+
+
+def _colours(found: Mapping[tuple[str, str], object]) -> dict[str, dict]:
+    """A colour for each method, and another kind of line where there are more than colours."""
+    palette = matplotlib.colormaps["tab10"].colors
+    methods = sorted({method for _, method in found})
+    lines = ("-", "--", ":", "-.")
+    return {
+        method: {"color": palette[i % len(palette)], "linestyle": lines[i // len(palette) % len(lines)]}
+        for i, method in enumerate(methods)
+    }
+
+
+def _legend(figure: Figure, axes: Iterable[Axes]) -> None:
+    """One legend for all panels, below them; each name once."""
+    shown = {}
+    for axis in axes:
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            shown.setdefault(label, handle)
+    width, height = figure.get_size_inches()
+    columns = max(1, min(len(shown), int(width / (0.5 + LETTER * max(map(len, shown), default=0)))))
+    figure.set_size_inches(width, height + 0.2 * math.ceil(len(shown) / columns))
+    figure.legend(shown.values(), shown, loc="outside lower center", ncols=columns, frameon=False, fontsize="small")

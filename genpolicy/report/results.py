@@ -1,0 +1,192 @@
+"""What an MLflow store knows about the runs of a study, put in order: tasks, methods, seeds."""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+LAST, BEST = "final", "best"  # metrics of the last checkpoint, and of the best evaluation during training
+INCIDENTAL = ("seed", "device", "threads")  # settings that make no other method
+
+
+@dataclass(frozen=True)
+class Result:
+    """One training run. `metrics` holds the last value of each metric, `created` orders runs in time."""
+
+    number: str
+    created: int
+    state: str
+    reason: str
+    choices: Mapping[str, str]
+    settings: Mapping[str, str]
+    commit: str | None
+    metrics: Mapping[str, float]
+
+    @property
+    def task(self) -> str:
+        """The task's name: that of the option, or of the environment registered with gymnasium."""
+        return self.settings.get("env.id", self.choices["env"])
+
+    @property
+    def seed(self) -> int:
+        """The training seed."""
+        return int(self.settings["seed"])
+
+    @property
+    def base(self) -> str:
+        """The algorithm and the model, as in the run's name."""
+        return f"{self.choices['algo']}-{self.choices['model']}"
+
+    @property
+    def configuration(self) -> frozenset[tuple[str, str]]:
+        """What is the same for all seeds: the options of the groups, and the settings."""
+        settings = ((name, value) for name, value in self.settings.items() if name not in INCIDENTAL)
+        return frozenset([*self.choices.items(), *settings])
+
+    def known(self, name: str) -> str | None:
+        """The option of a group, or the value of a setting."""
+        return self.choices.get(name, self.settings.get(name))
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What the seeds of one method reached on one task: `values` [seeds], and why each other seed has no value."""
+
+    values: np.ndarray
+    lacking: Mapping[int, str]
+
+    def text(self, digits: int, none: str) -> str:
+        """'85.2 ± 3.1', with the number of seeds where some are missing: '85.2 ± 3.1 (2 of 3)'; `none` without any."""
+        if not len(self.values):
+            return none
+        shown = f"{self.values.mean():.{digits}f}"
+        if len(self.values) > 1:
+            shown += f" ± {self.values.std(ddof=1):.{digits}f}"
+        return shown + (f" ({len(self.values)} of {len(self.values) + len(self.lacking)})" if self.lacking else "")
+
+
+class Comparison:
+    """The runs of a study by task and method.
+
+    `tasks` and `methods` are in order of their names, `seeds` all that any run has. Of two runs of the same settings
+    and seed the newer finished one counts; `duplicates` says which were left out.
+    """
+
+    def __init__(self, results: Iterable[Result]):
+        by_identity = defaultdict(list)
+        for result in results:
+            by_identity[result.task, result.configuration, result.seed].append(result)
+        chosen, self.duplicates = [], []
+        for same in by_identity.values():
+            best = max(same, key=lambda result: (result.state == "finished", result.created))
+            chosen.append(best)
+            if len(same) > 1:
+                told = f"{best.base} {best.task} s{best.seed}"
+                self.duplicates.append(f"{told}: {len(same)} runs; the newest that has finished counts")
+        self.words = distinguishing(chosen)
+        self.runs: dict[tuple[str, str], list[Result]] = defaultdict(list)
+        for result in sorted(chosen, key=lambda result: result.seed):
+            self.runs[result.task, self.label(result)].append(result)
+        self.tasks = sorted({task for task, _ in self.runs})
+        self.methods = sorted({method for _, method in self.runs})
+        self.seeds = sorted({result.seed for result in chosen})
+
+    def label(self, result: Result) -> str:
+        """What the method of a run is called: its algorithm and model, and what else tells it from others of these."""
+        words = (f"{name}={result.known(name)}" for name in self.words[result.base])
+        return " ".join([result.base, *words])
+
+    def kind(self, task: str) -> str:
+        """Whether the task is judged by its normalised 'score' or, having no references, its 'return'."""
+        runs = (run for (name, _), found in self.runs.items() if name == task for run in found)
+        return "score" if any(f"{LAST}/score_mean" in run.metrics for run in runs) else "return"
+
+    def cell(self, task: str, method: str, metric: str) -> Cell:
+        """The values of a metric, whose name may have {kind} in it, of one method on one task."""
+        metric = metric.format(kind=self.kind(task))
+        values, lacking = [], dict.fromkeys(self.seeds, "no run")
+        for run in self.runs.get((task, method), ()):
+            value = run.metrics.get(metric)
+            if run.state != "finished":
+                lacking[run.seed] = f"{run.state}: {run.reason}" if run.reason else run.state
+            elif value is None:
+                lacking[run.seed] = f"no {metric}"
+            elif not math.isfinite(value):
+                lacking[run.seed] = f"{metric} is {value}"
+            else:
+                values.append(value)
+                del lacking[run.seed]
+        return Cell(np.array(values), lacking)
+
+    def common(self, metric: str) -> list[str]:
+        """The tasks with scores on which every method has at least one value: aggregates are taken over these."""
+        scored = (task for task in self.tasks if self.kind(task) == "score")
+        return [task for task in scored if all(len(self.cell(task, each, metric).values) for each in self.methods)]
+
+    def lacks(self, metric: str) -> list[str]:
+        """What has no value and why, each seed: nothing is averaged over without a word."""
+        lines = []
+        for task in self.tasks:
+            for method in self.methods:
+                seeds = defaultdict(list)
+                for seed, reason in self.cell(task, method, metric).lacking.items():
+                    seeds[reason].append(str(seed))
+                for reason, which in seeds.items():
+                    lines.append(f"{method} on {task}, seed{'s' * (len(which) > 1)} {', '.join(which)}: {reason}")
+        return lines
+
+    def differences(self) -> list[tuple[str, dict[tuple[str, str], str]]]:
+        """Each setting in which methods differ on the same task, with its value by (task, method)."""
+        found = []
+        names = {name for runs in self.runs.values() for name in (*runs[0].choices, *runs[0].settings)}
+        for name in sorted(names - set(INCIDENTAL), key=_choices_first(self.runs)):
+            values = {at: value for at, runs in self.runs.items() if (value := runs[0].known(name)) is not None}
+            if any(len({values.get(at) for at in self.runs if at[0] == task}) > 1 for task in self.tasks):
+                found.append((name, values))
+        return found
+
+
+def distinguishing(results: Sequence[Result]) -> dict[str, list[str]]:
+    """For each algorithm and model, the options and settings that tell its configurations apart on the same task.
+
+    Options of groups come before settings; a name that separates no more than those before it is left out.
+    """
+    groups = defaultdict(dict)
+    for result in results:
+        groups[result.base, result.task][result.configuration] = result
+    words: dict[str, list[str]] = defaultdict(list)
+    for (base, _), configurations in groups.items():
+        found = list(configurations.values())
+        names = {name for each in found for name in (*each.choices, *each.settings)} - set(INCIDENTAL)
+        apart = len({_values(each, words[base]) for each in found})
+        for name in sorted(names, key=_choices_first({0: found})):
+            if apart == len(found):
+                break
+            more = len({_values(each, [*words[base], name]) for each in found})
+            if more > apart:
+                words[base].append(name)
+                apart = more
+    return words
+
+
+def _values(result: Result, names: Sequence[str]) -> tuple:
+    return tuple(result.known(name) for name in names)
+
+
+def _choices_first(runs: Mapping) -> Callable[[str], tuple]:
+    """An order of names: options of groups before settings."""
+    choices = {name for found in runs.values() for run in found for name in run.choices}
+    return lambda name: (name not in choices, name)
+
+
+def result_of(number: str, created: int, tags: Mapping, params: Mapping, metrics: Mapping) -> Result:
+    """A run as the store tells it; the names are those that genpolicy.importer gives."""
+    choices = {}
+    for name, value in tags.items():
+        if found := re.fullmatch(r"genpolicy\.(algo|model|objective|solver|select|network|dataset|env)", name):
+            choices[found[1]] = value
+    state, reason = tags.get("genpolicy.state", "unknown"), tags.get("genpolicy.reason", "")
+    return Result(number, created, state, reason, choices, params, tags.get("mlflow.source.git.commit"), metrics)

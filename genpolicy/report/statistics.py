@@ -1,0 +1,65 @@
+"""Statistics over tasks and training seeds, as rliable defines them (Agarwal et al. 2021, arXiv 2108.13264).
+
+What a method has reached is one array a task, [..., seeds]: a score for each training seed, its episodes averaged
+before. The training seed is the unit of replication. Leading dimensions are resamples, which the bootstrap draws.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.stats import trim_mean
+
+RESAMPLES = 2000
+CONFIDENCE = 0.95
+FEWEST_SEEDS = 3  # from which an interval is given: of one seed it would have no width
+Scores = Sequence[np.ndarray]
+
+
+def mean(scores: Scores) -> np.ndarray:
+    """The mean over tasks of the mean over seeds."""
+    return np.mean([task.mean(-1) for task in scores], axis=0)
+
+
+def iqm(scores: Scores) -> np.ndarray:
+    """The interquartile mean: of the middle half of all runs of all tasks."""
+    return trim_mean(np.concatenate(scores, axis=-1), 0.25, axis=-1)
+
+
+def optimality_gap(scores: Scores, target: float = 100.0) -> np.ndarray:
+    """How far the runs fall short of `target` on average, what is beyond it not counted; less is better."""
+    return target - np.minimum(np.concatenate(scores, axis=-1), target).mean(-1)
+
+
+def improvement(scores: Scores, others: Scores) -> np.ndarray:
+    """The probability that a run scores more than one of the others on the same task, ties half; mean over tasks.
+
+    It is the Mann-Whitney statistic over the number of pairs.
+    """
+    wins = []
+    for x, y in zip(scores, others, strict=True):
+        difference = x[..., :, None] - y[..., None, :]
+        wins.append(((difference > 0) + 0.5 * (difference == 0)).mean((-2, -1)))
+    return np.mean(wins, axis=0)
+
+
+def profile(scores: Scores, thresholds: np.ndarray) -> np.ndarray:
+    """The performance profile: the fraction of all runs that score more than each threshold, [..., thresholds]."""
+    return (np.concatenate(scores, axis=-1)[..., None] > thresholds).mean(-2)
+
+
+def interval(statistic: Callable[..., np.ndarray], *methods: Scores) -> tuple[np.ndarray, np.ndarray] | None:
+    """The 95 % interval of a statistic of one or more methods: percentiles of the stratified bootstrap.
+
+    A resample draws as many seeds as there are, with replacement, from each task of each method apart. None if any
+    task has fewer than three seeds. The draws are the same at every call.
+    """
+    if min(len(task) for scores in methods for task in scores) < FEWEST_SEEDS:
+        return None
+    rng = np.random.default_rng(0)
+
+    def resampled(task: np.ndarray) -> np.ndarray:
+        return task[rng.integers(len(task), size=(RESAMPLES, len(task)))]
+
+    values = statistic(*([resampled(task) for task in scores] for scores in methods))
+    low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+    return low, high

@@ -1,0 +1,344 @@
+"""`mode=report`: what it says about runs that are there, missing, failed, doubled or not a number; its files."""
+
+import csv
+import json
+import math
+import re
+import shutil
+import socket
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from command_line import genpolicy
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from mlflow_server import Server
+from tiny import opened
+
+from genpolicy import tracking
+from genpolicy.report.document import Document, Picture, Table, Text
+from genpolicy.report.report import compose
+from genpolicy.report.results import Comparison, Result
+
+SETTINGS = {"algo.beta": "1.0", "solver.steps": "8", "device": "cpu"}
+
+
+def result(algo="gmpo", task="hopper-medium-v2", seed=0, score=50.0, state="finished", **more) -> Result:
+    choices = {"algo": algo, "model": "gvp", "env": task, "solver": "midpoint"} | more.pop("choices", {})
+    settings = SETTINGS | {"seed": str(seed)} | more.pop("settings", {})
+    metrics = {} if score is None else {"final/score_mean": score, "best/score_mean": score + 5, "final/log_prob": -1.0}
+    facts = {"number": f"{algo}{task}{seed}", "created": 0, "reason": "", "commit": "0" * 40} | more
+    return Result(state=state, choices=choices, settings=settings, metrics=metrics, **facts)
+
+
+def document(*results: Result, history=lambda number, metric: []) -> Document:
+    return compose(list(results), history, "a study", "a store")
+
+
+def table(made: Document, name: str) -> dict[tuple[str, str], str]:
+    """(row, column) -> cell of a table."""
+    (part,) = (part for part in made.parts if isinstance(part, Table) and part.name == name)
+    return {(row[0], column): cell for row in part.rows for column, cell in zip(part.head[1:], row[1:], strict=True)}
+
+
+def cell(made: Document, task: str, method: str) -> str:
+    """What the table of last checkpoints says, whichever way it lies."""
+    cells = table(made, "scores_last")
+    return cells.get((task, method)) or cells[method, task]
+
+
+def said(made: Document) -> str:
+    return "\n".join(line for part in made.parts if isinstance(part, Text) for line in part.lines)
+
+
+def test_means_and_deviations_over_seeds_of_the_last_and_of_the_best_checkpoint():
+    made = document(*(result(seed=seed, score=score) for seed, score in enumerate([40.0, 50.0, 66.0])))
+    assert table(made, "scores_last") == {("hopper-medium-v2", "gmpo-gvp"): "52.0 ± 13.1"}  # sqrt((144 + 4 + 196) / 2)
+    assert table(made, "scores_best") == {("hopper-medium-v2", "gmpo-gvp"): "57.0 ± 13.1"}
+    assert said(made) == ""
+
+
+def test_a_seed_that_is_missing_failed_or_not_a_number_is_said_and_never_averaged():
+    good = [result("bc", seed=seed) for seed in range(4)]
+    made = document(
+        *good,
+        result(seed=0, score=10.0),
+        result(seed=1, score=math.nan),
+        result(seed=2, score=99.0, state="failed", reason="training has diverged"),
+    )
+    assert cell(made, "hopper-medium-v2", "gmpo-gvp") == "10.0 (1 of 4)"
+    assert said(made).splitlines() == [
+        "gmpo-gvp on hopper-medium-v2, seed 1: final/score_mean is nan",
+        "gmpo-gvp on hopper-medium-v2, seed 2: failed: training has diverged",
+        "gmpo-gvp on hopper-medium-v2, seed 3: no run",
+        "no intervals: a method has 1 seed on a task, and they need 3",
+    ]
+
+
+def test_a_task_that_a_method_lacks_is_missing_and_left_out_of_every_mean():
+    both = [result(algo, "hopper-medium-v2", seed) for algo in ("bc", "gmpo") for seed in range(3)]
+    one = [result("bc", "walker2d-medium-v2", seed, 100.0) for seed in range(3)]
+    made = document(*both, *one)
+    assert cell(made, "walker2d-medium-v2", "gmpo-gvp") == "missing"
+    assert "walker2d-medium-v2" in said(made)
+    assert table(made, "aggregates")["bc-gvp", "mean"] == "50.0 [50.0, 50.0]"
+
+
+def test_of_two_runs_of_one_kind_the_newer_finished_one_counts():
+    made = document(
+        result(score=10.0, created=1),
+        result(score=20.0, created=2),
+        result(score=30.0, created=3, state="failed"),
+    )
+    assert cell(made, "hopper-medium-v2", "gmpo-gvp") == "20.0"
+    assert "3 runs" in said(made)
+
+
+def test_runs_of_different_revisions_are_said():
+    assert "aaaaaaaa, unknown" in said(document(result(commit="a" * 40), result(seed=1, commit=None)))
+
+
+def test_returns_are_never_mixed_with_scores():
+    toy = result(task="multi-goal", score=None)
+    toy.metrics.update({"final/return_mean": -700.0, "best/return_mean": -600.0})
+    made = document(result(), toy)
+    assert cell(made, "multi-goal (return)", "gmpo-gvp") == "-700.0"
+    assert table(made, "aggregates")["gmpo-gvp", "mean"] == "50.0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "labels"),
+    [
+        ([{}, {"settings": {"algo.beta": "4.0"}}], ["gmpo-gvp algo.beta=1.0", "gmpo-gvp algo.beta=4.0"]),
+        (
+            [{}, {"choices": {"solver": "rk4"}, "settings": {"solver.steps": "6"}}],
+            ["gmpo-gvp solver=midpoint", "gmpo-gvp solver=rk4"],  # the option says enough
+        ),
+        ([{}, {"settings": {"device": "cuda"}, "seed": 1}], ["gmpo-gvp"]),
+        ([{}, {"task": "walker2d-medium-v2", "settings": {"algo.beta": "4.0"}}], ["gmpo-gvp"]),  # tuned by task
+        ([{}, {"choices": {"model": "vpsde"}}], ["gmpo-gvp", "gmpo-vpsde"]),
+    ],
+)
+def test_methods_are_told_apart_by_what_differs_on_the_same_task(changes, labels):
+    assert Comparison(result(**change) for change in changes).methods == labels
+
+
+def test_differences_are_those_of_the_compared_methods():
+    made = document(result("bc"), result("gmpo", settings={"algo.beta": "4.0"}))
+    found = table(made, "differences")
+    assert found["algo.beta", "gmpo-gvp"] == "4.0"
+    assert found["algo", "bc-gvp"] == "bc"
+    assert not any(name == "solver.steps" for name, _ in found)
+
+
+def test_many_methods_go_down_the_page():
+    made = document(*(result(algo) for algo in ("bc", "gmpo", "gmpg")))
+    assert set(table(made, "scores_last")) == {(f"{algo}-gvp", "hopper-medium-v2") for algo in ("bc", "gmpo", "gmpg")}
+
+
+def test_the_likelihood_figure_colours_pretraining_and_finetuning_apart(tmp_path):
+    run = result()
+    run.metrics.update({"eval/log_prob": 0.0, "behaviour/updates_per_second": 1.0, "best/update": 400})
+    known = {
+        "eval/score_mean": [(100, 1.0), (200, 2.0), (300, 3.0), (400, 4.0)],
+        "eval/log_prob": [(100, -4.0), (200, -3.0), (300, -2.0), (400, -1.0)],
+        "behaviour/updates_per_second": [(50, 9.0), (200, 9.0)],
+    }
+    made = document(run, history=lambda number, metric: known.get(metric, []))
+    (picture,) = (part for part in made.parts if isinstance(part, Picture) and part.name.startswith("likelihood"))
+    (axis,) = picture.figure.axes
+    points = {dots.get_label(): dots.get_offsets().tolist() for dots in axis.collections}
+    assert points == {
+        "pretraining": [[-4.0, 1.0], [-3.0, 2.0]],
+        "finetuning": [[-2.0, 3.0], [-1.0, 4.0]],
+        "best": [[-1.0, 4.0]],
+    }
+
+
+def test_the_figure_of_solver_steps_shows_the_mean_over_seeds():
+    runs = [result(seed=seed) for seed in (0, 1)]
+    for run in runs:
+        run.metrics["steps/ms_per_action"] = 1.0
+    known = {"steps/score_mean": [(1, 10.0), (5, 20.0)], "steps/ms_per_action": [(1, 0.5), (5, 2.0)]}
+
+    def history(number, metric):
+        return [(step, value + (10 if number == runs[1].number else 0)) for step, value in known.get(metric, [])]
+
+    (picture,) = (part for part in document(*runs, history=history).parts if getattr(part, "name", "")[:5] == "steps")
+    steps, time = (axis.lines[0].get_xydata().tolist() for axis in picture.figure.axes)
+    assert steps == [[1, 15.0], [5, 25.0]]
+    assert time == [[5.5, 15.0], [7.0, 25.0]]
+
+
+# --- the files ---
+
+
+class Page(HTMLParser):
+    """The cells and the sources of the pictures of a page, and whether all tags are closed."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open, self.cells, self.sources = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        if tag == "img":
+            self.sources.append(dict(attrs)["src"])
+        if tag not in ("img", "meta"):
+            self.open.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "td" in self.open or "th" in self.open:
+            self.cells[-1] += data
+
+
+AWKWARD = "50 % & a_b <i> | 1 ± 2"
+
+
+@pytest.fixture
+def written(tmp_path) -> Path:
+    figure = Figure()
+    figure.subplots().plot([0, 1])
+    odd = Table("odd", "Odd_signs", ["", "x"], [[AWKWARD, "1"], ["b", "2"]], "50 %", frozenset({(1, 1)}))
+    made = Document("<title>", ["line & line"], [Text("Notes", ["a < b"]), odd, Picture("line", "A line", figure)])
+    (tmp_path / "tables").mkdir()
+    (tmp_path / "tables" / "old.csv").write_text("of an earlier report")
+    made.write(tmp_path)
+    return tmp_path
+
+
+def test_tables_survive_signs_that_mean_something_in_the_format(written):
+    assert list(csv.reader((written / "tables" / "odd.csv").open())) == [["", "x"], [AWKWARD, "1"], ["b", "2"]]
+    assert r"50 \% \& a\_b $<$i$>$ | 1 $\pm$ 2 & 1 \\" in (written / "tables" / "odd.tex").read_text()
+    assert r"b & \textbf{2} \\" in (written / "tables" / "odd.tex").read_text()
+    lines = (written / "report.md").read_text().splitlines()
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in lines if line.startswith("|")] == [3] * 4
+    assert any(line.endswith("**2** |") for line in lines)
+
+
+def test_the_page_needs_nothing_else(written):
+    text = (written / "report.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    assert page.cells == ["", "x", AWKWARD, "1", "b", "2"]
+    assert all(source.startswith("data:image/png;base64,") for source in page.sources)
+    assert "<b>2</b>" in text
+    assert not re.search(r"(src|href)=\"(?!data:)", text)
+
+
+def test_figures_are_files_too_and_what_is_old_goes(written):
+    assert sorted(path.name for path in (written / "figures").iterdir()) == ["line.pdf", "line.png"]
+    assert imread(written / "figures" / "line.png").std() > 0
+    assert sorted(path.name for path in (written / "tables").iterdir()) == ["odd.csv", "odd.tex"]
+
+
+# --- from a store ---
+
+
+def trained(outputs: Path, *words: str, score: float, uri: str = "null", sweep: str | None = None) -> None:
+    """A run that has ended with this score, without training."""
+    run = opened(outputs, f"tracking.uri={uri}", *words, sweep=sweep)
+    evaluations = [{"eval/score_mean": score * part, "eval/log_prob": -part} for part in (0.5, 1.0)]
+    metrics = [*evaluations, {"final/score_mean": score, "best/score_mean": score + 1, "best/update": 2}]
+    events = [{"time": 10**12 + i, "step": i + 1, "metrics": each} for i, each in enumerate(metrics)]
+    with run.recorded(device="cpu"):
+        run.path("journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    run.close()
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Path:
+    """A store with two methods on three seeds, one of them not a number."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    for beta, scores in (("1.0", [10.0, 20.0, 30.0]), ("4.0", [50.0, math.nan, 70.0])):
+        for seed, score in enumerate(scores):
+            trained(outputs, f"algo.beta={beta}", f"seed={seed}", score=score, sweep="beta=1,4 (0123abcd)")
+    trained(outputs, "seed=9", "algo.beta=2.0", score=0.0)
+    assert tracking.catch_up(outputs, None, {}).shipped == 7
+    return outputs
+
+
+@pytest.fixture
+def outputs(template, tmp_path) -> Path:
+    return shutil.copytree(template, tmp_path / "moved here")
+
+
+def last(folder: Path) -> list[list[str]]:
+    return list(csv.reader((folder / "tables" / "scores_last.csv").open()))
+
+
+SWEPT = [
+    ["", "swiss-roll"],
+    ["gmpo-gvp algo.beta=1.0", "20.0 ± 10.0"],
+    ["gmpo-gvp algo.beta=4.0", "60.0 ± 14.1 (2 of 3)"],
+]
+
+
+def test_a_study_that_was_moved(outputs):
+    found = genpolicy("mode=report", f"paths.outputs={outputs}")
+    assert found.code == 0, found.err
+    assert "algo.beta=4.0 on swiss-roll, seed 1: final/score_mean is nan" in found.out
+    assert "20.0 ± 10.0" in found.out
+    assert [row[0] for row in last(outputs / "default" / "report")][1:] == [
+        f"gmpo-gvp algo.beta={b}" for b in (1.0, 2.0, 4.0)
+    ]
+
+
+def test_a_sweep_alone(outputs):
+    found = genpolicy("mode=report", f"paths.outputs={outputs}", "sweep=0123abcd")
+    assert found.code == 0, found.err
+    assert last(outputs / "default" / "sweeps" / "0123abcd" / "report") == SWEPT
+
+
+def test_a_search_of_mlflow_chooses_the_runs(outputs):
+    words = [f"paths.outputs={outputs}", "report.filter=\"params.`algo.beta` = '1.0'\""]
+    found = genpolicy("mode=report", *words)
+    assert found.code == 0, found.err
+    assert last(outputs / "default" / "report") == [["", "gmpo-gvp"], ["swiss-roll", "20.0 ± 10.0"]]
+
+
+def test_what_has_ended_since_is_in_the_report(outputs):
+    trained(outputs, "seed=3", "algo.beta=1.0", score=40.0)
+    assert genpolicy("mode=report", f"paths.outputs={outputs}").code == 0
+    assert last(outputs / "default" / "report")[1] == ["gmpo-gvp algo.beta=1.0", "25.0 ± 12.9 (4 of 5)"]
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["study=other"], "study=other: not in sqlite:///{}/mlflow.db; known: default"),
+        (["report.filter='colour = 3'"], "sqlite:///{}/mlflow.db: MlflowException: Invalid"),
+        (["sweep=00000000"], "study=default: sqlite:///{}/mlflow.db has no runs of sweep 00000000"),
+        (["tracking.uri=none"], "no MLflow store at none; give paths.outputs= or tracking.uri="),
+        (["tracking.uri=sqlite:////nowhere/x.db"], "no MLflow store at sqlite:////nowhere/x.db; give"),
+    ],
+)
+def test_what_cannot_be_reported_is_one_line(outputs, words, line):
+    found = genpolicy("mode=report", f"paths.outputs={outputs}", *words)
+    assert found.code == 1
+    assert found.out == ""
+    assert found.err.startswith("genpolicy: " + line.format(outputs))
+    assert found.err.count("\n") == 1
+
+
+def test_from_a_server(template, tmp_path):
+    """The same report from `mlflow server` over HTTP, and on a machine that has none of the runs."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shutil.copy(template / "mlflow.db", tmp_path / "mlflow.db")
+    server = Server(port, tmp_path)
+    server.start()
+    try:
+        server.wait()
+        found = genpolicy("mode=report", f"paths.outputs={tmp_path}", f"tracking.uri={server.uri}", "sweep=0123abcd")
+    finally:
+        server.stop()
+    assert found.code == 0, found.err
+    assert last(tmp_path / "default" / "sweeps" / "0123abcd" / "report") == SWEPT
