@@ -89,7 +89,9 @@ def test_the_wheel_holds_every_file_and_no_other(installed):
         ("launch/hydra_plugins", "hydra_plugins"),
     ):
         files = {
-            path.relative_to(ROOT / source) for path in (ROOT / source).rglob("*") if path.suffix in (".py", ".yaml")
+            path.relative_to(ROOT / source)
+            for path in (ROOT / source).rglob("*")
+            if path.suffix in (".py", ".yaml", ".csv")
         }
         missing = [path for path in files if not (site / target / path).is_file()]
         assert files

@@ -1,0 +1,98 @@
+"""Results that papers have published on the tasks, and which of their methods a run is comparable to.
+
+The CSV files beside this module hold one table (or paper) each; `sources.csv` says which, and what is known about all
+of a table's numbers. They are normalised scores, but for RL Unplugged's tasks (dmc-*), where they are returns.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+
+_COUNTERPARTS = {
+    ("bc", "gaussian"): "BC",
+    ("bc", "vpsde"): "D-BC",
+    ("consistency_ac", "trajectory"): "Consistency-AC",
+    ("diffusion_ql", "vpsde"): "Diffusion-QL",
+    ("dtql", "edm"): "DTQL",
+    ("edp", "vpsde"): "EDP",
+    ("fql", "icfm"): "FQL",
+    ("gmpg", "gvp"): "GMPG-GVP",
+    ("gmpg", "icfm"): "GMPG-ICFM",
+    ("gmpg", "vpsde"): "GMPG-VPSDE",
+    ("gmpo", "gvp"): "GMPO-GVP",
+    ("gmpo", "icfm"): "GMPO-ICFM",
+    ("gmpo", "vpsde"): "GMPO-VPSDE",
+    ("gtp", "trajectory"): "GTP",
+    ("gtp_bc", "trajectory"): "GTP-BC",
+    ("gtp_linear_q", "trajectory"): "GTP-BC + linear Q",
+    ("idql", "icfm"): "IFQL",
+    ("idql", "vpsde"): "IDQL",
+    ("iql", "gaussian"): "IQL",
+    ("qgpo", "vpsde"): "QGPO",
+    ("sfbc", "vpsde"): "SfBC",
+    ("srpo", "vpsde"): "SRPO",
+    ("td3_bc", "gaussian"): "TD3+BC",
+}
+
+
+@dataclass(frozen=True)
+class Published:
+    """A cell of a table: a method's mean score on a task.
+
+    source: the table, a key of `sources`. method: spelled the same in all tables. task: an option of `env`.
+    std: over seeds, or whatever the source takes it over; None if not published, as is seeds, how many there were.
+    protocol: "last" or "best" checkpoint; "" if not known. comment: what holds for this cell alone.
+    """
+
+    source: str
+    method: str
+    task: str
+    mean: float
+    std: float | None
+    seeds: int | None
+    protocol: str
+    comment: str
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a table comes from. paper: authors, title, arXiv number; comment: what holds for all of its numbers."""
+
+    paper: str
+    table: str
+    comment: str
+
+
+def published(task: str | None = None) -> list[Published]:
+    """All cells of all tables, or those of a task (an option of `env`), in the order of `sources`."""
+    cells = [_cell(source, row) for source in sources() for row in _rows(source)]
+    return [cell for cell in cells if task in (None, cell.task)]
+
+
+def sources() -> dict[str, Source]:
+    """The tables, by the name that `Published.source` gives."""
+    return {row.pop("source"): Source(**row) for row in _rows("sources")}
+
+
+def counterpart(algo: str, model: str) -> str | None:
+    """The published method that a run with these options of `algo` and `model` is to be held against, if there is one.
+
+    The settings beyond the two options are the caller's to judge: see `tuned` for the papers'.
+    """
+    return _COUNTERPARTS.get((algo, model))
+
+
+def _rows(name: str) -> Iterator[dict[str, str]]:
+    text = resources.files(__name__).joinpath(f"{name}.csv").read_text(encoding="utf-8")
+    return csv.DictReader(text.splitlines())
+
+
+def _cell(source: str, row: dict[str, str]) -> Published:
+    std = float(row["std"]) if row["std"] else None
+    seeds = int(row["seeds"]) if row["seeds"] else None
+    return Published(
+        source, row["method"], row["task"], float(row["mean"]), std, seeds, row["protocol"], row["comment"]
+    )
