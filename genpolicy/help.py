@@ -104,7 +104,7 @@ def _option(word: str) -> list[str]:
     if name not in options(group):
         raise UserError(f"{word}: no such option; {suggest(name, options(group))}")
     path = options(group)[name]
-    lines = [f"{group}={name}: {' '.join(comment(path))}", ""]
+    lines = [f"{group}={name}: {' '.join(comment(path))}", *background(path), ""]
     node = merged(path, group)
     if TARGET not in node:
         return [*lines, *textwrap.indent(path.read_text(), "  ").splitlines()]
@@ -137,11 +137,23 @@ def _legal(field: dataclasses.Field, hint: type) -> str:
 def merged(path: Path, group: str) -> dict:
     """The settings of an option with those of the files it builds on."""
     content = yaml.safe_load(path.read_text()) or {}
+    content.pop("defaults", None)
     node = {}
-    for entry in content.pop("defaults", []):
-        if isinstance(entry, str) and entry.endswith("@_here_"):
-            node |= merged(path.parent / f"{entry.removesuffix('@_here_')}.yaml", group)
+    for base in bases(path):
+        node |= merged(base, group)
     return node | content.get(group, content if TARGET in content or TARGET in node else {})
+
+
+def bases(path: Path) -> list[Path]:
+    """The files that an option's file builds on."""
+    entries = (yaml.safe_load(path.read_text()) or {}).get("defaults", [])
+    names = (entry.removesuffix("@_here_") for entry in entries if isinstance(entry, str) and entry.endswith("@_here_"))
+    return [path.parent / f"{name}.yaml" for name in names]
+
+
+def background(path: Path) -> list[str]:
+    """What the files say that an option builds on: of a task, what stands in for its simulator."""
+    return [line for base in bases(path) for line in (*background(base), *comment(base))]
 
 
 def _defaults() -> dict[str, str]:
@@ -158,10 +170,10 @@ def _defaults() -> dict[str, str]:
 
 def _overridden(path: Path) -> dict[str, str]:
     chosen = {}
+    for base in bases(path):
+        chosen |= _overridden(base)
     for entry in (yaml.safe_load(path.read_text()) or {}).get("defaults", []):
-        if isinstance(entry, str) and entry.endswith("@_here_"):
-            chosen |= _overridden(path.parent / f"{entry.removesuffix('@_here_')}.yaml")
-        elif isinstance(entry, dict):
+        if isinstance(entry, dict):
             for group, option in entry.items():
                 chosen[group.removeprefix("override").strip().strip("/").partition("@")[0]] = option
     return chosen

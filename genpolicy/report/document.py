@@ -30,8 +30,9 @@ thead th { border-bottom: 2px solid #57606a } img { max-width: 100%; height: aut
 
 @dataclass(frozen=True)
 class Text:
-    """Lines of prose, listed one by one below a title."""
+    """Lines of prose, listed one by one below a title; `name` as of a table, though it has no file."""
 
+    name: str
     title: str
     lines: Sequence[str]
 
