@@ -22,6 +22,7 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.mlflow_tags import (
     MLFLOW_GIT_COMMIT,
     MLFLOW_PARENT_RUN_ID,
+    MLFLOW_RUN_NOTE,
     MLFLOW_SOURCE_NAME,
     MLFLOW_USER,
 )
@@ -96,6 +97,8 @@ class Store:
                     end = int(1000 * (status.get("finished") or status["updated"]))
                     self.client.set_terminated(number, STATUS[status["state"]], end_time=end)
             record.keep(state=status["state"])
+            if status["state"] in FINAL and MLFLOW_PARENT_RUN_ID in found.data.tags:
+                self._summarise(found.info.experiment_id, found.data.tags[MLFLOW_PARENT_RUN_ID])
         return status["state"]
 
     def directory(self, number: str) -> Path:
@@ -115,11 +118,7 @@ class Store:
             experiment = self.client.get_experiment_by_name(EXPERIMENT + study)
             if experiment is None:
                 return None
-            found, token = [], None
-            while token != "":
-                page = self.client.search_runs([experiment.experiment_id], condition, page_token=token)
-                found += page
-                token = page.token or ""
+            found = self._search(experiment.experiment_id, condition)
         return [run for run in found if "genpolicy.id" in run.data.tags]
 
     def history(self, number: str, metric: str) -> list[tuple[int, float]]:
@@ -146,10 +145,10 @@ class Store:
                 record.clear()  # the store was thrown away and begun anew
         with self._making:
             experiment = self._experiment(EXPERIMENT + run.config.study)
-            found = self._search(experiment, "genpolicy.id", run.id)
+            found = self._tagged(experiment, "genpolicy.id", run.id)
             if not found:
                 for old in run.replaces:
-                    for overwritten in self._search(experiment, "genpolicy.id", old):
+                    for overwritten in self._tagged(experiment, "genpolicy.id", old):
                         self.client.delete_run(overwritten.info.run_id)
                 labels = tags(run, run.status())
                 if run.sweep is not None:
@@ -167,18 +166,36 @@ class Store:
             self.client.restore_experiment(experiment.experiment_id)
         return experiment.experiment_id
 
-    def _search(self, experiment: str, tag: str, value: str) -> list[MlflowRun]:
-        return self.client.search_runs([experiment], f"tags.`{tag}` = '{value}'", ViewType.ALL)
+    def _search(self, experiment: str, condition: str, view: int = ViewType.ACTIVE_ONLY) -> list[MlflowRun]:
+        found, token = [], None
+        while token != "":
+            page = self.client.search_runs([experiment], condition, view, page_token=token)
+            found += page
+            token = page.token or ""
+        return found
+
+    def _tagged(self, experiment: str, tag: str, value: str) -> list[MlflowRun]:
+        """The runs with a tag, those that were deleted included."""
+        return self._search(experiment, f"tags.`{tag}` = '{value}'", ViewType.ALL)
 
     def _parent(self, experiment: str, sweep: str) -> str:
         """The run under which MLflow shows the runs of a multirun; a heading, so it never runs."""
-        found = self._search(experiment, "genpolicy.parent", sweep)
+        found = self._tagged(experiment, "genpolicy.parent", sweep)
         if found:
             return found[0].info.run_id
         labels = {"genpolicy.parent": sweep, MLFLOW_SOURCE_NAME: "genpolicy"}
         parent = self.client.create_run(experiment, tags=labels, run_name=f"sweep {sweep}").info.run_id
         self.client.set_terminated(parent, RunStatus.to_string(RunStatus.FINISHED))
         return parent
+
+    def _summarise(self, experiment: str, parent: str) -> None:
+        """Describe a sweep on its parent, once another of its runs has ended."""
+        from genpolicy.report import parts, results  # which import what draws figures
+
+        with self._lock:
+            children = self._search(experiment, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'")
+            shown = parts.sweep_summary([results.result_of(child) for child in children])
+            self.client.set_tag(parent, MLFLOW_RUN_NOTE, shown[:TAG_LENGTH])
 
     def _tag(self, number: str, record: "Record", labels: dict[str, str]) -> None:
         if record.get("tags") != labels:

@@ -1,7 +1,7 @@
 """What a report consists of: tables, statistics and figures on runs that can be compared."""
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
@@ -56,6 +56,14 @@ def compose(
         _runs(comparison),
     ]
     return Document(title, lines, [part for part in parts if not isinstance(part, Text) or part.lines])
+
+
+def sweep_summary(found: list[Result]) -> str:
+    """What has become of the runs of a sweep, as Markdown: how many of each state, and the last checkpoints' scores."""
+    comparison = Comparison(found)
+    states = ", ".join(f"{count} {state}" for state, count in Counter(run.state for run in found).items())
+    table = _grid(comparison, f"{LAST}/{{kind}}_mean", *SCORES[LAST])
+    return "\n\n".join([f"{len(found)} runs: {states}", f"**{table.title}**", table.note, table.markdown()])
 
 
 def remarks(comparison: Comparison, methods: Mapping[str, statistics.Scores]) -> list[str]:

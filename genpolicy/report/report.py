@@ -64,11 +64,7 @@ def _read(store, config: DictConfig, outputs: Path) -> tuple[Path, list[Result]]
     if not runs:
         where = f" with report.filter={config.report.filter}" if config.report.filter else ""
         raise UserError(f"study={config.study}: {store.uri} has no runs{sweep}{where}")
-    found = [
-        result_of(run.info.run_id, run.info.start_time, run.data.tags, run.data.params, run.data.metrics)
-        for run in runs
-    ]
-    return study / "report", found
+    return study / "report", [result_of(run) for run in runs]
 
 
 def _title(config: DictConfig) -> str:

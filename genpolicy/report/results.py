@@ -182,11 +182,19 @@ def _choices_first(runs: Mapping) -> Callable[[str], tuple]:
     return lambda name: (name not in choices, name)
 
 
-def result_of(number: str, created: int, tags: Mapping, params: Mapping, metrics: Mapping) -> Result:
-    """A run as the store tells it; the names are those that genpolicy.importer gives."""
-    choices = {}
+def result_of(run) -> Result:
+    """A run as the store tells it (`mlflow.entities.Run`); the names are those that genpolicy.importer gives."""
+    tags, choices = run.data.tags, {}
     for name, value in tags.items():
         if found := re.fullmatch(r"genpolicy\.(algo|model|objective|solver|select|network|dataset|env)", name):
             choices[found[1]] = value
-    state, reason = tags.get("genpolicy.state", "unknown"), tags.get("genpolicy.reason", "")
-    return Result(number, created, state, reason, choices, params, tags.get("mlflow.source.git.commit"), metrics)
+    return Result(
+        number=run.info.run_id,
+        created=run.info.start_time,
+        state=tags.get("genpolicy.state", "unknown"),
+        reason=tags.get("genpolicy.reason", ""),
+        choices=choices,
+        settings=run.data.params,
+        commit=tags.get("mlflow.source.git.commit"),
+        metrics=run.data.metrics,
+    )
