@@ -10,7 +10,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DO_NOT_TRACK := true
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slurm lint bench mlflow clean
+.PHONY: help setup run test test-slurm test-browser lint bench mlflow clean
 
 help:    ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -26,6 +26,10 @@ test: $(READY)    ## the tests; ARGS="-k settings" for some of them
 test-slurm: $(READY)    ## the tests that need SLURM, on a one-machine one that is started and stopped
 	@trap 'launch/slurm-dev.sh down' EXIT INT TERM; \
 	launch/slurm-dev.sh up && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 tests/slurm/slurm_*.py $(ARGS)
+
+test-browser: $(READY)    ## the tests that look at pages in Debian's Chromium
+	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; } >/dev/null
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser/browser_*.py $(ARGS)
 
 lint: $(READY)    ## ruff: lint and format
 	$(BIN)/ruff check .

@@ -155,7 +155,7 @@ class Store:
                     labels[MLFLOW_PARENT_RUN_ID] = self._parent(experiment, run.sweep)
                 start = int(1000 * run.path("config.yaml").stat().st_mtime)
                 found = [self.client.create_run(experiment, start, labels, run.name)]
-        record.keep(run=found[0].info.run_id)
+        record.keep(run=found[0].info.run_id, experiment=experiment)
         return found[0]
 
     def _experiment(self, name: str) -> str:
@@ -196,6 +196,8 @@ class Store:
             children = self._search(experiment, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'")
             shown = parts.sweep_summary([results.result_of(child) for child in children])
             self.client.set_tag(parent, MLFLOW_RUN_NOTE, shown[:TAG_LENGTH])
+            last = max(child.info.end_time or 0 for child in children)
+            self.client.set_terminated(parent, RunStatus.to_string(RunStatus.FINISHED), last)
 
     def _tag(self, number: str, record: "Record", labels: dict[str, str]) -> None:
         if record.get("tags") != labels:

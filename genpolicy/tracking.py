@@ -21,7 +21,7 @@ from genpolicy import child
 from genpolicy.errors import UserError
 from genpolicy.files import Lock
 from genpolicy.interrupt import Interrupted
-from genpolicy.run import FINAL, Run, find_runs
+from genpolicy.run import FINAL, Run, find_runs, read_json
 from genpolicy.sweep import standings
 
 POLL_SECONDS = 2.0
@@ -44,9 +44,12 @@ def store_uri(uri: str | None, outputs: Path) -> str | None:
     return None if uri == "none" else uri
 
 
-def dashboard(uri: str) -> str:
-    """How to look at a store: the command, if one is needed, and the address (of its pages for training runs)."""
-    pages = "/#/experiments?workflowType=machine_learning"
+def dashboard(uri: str, experiment: str | None = None) -> str:
+    """How to look at a store: the command, if one is needed, and the address.
+
+    With the id of an `experiment` that of its runs: a click on it in MLflow's list leads to pages for language models.
+    """
+    pages = f"/#/experiments{f'/{experiment}/runs' if experiment else ''}?workflowType=machine_learning"
     if uri.startswith("http"):
         return uri.rstrip("/") + pages
     return f"mlflow ui --host 127.0.0.1 --backend-store-uri '{uri}'  (http://127.0.0.1:5000{pages})"
@@ -91,7 +94,8 @@ class Tracker:
                 lines = self.run.path("tracking.log").read_text(errors="replace").split("\n")
                 reason = next((line for line in reversed(lines) if line.strip()), f"exit code {code}")
                 print(f"tracking: not shipped ({reason}); {SYNC}")
-        print(f"dashboard: {dashboard(self.uri)}")
+        known = (read_json(self.run.path("tracking.json")) or {}).get(self.uri, {})
+        print(f"dashboard: {dashboard(self.uri, known.get('experiment'))}")
 
 
 def follow(directory: Path) -> None:

@@ -30,7 +30,7 @@ def result(algo="gmpo", task="hopper-medium-v2", seed=0, score=50.0, state="fini
     )
     settings = SETTINGS | {"seed": str(seed)} | more.pop("settings", {})
     metrics = {} if score is None else {"final/score_mean": score, "best/score_mean": score + 5, "final/log_prob": -1.0}
-    facts = {"number": f"{algo}{task}{seed}", "created": 0, "reason": "", "commit": "0" * 40} | more
+    facts = {"number": f"{algo}{task}{seed}", "experiment": "1", "created": 0, "reason": "", "commit": "0" * 40} | more
     return Result(state=state, choices=choices, settings=settings, metrics=metrics, **facts)
 
 

@@ -36,7 +36,8 @@ def show(config: DictConfig) -> None:
             shown_on.print(f"\n{part.title}:", *(f"  {line}" for line in part.lines), sep="\n", markup=False)
         elif isinstance(part, Table):
             shown_on.print(_shown(part))
-    print(f"\n{folder / 'report.html'}\n{folder / 'report.md'}, tables/*.tex and *.csv, figures/*.png and *.pdf")
+    print(f"\ndashboard: {tracking.dashboard(store.uri, found[0].experiment)}")
+    print(f"{folder / 'report.html'}\n{folder / 'report.md'}, tables/*.tex and *.csv, figures/*.png and *.pdf")
 
 
 def _read(store, config: DictConfig, outputs: Path) -> tuple[Path, list[Result]]:

@@ -14,9 +14,13 @@ INCIDENTAL = ("seed", "device", "threads")  # settings that make no other method
 
 @dataclass(frozen=True)
 class Result:
-    """One training run. `metrics` holds the last value of each metric, `created` orders runs in time."""
+    """One training run. `number` and `experiment` are MLflow's ids, `metrics` holds the last value of each metric.
+
+    `created` orders runs in time.
+    """
 
     number: str
+    experiment: str
     created: int
     state: str
     reason: str
@@ -190,6 +194,7 @@ def result_of(run) -> Result:
             choices[found[1]] = value
     return Result(
         number=run.info.run_id,
+        experiment=run.info.experiment_id,
         created=run.info.start_time,
         state=tags.get("genpolicy.state", "unknown"),
         reason=tags.get("genpolicy.reason", ""),
