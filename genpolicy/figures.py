@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,43 +17,56 @@ from genpolicy.algo.algorithm import Algorithm
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.policy import Policy
 
-SAMPLES, WAYS, POINTS, GRID = 4000, 400, 33, 160
+SAMPLES, WAYS, POINTS, GRID = 4000, 400, 33, 120
 PANEL = 3.4  # inches
 DENSITY_FLOOR = 8.0  # nats below the maximum at which a density is drawn as nothing
 
 
-def draw_plane(
-    algorithm: Algorithm, action: np.ndarray, value: np.ndarray, value_at: Callable, extent: float, directory: Path
-) -> list[Path]:
+class Toy(Protocol):
+    """Data in the plane, and what is known of them: `genpolicy.env.swiss_roll.Roll`.
+
+    action [N, 2] and value [N] are the data. value_at: actions [..., 2] -> values [...]. exact: actions [N, 2] -> the
+    log-density log p(a) [N] that the data are drawn from, and the expected value Q(a) [N].
+    """
+
+    action: np.ndarray
+    value: np.ndarray
+
+    def value_at(self, action: np.ndarray) -> np.ndarray: ...
+
+    def exact(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+
+
+def draw_plane(algorithm: Algorithm, toy: Toy, extent: float, directory: Path) -> dict[str, float]:
     """Draw samples, trajectories, densities and values of an algorithm's policies into PNG files of `directory`.
 
-    action [N, 2] and value [N]: the data; value_at: actions [..., 2] -> values [...]; extent: half the width drawn.
-    The behaviour model (if the algorithm has one) and the trained policy are drawn beside each other.
+    extent: half the width drawn. The behaviour model (if the algorithm has one) and the trained policy are drawn beside
+    each other, and their densities beside the exact ones, p and the optimum p exp(beta Q) / Z. Gives how far they are
+    from these: the total variation distance of the policy, and of the behaviour model, where there are both.
     """
     policies = {"behaviour (BC)": algorithm.behaviour, "trained policy": algorithm.policy}
     if algorithm.behaviour is algorithm.policy:
         del policies["trained policy"]
     policies = {name: policy for name, policy in policies.items() if policy is not None}
-    densities = {name: policy for name, policy in policies.items() if policy.has_density}
-    flows = {name: policy for name, policy in densities.items() if isinstance(policy, GenerativePolicy)}
-    plane = _Plane(action, value, value_at, extent)
-    directory.mkdir(exist_ok=True)
+    flows = {
+        name: policy for name, policy in policies.items() if policy.has_density and isinstance(policy, GenerativePolicy)
+    }
+    plane = _Plane(toy, extent)
+    density, measured = plane.density(algorithm)
     figures = {
         "samples": plane.samples(
             {name: algorithm.act if policy is algorithm.policy else policy.act for name, policy in policies.items()},
             algorithm.action_low.device,
         ),
         "trajectories": plane.trajectories(flows) if flows else None,
-        "density": plane.density(densities) if densities else None,
+        "density": density,
         "value": plane.value_function(algorithm.critic),
     }
-    written = []
+    directory.mkdir(exist_ok=True)
     for name, figure in figures.items():
-        if figure is None:
-            continue
-        written.append(directory / f"{name}.png")
-        figure.savefig(written[-1], dpi=150)
-    return written
+        if figure is not None:
+            figure.savefig(directory / f"{name}.png", dpi=150)
+    return measured
 
 
 def draw_trade_off(results: dict[int, dict[str, float]], path: Path) -> None:
@@ -107,21 +121,25 @@ def draw_ways(
 class _Plane:
     """The square in which everything is drawn, with the data that belong to it."""
 
-    def __init__(self, action: np.ndarray, value: np.ndarray, value_at: Callable, extent: float):
-        self.action, self.value, self.value_at, self.extent = action, value, value_at, extent
-        self.limits = {"vmin": value.min(), "vmax": value.max()}
+    def __init__(self, toy: Toy, extent: float):
+        self.toy, self.extent = toy, extent
+        self.limits = {"vmin": toy.value.min(), "vmax": toy.value.max()}
+        middles = extent * (2 * (np.arange(GRID) + 0.5) / GRID - 1)
+        self.grid = np.stack(np.meshgrid(middles, middles), -1).reshape(-1, 2)
+        self.cell = (2 * extent / GRID) ** 2
+        self.log_p, self.q = toy.exact(self.grid)
 
     def samples(self, acts: dict[str, Callable], device: torch.device) -> Figure:
         """Actions of the data and of each policy, (observation, generator) -> action, coloured by their value."""
         figure, axes = self._panels(["data", *acts])
-        shown = {"data": (self.action, self.value)}
+        shown = {"data": (self.toy.action, self.toy.value)}
         for name, act in acts.items():
             drawn = act(torch.zeros(SAMPLES, 0, device=device), _generator(device)).detach().cpu().numpy()
-            shown[name] = drawn, self.value_at(drawn)
+            shown[name] = drawn, self.toy.value_at(drawn)
         for (name, (points, values)), axis in zip(shown.items(), axes, strict=True):
             dots = axis.scatter(*points[:SAMPLES].T, c=values[:SAMPLES], s=2, linewidths=0, **self.limits)
             axis.set_title(f"{name}: mean value {values.mean():.2f}")
-        figure.colorbar(dots, ax=axes, label="value")
+        figure.colorbar(dots, ax=axes, pad=0.02, label="value")
         return figure
 
     def trajectories(self, policies: dict[str, GenerativePolicy]) -> Figure:
@@ -141,55 +159,87 @@ class _Plane:
             axis.add_collection(lines)
             axis.scatter(*ways[-1].T, s=3, c="black", linewidths=0, zorder=3)
             axis.set_title(name)
-        figure.colorbar(lines, ax=axes, label="time t (1 noise, 0 action)")
+        figure.colorbar(lines, ax=axes, pad=0.02, label="time t (1 noise, 0 action)")
         return figure
 
-    def density(self, policies: dict[str, Policy]) -> Figure:
-        """The log-density of each policy on a grid."""
-        figure, axes = self._panels(list(policies))
-        grid = self._grid()
-        maps = {}
-        for name, policy in policies.items():
-            points = torch.as_tensor(grid, dtype=torch.float32, device=next(policy.parameters()).device)
-            with torch.no_grad():
-                parts = [policy.log_prob(part, part[:, :0]) for part in points.split(4096)]
-            maps[name] = torch.cat(parts).cpu().numpy()
+    def density(self, algorithm: Algorithm) -> tuple[Figure, dict[str, float]]:
+        """The log-densities on a grid, exact and learned, and the distances between them.
+
+        A policy that is chosen from several candidates has no density of its own, and none is shown.
+        """
+        behaviour, policy = algorithm.behaviour, algorithm.policy
+        pairs = [("behaviour", behaviour, "behaviour\nexact: p(a)", self.log_p)]
+        if policy is not behaviour and algorithm.selection.num_candidates == 1:
+            beta = algorithm.inverse_temperature
+            target = f"optimum\nexact: p(a) exp(βQ(a)) / Z, β = {beta:g}" if beta is not None else ""
+            pairs.append(("trained policy", policy, target, self._optimum(beta)))
+        maps, measured = {}, {}
+        for name, model, target, exact in pairs:
+            if exact is not None:
+                maps[target] = exact
+            if model is None or not model.has_density:
+                continue
+            values, said = self._log_prob(model), ""
+            if exact is not None:
+                metric = "behaviour_total_variation" if model is behaviour else "total_variation"
+                measured[metric] = self._total_variation(values, exact)
+                said = f": total variation {measured[metric]:.3f}"
+            maps[f"{name}\nlearned{said}"] = values
+        rows = 2 if len(maps) == 4 else 1
+        figure, axes = self._panels(list(maps), rows=rows)
         top = max(values.max() for values in maps.values())
         for (name, values), axis in zip(maps.items(), axes, strict=True):
             image = self._image(axis, values, cmap="magma", vmin=top - DENSITY_FLOOR, vmax=top)
-            axis.set_title(name)
-        figure.colorbar(image, ax=axes, label="log-density (nats)", extend="min")
-        return figure
+            axis.set_title(name, fontsize="medium")
+        figure.colorbar(image, ax=axes, pad=0.02, aspect=20 * rows, label="log-density (nats)", extend="min")
+        return figure, measured
+
+    def _optimum(self, beta: float | None) -> np.ndarray | None:
+        """The log-density of p exp(beta Q) / Z on the grid, if there is a beta."""
+        if beta is None:
+            return None
+        tilted = self.log_p + beta * self.q
+        return tilted - np.log(np.exp(tilted).sum() * self.cell)
+
+    def _log_prob(self, policy: Policy) -> np.ndarray:
+        points = torch.as_tensor(self.grid, dtype=torch.float32, device=next(policy.parameters()).device)
+        with torch.no_grad():
+            return torch.cat([policy.log_prob(part, part[:, :0]) for part in points.split(1024)]).cpu().numpy()
+
+    def _total_variation(self, log_p: np.ndarray, exact: np.ndarray) -> float:
+        """Half the integral of |p - exact| over the plane, all of `exact` being on the grid."""
+        density = np.exp(log_p.astype(np.float64))
+        outside = abs(1.0 - density.sum() * self.cell)
+        return float(0.5 * (np.abs(density - np.exp(exact)).sum() * self.cell + outside))
 
     def value_function(self, critic) -> Figure:
-        """The value of the data, and the critic's Q if there is one."""
-        figure, axes = self._panels(["value"] if critic is None else ["value", "Q"])
-        dots = axes[0].scatter(*self.action[:SAMPLES].T, c=self.value[:SAMPLES], s=2, linewidths=0, **self.limits)
+        """The value of the data, its exact mean at an action, and the critic's Q if there is one."""
+        figure, axes = self._panels(["data", "exact", *(["learned"] if critic is not None else [])])
+        points = self.toy.action[:SAMPLES].T
+        dots = axes[0].scatter(*points, c=self.toy.value[:SAMPLES], s=2, linewidths=0, **self.limits)
         axes[0].set_title("value of the data")
+        self._image(axes[1], self.q, **self.limits)
+        axes[1].set_title("Q, exact")
         if critic is not None:
-            points = torch.as_tensor(self._grid(), dtype=torch.float32, device=next(critic.parameters()).device)
+            points = torch.as_tensor(self.grid, dtype=torch.float32, device=next(critic.parameters()).device)
             with torch.no_grad():
-                self._image(axes[1], critic.q_min(points[:, :0], points).cpu().numpy(), **self.limits)
-            axes[1].set_title("learned Q")
-        figure.colorbar(dots, ax=axes, label="value")
+                self._image(axes[2], critic.q_min(points[:, :0], points).cpu().numpy(), **self.limits)
+            axes[2].set_title("Q, learned")
+        figure.colorbar(dots, ax=axes, pad=0.02, label="value")
         return figure
 
-    def _panels(self, names: list[str], extent: float | None = None) -> tuple[Figure, list[Axes]]:
-        extent = extent or self.extent
-        figure = Figure(figsize=(PANEL * len(names) + 1.0, PANEL + 0.3), layout="constrained")
-        axes = list(figure.subplots(1, len(names), squeeze=False)[0])
+    def _panels(self, names: list[str], extent: float | None = None, rows: int = 1) -> tuple[Figure, list[Axes]]:
+        extent, columns = extent or self.extent, len(names) // rows
+        figure = Figure(figsize=(PANEL * columns + 1.0, (PANEL + 0.3) * rows), layout="compressed")
+        axes = list(figure.subplots(rows, columns, squeeze=False).flat)
         for axis in axes:
             axis.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
         return figure, axes
 
-    def _grid(self) -> np.ndarray:
-        line = np.linspace(-self.extent, self.extent, GRID)
-        return np.stack(np.meshgrid(line, line), -1).reshape(-1, 2)
-
     def _image(self, axis: Axes, values: np.ndarray, **style):
         size = math.isqrt(len(values))
         ends = (-self.extent, self.extent) * 2
-        return axis.imshow(values.reshape(size, size), origin="lower", extent=ends, **style)
+        return axis.imshow(values.reshape(size, size), origin="lower", extent=ends, interpolation="bilinear", **style)
 
 
 def _generator(device: torch.device) -> torch.Generator:

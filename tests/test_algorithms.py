@@ -16,6 +16,7 @@ from genpolicy.algo.algorithm import frozen
 from genpolicy.algo.bc import BC
 from genpolicy.algo.gmpg import GMPG, GMPGMatching, GMPGReinforce
 from genpolicy.algo.gmpo import GMPO, GMPOSoftmax
+from genpolicy.algo.qgpo import QGPO
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.network.mlp import MLP
@@ -116,6 +117,7 @@ def whitened_moments(algorithm, mean, covariance, size=20_000):
 
 
 def assert_optimal(algorithm, beta, mean_within, covariance_within):
+    assert algorithm.inverse_temperature == beta
     distance, low, high = whitened_moments(algorithm, *optimum(beta))
     assert distance < mean_within
     assert covariance_within[0] < low <= high < covariance_within[1]
@@ -272,6 +274,13 @@ def test_the_policy_gradient_is_unbiased():
     torch.testing.assert_close(gradients["full"] @ direction, slope, rtol=1e-4, atol=1e-6)
     gap = (gradients["path_derivative"] - gradients["full"]).norm() / gradients["full"].norm()
     assert gap < 0.2  # Monte-Carlo noise of 2,048 draws
+
+
+def test_only_a_tilted_behaviour_has_an_inverse_temperature():
+    assert make(QGPO, "vpsde", 0, beta=2.0).inverse_temperature == 2.0
+    assert make(QGPO, "vpsde", 0, beta=2.0, guidance_scale=3.0).inverse_temperature is None
+    assert make(GMPGMatching, "vpsde", 0, beta=2.0).inverse_temperature is None
+    assert make(BC, "vpsde", 0).inverse_temperature is None
 
 
 def test_frozen_restores_what_it_froze():

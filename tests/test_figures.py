@@ -1,13 +1,19 @@
-"""The figures of two-dimensional policies: what is in them, read back from the files."""
+"""The figures of two-dimensional policies: what is in them, read back from the files, and what is measured for them."""
 
 import numpy as np
+import pytest
 import torch
 from gaussian import PATHS, GaussianNetwork, make_policy
 from matplotlib.image import imread
+from scipy.stats import norm
 from torch import nn
 
 from genpolicy.figures import draw_plane
+from genpolicy.model.policy import Policy
+from genpolicy.select.selection import Greedy, NoSelection
 from genpolicy.solver.fixed import RK4
+
+STD, BETA = 0.4, 5.0
 
 
 class Critic(nn.Module):
@@ -19,28 +25,81 @@ class Critic(nn.Module):
         return self.slope * action[:, 0]
 
 
-class Algorithm:
+class Toy:
+    """Data of N((-.5, 0), STD^2), valued by the first coordinate: its optimum is N((-.5 + BETA STD^2, 0), STD^2)."""
+
+    mean, extent = np.array([-0.5, 0.0]), 2.5
+
     def __init__(self):
-        path = PATHS["gvp"]()
-        networks = [GaussianNetwork(path, torch.tensor([x, 0.0]), 0.04 * torch.eye(2)) for x in (-1.0, 1.0)]
-        for network in networks:
-            network.register_parameter("unused", nn.Parameter(torch.zeros(())))
-        self.behaviour, self.policy = (
-            make_policy(path, network, solver=RK4(steps=8), likelihood=RK4(steps=8)) for network in networks
-        )
+        self.action = self.mean + STD * np.random.default_rng(0).standard_normal((500, 2))
+        self.value = self.value_at(self.action)
+
+    def value_at(self, action):
+        return action[..., 0]
+
+    def exact(self, action):
+        return norm.logpdf(action, self.mean, STD).sum(-1), action[:, 0]
+
+
+def gaussian(x: float) -> Policy:
+    """N((x, 0), STD^2) as a flow."""
+    path = PATHS["gvp"]()
+    network = GaussianNetwork(path, torch.tensor([x, 0.0]), STD**2 * torch.eye(2))
+    network.register_parameter("unused", nn.Parameter(torch.zeros(())))
+    return make_policy(path, network, solver=RK4(steps=8), likelihood=RK4(steps=16))
+
+
+class Algorithm:
+    def __init__(self, policy: float, behaviour: float | None = None, beta=BETA, selection=None):
+        self.policy, self.behaviour = gaussian(policy), None if behaviour is None else gaussian(behaviour)
+        self.inverse_temperature, self.selection = beta, selection or NoSelection()
         self.critic, self.act, self.action_low = Critic(), self.policy.act, torch.zeros(2)
 
 
+def between(gap: float) -> float:
+    """The total variation distance of two Gaussians of the same STD, so far apart."""
+    return 2 * norm.cdf(gap / (2 * STD)) - 1
+
+
+def drawn(algorithm, folder) -> tuple[dict[str, float], np.ndarray]:
+    """What is measured, and the brightness [height, width] of the density's figure without the white paper."""
+    measured = draw_plane(algorithm, Toy(), Toy.extent, folder)
+    assert {path.name for path in folder.iterdir()} == {"samples.png", "trajectories.png", "density.png", "value.png"}
+    density = imread(folder / "density.png")[..., :3].sum(-1)
+    return measured, np.where(density > 2.99, 0, density)
+
+
 def test_the_figures_show_each_policy_where_it_is(tmp_path):
-    rng = np.random.default_rng(0)
-    action = rng.normal(0, 0.3, (500, 2)).astype(np.float32)
-    written = draw_plane(Algorithm(), action, action[:, 0], lambda a: a[..., 0], 2.0, tmp_path / "figures")
-    assert {path.name for path in written} == {"samples.png", "trajectories.png", "density.png", "value.png"}
-    density = imread(tmp_path / "figures" / "density.png")[..., :3].sum(-1)
-    height, width = density.shape
-    # Two panels of one width, left of the colour bar; the behaviour's mass lies left in its panel, the policy's right.
-    panel = density[height // 3 : 2 * height // 3, : int(0.82 * width)]
-    panel = np.where(panel > 2.99, 0, panel)  # the white paper
-    left, right = np.array_split(panel, 2, axis=1)
-    assert left[:, : left.shape[1] // 2].sum() > 2 * left[:, left.shape[1] // 2 :].sum()
-    assert right[:, right.shape[1] // 2 :].sum() > 2 * right[:, : right.shape[1] // 2].sum()
+    measured, density = drawn(Algorithm(policy=0.3, behaviour=-0.5), tmp_path)
+    assert measured["behaviour_total_variation"] == pytest.approx(0, abs=1e-3)
+    assert measured["total_variation"] == pytest.approx(0, abs=1e-3)
+    # Two rows of two panels, left of the colour bar, all light where there is mass: the lower ones, of the policy, have
+    # it to the right of the upper ones' by .8 of 5 units, a panel being over a third of the figure wide.
+    width = density.shape[1]
+    upper, lower = (
+        np.average(np.arange(part.shape[1]), weights=part.sum(0))
+        for part in np.array_split(density[:, : int(0.84 * width)], 2)
+    )
+    assert 0.8 / 5 * 0.33 < (lower - upper) / width < 0.8 / 5 * 0.4
+
+
+def test_distances_are_those_of_gaussians(tmp_path):
+    measured, _ = drawn(Algorithm(policy=0.1, behaviour=-0.9), tmp_path)
+    assert measured["behaviour_total_variation"] == pytest.approx(between(0.4), abs=2e-3)
+    assert measured["total_variation"] == pytest.approx(between(0.2), abs=2e-3)
+
+
+def test_mass_outside_of_the_grid_counts(tmp_path):
+    measured, _ = drawn(Algorithm(policy=10.0), tmp_path)
+    assert measured == {"total_variation": pytest.approx(1.0, abs=1e-3)}
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [Algorithm(policy=0.3, beta=None), Algorithm(policy=0.3, selection=Greedy(num_candidates=4))],
+    ids=["no optimum", "several candidates"],
+)
+def test_nothing_is_measured_without_an_optimum(algorithm, tmp_path):
+    algorithm.act = algorithm.policy.act
+    measured, _ = drawn(algorithm, tmp_path)
+    assert measured == {}

@@ -99,4 +99,8 @@ def test_a_consistency_model_says_that_it_has_no_density(tmp_path):
     assert line.split()[-1] == "ms"
     run = only_run(tmp_path)
     assert not any("log_prob" in name for event in events(run) for name in event["metrics"])
-    assert {path.name for path in (run / "figures").iterdir()} == {"samples.png", "value.png"}
+    assert {path.name for path in (run / "figures").iterdir()} == {
+        "samples.png",
+        "value.png",
+        "density.png",
+    }  # the exact one

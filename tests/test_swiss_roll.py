@@ -71,3 +71,33 @@ def test_episodes_are_single_actions():
         "return_max",
         "episode_length",
     }
+
+
+def test_the_exact_density_is_that_of_many_points():
+    middles = 2.5 * (2 * (np.arange(160) + 0.5) / 160 - 1)
+    log_p, q = roll().exact(np.stack(np.meshgrid(middles, middles, indexing="ij"), -1).reshape(-1, 2))
+    share = np.exp(log_p) * (5 / 160) ** 2
+    assert share.sum() == pytest.approx(1, abs=1e-6)
+    assert share @ q == pytest.approx(-1, abs=1e-3)  # the middle of the values
+
+    # scikit-learn's points, scaled as those of the data are.
+    known, known_place = make_swiss_roll(10_000, noise=0.6, random_state=0)
+    many, place = make_swiss_roll(10**6, noise=0.6, random_state=3)
+    scaled = [
+        np.polyval(np.polyfit(known[:, axis], roll().action[:, column], 1), many[:, axis])
+        for column, axis in enumerate((0, 2))
+    ]
+    value = np.interp(place, [known_place.min(), known_place.max()], [-3.5, 1.5])
+    edges = [np.linspace(-2.5, 2.5, 41)] * 2
+    count, total = (np.histogram2d(*scaled, bins=edges, weights=weights)[0] for weights in (None, value))
+    expected, expected_value = (part.reshape(40, 4, 40, 4).sum((1, 3)) for part in (share, share * q))
+    assert 0.5 * np.abs(count / 10**6 - expected).sum() < 0.012  # 0.008 is chance
+    full = count > 1000
+    assert full.sum() > 200
+    np.testing.assert_allclose(total[full] / count[full], expected_value[full] / expected[full], atol=0.03)
+
+
+def test_the_exact_density_is_finite_far_from_the_data():
+    log_p, q = roll().exact(np.array([[-30.0, 30.0]]))
+    assert np.isfinite(log_p).all()
+    assert -3.5 <= q[0] <= 1.5

@@ -150,6 +150,14 @@ class Algorithm(nn.Module, ABC):
         """The policy and the behaviour model, from the configured model: that itself, and none."""
         return model, None
 
+    @property
+    def inverse_temperature(self) -> float | None:
+        """beta, if the policy's optimum is the behaviour tilted by values, mu(a|s) exp(beta Q(s, a)) / Z(s); else None.
+
+        Limits on weights, and on how many actions stand for mu, are left out of account.
+        """
+        return None
+
     @abstractmethod
     def plan(self) -> list[Phase]:
         """The phases, in order."""

@@ -90,6 +90,10 @@ class GuidedByDensity(Guided, ABC):
         False, doc="estimate the divergence by one random probe a sample, in training only: cheaper and noisier"
     )
 
+    @property
+    def inverse_temperature(self):
+        return self.beta
+
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The noise [B, A] that the actions are solved from, and Hutchinson's probe [B, A] if one is used."""
         action = batch.action

@@ -41,6 +41,10 @@ class GMPO(CriticSettings, PolicySettings, Algorithm):
     beta: float = setting(4.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward")
     weight_clamp: float = setting(100.0, gt=0.0, doc="largest weight of a sample")
 
+    @property
+    def inverse_temperature(self):
+        return self.beta
+
     def plan(self):
         update = imitation(self.policy, self.objective, self.policy_lr, self.weight)
         return [self.critic_phase(), self.policy_phase(update)]
@@ -65,6 +69,10 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     beta: float = setting(4.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward")
     static: bool = setting(True, doc="draw the behaviour's actions once instead of afresh in every update")
     num_actions: int = setting(16, ge=2, doc="behaviour actions K a state")
+
+    @property
+    def inverse_temperature(self):
+        return self.beta
 
     def policies(self, model):
         return model, copy.deepcopy(model)

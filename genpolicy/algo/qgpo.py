@@ -41,6 +41,10 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     num_actions: int = setting(16, ge=2, doc="behaviour actions K a state, drawn once")
     energy_hidden: list[int] = setting([256, 256], ge=1, doc="units of each hidden layer of the energy")
 
+    @property
+    def inverse_temperature(self):
+        return self.beta if self.guidance_scale == 1 else None  # a multiple of the energies at t > 0 is no energy
+
     @classmethod
     def partners(cls, config) -> None:
         super().partners(config)
