@@ -37,7 +37,11 @@ class Assessor:
         self.task, self.algorithm, self.check = task, algorithm, check
         self.seed, self.device = config.seed, transitions.device
         draw = torch.Generator(self.device).manual_seed(0)
-        self.recorded = transitions.sample(config.eval.log_prob_actions, draw)
+        count = config.eval.log_prob_actions
+        self.recorded, self.held_out = transitions.sample(count, draw), None
+        if (held_out := transitions.held_out) is not None:
+            order = torch.randperm(held_out.size, generator=draw, device=self.device)
+            self.held_out = held_out.rows(order[:count])
 
     def __call__(self, policy: Policy, episodes: int, index: int) -> tuple[dict, list[float]]:
         """Metrics of evaluation number `index` of the policy, and the return of each episode."""
@@ -52,23 +56,32 @@ class Assessor:
         played = rollout(self.task, act, episodes, seed)
         metrics = summary(played, self.task)
         if policy.has_density:
-            metrics |= self._log_likelihood(policy)
+            metrics |= self._log_likelihood(policy, self.recorded)
+            if self.held_out is not None:
+                held_out = self._log_likelihood(policy, self.held_out)
+                metrics |= {f"held_out_{name}": value for name, value in held_out.items()}
         return metrics, played.returns.tolist()
 
     def final(self, policy: Policy, episodes: int) -> tuple[dict, list[float]]:
         """The final evaluation of a policy.
 
         It has `log_prob_halved`, too: what `log_prob` would be with half the solver's steps. The difference is at
-        least the solver's error, unless both are far too coarse.
+        least the solver's error, unless both are far too coarse. And `log_prob_hutchinson` with its standard error:
+        what it would be with Hutchinson's estimate of the divergence, one probe an action, unless it is that already.
         """
         metrics, returns = self(policy, episodes, FINAL)
         with policy.coarser() as halved:
             if halved and policy.has_density:
-                metrics["log_prob_halved"] = self._log_likelihood(policy)["log_prob"]
+                metrics["log_prob_halved"] = self._log_likelihood(policy, self.recorded)["log_prob"]
+        with policy.estimated() as differs:
+            if differs and policy.has_density:
+                estimate = self._log_likelihood(policy, self.recorded)
+                metrics["log_prob_hutchinson"] = estimate["log_prob"]
+                metrics["log_prob_hutchinson_stderr"] = estimate["log_prob_stderr"]
         return metrics, returns
 
-    def _log_likelihood(self, policy: Policy) -> dict[str, float]:
-        return log_likelihood(policy, self.recorded, torch.Generator(self.device).manual_seed(0))
+    def _log_likelihood(self, policy: Policy, transitions: Transitions) -> dict[str, float]:
+        return log_likelihood(policy, transitions, torch.Generator(self.device).manual_seed(0))
 
     def with_steps(self, count: int, episodes: int) -> tuple[dict, list[float]]:
         """The final evaluation of the trained policy with another number of solver steps, and its latency."""

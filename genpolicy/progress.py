@@ -103,19 +103,28 @@ def behaviour_metrics(data: Behaviour, task: Task) -> dict[str, float]:
 
 
 def print_table(title: str, results: dict[str, dict[str, float]]) -> None:
-    """Return, normalised score, log-likelihood (nats) and latency of each policy, one a line, on stdout."""
-    shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
-    for name in ("", "return", "score", "log-likelihood", "latency"):
-        shown.add_column(name, justify="right" if name else "left", no_wrap=True)
+    """Return, normalised score, log-likelihood (nats) and latency of each policy, one a line, on stdout.
+
+    Where actions were held out, their log-likelihood is a column of its own.
+    """
+    apart = any("held_out_log_prob" in values for values in results.values())
+    narrow = {"collapse_padding": apart, "pad_edge": not apart}  # to fit 80 columns
+    shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", **narrow)
+    likelihoods = ("log-\nlikelihood", "held-\nout") if apart else ("log-likelihood",)
+    for name in ("", "return", "score", *likelihoods, "latency"):
+        shown.add_column(name, justify="right" if name else "left", no_wrap=True, vertical="bottom")
     for name, values in results.items():
-        spread = [
+        cells = [
             f"{values[f'{kind}_mean']:.1f} ± {values[f'{kind}_std']:.1f}" if f"{kind}_mean" in values else "-"
             for kind in ("return", "score")
         ]
         density = "no density" if "episode_length" in values else "-"  # what is not evaluated has no policy
-        likelihood = f"{values['log_prob']:.3f} nats" if "log_prob" in values else density
-        latency = f"{values['ms_per_action']:.2f} ms" if "ms_per_action" in values else "-"
-        shown.add_row(_TITLES.get(name, name), *spread, likelihood, latency)
+        unit = "" if apart else " nats"
+        cells.append(f"{values['log_prob']:.3f}{unit}" if "log_prob" in values else density)
+        if apart:
+            cells.append(f"{values['held_out_log_prob']:.3f}" if "held_out_log_prob" in values else "-")
+        cells.append(f"{values['ms_per_action']:.2f} ms" if "ms_per_action" in values else "-")
+        shown.add_row(_TITLES.get(name, name), *cells)
     Console().print(shown)
     for name, values in results.items():
         change = abs(values["log_prob_halved"] - values["log_prob"]) if "log_prob_halved" in values else 0.0

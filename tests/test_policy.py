@@ -6,6 +6,7 @@ import pytest
 import torch
 from gaussian import PATHS, GaussianNetwork, MixtureNetwork, end_marginal, make_policy
 
+from genpolicy.model.direct import GaussianPolicy
 from genpolicy.model.flow import exact_divergence, hutchinson_divergence, rademacher
 from genpolicy.network.mlp import MLP
 from genpolicy.solver.adaptive import Dopri5
@@ -83,6 +84,41 @@ def test_hutchinson_is_unbiased(name):
     _, estimates = hutchinson_divergence(field, probe)(angle, point)
     assert estimates.std() > 0
     assert abs(estimates.mean() - exact[0]) < 4 * estimates.std() / math.sqrt(draws)
+
+
+@pytest.mark.parametrize("name", EVERY_PATH)
+def test_an_estimated_divergence_gives_the_closed_form_on_average(name):
+    path, draws = PATHS[name](), 4096
+    covariance = torch.tensor([[0.25, 0.15, -0.1], [0.15, 0.2, 0.05], [-0.1, 0.05, 0.3]], dtype=torch.float64)
+    policy = make_policy(path, GaussianNetwork(path, MEAN, covariance), likelihood=RK4(steps=32))
+    action = actions(1).expand(draws, 3)
+    with policy.estimated() as differs:
+        assert differs
+        prior, generator = end_marginal(path, MEAN, covariance), torch.Generator().manual_seed(0)
+        estimates = policy.log_prob(action, nothing(draws), generator, prior=prior)
+    stderr = estimates.std() / math.sqrt(draws)
+    expected = torch.distributions.MultivariateNormal(MEAN, covariance).log_prob(action[0])
+    assert estimates.std() > 0.05
+    assert abs(estimates.mean() - expected) < 4 * stderr
+    exact = policy.log_prob(action[:2], nothing(2), prior=prior)
+    torch.testing.assert_close(exact, expected.expand(2), rtol=0, atol=1e-3)  # as before
+
+
+def test_an_estimate_is_none_where_it_would_say_the_same():
+    path = PATHS["gvp"]()
+    one = GaussianNetwork(path, MEAN[:1], COVARIANCE[:1, :1])
+    for policy in (make_policy(path, one), policy_of("gvp", divergence="hutchinson")):
+        with policy.estimated() as differs:
+            assert not differs
+    direct = GaussianPolicy(
+        network=MLP(hidden=[4], action_size=3, observation_size=0, times=0),
+        action_low=-torch.ones(3),
+        action_high=torch.ones(3),
+        log_std_min=-5.0,
+        log_std_max=2.0,
+    )
+    with direct.estimated() as differs:
+        assert not differs
 
 
 def test_exact_divergence_is_the_trace_of_the_jacobian():

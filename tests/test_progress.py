@@ -90,3 +90,17 @@ def test_the_table_fits_eighty_columns(capsys, monkeypatch):
     rows = {line.split("  ")[1]: line.split() for line in text.splitlines() if "±" in line}
     assert rows["10 steps"][2:] == ["12345.6", "±", "1234.5", "-123.4", "±", "12.3", "-12.346", "nats", "1.23", "ms"]
     assert rows["BC (behaviour)"][-1] == "-"
+
+
+def test_the_table_with_held_out_actions_fits_eighty_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    evaluated = {"return_mean": 12345.6, "return_std": 1234.5, "score_mean": -123.4, "score_std": 12.3}
+    final = evaluated | {"log_prob": -12.3456, "held_out_log_prob": -13.4567, "ms_per_action": 1.2345}
+    results = {"behaviour data": evaluated, "final": final, "one step": evaluated | {"episode_length": 5.0}}
+    print_table("gmpg-gvp hopper-medium-v2 s0", results)
+    text = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in text.splitlines())
+    rows = {line.strip().split("  ")[0]: line.split() for line in text.splitlines() if "±" in line}
+    assert rows["trained policy"][-4:] == ["-12.346", "-13.457", "1.23", "ms"]
+    assert rows["behaviour data"][-3:] == ["-", "-", "-"]
+    assert rows["one step"][-4:] == ["no", "density", "-", "-"]

@@ -90,6 +90,11 @@ def test_what_a_run_logs(uninterrupted):
     assert steps["eval/return_mean"] == [120 + 84, 120 + 167, 120 + 250]
     assert steps["final/return_mean"] == steps["final/bits_per_dim"] == steps["best/update"] == [370]
     assert steps["data/return_mean"] == [0]
+    assert steps["final/log_prob_hutchinson"] == [370]
+    assert "eval/log_prob_hutchinson" not in steps
+    found = {name: value for name, _, value in logged}
+    estimate, stderr = (found[f"final/log_prob_hutchinson{more}"] for more in ("", "_stderr"))
+    assert 0 < abs(estimate - found["final/log_prob"]) < 4 * stderr
     speeds = [v for e in events(directory) for n, v in e["metrics"].items() if "updates_per_second" in n]
     assert len(speeds) == len(steps["critic/loss"]) + len(steps["policy/loss"])
     assert min(speeds) > 0

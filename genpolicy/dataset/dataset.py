@@ -7,6 +7,7 @@ from dataclasses import InitVar, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -68,6 +69,9 @@ class Dataset(ABC):
     """A source of transitions. `directory` is where data files are kept between runs."""
 
     reward: str = setting("none", choices=REWARDS, doc="how rewards are transformed, in training only")
+    held_out: float = setting(
+        0.0, ge=0, lt=1, doc="share of the episodes kept out of training, whose actions' likelihood is measured, too"
+    )
     directory: InitVar[str | Path]
 
     def __post_init__(self, directory: str | Path):
@@ -86,12 +90,46 @@ class Dataset(ABC):
         return arrays, task.states(arrays["observation"])
 
     def load(self, task: Task) -> Transitions:
-        """The transitions of `task`, on the CPU."""
+        """The transitions of `task`, on the CPU; those of `held_out` episodes apart.
+
+        The reward transform and the data's returns are of all episodes. Raises `UserError` if the data cannot be had
+        or do not fit the task or the settings.
+        """
         arrays, behaviour = self.arrays(task)
-        scale, shift, constants = REWARDS[self.reward](arrays["reward"], arrays.pop("episode"))
+        episode = arrays.pop("episode")
+        scale, shift, constants = REWARDS[self.reward](arrays["reward"], episode)
         arrays["reward"] = arrays["reward"] * np.float32(scale) + np.float32(shift)
         transform = {"name": self.reward, "scale": scale, "shift": shift} | constants
-        return Transitions.of(arrays, behaviour=behaviour, reward_transform=transform)
+        transitions = Transitions.of(arrays, behaviour=behaviour, reward_transform=transform)
+        if not self.held_out:
+            return transitions
+        if task.max_episode_steps > 1 and _unjoined(episode, arrays["terminated"]) > 0.5:
+            raise UserError(
+                f"dataset.held_out={self.held_out:g}: most rows of the data are followed by no other of their episode, "
+                "as if they were shuffled, so that episodes are not known; give dataset.held_out=0"
+            )
+        return transitions.apart(torch.from_numpy(chosen_episodes(episode, self.held_out)))
+
+
+def chosen_episodes(episode: np.ndarray, share: float) -> np.ndarray:
+    """The rows [M] of a share of the episodes, given the number [N] of each row's: always the same ones.
+
+    Those of a smaller share are among those of a larger one. Raises `UserError` if that are none or all.
+    """
+    numbers = np.unique(episode)
+    count = round(share * len(numbers))
+    if not 0 < count < len(numbers):
+        raise UserError(
+            f"dataset.held_out={share:g}: holds {count} of the data's {len(numbers)} episodes out; "
+            "at least one must be held out and one trained on"
+        )
+    return np.flatnonzero(np.isin(episode, np.random.RandomState(0).permutation(numbers)[:count]))
+
+
+def _unjoined(episode: np.ndarray, terminated: np.ndarray) -> float:
+    """The share of rows [N] that are all there is of their episode, though it did not terminate there."""
+    _, place, steps = np.unique(episode, return_inverse=True, return_counts=True)
+    return float(((steps[place] == 1) & ~terminated).mean())
 
 
 def kept(path: Path, make: Callable[[Path], None]) -> Path:

@@ -33,13 +33,14 @@ class Transitions:
 
     table [N, W], float32: the fields side by side. shapes: of one row of each, in the order of the table.
     `reward_transform` holds the constants by which the rewards were transformed for training, `behaviour` the raw
-    returns of the data.
+    returns of the data, `held_out` transitions of other episodes, which are for evaluation only.
     """
 
     table: Tensor
     shapes: dict[str, torch.Size]
     behaviour: Behaviour = field(default_factory=Behaviour)
     reward_transform: dict[str, float | str] = field(default_factory=dict)
+    held_out: "Transitions | None" = None
 
     @classmethod
     def of(cls, arrays: dict[str, np.ndarray], **known) -> "Transitions":
@@ -105,7 +106,13 @@ class Transitions:
 
     def to(self, device: torch.device | str) -> "Transitions":
         """The same transitions on `device`."""
-        return replace(self, table=self.table.to(device))
+        held_out = self.held_out and self.held_out.to(device)
+        return replace(self, table=self.table.to(device), held_out=held_out)
+
+    def apart(self, index: Tensor) -> "Transitions":
+        """These transitions without those at numbers `index` [M], which become the held-out ones."""
+        kept = torch.ones(self.size, dtype=torch.bool, device=self.device).index_fill(0, index, False)
+        return replace(self, table=self.table[kept], held_out=self.rows(index))
 
     def rows(self, index: slice | Tensor) -> "Transitions":
         """The transitions at `index`: a slice, which copies nothing, or numbers [M]."""

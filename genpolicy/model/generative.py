@@ -233,6 +233,15 @@ class GenerativePolicy(Policy):
         finally:
             self.likelihood = finer
 
+    @contextlib.contextmanager
+    def estimated(self) -> Iterator[bool]:
+        chosen, differs = self.divergence, self.exact and self.action_size > 1
+        self.divergence = "hutchinson"
+        try:
+            yield differs
+        finally:
+            self.divergence = chosen
+
     def log_prob_and_gradient(
         self, action: Tensor, observation: Tensor, solver: ODESolver | None = None, probe: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:

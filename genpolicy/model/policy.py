@@ -88,6 +88,11 @@ class Policy(nn.Module, ABC):
         """Inside, log-densities are integrated with half the steps; gives whether that is so: some have no steps."""
         yield False
 
+    @contextlib.contextmanager
+    def estimated(self) -> Iterator[bool]:
+        """Inside, divergences are estimated where that can be; gives whether log-densities are others for it."""
+        yield False
+
     def sample(
         self,
         observation: Tensor,
