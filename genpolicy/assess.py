@@ -4,6 +4,7 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
@@ -54,6 +55,7 @@ class Assessor:
             return choose(observation.to(self.device), generator)
 
         played = rollout(self.task, act, episodes, seed)
+        self._last = played.first
         metrics = summary(played, self.task)
         if policy.has_density:
             metrics |= self._log_likelihood(policy, self.recorded)
@@ -79,6 +81,12 @@ class Assessor:
                 metrics["log_prob_hutchinson"] = estimate["log_prob"]
                 metrics["log_prob_hutchinson_stderr"] = estimate["log_prob_stderr"]
         return metrics, returns
+
+    def film(self, path: Path) -> None:
+        """Writes the first episode of the last evaluation as a video. Raises `UserError` if that cannot be done."""
+        from genpolicy.video import film  # brings a video encoder, which is needed only here
+
+        film(self.task, self._last, path)
 
     def _log_likelihood(self, policy: Policy, transitions: Transitions) -> dict[str, float]:
         return log_likelihood(policy, transitions, torch.Generator(self.device).manual_seed(0))

@@ -13,11 +13,21 @@ from genpolicy.errors import UserError
 
 
 @dataclass(frozen=True)
+class Episode:
+    """All that it takes to play an episode again: the start's seed and the actions [steps, A]; and what it earned."""
+
+    seed: int
+    actions: np.ndarray
+    earned: float
+
+
+@dataclass(frozen=True)
 class Returns:
-    """Every episode's raw return and its length in steps, both [episodes]."""
+    """Every episode's raw return and its length in steps, both [episodes], and the first one in full."""
 
     returns: np.ndarray
     lengths: np.ndarray
+    first: Episode | None = None
 
 
 def evaluation_seed(run_seed: int, index: int) -> int:
@@ -40,11 +50,19 @@ class Step:
 @torch.no_grad()
 def rollout(task: Task, act: Callable[[torch.Tensor], torch.Tensor], episodes: int, seed: int) -> Returns:
     """Plays `episodes` whole episodes, as `steps` does, and returns each one's result."""
-    returns, lengths = np.zeros(episodes), np.zeros(episodes, dtype=np.int64)
+    returns, lengths, actions = np.zeros(episodes), np.zeros(episodes, dtype=np.int64), []
     for step in steps(task, act, episodes, seed):
         returns[step.running] += step.reward[step.running]
         lengths[step.running] += 1
-    return Returns(returns, lengths)
+        if step.running[0]:
+            actions.append(step.action[0])
+    first = Episode(start_seeds(seed, episodes)[0], np.stack(actions), float(returns[0]))
+    return Returns(returns, lengths, first)
+
+
+def start_seeds(seed: int, episodes: int) -> list[int]:
+    """The seeds of the simulators of an evaluation; the first ones are the same for any number of episodes."""
+    return np.random.SeedSequence(seed).generate_state(episodes).tolist()
 
 
 def steps(task: Task, act: Callable[[torch.Tensor], torch.Tensor], episodes: int, seed: int) -> Iterator[Step]:
@@ -56,8 +74,7 @@ def steps(task: Task, act: Callable[[torch.Tensor], torch.Tensor], episodes: int
     `UserError` if an action is NaN.
     """
     envs = task.make(episodes)
-    seeds = np.random.SeedSequence(seed).generate_state(episodes)
-    observation, _ = envs.reset(seed=[int(s) for s in seeds])
+    observation, _ = envs.reset(seed=start_seeds(seed, episodes))
     running, number = np.ones(episodes, dtype=bool), 0
     while running.any():
         action = act(torch.from_numpy(observation.astype(np.float32))).cpu().numpy()

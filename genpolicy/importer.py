@@ -235,8 +235,8 @@ class Store:
         record.keep(offset=offset)
 
     def _files(self, number: str, run: Run, record: "Record", final: bool) -> None:
-        """Figures and evaluations that are new or have changed; checkpoints at the end, if asked for."""
-        patterns = ["figures/*", "evaluation-*.json"]
+        """Figures, videos and evaluations that are new or have changed; checkpoints at the end, if asked for."""
+        patterns = ["figures/*", "evaluation-*"]
         if final and run.config.tracking.checkpoints:
             patterns += ["last.pt", "best.pt"]
         shipped = record.get("files", {})

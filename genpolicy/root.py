@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.errors import UserError
-from genpolicy.settings import check, component, setting
+from genpolicy.settings import check, component, locate, setting
 
 MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect", "report")
 
@@ -32,6 +32,7 @@ class Evaluation:
     final_episodes: int = setting(100, ge=1, doc="episodes of the evaluation at the end, and of mode=eval")
     per_phase: int = setting(5, ge=1, doc="evaluations in each phase that trains a policy")
     log_prob_actions: int = setting(1000, ge=1, doc="data-set actions whose log-likelihood is measured")
+    video: bool = setting(False, doc="film the first episode of the trained policy's evaluation at the end")
     steps: list[int] = setting([], ge=1, doc="numbers of solver steps the trained policy is evaluated with, too")
 
 
@@ -197,8 +198,10 @@ class TrainSettings(CheckSettings):
 
     @classmethod
     def partners(cls, config: Any) -> None:
-        """Refuses step counts for a solver that chooses them itself, too."""
+        """Refuses a video of a task that has none, and step counts for a solver that chooses them itself."""
         RunSettings.partners(config)
+        if config.eval.video and not locate(config.env._target_).has_video:
+            raise UserError(f"eval.video: env={config.env.name} has figures, but no video; leave eval.video out")
         if config.eval.steps and "steps" not in config.solver:
             raise UserError("eval.steps: this solver chooses its steps itself; leave eval.steps out")
 

@@ -5,8 +5,8 @@
         status.json              how it goes: state, process, step, times, the reason of a failure
         journal.jsonl            every metric (genpolicy.journal)
         last.pt, best.pt         checkpoints (genpolicy.checkpoint)
-        figures/                 pictures
-        evaluation-*             results of evaluations, every episode's return included
+        figures/                 pictures, and the video of an episode
+        evaluation-*             results of evaluations, every episode's return included, and their videos
         lock                     held by the process that owns the run
         job.json, log.txt        the SLURM job it was given to; what its process printed, if a launcher started it
         tracking.*               what MLflow has been told (genpolicy.tracking)

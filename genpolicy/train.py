@@ -57,7 +57,8 @@ def evaluate_run(reference: str, config: DictConfig) -> None:
     `reference` is a run directory, one of its checkpoints or an MLflow run id. The run's own configuration
     holds but for what `config` says about this machine (device, threads, paths.data), about the size of the
     evaluation and, if it does, about the selection among candidates. The episodes are those of the run's own
-    final evaluation, as far as there are as many.
+    final evaluation, as far as there are as many. Where the video that `eval.video` asks for cannot be made, raises
+    `UserError` when all else is done.
     """
     run, path = find_run(reference, config)
     run.config.eval = config.eval
@@ -70,8 +71,8 @@ def evaluate_run(reference: str, config: DictConfig) -> None:
     updates = restore(algorithm, path)
     episodes = config.eval.final_episodes
     assessor = Assessor(task, transitions, algorithm, run.config)
-    metrics, returns = assessor.final(algorithm.policy, episodes)
     by_steps = {steps_name(count): assessor.with_steps(count, episodes)[0] for count in config.eval.steps}
+    metrics, returns = assessor.final(algorithm.policy, episodes)
     data = behaviour_metrics(transitions.behaviour, task)
     results = {"behaviour data": data, "policy": metrics | assessor.latency(algorithm.policy)} | by_steps
     print_table(f"{run.name}: {path.name} after {updates:,} updates", results)
@@ -80,6 +81,9 @@ def evaluate_run(reference: str, config: DictConfig) -> None:
     write_atomically(kept, json.dumps(content, indent=1).encode())
     draw_steps(by_steps, config.eval.steps, kept.with_suffix(".png"))
     print(kept)
+    if config.eval.video:
+        assessor.film(kept.with_suffix(".mp4"))
+        print(kept.with_suffix(".mp4"))
 
 
 def find_run(reference: str, config: DictConfig) -> tuple[Run, Path]:
@@ -270,6 +274,8 @@ class Trainer:
                 self.state.results[name] = metrics
                 self._note(metrics)
                 self._save()
+                if self.config.eval.video and policy is self.algorithm.policy:
+                    self._film()
         for count in self.config.eval.steps:
             if (name := steps_name(count)) not in self.state.results:
                 self.progress.say(f"evaluating the final policy with {name}")
@@ -282,6 +288,14 @@ class Trainer:
         self.journal.log(self.state.updates, {f"final/{name}": value for name, value in measured.items()})
         best = {f"best/{name}": value for name, value in self.state.best.items()}
         self.journal.log(self.state.updates, best)
+
+    def _film(self) -> None:
+        """A video of the final evaluation; after its results were saved, which no failure here may cost."""
+        self.progress.say("drawing the first episode")
+        try:
+            self.assessor.film(self.run.path("figures") / "episode.mp4")
+        except UserError as error:
+            self.progress.say(f"no video: {error}")
 
     def _final_policies(self) -> dict[str, Policy]:
         """What is evaluated at the end, by the names of the results."""

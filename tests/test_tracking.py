@@ -81,6 +81,7 @@ def eight(tmp_path_factory):
     runs = [ended(outputs, f"seed={seed}", SQLITE, events=40, sweep="abc") for seed in range(8)]
     (runs[0].directory / "figures").mkdir()
     runs[0].path("figures/samples.png").write_bytes(b"a picture")
+    runs[0].path("evaluation-last-9-8.mp4").write_bytes(b"a video")
     children = [importer(run.directory) for run in runs]
     said = [child.communicate(timeout=300)[0] for child in children]
     assert [child.returncode for child in children] == [0] * 8, said
@@ -134,6 +135,7 @@ def test_settings_tags_and_files(eight):
     assert artifacts.is_relative_to(outputs / "mlartifacts")
     assert (artifacts / "config.yaml").read_bytes() == runs[0].path("config.yaml").read_bytes()
     assert (artifacts / "figures" / "samples.png").read_bytes() == b"a picture"
+    assert (artifacts / "evaluation-last-9-8.mp4").read_bytes() == b"a video"
 
 
 def test_shipping_again_changes_nothing(eight, capsys):

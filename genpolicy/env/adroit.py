@@ -14,6 +14,7 @@ import gymnasium
 import mujoco
 import numpy as np
 
+from genpolicy.env.camera import look
 from genpolicy.env.task import Task, make_robotics
 from genpolicy.settings import setting
 
@@ -72,6 +73,10 @@ class Adroit(Task):
     def simulate(self) -> "Hand":
         """The hand under D4RL's rules."""
         return Hand(self.simulator)
+
+    def view(self, model: mujoco.MjModel) -> mujoco.MjvCamera:
+        """From above the table."""
+        return look(model, "fixed")
 
     def state(self, env: gymnasium.Env) -> dict[str, np.ndarray]:
         """The hand's state, and where objects and goals are, by D4RL's names."""

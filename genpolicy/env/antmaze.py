@@ -25,6 +25,7 @@ import gymnasium
 import mujoco
 import numpy as np
 
+from genpolicy.env.camera import HEIGHT, WIDTH, Camera, look
 from genpolicy.env.task import Task
 from genpolicy.settings import setting
 
@@ -74,6 +75,18 @@ class AntMaze(Task):
         """The ant in its maze."""
         return Ant(self.maze)
 
+    def camera(self, env: gymnasium.Env) -> Camera:
+        """From above the maze, with the goal."""
+        ant = env.unwrapped
+        return Camera(ant.model, ant.data, self.view(ant.model), marks=[[*ant.goal, 0.5]])
+
+    def view(self, model: mujoco.MjModel) -> mujoco.MjvCamera:
+        """From above the maze."""
+        walls = np.array(_places(self.maze)["#"])
+        low, high = walls.min(0) - CELL / 2, walls.max(0) + CELL / 2
+        distance = WALL_HEIGHT + 1.25 * max((high - low) * (HEIGHT / WIDTH, 1.0))  # at MuJoCo's 45 degrees
+        return look(model, lookat=(*(low + high) / 2, 0.0), distance=distance, azimuth=90, elevation=-90)
+
     def states(self, observation: np.ndarray) -> dict[str, np.ndarray]:
         """The observation is the state; but for the goal."""
         return {"qpos": observation[:, :15], "qvel": observation[:, 15:]}
@@ -97,30 +110,31 @@ class Ant(gymnasium.Env):
     def __init__(self, maze: str):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (29,), np.float64)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (8,), np.float32)
-        self._model = compiled(maze)
-        self.data = mujoco.MjData(self._model)
+        self.model = compiled(maze)
+        self.data = mujoco.MjData(self.model)
+        self.dt = FRAME_SKIP * self.model.opt.timestep
         self._corner = _places(maze)["G"][0]
         self.goal = self._corner
 
     def reset(self, *, seed=None, options=None):
         """Starts an episode at random, or where `options` has it: "qpos" [15], "qvel" [14], "goal" [2]."""
         super().reset(seed=seed)
-        mujoco.mj_resetData(self._model, self.data)
+        mujoco.mj_resetData(self.model, self.data)
         start = {
-            "qpos": self._model.qpos0 + self.np_random.uniform(-0.1, 0.1, size=15),
+            "qpos": self.model.qpos0 + self.np_random.uniform(-0.1, 0.1, size=15),
             "qvel": 0.1 * self.np_random.standard_normal(14),
             "goal": self._draw_goal(),
         } | (options or {})
         self.data.qpos[:], self.data.qvel[:] = start["qpos"], start["qvel"]
         self.data.qpos[3:7] /= np.linalg.norm(self.data.qpos[3:7])  # as MuJoCo 2 did by itself
         self.goal = np.asarray(start["goal"], dtype=np.float64)
-        mujoco.mj_forward(self._model, self.data)
+        mujoco.mj_forward(self.model, self.data)
         return self._observation(), {}
 
     def step(self, action):
         """One step of 0.1 s."""
         self.data.ctrl[:] = TORQUE * np.clip(action, -1.0, 1.0)
-        mujoco.mj_step(self._model, self.data, nstep=FRAME_SKIP)
+        mujoco.mj_step(self.model, self.data, nstep=FRAME_SKIP)
         reached = bool(np.linalg.norm(self.data.qpos[:2] - self.goal) <= GOAL_RADIUS)
         return self._observation(), float(reached), reached, False, {}
 

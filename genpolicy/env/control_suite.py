@@ -9,6 +9,7 @@ import gymnasium
 import mujoco
 import numpy as np
 
+from genpolicy.env.camera import look
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.settings import setting
@@ -30,6 +31,10 @@ class ControlSuite(Task):
     def state(self, env: gymnasium.Env) -> dict[str, np.ndarray]:
         """Positions and velocities, where an episode has no goal beside them."""
         return super().state(env) if self.domain not in HAS_GOALS else {}
+
+    def view(self, model: mujoco.MjModel) -> mujoco.MjvCamera:
+        """The suite's first camera, which is the one it shows its tasks with."""
+        return look(model, 0)
 
     def place(self, env: gymnasium.Env, state: dict[str, np.ndarray]) -> None:
         """Puts the simulator into a state."""
@@ -53,6 +58,7 @@ class Control(gymnasium.Env):
             raise UserError(f"env.domain, env.task: no {domain}/{task} in the suite; legal: {', '.join(known)}")
         self._random = np.random.RandomState()
         self._env = suite.load(domain, task, {"random": self._random, "time_limit": float("inf")})
+        self.dt = self._env.control_timestep()
         self.layout = {name: int(np.prod(spec.shape)) for name, spec in self._env.observation_spec().items()}
         actions = self._env.action_spec()
         size = sum(self.layout.values())
@@ -60,6 +66,11 @@ class Control(gymnasium.Env):
         self.action_space = gymnasium.spaces.Box(
             actions.minimum.astype(np.float32), actions.maximum.astype(np.float32), dtype=np.float32
         )
+
+    @property
+    def model(self) -> mujoco.MjModel:
+        """MuJoCo's own."""
+        return self._env.physics.model.ptr
 
     @property
     def data(self) -> mujoco.MjData:

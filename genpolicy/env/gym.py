@@ -4,8 +4,10 @@ import importlib
 from dataclasses import dataclass
 
 import gymnasium
+import mujoco
 import numpy as np
 
+from genpolicy.env.camera import canvas
 from genpolicy.env.task import Task, make_quietly
 from genpolicy.errors import UserError
 from genpolicy.settings import build, setting
@@ -34,13 +36,43 @@ class Gym(Task):
 
     def simulate(self) -> gymnasium.Env:
         """The environment. Raises `UserError` if it cannot be made, or its spaces are no boxes of vectors."""
-        env = make_quietly(self.id, "env.id")
+        return self._make()
+
+    def visible(self) -> gymnasium.Env:
+        """The environment, which draws itself."""
+        return self._make(render_mode="rgb_array")
+
+    def camera(self, env: gymnasium.Env) -> "Pictures":
+        """The environment's own pictures."""
+        return Pictures(env)
+
+    def _make(self, **more) -> gymnasium.Env:
+        env = make_quietly(self.id, "env.id", **more)
         for kind, space in {"observations": env.observation_space, "actions": env.action_space}.items():
             if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
                 raise UserError(f"env.id={self.id}: its {kind} are {space}; only a Box of vectors will do")
         if not np.isfinite([env.action_space.low, env.action_space.high]).all():
             raise UserError(f"env.id={self.id}: its actions have no bounds ({env.action_space})")
         return env
+
+
+class Pictures:
+    """What an environment draws of itself."""
+
+    def __init__(self, env: gymnasium.Env):
+        self._env = env
+        if isinstance(getattr(env.unwrapped, "model", None), mujoco.MjModel):
+            canvas().free()  # where that fails, gymnasium's own way to draw would leave a traceback behind
+
+    def picture(self) -> np.ndarray:
+        """The environment as it is now, uint8 [H, W, 3]. Raises `UserError` if it has no pictures."""
+        picture = self._env.render()
+        if not (isinstance(picture, np.ndarray) and picture.dtype == np.uint8 and picture.shape[2:] == (3,)):
+            raise UserError("the environment's render_mode=rgb_array gives no pictures")
+        return picture
+
+    def close(self) -> None:
+        """Nothing: the environment is closed by who made it."""
 
 
 def _registered_limit(name: str) -> int:

@@ -20,6 +20,7 @@ import gymnasium
 import mujoco
 import numpy as np
 
+from genpolicy.env.camera import look
 from genpolicy.env.task import Task, import_robotics
 from genpolicy.settings import setting
 
@@ -61,6 +62,10 @@ class Kitchen(Task):
         """The arm in its kitchen."""
         return Franka(self.things)
 
+    def view(self, model: mujoco.MjModel) -> mujoco.MjvCamera:
+        """From behind the arm, as gymnasium-robotics has it."""
+        return look(model, lookat=(-0.2, 0.5, 2.0), distance=2.2, azimuth=70, elevation=-35)
+
     def state(self, env: gymnasium.Env) -> dict[str, np.ndarray]:
         """None: what is seen of a state, and what the motors make of it, has noise."""
         return {}
@@ -75,8 +80,9 @@ class Franka(gymnasium.Env):
     def __init__(self, things: list[str]):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (60,), np.float64)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (ARM,), np.float32)
-        self._model = compiled()
-        self.data = mujoco.MjData(self._model)
+        self.model = compiled()
+        self.data = mujoco.MjData(self.model)
+        self.dt = FRAME_SKIP * self.model.opt.timestep
         self.things, self._left = things, set(things)
         self._goal = np.zeros(30)
         for thing in things:
@@ -87,19 +93,18 @@ class Franka(gymnasium.Env):
     def reset(self, *, seed=None, options=None):
         """Starts an episode at D4RL's start, or where `options` has it: "qpos" [30], "qvel" [29]."""
         super().reset(seed=seed)
-        mujoco.mj_resetData(self._model, self.data)
+        mujoco.mj_resetData(self.model, self.data)
         start = {"qpos": START, "qvel": np.zeros(29)} | (options or {})
         self.data.qpos[:], self.data.qvel[:] = start["qpos"], start["qvel"]
-        mujoco.mj_forward(self._model, self.data)
+        mujoco.mj_forward(self.model, self.data)
         self._left = set(self.things)
         return self._look(), {}
 
     def step(self, action):
         """One step of 0.08 s."""
         velocity = SPEED * np.clip(action, -1.0, 1.0)
-        seconds = FRAME_SKIP * self._model.opt.timestep
-        self.data.ctrl[:] = np.clip(self._seen[:ARM] + velocity * seconds, LOWEST, HIGHEST)
-        mujoco.mj_step(self._model, self.data, nstep=FRAME_SKIP)
+        self.data.ctrl[:] = np.clip(self._seen[:ARM] + velocity * self.dt, LOWEST, HIGHEST)
+        mujoco.mj_step(self.model, self.data, nstep=FRAME_SKIP)
         observation = self._look()
         done = {thing for thing in self._left if self._is_done(thing)}
         self._left -= done

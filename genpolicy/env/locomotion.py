@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 import gymnasium
+import mujoco
 import numpy as np
 
+from genpolicy.env.camera import look
 from genpolicy.env.task import Task, make_quietly
 from genpolicy.settings import setting
 
@@ -22,6 +24,10 @@ class Locomotion(Task):
     def simulate(self) -> gymnasium.Env:
         """The simulator named by `simulator`, without wrappers."""
         return make_quietly(self.simulator).unwrapped
+
+    def view(self, model: mujoco.MjModel) -> mujoco.MjvCamera:
+        """From the side, along with the robot."""
+        return look(model, "track")
 
     def states(self, observation: np.ndarray) -> dict[str, np.ndarray]:
         """All but the place along the track, on which nothing depends; a velocity is cut off at 10 (not Cheetah's)."""

@@ -21,6 +21,7 @@ import gymnasium
 import mujoco
 import numpy as np
 
+from genpolicy.env.camera import Camera, look
 from genpolicy.env.task import Task, make_robotics
 from genpolicy.errors import UserError
 from genpolicy.settings import setting
@@ -41,6 +42,16 @@ class Maze2d(Task):
     def simulate(self) -> "PointMaze":
         """The maze with D4RL's observations, reward and start states."""
         return PointMaze(self.simulator, self.goal)
+
+    def camera(self, env: gymnasium.Env) -> Camera:
+        """From above the maze, with the goal."""
+        ball = env.unwrapped
+        ball.model.site("target").pos[:2] = _turn(ball.goal - ball.corner)  # seen, and nothing else
+        return super().camera(env)
+
+    def view(self, model: mujoco.MjModel) -> mujoco.MjvCamera:
+        """From above the maze, the first row at the top."""
+        return look(model, lookat=(0.0, 0.0, 0.0), distance=1.2 * model.stat.extent, azimuth=90, elevation=-90)
 
     def states(self, observation: np.ndarray) -> dict[str, np.ndarray]:
         """The observation is the state."""
@@ -65,14 +76,15 @@ class PointMaze(gymnasium.Env):
     def __init__(self, simulator: str, goal):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float64)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
-        self._model, self.walls = _load(simulator)
-        self._data = mujoco.MjData(self._model)
+        self.model, self.walls = _load(simulator)
+        self.data = mujoco.MjData(self.model)
         self.goal = np.asarray(goal, dtype=np.float64)
         self.free_cells = np.argwhere(~self.walls)
         if list(goal) not in self.free_cells.tolist():
             raise UserError(f"env.goal: {list(goal)} is no free cell [row, column] of {simulator}, such as [1, 1]")
         rows, columns = self.walls.shape
-        self._corner = np.array([rows - 1, columns - 1]) / 2 + _MIDDLE
+        self.dt = self.model.opt.timestep
+        self.corner = np.array([rows - 1, columns - 1]) / 2 + _MIDDLE
 
     def reset(self, *, seed=None, options=None):
         """Starts an episode at random, or at `options={"state": [x, y, v_x, v_y]}`."""
@@ -82,16 +94,16 @@ class PointMaze(gymnasium.Env):
             cell = self.free_cells[self.np_random.integers(len(self.free_cells))]
             position = cell + self.np_random.uniform(-0.1, 0.1, size=2)
             state = np.concatenate([position, 0.1 * self.np_random.standard_normal(2)])
-        mujoco.mj_resetData(self._model, self._data)
-        self._data.qpos[:] = _turn(np.asarray(state[:2]) - self._corner)
-        self._data.qvel[:] = _turn(np.asarray(state[2:]))
+        mujoco.mj_resetData(self.model, self.data)
+        self.data.qpos[:] = _turn(np.asarray(state[:2]) - self.corner)
+        self.data.qvel[:] = _turn(np.asarray(state[2:]))
         return self.observe(), {}
 
     def step(self, action):
         """One step of 0.01 s. The speed is limited to 5 cells/s before it, as in D4RL."""
-        np.clip(self._data.qvel, -MAX_SPEED, MAX_SPEED, out=self._data.qvel)
-        self._data.ctrl[:] = _turn(np.clip(action, -1.0, 1.0))
-        mujoco.mj_step(self._model, self._data)
+        np.clip(self.data.qvel, -MAX_SPEED, MAX_SPEED, out=self.data.qvel)
+        self.data.ctrl[:] = _turn(np.clip(action, -1.0, 1.0))
+        mujoco.mj_step(self.model, self.data)
         observation = self.observe()
         return observation, self.reward(observation), False, False, {}
 
@@ -106,7 +118,7 @@ class PointMaze(gymnasium.Env):
 
     def observe(self) -> np.ndarray:
         """What is seen now [4]."""
-        return np.concatenate([_turn_back(self._data.qpos) + self._corner, _turn_back(self._data.qvel)])
+        return np.concatenate([_turn_back(self.data.qpos) + self.corner, _turn_back(self.data.qvel)])
 
 
 def _turn(vector: np.ndarray) -> np.ndarray:

@@ -83,6 +83,8 @@ def moved(position: np.ndarray, action: np.ndarray) -> np.ndarray:
 class MultiGoal(Task):
     """The point among its goals: the reward is minus the squared distance to the nearest one."""
 
+    has_video = False
+
     def simulate(self) -> "MultiGoalEnv":
         """The point at the origin."""
         return MultiGoalEnv()

@@ -109,6 +109,8 @@ def roll() -> Roll:
 class SwissRoll(Task):
     """The Swiss-roll toy as a task: no observation, one action, its value as reward."""
 
+    has_video = False
+
     def simulate(self) -> "SwissRollEnv":
         """A simulator of single actions."""
         return SwissRollEnv()

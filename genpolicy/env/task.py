@@ -9,12 +9,14 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import ClassVar
 
 import gymnasium
 import mujoco
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from genpolicy.env.camera import Camera, look
 from genpolicy.errors import UserError
 from genpolicy.settings import setting
 
@@ -27,7 +29,11 @@ class Task(ABC):
 
     Observations are vectors [O], actions vectors [A] in a box; an episode has at most `max_episode_steps`
     steps, and its end by that limit is a truncation, not a termination.
+
+    has_video: whether an episode can be filmed.
     """
+
+    has_video: ClassVar[bool] = True
 
     name: str = setting(doc="the name under which D4RL knows the task")
     max_episode_steps: int = setting(ge=1, doc="steps after which an episode is cut off")
@@ -41,6 +47,18 @@ class Task(ABC):
     @abstractmethod
     def simulate(self) -> gymnasium.Env:
         """A new simulator of the task, without its episode limit."""
+
+    def visible(self) -> gymnasium.Env:
+        """A new simulator that can be drawn."""
+        return self.simulate()
+
+    def camera(self, env: gymnasium.Env) -> Camera:
+        """What draws a simulator of the task, reset and made by `visible`."""
+        return Camera(env.unwrapped.model, env.unwrapped.data, self.view(env.unwrapped.model))
+
+    def view(self, model: mujoco.MjModel) -> mujoco.MjvCamera:
+        """From where a simulation is seen: all of it, unless the task knows better."""
+        return look(model)
 
     def make(self, num_envs: int) -> SyncVectorEnv:
         """`num_envs` simulators stepped together, each cut off at `max_episode_steps`, kept for the next
@@ -129,8 +147,8 @@ def _limited(task: Task) -> gymnasium.Env:
     return gymnasium.wrappers.TimeLimit(task.simulate(), task.max_episode_steps)
 
 
-def make_quietly(simulator: str, key: str = "env.simulator") -> gymnasium.Env:
-    """The simulator of `gymnasium.make`: no time limit, no checkers, no advice to use a newer version.
+def make_quietly(simulator: str, key: str = "env.simulator", **more) -> gymnasium.Env:
+    """The simulator of `gymnasium.make(..., **more)`: no time limit, no checkers, no advice to use a newer version.
 
     MuJoCo's own warnings go to the log of this module, not to a file in the working folder. Raises `UserError`,
     which names the setting `key`, if there is no such simulator.
@@ -139,7 +157,7 @@ def make_quietly(simulator: str, key: str = "env.simulator") -> gymnasium.Env:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return gymnasium.make(simulator, max_episode_steps=-1, disable_env_checker=True)
+            return gymnasium.make(simulator, max_episode_steps=-1, disable_env_checker=True, **more)
         except (gymnasium.error.Error, ImportError) as error:
             raise UserError(f"{key}: {simulator} cannot be made: {error}") from error
 
