@@ -6,37 +6,25 @@ all of them fixed in the journal, so that a batch that was stored but not noted 
 """
 
 import contextlib
-import getpass
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, RunStatus, RunTag, ViewType
+from mlflow.entities import Metric, RunStatus, RunTag, ViewType
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-from mlflow.utils.mlflow_tags import (
-    MLFLOW_GIT_COMMIT,
-    MLFLOW_PARENT_RUN_ID,
-    MLFLOW_RUN_NOTE,
-    MLFLOW_SOURCE_NAME,
-    MLFLOW_USER,
-)
-from omegaconf import DictConfig, OmegaConf
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME
 
-from genpolicy import journal
+from genpolicy import journal, view
 from genpolicy.files import Lock, write_atomically
-from genpolicy.run import FINAL, NOT_IDENTITY, Run
+from genpolicy.run import FINAL, Run
 
 METRICS_PER_BATCH = 1000  # MLflow's limits
 PARAMS_PER_BATCH = 100
-VALUE_LENGTH = 6000
-TAG_LENGTH = 8000
-GROUPS = ("algo", "model", "objective", "solver", "select", "network", "dataset", "env")
 STATUS = {
     "running": "RUNNING",
     "finished": "FINISHED",
@@ -83,10 +71,15 @@ class Store:
         if found.info.lifecycle_stage == "deleted":
             return status["state"]  # somebody threw it away in MLflow
         number = found.info.run_id
-        self._tag(number, record, tags(run, status))
+        self._tag(found, view.tags(run, status))
         if "configured" not in record:
             self._configure(number, run)
             record.keep(configured=True)
+        data = status.get("data")
+        if data is not None and record.get("data") != data:
+            with self._lock:
+                self.client.log_inputs(number, [view.data_set(data)])
+            record.keep(data=data)
         self._metrics(number, run, record)
         self._files(number, run, record, status["state"] in FINAL)
         if record.get("state") != status["state"]:
@@ -150,7 +143,7 @@ class Store:
                 for old in run.replaces:
                     for overwritten in self._tagged(experiment, "genpolicy.id", old):
                         self.client.delete_run(overwritten.info.run_id)
-                labels = tags(run, run.status())
+                labels = view.tags(run, run.status())
                 if run.sweep is not None:
                     labels[MLFLOW_PARENT_RUN_ID] = self._parent(experiment, run.sweep)
                 start = int(1000 * run.path("config.yaml").stat().st_mtime)
@@ -195,18 +188,23 @@ class Store:
         with self._lock:
             children = self._search(experiment, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'")
             shown = parts.sweep_summary([results.result_of(child) for child in children])
-            self.client.set_tag(parent, MLFLOW_RUN_NOTE, shown[:TAG_LENGTH])
+            self.client.set_tag(parent, MLFLOW_RUN_NOTE, shown[:view.TAG_LENGTH])
             last = max(child.info.end_time or 0 for child in children)
             self.client.set_terminated(parent, RunStatus.to_string(RunStatus.FINISHED), last)
 
-    def _tag(self, number: str, record: "Record", labels: dict[str, str]) -> None:
-        if record.get("tags") != labels:
-            with self._lock:
-                self.client.log_batch(number, tags=[RunTag(name, value) for name, value in labels.items()])
-            record.keep(tags=labels)
+    def _tag(self, found: MlflowRun, labels: dict[str, str]) -> None:
+        """Change those tags that say something else now, and take off those that no longer hold."""
+        number, known = found.info.run_id, found.data.tags
+        changed = [RunTag(name, value) for name, value in labels.items() if known.get(name) != value]
+        over = [name for name in known if name.startswith("genpolicy.") and name not in labels]
+        with self._lock:
+            if changed:
+                self.client.log_batch(number, tags=changed)
+            for name in over:
+                self.client.delete_tag(number, name)
 
     def _configure(self, number: str, run: Run) -> None:
-        params = [Param(name, value[:VALUE_LENGTH]) for name, value in flat(run.config)]
+        params = view.params(run.config)
         with self._lock:
             for start in range(0, len(params), PARAMS_PER_BATCH):
                 self.client.log_batch(number, params=params[start : start + PARAMS_PER_BATCH])
@@ -273,30 +271,3 @@ def shipped(run: Run, uri: str) -> bool:
     record, path = Record(run, uri), run.path("journal.jsonl")
     sent = record.get("offset", 0) >= (path.stat().st_size if path.exists() else 0)
     return sent and record.get("state") == run.status()["state"] and record["state"] in FINAL
-
-
-def tags(run: Run, status: dict) -> dict[str, str]:
-    """What MLflow shows of a run beside its settings and metrics."""
-    labels = {f"genpolicy.{group}": run.choices.get(group) for group in GROUPS}
-    labels |= {"genpolicy.seed": run.config.seed, "genpolicy.id": run.id, "genpolicy.run_dir": run.directory}
-    labels |= {"genpolicy.sweep": run.sweep, MLFLOW_SOURCE_NAME: "genpolicy", MLFLOW_USER: getpass.getuser()}
-    facts = ("state", "reason", "host", "pid", "device", "job", "dirty")
-    labels |= {f"genpolicy.{name}": status.get(name) for name in facts}
-    labels |= {MLFLOW_GIT_COMMIT: status.get("commit")}
-    labels |= {"genpolicy.log": run.path("log.txt") if run.path("log.txt").exists() else None}
-    return {name: str(value)[:TAG_LENGTH] for name, value in labels.items() if value is not None}
-
-
-def flat(config: DictConfig) -> list[tuple[str, str]]:
-    """The settings that make the run what it is, as (dotted name, value as text); the rest is in config.yaml."""
-
-    def walk(value, name: str) -> Iterator[tuple[str, str]]:
-        if isinstance(value, dict) and value:
-            for key, item in value.items():
-                yield from walk(item, f"{name}.{key}" if name else str(key))
-        else:
-            yield name, value if isinstance(value, str) else json.dumps(value)
-
-    left_out = NOT_IDENTITY - {"seed", "device", "threads"}
-    plain = OmegaConf.to_container(config)
-    return list(walk({name: value for name, value in plain.items() if name not in left_out}, ""))

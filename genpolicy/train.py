@@ -46,6 +46,7 @@ def train(run: Run, followed: bool = False) -> None:
                 tracker.start()
                 print(f"{run.name}: {run.directory}", flush=True)
                 task, transitions, algorithm = set_up(run.config, device)
+                run.note(data=data_facts(run, task, transitions))
                 trainer = Trainer(run, task, transitions, algorithm, signals)
                 results = trainer.fit()
             print_table(run.name, results)
@@ -114,6 +115,18 @@ def set_up(config: DictConfig, device: torch.device) -> tuple[Task, Transitions,
     task = build(config.env)
     transitions = build(config.dataset, directory=config.paths.data).load(task).to(device)
     return task, transitions, fresh_algorithm(config, task, device)
+
+
+def data_facts(run: Run, task: Task, transitions: Transitions) -> dict:
+    """What the run's status and MLflow say of the data that it is trained on."""
+    return {
+        "name": f"{run.choices['dataset']} {task.name}",
+        "digest": transitions.digest(),
+        "source": transitions.source,
+        "transitions": transitions.size,
+        "episodes": transitions.behaviour.episodes,
+        "shapes": {name: list(shape) for name, shape in transitions.shapes.items()},
+    }
 
 
 def fresh_algorithm(config: DictConfig, task: Task, device: torch.device) -> Algorithm:

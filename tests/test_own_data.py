@@ -1,5 +1,7 @@
 """One's own data and simulator: dataset=npz and env=gym."""
 
+import json
+
 import gymnasium
 import numpy as np
 import pytest
@@ -137,3 +139,16 @@ def test_from_a_file_and_an_id_to_a_trained_policy(tmp_path):
     assert -2000 < final["final/return_mean"] < 0
     assert final["final/episode_length"] == LIMIT
     assert "final/score_mean" not in final
+    data = json.loads((only_run(tmp_path) / "status.json").read_text())["data"]
+    assert data["name"] == "npz Pendulum-v1"
+    assert data["source"] == str(tmp_path / "mine.npz")
+    assert (data["transitions"], data["episodes"]) == (20 * LIMIT, 20)
+    assert data["shapes"] == {
+        "observation": [O],
+        "action": [A],
+        "reward": [],
+        "next_observation": [O],
+        "terminated": [],
+    }
+    loaded = NPZ(path=str(tmp_path / "mine.npz"), reward="none", directory=tmp_path).load(pendulum())
+    assert data["digest"] == loaded.digest()

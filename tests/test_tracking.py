@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import socket
 import sqlite3
@@ -55,7 +56,7 @@ def journaled(run: Run) -> list[tuple]:
 
 
 def counts(outputs: Path) -> dict[str, int]:
-    tables = ("experiments", "runs", "metrics", "latest_metrics", "params", "tags")
+    tables = ("experiments", "runs", "metrics", "latest_metrics", "params", "tags", "datasets", "inputs", "input_tags")
     return {table: ask(outputs, f"SELECT COUNT(*) FROM {table}")[0][0] for table in tables}
 
 
@@ -128,7 +129,9 @@ def test_settings_tags_and_files(eight):
     assert params["algo._target_"] == "genpolicy.algo.gmpo.GMPO"
     tags = dict(ask(outputs, f"SELECT key, value FROM tags WHERE run_uuid = '{number}'"))
     expected = {"algo": "gmpo", "model": "gvp", "env": "swiss-roll", "seed": "0", "device": "cpu", "state": "finished"}
+    expected |= {"objective": "flow_matching", "solver": "midpoint", "dataset": "swiss_roll", "sweep": "abc"}
     assert {name: tags[f"genpolicy.{name}"] for name in expected} == expected
+    assert re.fullmatch("[0-9a-f]{40}", tags["mlflow.source.git.commit"])
     assert tags["genpolicy.run_dir"] == str(runs[0].directory)
     assert tags["genpolicy.pid"] == str(os.getpid())
     artifacts = Path(place.removeprefix("file://").replace("%20", " "))
@@ -136,6 +139,25 @@ def test_settings_tags_and_files(eight):
     assert (artifacts / "config.yaml").read_bytes() == runs[0].path("config.yaml").read_bytes()
     assert (artifacts / "figures" / "samples.png").read_bytes() == b"a picture"
     assert (artifacts / "evaluation-last-9-8.mp4").read_bytes() == b"a video"
+
+
+def test_the_data_set_is_an_input_of_every_run(eight):
+    outputs, _ = eight
+    ((source, kind, schema, profile),) = ask(
+        outputs,
+        "SELECT dataset_source, dataset_source_type, dataset_schema, dataset_profile FROM datasets "
+        "WHERE name = 'swiss_roll swiss-roll' AND digest = '0a1b2c3d'",
+    )
+    assert (kind, json.loads(source)) == ("local", {"uri": "/data/roll.npz"})
+    assert [(column["name"], column["type"]) for column in json.loads(schema)["mlflow_colspec"]] == [
+        ("observation", "array"),
+        ("action", "array"),
+        ("reward", "float"),
+    ]
+    assert json.loads(profile).items() >= {"transitions": 10_000, "finished episodes": 9_000, "O": 0, "A": 2}.items()
+    rows = ask(outputs, "SELECT destination_id FROM inputs WHERE destination_type = 'RUN'")
+    assert len(set(rows)) == len(rows) == 8
+    assert set(ask(outputs, "SELECT name, value FROM input_tags")) == {("mlflow.data.context", "training")}
 
 
 def test_shipping_again_changes_nothing(eight, capsys):
@@ -235,6 +257,7 @@ def test_how_a_run_ended_is_its_status(outputs):
     assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
     rows = dict(ask(outputs, "SELECT substr(name, -1), status FROM runs"))
     assert rows == {"0": "FAILED", "1": "FINISHED", "2": "FINISHED", "3": "FINISHED"}
+    assert ask(outputs, "SELECT value FROM tags WHERE key = 'genpolicy.reason'") == [(reason,)]  # of nobody else
 
 
 def test_an_overwritten_run_leaves_the_view(outputs):
@@ -299,6 +322,9 @@ def test_a_server_that_does_not_answer_and_then_does(outputs, monkeypatch):
         assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
         assert counts(outputs) == before
         assert ask(outputs, "SELECT status FROM runs") == [("FINISHED",)]
+        noted = run.status()["data"]
+        assert ask(outputs, "SELECT name, digest FROM datasets") == [(noted["name"], noted["digest"])]
+        assert ask(outputs, "SELECT destination_type FROM inputs") == [("RUN",)]
         assert len(list(server.artifacts.rglob("config.yaml"))) == 1
     finally:
         server.stop()

@@ -1,12 +1,17 @@
 """Transitions: what they hold, how they are drawn, and how rewards are transformed for training."""
 
+import hashlib
+
 import numpy as np
 import pytest
 import torch
+import yaml
+from composed import CONF, nodes
 
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.transitions import Behaviour, Transitions
 from genpolicy.errors import UserError
+from genpolicy.settings import build
 
 
 def make(size: int = 50) -> Transitions:
@@ -58,6 +63,20 @@ def test_rows():
     picked = transitions.rows(torch.tensor([7, 7, 0]))
     assert torch.equal(picked.reward, torch.tensor([7.0, 7.0, 0.0]))
     assert picked.size == 3
+
+
+def test_the_digest_is_of_every_bit():
+    transitions = make(3)
+    rows = [[0, 0, 0, 0, 0, 0, 1, -1, 0], [1, -1, 1, 1, 1, 1, 2, -2, 0], [2, -2, 2, 2, 2, 2, 3, -3, 0]]
+    layout = '{"observation": [2], "action": [3], "reward": [], "next_observation": [2], "terminated": []}'
+    table = np.array(rows, dtype="<f4")
+    table[0, 1] = -0.0
+    assert transitions.digest() == hashlib.sha256(layout.encode() + table.tobytes()).hexdigest()[:8]
+    assert make(3).digest() == transitions.digest() != make(4).digest()
+    transitions.table[2, 3] = 2.0000002  # the next float32
+    assert transitions.digest() != make(3).digest()
+    shapes = {"observation": torch.Size([3]), "action": torch.Size([2])}
+    assert Transitions(make(3).table, make(3).shapes | shapes).digest() != make(3).digest()
 
 
 def test_further_fields_are_sampled_along():
@@ -157,3 +176,18 @@ def test_scaling_needs_different_returns(tmp_path):
 def test_behaviour_without_finished_episodes():
     assert Behaviour.of(np.array([])).episodes == 0
     assert np.isnan(Behaviour.of(np.array([])).return_mean)
+
+
+def test_where_data_come_from(tmp_path, monkeypatch):
+    def source(*words: str) -> str:
+        config = nodes(*words)
+        return build(config.dataset, directory=tmp_path).source(build(config.env))
+
+    url = yaml.safe_load((CONF / "env" / "hopper-medium-v2.yaml").read_text())["url"]
+    assert source("env=hopper-medium-v2") == url
+    assert source("env=maze2d-umaze-v1") == (
+        "genpolicy.dataset.waypoint.Waypoint(reward='antmaze', episodes=400, noise=0.5, seed=0)"
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.hdf5").touch()
+    assert source("env=hopper-medium-v2", "dataset=hdf5", "dataset.path=mine.hdf5") == str(tmp_path / "mine.hdf5")

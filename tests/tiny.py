@@ -49,6 +49,10 @@ def _job():
     return job
 
 
+DATA = {"name": "swiss_roll swiss-roll", "digest": "0a1b2c3d", "source": "/data/roll.npz", "transitions": 10_000}
+DATA |= {"episodes": 9_000, "shapes": {"observation": [0], "action": [2], "reward": []}}
+
+
 def ended(outputs: Path, *more: str, events: int = 3, sweep: str | None = None) -> Run:
     """A run that says it has finished, with a journal of `events` lines and no training."""
     run = opened(outputs, *more, sweep=sweep)
@@ -60,7 +64,7 @@ def ended(outputs: Path, *more: str, events: int = 3, sweep: str | None = None) 
         }
         for step in range(events)
     ]
-    with run.recorded(device="cpu"):
+    with run.recorded(device="cpu", data=DATA):
         run.path("journal.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     run.close()
     return run

@@ -31,6 +31,10 @@ class D4RL(FileDataset):
         if config.env.url is None:
             raise UserError(f"dataset=d4rl does not go with env={config.env.name}: D4RL has no data for it")
 
+    def source(self, task: Task) -> str:
+        """D4RL's address of the file."""
+        return task.url
+
     def file(self, task: Task) -> Path:
         """The file in the cache, under the name that d4rl gives it, downloaded first if it is not there."""
         return kept(cached(task.url, self.directory), functools.partial(download, task.url))

@@ -84,6 +84,10 @@ class Dataset(ABC):
         Raises `UserError` if the data cannot be had or do not fit the task.
         """
 
+    def source(self, task: Task) -> str:
+        """Where the data of `task` come from: an address, a file, or the class that makes them, with its settings."""
+        return f"{type(self).__module__}.{self!r}"
+
     def recorded(self, task: Task) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None]:
         """`arrays`, and the simulator's state before each transition, as `Task.place` takes it; None if unknown."""
         arrays, _ = self.arrays(task)
@@ -100,7 +104,8 @@ class Dataset(ABC):
         scale, shift, constants = REWARDS[self.reward](arrays["reward"], episode)
         arrays["reward"] = arrays["reward"] * np.float32(scale) + np.float32(shift)
         transform = {"name": self.reward, "scale": scale, "shift": shift} | constants
-        transitions = Transitions.of(arrays, behaviour=behaviour, reward_transform=transform)
+        known = {"behaviour": behaviour, "reward_transform": transform, "source": self.source(task)}
+        transitions = Transitions.of(arrays, **known)
         if not self.held_out:
             return transitions
         if task.max_episode_steps > 1 and _unjoined(episode, arrays["terminated"]) > 0.5:

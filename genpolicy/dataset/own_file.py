@@ -27,6 +27,10 @@ class OwnFile(Dataset):
         """The file must be there before a run is made of it."""
         existing(config.dataset.path)
 
+    def source(self, task: Task) -> str:
+        """The file's absolute path."""
+        return str(existing(self.path))
+
 
 def existing(name: str) -> Path:
     """The absolute path of a file that is there. Raises `UserError` if it is not."""

@@ -1,0 +1,72 @@
+"""What MLflow shows of a run, in MLflow's own terms: its tags, parameters and data set."""
+
+import getpass
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+from mlflow.types.schema import Array, ColSpec, DataType, Schema
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_USER,
+)
+from omegaconf import DictConfig, OmegaConf
+
+from genpolicy.run import NOT_IDENTITY, Run
+
+VALUE_LENGTH = 6000  # MLflow's limits
+TAG_LENGTH = 8000
+GROUPS = ("algo", "model", "objective", "solver", "select", "network", "dataset", "env")
+
+
+def tags(run: Run, status: dict) -> dict[str, str]:
+    """What MLflow shows of a run beside its settings and metrics."""
+    labels = {f"genpolicy.{group}": run.choices.get(group) for group in GROUPS}
+    labels |= {"genpolicy.seed": run.config.seed, "genpolicy.id": run.id, "genpolicy.run_dir": run.directory}
+    labels |= {"genpolicy.sweep": run.sweep, MLFLOW_SOURCE_NAME: "genpolicy", MLFLOW_USER: getpass.getuser()}
+    facts = ("state", "reason", "host", "pid", "device", "job", "dirty")
+    labels |= {f"genpolicy.{name}": status.get(name) for name in facts}
+    labels |= {MLFLOW_GIT_COMMIT: status.get("commit")}
+    labels |= {"genpolicy.log": run.path("log.txt") if run.path("log.txt").exists() else None}
+    return {name: str(value)[:TAG_LENGTH] for name, value in labels.items() if value is not None}
+
+
+def params(config: DictConfig) -> list[Param]:
+    """The settings that make the run what it is, by their dotted names; the rest is in config.yaml."""
+
+    def walk(value, name: str) -> Iterator[Param]:
+        if isinstance(value, dict) and value:
+            for key, item in value.items():
+                yield from walk(item, f"{name}.{key}" if name else str(key))
+        else:
+            yield Param(name, (value if isinstance(value, str) else json.dumps(value))[:VALUE_LENGTH])
+
+    left_out = NOT_IDENTITY - {"seed", "device", "threads"}
+    plain = OmegaConf.to_container(config)
+    return list(walk({name: value for name, value in plain.items() if name not in left_out}, ""))
+
+
+def data_set(facts: dict) -> DatasetInput:
+    """The data set that a run has noted in its status (`genpolicy.train.data_facts`), as what it was trained on."""
+    source, shapes = facts["source"], facts["shapes"]
+    if source.startswith(("http://", "https://")):
+        kind, place = "http", {"url": source}
+    elif Path(source).is_absolute():
+        kind, place = "local", {"uri": source}
+    else:
+        kind, place = "code", {"tags": {MLFLOW_SOURCE_NAME: source}}
+    columns = [ColSpec(Array(DataType.float) if shape else DataType.float, name) for name, shape in shapes.items()]
+    profile = {"transitions": facts["transitions"], "finished episodes": facts["episodes"], "source": source}
+    profile |= {"O": shapes["observation"][0], "A": shapes["action"][0]}
+    entity = Dataset(
+        facts["name"],
+        facts["digest"],
+        kind,
+        json.dumps(place),
+        json.dumps({"mlflow_colspec": Schema(columns).to_dict()}),
+        json.dumps(profile),
+    )
+    return DatasetInput(entity, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])
