@@ -26,6 +26,7 @@ from genpolicy.progress import Progress, behaviour_metrics, print_table
 from genpolicy.root import TrainSettings
 from genpolicy.run import Run, load_run
 from genpolicy.settings import build, check, locate
+from genpolicy.usage import Usage
 
 LOGGED = 20  # entries of a phase in the journal, at least
 
@@ -191,7 +192,7 @@ class Trainer:
         last = self.run.path("last.pt")
         if last.exists():
             self._restore(checkpoint.load(last))
-        self.saved = time.monotonic()
+        self.saved, self.usage = time.monotonic(), Usage(self.device)
         with contextlib.closing(Journal(self.run.path("journal.jsonl"))) as self.journal:
             data = behaviour_metrics(self.transitions.behaviour, self.task)
             constants = self.transitions.reward_transform.items()
@@ -316,6 +317,8 @@ class Trainer:
         return ({} if behaviour in (None, policy) else {"final_behaviour": behaviour}) | {"final": policy}
 
     def _save(self, name: str = "last.pt") -> None:
+        if name == "last.pt":
+            self.journal.log(self.state.updates, self.usage())
         self.journal.sync()
         state = {field.name: getattr(self.state, field.name) for field in dataclasses.fields(State)}
         # Draws outside the run's generator, such as dropout's, are not meant to be, but cheap to keep exact.

@@ -98,6 +98,9 @@ def test_what_a_run_logs(uninterrupted):
     speeds = [v for e in events(directory) for n, v in e["metrics"].items() if "updates_per_second" in n]
     assert len(speeds) == len(steps["critic/loss"]) + len(steps["policy/loss"])
     assert min(speeds) > 0
+    looked = [event for event in events(directory) if "system/cpu_utilization_percentage" in event["metrics"]]
+    assert {120, 370} <= {event["step"] for event in looked}  # at every checkpoint, so at the end of each phase
+    assert all("system/process_memory_usage_megabytes" in event["metrics"] for event in looked)
     evaluations = [event for event in events(directory) if "eval/return_mean" in event["metrics"]]
     for event in evaluations:
         assert len(event["returns"]) == 4

@@ -105,12 +105,12 @@ def events(directory: Path) -> list[dict]:
 
 
 def records(directory: Path) -> list[tuple[str, int, float]]:
-    """(metric, step, value) of the whole journal, without the speeds, which differ from time to time."""
+    """(metric, step, value) of the whole journal, without what differs from time to time: speeds, the machine's use."""
     return [
         (name, event["step"], value)
         for event in events(directory)
         for name, value in event["metrics"].items()
-        if "per_second" not in name
+        if "per_second" not in name and not name.startswith("system/")
     ]
 
 

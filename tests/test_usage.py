@@ -1,0 +1,72 @@
+"""What a run says of its machine: against the kernel's own figures, and a pretended GPU's."""
+
+import re
+import resource
+import time
+from pathlib import Path
+
+import mlflow.system_metrics.metrics.cpu_monitor as cpu
+import mlflow.system_metrics.metrics.gpu_monitor as gpu
+import pytest
+import torch
+
+from genpolicy.usage import Usage
+
+
+def test_memory_is_the_kernels():
+    usage = Usage(torch.device("cpu"))()
+    total = int(re.search(r"MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text())[1]) * 1024 / 1e6
+    used = usage["system/system_memory_usage_megabytes"]
+    assert usage["system/system_memory_usage_percentage"] == pytest.approx(100 * used / total, abs=0.06)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    assert 50 < usage["system/process_memory_usage_megabytes"] <= peak + 0.1
+    assert 0 <= usage["system/cpu_utilization_percentage"] <= 100
+
+
+def test_cpu_time_is_counted_between_two_looks():
+    usage = Usage(torch.device("cpu"))
+    begun, wall = time.process_time(), time.monotonic()
+    while time.process_time() - begun < 0.5:
+        pass
+    busy = usage()["system/process_cpu_utilization_percentage"]
+    assert busy == pytest.approx(100 * (time.process_time() - begun) / (time.monotonic() - wall), abs=10)
+    time.sleep(0.5)
+    assert usage()["system/process_cpu_utilization_percentage"] < busy / 2
+
+
+def test_the_gpu_of_the_run(monkeypatch):
+    device = torch.device("cuda", 3)
+    told = {"mem_get_info": (60_000_000_000, 80_000_000_000), "utilization": 87, "power_draw": 312_345}
+    for name, value in told.items():
+        monkeypatch.setattr(torch.cuda, name, lambda asked, value=value: {device: value}[asked])
+    usage = Usage(device)()
+    assert {name: value for name, value in usage.items() if "gpu" in name} == {
+        "system/gpu_0_memory_usage_megabytes": 20_000,
+        "system/gpu_0_memory_usage_percentage": 25,
+        "system/gpu_0_utilization_percentage": 87,
+        "system/gpu_0_power_usage_watts": 312.3,
+    }
+
+    def refuses(_):
+        raise RuntimeError("Not Supported")
+
+    monkeypatch.setattr(torch.cuda, "utilization", refuses)
+    assert "system/gpu_0_memory_usage_megabytes" in Usage(device)()
+
+
+def test_names_are_mlflows():
+    monitor = cpu.CPUMonitor()
+    monitor.collect_metrics()
+    shared = {f"system/{name}" for name in monitor.aggregate_metrics()}
+    assert shared <= set(Usage(torch.device("cpu"))())
+    source = Path(gpu.__file__).read_text()
+    for name in ("memory_usage_megabytes", "memory_usage_percentage", "utilization_percentage", "power_usage_watts"):
+        assert f'f"gpu_{{i}}_{name}"' in source
+
+
+def test_a_look_is_cheap():
+    usage = Usage(torch.device("cpu"))
+    begun = time.process_time()
+    for _ in range(20):
+        usage()
+    assert (time.process_time() - begun) / 20 < 0.01
