@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
 from genpolicy import checkpoint
@@ -49,9 +50,14 @@ def load_policy(reference: str | Path, *words: str) -> TrainedPolicy:
     """
     config = _job("mode=eval", f"checkpoint={reference}", *words).config
     run, path = training.find_run(str(reference), config)
-    task, device = build(run.config.env), training.choose_device(config.device)
+    return restored(run.config, path, config.device)
+
+
+def restored(config: DictConfig, path: Path, device: str = "auto") -> TrainedPolicy:
+    """The policy of a run's configuration, with the weights of a checkpoint. Raises `UserError` if they do not fit."""
+    task, device = build(config.env), training.choose_device(device)
     with torch.random.fork_rng():  # fresh networks are drawn by the run's seed, which is none of the caller's
-        algorithm = training.fresh_algorithm(run.config, task, device)
+        algorithm = training.fresh_algorithm(config, task, device)
     training.restore(algorithm, path)
     return TrainedPolicy(algorithm, task.observation_size, device)
 

@@ -9,10 +9,11 @@ import contextlib
 import hashlib
 import json
 import os
+import tempfile
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, RunStatus, RunTag, ViewType
+from mlflow.entities import LoggedModelOutput, LoggedModelStatus, Metric, RunStatus, RunTag, ViewType
 from mlflow.entities import Run as MlflowRun
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
@@ -21,7 +22,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE, MLFL
 
 from genpolicy import journal, view
 from genpolicy.files import Lock, write_atomically
-from genpolicy.run import FINAL, Run
+from genpolicy.run import FINAL, POLICY, Run
 
 METRICS_PER_BATCH = 1000  # MLflow's limits
 PARAMS_PER_BATCH = 100
@@ -89,6 +90,8 @@ class Store:
                 else:
                     end = int(1000 * (status.get("finished") or status["updated"]))
                     self.client.set_terminated(number, STATUS[status["state"]], end_time=end)
+            if status["state"] == "finished" and run.config.tracking.model:
+                self._policy(found, run, data)
             record.keep(state=status["state"])
             if status["state"] in FINAL and MLFLOW_PARENT_RUN_ID in found.data.tags:
                 self._summarise(found.info.experiment_id, found.data.tags[MLFLOW_PARENT_RUN_ID])
@@ -246,6 +249,34 @@ class Store:
                     self.client.log_artifact(number, str(path), folder)
                 shipped = shipped | {name: now}
                 record.keep(files=shipped)
+
+    def _policy(self, found: MlflowRun, run: Run, data: dict) -> None:
+        """Log the trained policy as a model, with the run's final results; a model begun earlier is gone on with."""
+        if not run.path(POLICY).exists():
+            return  # of a version that did not write it
+        number, experiment = found.info.run_id, found.info.experiment_id
+        with self._lock, tempfile.TemporaryDirectory() as folder:
+            models = self.client.search_logged_models([experiment], f"source_run_id = '{number}'")
+            begun = [model for model in models if model.name == "policy"]
+            if begun:
+                (model,) = begun
+            else:
+                model = self.client.create_logged_model(experiment, "policy", number, view.choices(run))
+            if model.status == LoggedModelStatus.READY:
+                return
+            view.save_policy(Path(folder) / "policy", run, data, number, model.model_id)
+            self.client.log_model_artifacts(model.model_id, f"{folder}/policy")
+            results = [
+                Metric(name, value, event["time"], event["step"], model.model_id)
+                for event, _ in journal.read(run.path("journal.jsonl"))
+                for name, value in event["metrics"].items()
+                if name.startswith("final/")
+            ]
+            self.client.log_batch(number, metrics=results)
+            outputs = self.client.get_run(number).outputs.model_outputs
+            if model.model_id not in [output.model_id for output in outputs]:
+                self.client.log_outputs(number, [LoggedModelOutput(model.model_id, results[-1].step)])
+            self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
 
 class Record(dict):

@@ -41,6 +41,7 @@ class Tracking:
     """The MLflow view of the runs."""
 
     uri: str | None = setting(None, doc="tracking URI; null: SQLite in paths.outputs; none: no MLflow")
+    model: bool = setting(True, doc="log the trained policy as a model, which `mlflow models serve` answers with")
     checkpoints: bool = setting(False, doc="store checkpoints as artifacts too")
 
 

@@ -5,6 +5,7 @@
         status.json              how it goes: state, process, step, times, the reason of a failure
         journal.jsonl            every metric (genpolicy.journal)
         last.pt, best.pt         checkpoints (genpolicy.checkpoint)
+        policy.pt                the trained policy alone, without what only training needs
         figures/                 pictures, and the video of an episode
         evaluation-*             results of evaluations, every episode's return included, and their videos
         lock                     held by the process that owns the run
@@ -42,7 +43,8 @@ NOT_IDENTITY |= {"checkpoint_seconds", "paths", "tracking", "launch", "search", 
 NOT_IDENTITY |= {"check", "collect", "report"}
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where there is one: a sweep reads hundreds
 FINAL = ("finished", "failed", "interrupted", "died")
-_CONTENT = ("last.pt", "best.pt", "journal.jsonl", "evaluation-*", "figures/*", "tracking.json")
+POLICY = "policy.pt"
+_CONTENT = ("last.pt", "best.pt", POLICY, "journal.jsonl", "evaluation-*", "figures/*", "tracking.json")
 _CONTENT += ("tracking.log", "log.txt", "job.json", "status.json", "config.yaml")
 
 

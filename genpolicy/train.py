@@ -24,7 +24,7 @@ from genpolicy.model.policy import Policy
 from genpolicy.precision import arithmetic, require
 from genpolicy.progress import Progress, behaviour_metrics, print_table
 from genpolicy.root import TrainSettings
-from genpolicy.run import Run, load_run
+from genpolicy.run import POLICY, Run, load_run
 from genpolicy.settings import build, check, locate
 from genpolicy.usage import Usage
 
@@ -105,7 +105,10 @@ def restore(algorithm: Algorithm, path: Path) -> int:
     """Gives an algorithm the weights of a checkpoint, and returns after how many updates they were saved."""
     saved = checkpoint.load(path)
     try:
-        algorithm.load_state_dict(saved["algorithm"])
+        if path.name == POLICY:
+            algorithm.load_acting_state(saved["algorithm"])
+        else:
+            algorithm.load_state_dict(saved["algorithm"])
         return saved["state"]["updates"]
     except (KeyError, TypeError, RuntimeError) as error:
         raise _mismatch(path, error) from error
@@ -126,6 +129,7 @@ def data_facts(run: Run, task: Task, transitions: Transitions) -> dict:
         "source": transitions.source,
         "transitions": transitions.size,
         "episodes": transitions.behaviour.episodes,
+        "example": transitions.observation[0].tolist(),
         "shapes": {name: list(shape) for name, shape in transitions.shapes.items()},
     }
 
@@ -302,6 +306,8 @@ class Trainer:
         self.journal.log(self.state.updates, {f"final/{name}": value for name, value in measured.items()})
         best = {f"best/{name}": value for name, value in self.state.best.items()}
         self.journal.log(self.state.updates, best)
+        trained = {"algorithm": self.algorithm.acting_state(), "state": {"updates": self.state.updates}}
+        checkpoint.save(self.run.path(POLICY), trained)
 
     def _film(self) -> None:
         """A video of the final evaluation; after its results were saved, which no failure here may cost."""

@@ -1,12 +1,17 @@
-"""What MLflow shows of a run, in MLflow's own terms: its tags, parameters and data set."""
+"""What MLflow shows of a run, in MLflow's own terms: its tags, parameters, data set and policy."""
 
 import getpass
 import json
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import mlflow.pyfunc
+import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param
-from mlflow.types.schema import Array, ColSpec, DataType, Schema
+from mlflow.models import Model, ModelSignature
+from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
 from mlflow.utils.mlflow_tags import (
     MLFLOW_DATASET_CONTEXT,
     MLFLOW_GIT_COMMIT,
@@ -15,17 +20,21 @@ from mlflow.utils.mlflow_tags import (
 )
 from omegaconf import DictConfig, OmegaConf
 
-from genpolicy.run import NOT_IDENTITY, Run
+from genpolicy.run import NOT_IDENTITY, POLICY, Run
 
 VALUE_LENGTH = 6000  # MLflow's limits
 TAG_LENGTH = 8000
 GROUPS = ("algo", "model", "objective", "solver", "select", "network", "dataset", "env")
 
 
+def choices(run: Run) -> dict[str, str]:
+    """The options that a run is composed of, and its seed, as tags."""
+    return {f"genpolicy.{group}": run.choices[group] for group in GROUPS} | {"genpolicy.seed": str(run.config.seed)}
+
+
 def tags(run: Run, status: dict) -> dict[str, str]:
     """What MLflow shows of a run beside its settings and metrics."""
-    labels = {f"genpolicy.{group}": run.choices.get(group) for group in GROUPS}
-    labels |= {"genpolicy.seed": run.config.seed, "genpolicy.id": run.id, "genpolicy.run_dir": run.directory}
+    labels = choices(run) | {"genpolicy.id": run.id, "genpolicy.run_dir": run.directory}
     labels |= {"genpolicy.sweep": run.sweep, MLFLOW_SOURCE_NAME: "genpolicy", MLFLOW_USER: getpass.getuser()}
     facts = ("state", "reason", "host", "pid", "device", "job", "dirty")
     labels |= {f"genpolicy.{name}": status.get(name) for name in facts}
@@ -70,3 +79,27 @@ def data_set(facts: dict) -> DatasetInput:
         json.dumps(profile),
     )
     return DatasetInput(entity, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])
+
+
+def save_policy(folder: Path, run: Run, data: dict, number: str, model_id: str) -> None:
+    """Write the trained policy as MLflow's model `model_id` of MLflow's run `number` into a folder that is not there.
+
+    Nothing is pickled: it holds the run's configuration and weights, which `genpolicy.served` loads. data: as for
+    `data_set`.
+    """
+    sizes = [data["shapes"][name][0] for name in ("observation", "action")]
+    signature = ModelSignature(*(Schema([TensorSpec(np.dtype(np.float32), (-1, size))]) for size in sizes))
+    with tempfile.TemporaryDirectory() as temporary:
+        content = Path(temporary) / "policy"
+        content.mkdir()
+        for name in ("config.yaml", POLICY):
+            shutil.copy(run.path(name), content)
+        mlflow.pyfunc.save_model(
+            folder,
+            loader_module="genpolicy.served",
+            data_path=content,
+            signature=signature,
+            input_example=np.array([data["example"]], dtype=np.float32),
+            pip_requirements=["genpolicy"],
+            mlflow_model=Model(model_id=model_id, run_id=number, artifact_path="policy"),
+        )

@@ -1,8 +1,29 @@
-"""One thread for torch (the machines are shared), and property tests without deadlines."""
+"""One thread for torch (the machines are shared), property tests without deadlines, and empty MLflow stores."""
 
+import shutil
+from pathlib import Path
+
+import pytest
 import torch
 from hypothesis import settings
+
+from genpolicy import tracking
 
 torch.set_num_threads(1)
 settings.register_profile("genpolicy", deadline=None, derandomize=True)
 settings.load_profile("genpolicy")
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory) -> Path:
+    """An empty store, whose tables take seconds to make."""
+    folder = tmp_path_factory.mktemp("template")
+    tracking._open(f"sqlite:///{folder}/mlflow.db", folder)
+    return folder / "mlflow.db"
+
+
+@pytest.fixture
+def outputs(tmp_path, template) -> Path:
+    """A folder for runs with an empty store in it."""
+    shutil.copy(template, tmp_path / "mlflow.db")
+    return tmp_path

@@ -16,6 +16,7 @@ from genpolicy.command import options
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.model.policy import Policy
+from genpolicy.train import restore
 
 ALGORITHMS = sorted(options("algo"))
 STEPS = 60  # updates of each phase
@@ -88,7 +89,11 @@ def test_an_algorithm_trains_is_evaluated_and_resumes_to_the_bit(name, tmp_path,
     saved = [checkpoint.load(path / "last.pt") for path in (run, only_run(tmp_path / "parts"))]
     assert same(saved[0]["algorithm"], saved[1]["algorithm"])
     assert same(saved[0]["generators"], saved[1]["generators"])
+    observation, generator = torch.randn(5, 2), torch.Generator()
+    restore(algorithm, run / "policy.pt")
+    action = algorithm.act(observation, generator.manual_seed(0))
     algorithm.load_state_dict(saved[0]["algorithm"])
+    assert torch.equal(algorithm.act(observation, generator.manual_seed(0)), action)
     assert same(algorithm.state_dict(), saved[0]["algorithm"])
 
 
@@ -116,7 +121,11 @@ def test_whatever_is_accepted_works_and_the_rest_is_refused_in_a_line(name):
                 source = phase.prepare(data) if phase.prepare is not None else data
                 metrics = phase.update(source.sample(8, generator), generator, 0.5)
                 assert all(torch.isfinite(metric) for metric in metrics.values()), (words, metrics)
-            assert algorithm.act(data.observation, generator).shape == (32, 2)
+            action = algorithm.act(data.observation, generator.manual_seed(1))
+            assert action.shape == (32, 2)
+            other = assemble(job.config, 2, -torch.ones(2), torch.ones(2))
+            other.load_acting_state(algorithm.acting_state())
+            assert torch.equal(other.act(data.observation, generator.manual_seed(1)), action), words
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import re
-import shutil
 import socket
 import sqlite3
 import subprocess
@@ -58,21 +57,6 @@ def journaled(run: Run) -> list[tuple]:
 def counts(outputs: Path) -> dict[str, int]:
     tables = ("experiments", "runs", "metrics", "latest_metrics", "params", "tags", "datasets", "inputs", "input_tags")
     return {table: ask(outputs, f"SELECT COUNT(*) FROM {table}")[0][0] for table in tables}
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory) -> Path:
-    """An empty store, whose tables take seconds to make."""
-    folder = tmp_path_factory.mktemp("template")
-    tracking.open_store(f"sqlite:///{folder}/mlflow.db", folder)
-    return folder / "mlflow.db"
-
-
-@pytest.fixture
-def outputs(tmp_path, template) -> Path:
-    """A folder for runs with an empty store in it."""
-    shutil.copy(template, tmp_path / "mlflow.db")
-    return tmp_path
 
 
 @pytest.fixture(scope="module")
@@ -324,8 +308,13 @@ def test_a_server_that_does_not_answer_and_then_does(outputs, monkeypatch):
         assert ask(outputs, "SELECT status FROM runs") == [("FINISHED",)]
         noted = run.status()["data"]
         assert ask(outputs, "SELECT name, digest FROM datasets") == [(noted["name"], noted["digest"])]
-        assert ask(outputs, "SELECT destination_type FROM inputs") == [("RUN",)]
-        assert len(list(server.artifacts.rglob("config.yaml"))) == 1
+        kinds = ask(outputs, "SELECT source_type, destination_type FROM inputs")
+        assert sorted(kinds) == [("DATASET", "RUN"), ("RUN_OUTPUT", "MODEL_OUTPUT")]
+        assert ask(outputs, "SELECT name, source_run_id FROM logged_models") == [
+            ("policy", ask(outputs, "SELECT run_uuid FROM runs")[0][0])
+        ]
+        assert len(list(server.artifacts.rglob("models/*/artifacts/data/policy/policy.pt"))) == 1
+        assert len(list(server.artifacts.rglob("artifacts/config.yaml"))) == 1
     finally:
         server.stop()
 

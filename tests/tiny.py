@@ -50,7 +50,7 @@ def _job():
 
 
 DATA = {"name": "swiss_roll swiss-roll", "digest": "0a1b2c3d", "source": "/data/roll.npz", "transitions": 10_000}
-DATA |= {"episodes": 9_000, "shapes": {"observation": [0], "action": [2], "reward": []}}
+DATA |= {"episodes": 9_000, "example": [], "shapes": {"observation": [0], "action": [2], "reward": []}}
 
 
 def ended(outputs: Path, *more: str, events: int = 3, sweep: str | None = None) -> Run:

@@ -188,6 +188,17 @@ class Algorithm(nn.Module, ABC):
         for phase in self.phases:
             phase.update.load_state_dict(state[phase.name])
 
+    def acting_state(self) -> dict[str, Tensor]:
+        """The part of `state_dict` that acting and densities need: the policy, and the critic where it chooses."""
+        needed = ("policy.", "critic.") if self.selection.num_candidates > 1 else ("policy.",)
+        return {name: value for name, value in self.state_dict().items() if name.startswith(needed)}
+
+    def load_acting_state(self, state: dict[str, Tensor]) -> None:
+        """Restore what `acting_state` gave, and nothing else. Raises RuntimeError if it is another algorithm's."""
+        if other := state.keys() ^ self.acting_state().keys():
+            raise RuntimeError(f"missing or superfluous: {', '.join(sorted(other))}")
+        self.load_state_dict(state, strict=False)
+
 
 def imitation(
     policy: Policy,
