@@ -22,6 +22,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE, MLFL
 
 from genpolicy import journal, view
 from genpolicy.files import Lock, write_atomically
+from genpolicy.relocate import relocate
 from genpolicy.run import FINAL, POLICY, Run
 
 METRICS_PER_BATCH = 1000  # MLflow's limits
@@ -42,7 +43,7 @@ class Store:
 
     A SQLite file is opened by one importer at a time, under a lock beside it; it is made under another name
     and renamed when its tables are complete, as a half-made one could never be used again. Its artifacts lie
-    beside it, too.
+    beside it, too, also after both were moved.
     """
 
     def __init__(self, uri: str, outputs: Path):
@@ -60,6 +61,8 @@ class Store:
             self._making, self._lock = Lock(outputs / f".mlflow-{name}.lock"), contextlib.nullcontext()
         with self._lock:
             self.client = MlflowClient(tracking_uri=uri)
+            if self.artifacts is not None:
+                relocate(SqlAlchemyStore(uri, self.artifacts), self.artifacts)
 
     def ship(self, run: Run) -> str:
         """Bring MLflow's view of the run up to date; returns the state that it now shows.
@@ -97,10 +100,14 @@ class Store:
                 self._summarise(found.info.experiment_id, found.data.tags[MLFLOW_PARENT_RUN_ID])
         return status["state"]
 
-    def directory(self, number: str) -> Path:
-        """The run directory of an MLflow run id. Raises KeyError or MLflow's exception if there is none."""
+    def directory(self, number: str) -> tuple[Path, str]:
+        """The run directory of an MLflow run id, as last shipped, and the run's own id.
+
+        Raises KeyError or MLflow's exception if there is none.
+        """
         with self._lock:
-            return Path(self.client.get_run(number).data.tags["genpolicy.run_dir"])
+            known = self.client.get_run(number).data.tags
+        return Path(known["genpolicy.run_dir"]), known["genpolicy.id"]
 
     def studies(self) -> list[str]:
         """The names of all studies."""

@@ -6,6 +6,7 @@ wrong with MLflow, training goes on; `mode=sync`, and the start of the next run,
     python -m genpolicy.tracking RUN_DIRECTORY      # what the child runs
 """
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -240,12 +241,18 @@ def find_directory(number: str, config: DictConfig) -> Path:
     """The run directory of an MLflow run id in the configured store. Raises `UserError` if there is none."""
     store = existing_store(config)
     try:
-        directory = store.directory(number)
+        directory, own = store.directory(number)
     except Exception as error:  # as in `follow`
         raise UserError(f"checkpoint={number}: not a run of genpolicy in {store.uri} ({one_line(error)})") from error
-    if not directory.is_dir():
-        raise UserError(f"checkpoint={number}: its run directory {directory} is not on this machine")
-    return directory
+    moved = Path(config.paths.outputs).joinpath(*directory.parts[-4:])  # if the folder of all runs was
+    for place in (directory, moved):
+        with contextlib.suppress(UserError):
+            if Run(place).id == own:
+                return place
+    raise UserError(
+        f"checkpoint={number}: its run directory {directory} is not on this machine, or has been overwritten; "
+        "paths.outputs= says where all runs were moved"
+    )
 
 
 def _importer():

@@ -1,0 +1,87 @@
+"""A store moved with its runs: everything in it is found again, and nothing else is touched."""
+
+import shutil
+import urllib.parse
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+from shipped import FIXED, models, ship, trained
+
+import genpolicy
+from genpolicy import tracking
+from genpolicy.errors import UserError
+from genpolicy.run import Run
+
+FOREIGN = {"genpolicy/bucket": "s3://bucket/mlartifacts", "mine": "file:///data/mlartifacts"}
+
+
+def opened(outputs: Path):
+    return tracking._open(f"sqlite:///{outputs}/mlflow.db", outputs).client
+
+
+@pytest.fixture
+def moved(tmp_path, template):
+    """The folder to which a store with a finished run was moved, the run's id in MLflow, and the old folder."""
+    old, new = tmp_path / "old place", tmp_path / "new"
+    old.mkdir()
+    shutil.copy(template, old / "mlflow.db")
+    run = trained(old, *FIXED, "algo.steps=2")
+    run.path("figures").mkdir(exist_ok=True)
+    run.path("figures/picture.png").write_bytes(b"a picture")
+    assert ship(old) == "[]\nFalse\n"
+    client = MlflowClient(f"sqlite:///{old}/mlflow.db")
+    for name, place in FOREIGN.items():
+        client.create_run(client.create_experiment(name, place))
+    (model,) = models(old)
+    client.create_registered_model("best")
+    client.create_model_version("best", model.artifact_location, model.source_run_id)
+    shutil.move(old, new)
+    return new, model.source_run_id, old
+
+
+def test_artifacts_and_runs_are_found_again(moved, tmp_path):
+    new, number, old = moved
+    (directory,) = new.glob("*/*/*/seed0")
+    seen = np.ones((1, 2), np.float32)
+    action = genpolicy.load_policy(directory).act(seen)
+    np.testing.assert_array_equal(genpolicy.load_policy(number, f"paths.outputs={new}").act(seen), action)
+    client = opened(new)
+    assert client.get_run(number).data.tags["genpolicy.run_dir"].startswith(str(old))
+    picture = client.download_artifacts(number, "figures/picture.png", tmp_path)
+    assert Path(picture).read_bytes() == b"a picture"
+    (model,) = models(new)
+    np.testing.assert_array_equal(mlflow.pyfunc.load_model(model.artifact_location).predict(seen), action)
+    place = client.get_model_version_download_uri("best", "1")
+    assert Path(urllib.parse.urlparse(place).path, "MLmodel").exists()
+    assert ship(new) == "[]\nFalse\n"
+    assert client.get_run(number).data.tags["genpolicy.run_dir"] == str(directory)
+    assert len(models(new)) == 1
+    assert not old.exists()
+
+
+def test_what_lies_elsewhere_stays(moved):
+    client = opened(moved[0])
+    for name, place in FOREIGN.items():
+        experiment = client.get_experiment_by_name(name)
+        assert experiment.artifact_location == place
+        (run,) = client.search_runs([experiment.experiment_id])
+        assert run.info.artifact_uri.startswith(place + "/")
+
+
+def test_another_path_to_the_same_folder_moves_nothing(moved, tmp_path):
+    new, number, _ = moved
+    before = opened(new).get_run(number).info.artifact_uri
+    (tmp_path / "link").symlink_to(new)
+    assert opened(tmp_path / "link").get_run(number).info.artifact_uri == before
+
+
+def test_a_run_that_was_overwritten_is_not_another_one(moved):
+    new, number, _ = moved
+    (directory,) = new.glob("*/*/*/seed0")
+    frozen = directory / "config.yaml"
+    frozen.write_text(frozen.read_text().replace(Run(directory).id, "0" * 32))
+    with pytest.raises(UserError, match="is not on this machine, or has been overwritten"):
+        genpolicy.load_policy(number, f"paths.outputs={new}")
