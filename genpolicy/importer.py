@@ -35,7 +35,6 @@ STATUS = {
     "died": "KILLED",
 }
 SQLITE = "sqlite:///"
-EXPERIMENT = "genpolicy/"  # begins the names of experiments; the study follows
 
 
 class Store:
@@ -113,12 +112,12 @@ class Store:
         """The names of all studies."""
         with self._lock:
             names = [experiment.name for experiment in self.client.search_experiments()]
-        return [name.removeprefix(EXPERIMENT) for name in names if name.startswith(EXPERIMENT)]
+        return [name.removeprefix(view.EXPERIMENT) for name in names if name.startswith(view.EXPERIMENT)]
 
     def runs(self, study: str, condition: str) -> list[MlflowRun] | None:
         """The training runs of a study that MLflow's search finds by `condition`; None if there is no such study."""
         with self._lock:
-            experiment = self.client.get_experiment_by_name(EXPERIMENT + study)
+            experiment = self.client.get_experiment_by_name(view.EXPERIMENT + study)
             if experiment is None:
                 return None
             found = self._search(experiment.experiment_id, condition)
@@ -147,7 +146,7 @@ class Store:
                     raise
                 record.clear()  # the store was thrown away and begun anew
         with self._making:
-            experiment = self._experiment(EXPERIMENT + run.config.study)
+            experiment = self._experiment(view.EXPERIMENT + run.config.study)
             found = self._tagged(experiment, "genpolicy.id", run.id)
             if not found:
                 for old in run.replaces:
@@ -198,7 +197,7 @@ class Store:
         with self._lock:
             children = self._search(experiment, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'")
             shown = parts.sweep_summary([results.result_of(child) for child in children])
-            self.client.set_tag(parent, MLFLOW_RUN_NOTE, shown[:view.TAG_LENGTH])
+            self.client.set_tag(parent, MLFLOW_RUN_NOTE, shown[: view.TAG_LENGTH])
             last = max(child.info.end_time or 0 for child in children)
             self.client.set_terminated(parent, RunStatus.to_string(RunStatus.FINISHED), last)
 

@@ -7,7 +7,8 @@ from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
 from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlLoggedModel, SqlRun
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-OWN = "genpolicy/"  # what the names of genpolicy's experiments begin with
+from genpolicy.view import EXPERIMENT
+
 PLACES = ((SqlExperiment, "artifact_location"), (SqlRun, "artifact_uri"), (SqlLoggedModel, "artifact_location"))
 PLACES += ((SqlModelVersion, "storage_location"),)
 
@@ -19,7 +20,7 @@ def relocate(store: SqlAlchemyStore, artifacts: str) -> None:
     caller holds the store's lock.
     """
     with store.ManagedSessionMaker(read_only=False) as session:
-        experiments = session.query(SqlExperiment.artifact_location).filter(SqlExperiment.name.startswith(OWN))
+        experiments = session.query(SqlExperiment.artifact_location).filter(SqlExperiment.name.startswith(EXPERIMENT))
         for former in {place for (place,) in experiments if place and _moved(place, artifacts)}:
             for table, column in PLACES:
                 for row in session.query(table).filter(getattr(table, column).startswith(former, autoescape=True)):

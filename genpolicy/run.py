@@ -44,6 +44,7 @@ NOT_IDENTITY |= {"check", "collect", "report"}
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where there is one: a sweep reads hundreds
 FINAL = ("finished", "failed", "interrupted", "died")
 POLICY = "policy.pt"
+GROUPS = ("algo", "model", "objective", "solver", "select", "network", "dataset", "env")  # that are shown of a run
 _CONTENT = ("last.pt", "best.pt", POLICY, "journal.jsonl", "evaluation-*", "figures/*", "tracking.json")
 _CONTENT += ("tracking.log", "log.txt", "job.json", "status.json", "config.yaml")
 

@@ -20,11 +20,11 @@ from mlflow.utils.mlflow_tags import (
 )
 from omegaconf import DictConfig, OmegaConf
 
-from genpolicy.run import NOT_IDENTITY, POLICY, Run
+from genpolicy.run import GROUPS, NOT_IDENTITY, POLICY, Run
 
+EXPERIMENT = "genpolicy/"  # begins the names of experiments; the study follows
 VALUE_LENGTH = 6000  # MLflow's limits
 TAG_LENGTH = 8000
-GROUPS = ("algo", "model", "objective", "solver", "select", "network", "dataset", "env")
 
 
 def choices(run: Run) -> dict[str, str]:

@@ -18,7 +18,7 @@ settings.load_profile("genpolicy")
 def template(tmp_path_factory) -> Path:
     """An empty store, whose tables take seconds to make."""
     folder = tmp_path_factory.mktemp("template")
-    tracking._open(f"sqlite:///{folder}/mlflow.db", folder)
+    tracking.open_store(f"sqlite:///{folder}/mlflow.db", folder)
     return folder / "mlflow.db"
 
 

@@ -19,7 +19,7 @@ FOREIGN = {"genpolicy/bucket": "s3://bucket/mlartifacts", "mine": "file:///data/
 
 
 def opened(outputs: Path):
-    return tracking._open(f"sqlite:///{outputs}/mlflow.db", outputs).client
+    return tracking.open_store(f"sqlite:///{outputs}/mlflow.db", outputs).client
 
 
 @pytest.fixture

@@ -127,7 +127,7 @@ def test_without_observations_and_not_at_all(outputs, monkeypatch):
 
 def test_a_model_begun_and_left_is_gone_on_with(outputs, monkeypatch):
     run = trained(outputs, *FIXED, "algo.steps=2")
-    store = tracking._open(f"sqlite:///{outputs}/mlflow.db", outputs)
+    store = tracking.open_store(f"sqlite:///{outputs}/mlflow.db", outputs)
 
     def dying(*_, **__):
         raise KeyboardInterrupt

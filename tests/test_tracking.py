@@ -87,15 +87,14 @@ def test_one_parent_for_a_sweep(eight):
     assert ask(outputs, "SELECT value FROM tags WHERE key = 'mlflow.parentRunId'") == [(parent,)] * 8
 
 
-def test_the_parent_describes_what_has_become_of_the_sweep(tmp_path, template):
-    shutil.copy(template, tmp_path / "mlflow.db")
+def test_the_parent_describes_what_has_become_of_the_sweep(outputs):
     for seed, score in enumerate((10.0, 20.0, 60.0)):
-        run = ended(tmp_path, f"seed={seed}", SQLITE, sweep="abc")
+        run = ended(outputs, f"seed={seed}", SQLITE, sweep="abc")
         event = {"time": 10**12, "step": 9, "metrics": {"final/score_mean": score}}
         run.path("journal.jsonl").write_text(json.dumps(event) + "\n")
-    tracking.catch_up(tmp_path, None, {})
+    tracking.catch_up(outputs, None, {})
     ((said,),) = ask(
-        tmp_path,
+        outputs,
         "SELECT note.value FROM tags AS note JOIN tags AS parent ON parent.run_uuid = note.run_uuid "
         "WHERE note.key = 'mlflow.note.content' AND parent.key = 'genpolicy.parent'",
     )

@@ -1,12 +1,13 @@
 """What an MLflow store knows about the runs of a study, put in order: tasks, methods, seeds."""
 
 import math
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from genpolicy.run import GROUPS
 
 LAST, BEST = "final", "best"  # metrics of the last checkpoint, and of the best evaluation during training
 INCIDENTAL = ("seed", "device", "threads")  # settings that make no other method
@@ -187,18 +188,15 @@ def _choices_first(runs: Mapping) -> Callable[[str], tuple]:
 
 
 def result_of(run) -> Result:
-    """A run as the store tells it (`mlflow.entities.Run`); the names are those that genpolicy.importer gives."""
-    tags, choices = run.data.tags, {}
-    for name, value in tags.items():
-        if found := re.fullmatch(r"genpolicy\.(algo|model|objective|solver|select|network|dataset|env)", name):
-            choices[found[1]] = value
+    """A run as the store tells it (`mlflow.entities.Run`); the names are those that genpolicy.view gives."""
+    tags = run.data.tags
     return Result(
         number=run.info.run_id,
         experiment=run.info.experiment_id,
         created=run.info.start_time,
         state=tags.get("genpolicy.state", "unknown"),
         reason=tags.get("genpolicy.reason", ""),
-        choices=choices,
+        choices={group: tags[f"genpolicy.{group}"] for group in GROUPS if f"genpolicy.{group}" in tags},
         settings=run.data.params,
         commit=tags.get("mlflow.source.git.commit"),
         metrics=run.data.metrics,
