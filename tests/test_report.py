@@ -17,6 +17,7 @@ from mlflow_server import Server
 from tiny import opened
 
 from genpolicy import tracking
+from genpolicy.report import charts
 from genpolicy.report.document import Document, Picture, Table, Text
 from genpolicy.report.parts import compose
 from genpolicy.report.results import Comparison, Result
@@ -172,8 +173,8 @@ def test_the_likelihood_figure_colours_pretraining_and_finetuning_apart(tmp_path
     (axis,) = picture.figure.axes
     points = {dots.get_label(): dots.get_offsets().tolist() for dots in axis.collections}
     assert points == {
-        "pretraining": [[-4.0, 1.0], [-3.0, 2.0]],
-        "finetuning": [[-2.0, 3.0], [-1.0, 4.0]],
+        charts.PRETRAINING: [[-4.0, 1.0], [-3.0, 2.0]],
+        charts.FINETUNING: [[-2.0, 3.0], [-1.0, 4.0]],
         "best": [[-1.0, 4.0]],
     }
 

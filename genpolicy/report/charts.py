@@ -17,15 +17,15 @@ PANEL = 3.2  # inches
 WIDEST = 4  # panels in a row
 LETTER = 0.075  # inches, of a legend
 SAID = {"score": "normalised score", "return": "return"}
-PRETRAINING, FINETUNING = "tab:blue", "tab:orange"
+PRETRAINING, FINETUNING = "pretraining (behaviour)", "finetuning (policy)"
 
 
 @dataclass(frozen=True)
 class Curve:
     """The evaluations of one run in training, in order: updates, scores (or returns) and log-likelihoods, [n] each.
 
-    `log_prob` is NaN where there is no density, `pretraining` true where the behaviour model was evaluated and another
-    policy came after it; `best` is the index of the evaluation whose checkpoint was kept as the best, or None.
+    `log_prob` is NaN where there is no density, `pretraining` true where the behaviour model was evaluated, before the
+    policy that is made from it; `best` is the index of the evaluation whose checkpoint was kept as the best, or None.
     """
 
     updates: np.ndarray
@@ -68,7 +68,7 @@ def likelihood(curves: Mapping[str, Sequence[Curve]], task: str, kind: str) -> F
     for method, axis in panels.items():
         for curve in curves[method]:
             axis.plot(curve.log_prob, curve.score, color="grey", linewidth=0.5, alpha=0.6, zorder=1)
-            parts = ("pretraining", curve.pretraining, PRETRAINING), ("finetuning", ~curve.pretraining, FINETUNING)
+            parts = (PRETRAINING, curve.pretraining, "tab:blue"), (FINETUNING, ~curve.pretraining, "tab:orange")
             for name, part, colour in parts:
                 if part.any():
                     axis.scatter(curve.log_prob[part], curve.score[part], s=22, color=colour, label=name, zorder=2)

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from genpolicy.files import unwritable, write_atomically
 
 DPI = 150
+PIXELS = 72  # of an inch of a figure on the page; where it is too narrow, it scrolls sideways
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"±": r"$\pm$", "<": r"$<$", ">": r"$>$"}
 _LATEX |= {"\0": r"\textbf{", "\1": "}"}
@@ -24,7 +25,7 @@ p, li { max-width: 46rem } .note { color: #57606a; font-size: .9rem }
 .wide { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
 th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #d8dee4 }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff }
-thead th { border-bottom: 2px solid #57606a } img { max-width: 100%; height: auto }
+thead th { border-bottom: 2px solid #57606a }
 """
 
 
@@ -162,8 +163,11 @@ class Document:
                     parts += [_note(part.note), part.html()]
                 case Picture():
                     source = base64.b64encode(pictures[part.name]).decode()
-                    image = f'<img alt="{html.escape(part.title)}" src="data:image/png;base64,{source}">'
-                    parts += [_note(part.note), f'<a id="{part.name}">{image}</a>']
+                    width = f"width:{PIXELS * part.figure.get_figwidth():.0f}px"
+                    image = (
+                        f'<img alt="{html.escape(part.title)}" style="{width}" src="data:image/png;base64,{source}">'
+                    )
+                    parts += [_note(part.note), f'<div class="wide">{image}</div>']
         head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         head += f"<title>{title}</title><style>{_STYLE}</style>"
         return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(parts) + "\n</body></html>\n"

@@ -213,14 +213,13 @@ def _curves(comparison: Comparison, history: Callable) -> dict[tuple[str, str], 
             updates = np.array(sorted(score))
             if not len(updates):
                 continue
-            pretraining = updates <= pretrained
             best = run.metrics.get(f"{BEST}/update")
             curves[task, method].append(
                 Curve(
                     updates,
                     np.array([score[update] for update in updates]),
                     np.array([log_prob.get(update, np.nan) for update in updates]),
-                    pretraining & ~pretraining.all(),
+                    updates <= pretrained,
                     int(np.flatnonzero(updates == best)[0]) if best in updates else None,
                 )
             )

@@ -69,7 +69,7 @@ def _read(store, config: DictConfig, outputs: Path) -> tuple[Path, list[Result]]
 
 
 def _title(config: DictConfig) -> str:
-    return f"{config.study}, sweep {config.sweep}" if config.sweep else config.study
+    return f"Study {config.study}" + (f", sweep {config.sweep}" if config.sweep else "")
 
 
 def _shown(table: Table) -> Shown:
