@@ -95,14 +95,18 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
     mode=eval may choose another `select`, which is checked with the run that it is for.
     """
     checked = run_settings(config)
+    tops = {word: re.split(r"[=.@/]", word.lstrip("+~"))[0] for word in overrides}
+    for word, top in tops.items():
+        if top in ("check", "collect", "report") and top != checked.mode:
+            raise UserError(f"{word}: goes with mode={top}")
     if checked.mode == "train":
         checked = check(config, choices, root=TrainSettings)
     else:
         if checked.mode in COMPONENTS:
             checked = run_settings(config, COMPONENTS[checked.mode], choices)
         legal = [*checked, "select"] if checked.mode == "eval" else list(checked)
-        for word in overrides:
-            if (top := re.split(r"[=.@/]", word.lstrip("+~"))[0]) not in legal:
+        for word, top in tops.items():
+            if top not in legal:
                 raise UserError(f"{word}: mode={checked.mode} takes no such setting; legal: {', '.join(legal)}")
             if top == "select":
                 checked.select = config.select

@@ -247,6 +247,8 @@ def test_a_defect_is_one_line_and_its_traceback_on_request(monkeypatch):
         ("mode=eval", "mode=eval needs checkpoint=<run directory or MLflow run id>"),
         ("checkpoint=x", "mode=train reads no checkpoint; leave it out, or add mode=eval"),
         ("mode=eval checkpoint=x algo=bc", "algo=bc: mode=eval takes no such setting; legal: mode, seed"),
+        ("collect.steps=5", "collect.steps=5: goes with mode=collect"),
+        ("mode=check report.filter=x", "report.filter=x: goes with mode=report"),
         ("study=a/../b", "study: 'a/../b' is not a plain folder name of letters, digits and ._-"),
         ("paths.outputs=", "paths.outputs: must name a folder"),
         ("device=tpu", "device: tpu is none of auto, cpu, cuda"),
