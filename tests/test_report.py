@@ -5,7 +5,6 @@ import json
 import math
 import re
 import shutil
-import socket
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +12,6 @@ import pytest
 from command_line import genpolicy
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-from mlflow_server import Server
 from tiny import opened
 
 from genpolicy import tracking
@@ -31,7 +29,14 @@ def result(algo="gmpo", task="hopper-medium-v2", seed=0, score=50.0, state="fini
     )
     settings = SETTINGS | {"seed": str(seed)} | more.pop("settings", {})
     metrics = {} if score is None else {"final/score_mean": score, "best/score_mean": score + 5, "final/log_prob": -1.0}
-    facts = {"number": f"{algo}{task}{seed}", "experiment": "1", "created": 0, "reason": "", "commit": "0" * 40} | more
+    facts = {
+        "number": f"{algo}{task}{seed}",
+        "experiment": "1",
+        "directory": "",
+        "created": 0,
+        "reason": "",
+        "commit": "0" * 40,
+    } | more
     return Result(state=state, choices=choices, settings=settings, metrics=metrics, **facts)
 
 
@@ -334,6 +339,13 @@ def test_what_has_ended_since_is_in_the_report(outputs):
     assert last(outputs / "default" / "report")[1] == ["gmpo-gvp algo.beta=1.0", "25.0 ± 12.9 (4 of 5)"]
 
 
+def test_a_run_that_is_in_no_store_is_said(outputs):
+    trained(outputs, "seed=3", "algo.beta=1.0", score=40.0, uri="none")
+    found = genpolicy("mode=report", f"paths.outputs={outputs}")
+    assert found.code == 0, found.err
+    assert f"swiss-roll s3: not in sqlite:///{outputs}/mlflow.db" in " ".join(found.out.split())
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [
@@ -350,20 +362,3 @@ def test_what_cannot_be_reported_is_one_line(outputs, words, line):
     assert found.out == ""
     assert found.err.startswith("genpolicy: " + line.format(outputs))
     assert found.err.count("\n") == 1
-
-
-def test_from_a_server(template, tmp_path):
-    """The same report from `mlflow server` over HTTP, and on a machine that has none of the runs."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    shutil.copy(template / "mlflow.db", tmp_path / "mlflow.db")
-    server = Server(port, tmp_path)
-    server.start()
-    try:
-        server.wait()
-        found = genpolicy("mode=report", f"paths.outputs={tmp_path}", f"tracking.uri={server.uri}", "sweep=0123abcd")
-    finally:
-        server.stop()
-    assert found.code == 0, found.err
-    assert last(tmp_path / "default" / "sweeps" / "0123abcd" / "report") == SWEPT

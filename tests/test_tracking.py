@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from command_line import genpolicy
 from mlflow_server import Server
-from tiny import ended, events, only_run, opened, words
+from tiny import ended, events, only_run, opened, records, words
 
 from genpolicy import tracking
 from genpolicy.errors import UserError
@@ -314,6 +314,12 @@ def test_a_server_that_does_not_answer_and_then_does(outputs, monkeypatch):
         ]
         assert len(list(server.artifacts.rglob("models/*/artifacts/data/policy/policy.pt"))) == 1
         assert len(list(server.artifacts.rglob("artifacts/config.yaml"))) == 1
+        away = outputs / "another machine"
+        report = genpolicy("mode=report", f"paths.outputs={away}", f"tracking.uri={address}")
+        assert report.code == 0, report.err
+        (returns,) = (value for name, _, value in records(run.directory) if name == "final/return_mean")
+        table = (away / "default" / "report" / "tables" / "scores_last.csv").read_text()
+        assert table == f",gmpo-gvp\nswiss-roll (return),{returns:.1f}\n"
     finally:
         server.stop()
 

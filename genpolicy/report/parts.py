@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -36,16 +36,23 @@ SCORES = {
 
 
 def compose(
-    found: list[Result], history: Callable[[str, str], list[tuple[int, float]]], title: str, source: str
+    found: list[Result],
+    history: Callable[[str, str], list[tuple[int, float]]],
+    title: str,
+    source: str,
+    failures: Sequence[str] = (),
 ) -> Document:
-    """The report on runs; `history` tells all (step, value) of a metric of an MLflow run id."""
+    """The report on runs of a store; `failures` says which could not be had.
+
+    `history` tells all (step, value) of a metric of an MLflow run id.
+    """
     comparison = Comparison(found)
     curves = _curves(comparison, history)
     methods = _scores(comparison)
     seeds = ", ".join(map(str, comparison.seeds))
     lines = [f"{len(found)} runs, seeds {seeds}; {time.strftime('%Y-%m-%d %H:%M')}; from {source}"]
     parts = [
-        Text("remarks", "What is missing, and what to mind", remarks(comparison, methods)),
+        Text("remarks", "What is missing, and what to mind", [*failures, *remarks(comparison, methods)]),
         *(_grid(comparison, f"{which}/{{kind}}_mean", *said) for which, said in SCORES.items()),
         *_beside_published(comparison),
         *_statistics(methods),

@@ -13,7 +13,8 @@ from genpolicy.errors import UserError
 from genpolicy.report.document import Table, Text
 from genpolicy.report.parts import compose
 from genpolicy.report.results import Result, result_of
-from genpolicy.sweep import Sweep
+from genpolicy.run import find_runs
+from genpolicy.sweep import Sweep, label
 
 PRINTED = ("remarks", "scores_last", "scores_best", "aggregates", "published")
 WIDTH = 200  # of tables that go to a file or a pipe
@@ -24,9 +25,15 @@ def show(config: DictConfig) -> None:
 
     Raises `UserError` if there are no runs, or the store cannot be read.
     """
-    store = tracking.existing_store(config)
-    folder, found = _read(store, config, Path(config.paths.outputs))
-    document = compose(found, store.history, _title(config), store.uri)
+    outputs, beside = Path(config.paths.outputs), config.tracking.uri is None
+    here = list(find_runs(outputs, config.study)) if beside else []  # none of these is to be missing
+    store = tracking.open_store(None, outputs) if here else tracking.existing_store(config)
+    failures = tracking.catch_up(outputs, None, {store.uri: store}, thorough=False).failures if here else []
+    folder, found = _read(store, config, outputs)
+    known = {run.directory for run in found}
+    if not config.sweep and not config.report.filter:
+        failures += [f"{label(run)}: not in {store.uri}" for run in here if str(run) not in known]
+    document = compose(found, store.history, _title(config), store.uri, failures)
     document.write(folder)
     shown_on = console(WIDTH)
     for part in document.parts:
@@ -43,8 +50,6 @@ def show(config: DictConfig) -> None:
 def _read(store, config: DictConfig, outputs: Path) -> tuple[Path, list[Result]]:
     """The folder of the report, and the runs it is about."""
     study = outputs / config.study
-    if config.tracking.uri is None:  # beside the runs: nothing is to be missing of what they have done
-        tracking.catch_up(outputs, None, {store.uri: store}, thorough=False)
     try:
         runs = store.runs(config.study, config.report.filter)
     except Exception as error:  # whatever MLflow or its database or the network may raise

@@ -15,13 +15,14 @@ INCIDENTAL = ("seed", "device", "threads")  # settings that make no other method
 
 @dataclass(frozen=True)
 class Result:
-    """One training run. `number` and `experiment` are MLflow's ids, `metrics` holds the last value of each metric.
+    """One training run. `number` and `experiment` are MLflow's ids, `directory` is genpolicy's own.
 
-    `created` orders runs in time.
+    `metrics` holds the last value of each metric, `created` orders runs in time.
     """
 
     number: str
     experiment: str
+    directory: str
     created: int
     state: str
     reason: str
@@ -193,6 +194,7 @@ def result_of(run) -> Result:
     return Result(
         number=run.info.run_id,
         experiment=run.info.experiment_id,
+        directory=tags["genpolicy.run_dir"],
         created=run.info.start_time,
         state=tags.get("genpolicy.state", "unknown"),
         reason=tags.get("genpolicy.reason", ""),
