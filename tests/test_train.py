@@ -14,6 +14,9 @@ from tiny import events, only_run, records, same, stop, words
 
 from genpolicy import assess, checkpoint, train
 from genpolicy.algo.algorithm import Update
+from genpolicy.dataset import transitions
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.env.swiss_roll import SwissRoll
 from genpolicy.evaluate import evaluation_seed
 from genpolicy.train import State, spread
 
@@ -69,6 +72,28 @@ def test_a_signal_at_a_given_moment(uninterrupted, tmp_path, monkeypatch, moment
     assert (status["state"], status["reason"]) == ("interrupted", "SIGTERM")
     assert genpolicy(*words(tmp_path)).code == 0
     assert_equal_runs(uninterrupted[0], only_run(tmp_path))
+
+
+def test_a_table_on_the_host_changes_no_bit(tmp_path, monkeypatch):
+    """Neither when the run is stopped, nor when the table fits after that."""
+    more = ("algo=gmpo_softmax_static", "algo.behaviour_steps=20", "algo.critic_steps=20", "algo.policy_steps=40")
+    more += ("dataset.held_out=0.1", "eval.per_phase=1", "solver.steps=2", "likelihood.steps=2")
+    monkeypatch.setattr(SwissRoll, "draw", lambda *_: {})  # takes longest
+    assert genpolicy(*words(tmp_path / "there", *more)).code == 0
+    real, drawn = Transitions._sample_from_host, []
+
+    def stopping(*arguments):
+        drawn.append(1)
+        if len(drawn) in (1 + 10, 2 + 20 + 20 + 10):  # in the first and the last phase; one more is to evaluate on
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transitions, "too_large", lambda size, device: True)
+        patch.setattr(Transitions, "_sample_from_host", stopping)
+        assert [genpolicy(*words(tmp_path / "here", *more)).code for _ in range(2)] == [143, 143]
+    assert genpolicy(*words(tmp_path / "here", *more)).code == 0
+    assert_equal_runs(only_run(tmp_path / "there"), only_run(tmp_path / "here"))
 
 
 HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)}

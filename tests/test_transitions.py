@@ -1,6 +1,7 @@
 """Transitions: what they hold, how they are drawn, and how rewards are transformed for training."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import yaml
 from composed import CONF, nodes
 
 from genpolicy.dataset.dataset import Dataset
-from genpolicy.dataset.transitions import Behaviour, Transitions
+from genpolicy.dataset.transitions import Behaviour, Transitions, too_large
 from genpolicy.errors import UserError
 from genpolicy.settings import build
 
@@ -28,7 +29,16 @@ def make(size: int = 50) -> Transitions:
     )
 
 
-def test_sizes_types_and_access():
+def make_on_host(size: int = 50) -> Transitions:
+    """The same ones, sampled as if their table were too large for its device."""
+    return replace(make(size), target=torch.device("cpu"))
+
+
+anywhere = pytest.mark.parametrize("make", [make, make_on_host])
+
+
+@anywhere
+def test_sizes_types_and_access(make):
     transitions = make()
     assert (transitions.size, transitions.observation_size, transitions.action_size) == (50, 2, 3)
     for name in ("observation", "action", "reward", "next_observation"):
@@ -40,7 +50,8 @@ def test_sizes_types_and_access():
     torch.testing.assert_close(moved.reward, transitions.reward)
 
 
-def test_a_batch_keeps_rows_together_and_follows_its_generator():
+@anywhere
+def test_a_batch_keeps_rows_together_and_follows_its_generator(make):
     transitions = make()
     batch = transitions.sample(400, torch.Generator().manual_seed(3))
     number = batch.reward
@@ -57,7 +68,8 @@ def test_a_batch_keeps_rows_together_and_follows_its_generator():
     assert not torch.equal(transitions.sample(400, generator).reward, number)
 
 
-def test_rows():
+@anywhere
+def test_rows(make):
     transitions = make()
     assert torch.equal(transitions.rows(slice(3, 5)).reward, torch.tensor([3.0, 4.0]))
     picked = transitions.rows(torch.tensor([7, 7, 0]))
@@ -79,7 +91,8 @@ def test_the_digest_is_of_every_bit():
     assert Transitions(make(3).table, make(3).shapes | shapes).digest() != make(3).digest()
 
 
-def test_further_fields_are_sampled_along():
+@anywhere
+def test_further_fields_are_sampled_along(make):
     transitions = make()
     extended = transitions.extended(behaviour_action=transitions.reward[:, None, None].expand(-1, 4, 3))
     assert extended.behaviour is transitions.behaviour
@@ -91,10 +104,57 @@ def test_further_fields_are_sampled_along():
         transitions.extended(behaviour_action=torch.zeros(3))
 
 
-def test_batches_are_uniform():
+@anywhere
+def test_batches_are_uniform(make):
     reward = make(10).sample(100_000, torch.Generator().manual_seed(0)).reward
     counts = torch.bincount(reward.long(), minlength=10).double()
     assert ((counts - 10_000).abs() < 4.5 * (10_000 * 0.9) ** 0.5).all()
+
+
+@pytest.mark.parametrize("device", ["cpu"] + ["cuda"] * torch.cuda.is_available())
+def test_batches_from_the_host_are_those_from_the_device(device):
+    columns = {name: np.random.default_rng(0).normal(size=(10_000, 3)) for name in ("observation", "action")}
+    there = Transitions.of(columns).to(device)
+    here = replace(there, table=there.table.cpu(), target=torch.device(device))
+    drawn = []
+    for transitions in (there, here):
+        generator, weight = torch.Generator(device).manual_seed(0), torch.eye(3, device=device)
+        for _ in range(50):
+            batch = transitions.sample(500, generator)
+            assert batch.device.type == device
+            # What an update does: it draws, too, and is long on its way when the next batch is drawn.
+            noise = torch.randn(500, 3, generator=generator, device=device)
+            for _ in range(20):
+                weight = weight + (batch.action + noise).T @ batch.observation / 1e4
+        drawn.append((weight, generator.get_state(), transitions.rows(torch.tensor([7, 2], device=device)).table))
+    assert all(map(torch.equal, *drawn))
+
+
+def test_a_table_that_is_too_large_stays_on_the_host(monkeypatch):
+    asked, size = torch.device("cuda"), 10 * 9 * 4  # bytes of ten rows of nine numbers
+    transitions = make(13).apart(torch.tensor([1, 5, 6]))
+
+    def free(amount):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: {asked: (amount, 10**12)}[device])
+
+    free(4 * size)
+    assert not too_large(size, asked)
+    assert too_large(size + 1, asked)
+    assert not too_large(10**15, torch.device("cpu"))
+    wide = replace(transitions, held_out=None).to("cuda", further=1)
+    assert (wide.device, wide.table.device.type) == (asked, "cpu")
+    free(0)
+    placed = transitions.to("cuda")
+    for left, right in ((placed, transitions), (placed.held_out, transitions.held_out)):
+        assert left.device == asked
+        assert torch.equal(left.table, right.table)
+    assert placed.observation.device.type == "cpu"
+    assert placed.digest() == transitions.digest()
+    extended = placed.extended(more=torch.zeros(10, 2))
+    assert (extended.device, extended.table.device.type, extended["more"].shape) == (asked, "cpu", (10, 2))
+    back = placed.to("cpu")
+    assert back.device.type == back.held_out.device.type == "cpu"
+    assert back.target is back.held_out.target is None
 
 
 class Recorded(Dataset):

@@ -266,10 +266,15 @@ class BehaviourSettings:
         """
 
         def prepare(transitions: Transitions) -> Transitions:
-            observation = transitions[f"{at}observation"]
-            generator = torch.Generator(observation.device).manual_seed(num_samples)  # the same at every call
+            device = transitions.device
+            transitions = transitions.to(device, further=num_samples * transitions.action_size)
+            table = transitions.table.device
+            generator = torch.Generator(device).manual_seed(num_samples)  # the same at every call
             with torch.no_grad():
-                parts = [self.behaviour.sample(part, generator, num_samples) for part in observation.split(4096)]
+                parts = [
+                    self.behaviour.sample(part.to(device), generator, num_samples).to(table)
+                    for part in transitions[f"{at}observation"].split(4096)
+                ]
             return transitions.extended(**{f"{at}behaviour_action": torch.cat(parts)})
 
         return prepare

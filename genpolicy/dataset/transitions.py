@@ -1,5 +1,6 @@
 """Transitions of an offline data set, kept together and sampled on the device."""
 
+import functools
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
@@ -7,6 +8,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 from torch import Tensor
+
+SHARE = 0.25  # of a GPU's free memory: what a table may take. Extended, it is there beside all that it is joined of.
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Behaviour:
 
 @dataclass(frozen=True)
 class Transitions:
-    """N transitions in one table on one device, so that a batch is one gather.
+    """N transitions in one table on the device, so that a batch is one gather.
 
     observation [N,O], action [N,A], reward [N], next_observation [N,O], all float32; terminated [N], bool; and what
     else was given, by name: `transitions["reward"]` and `transitions.reward` are the same. The end of an episode by a
@@ -37,6 +40,9 @@ class Transitions:
     `reward_transform` holds the constants by which the rewards were transformed for training, `behaviour` the raw
     returns of the data, `held_out` transitions of other episodes, which are for evaluation only, `source` where the
     data come from.
+
+    A table that is too large for the device stays in the host's memory. Then `target` is the device: what `sample` and
+    `rows` give is there, while the fields above are on the host. Batches are the same to the bit.
     """
 
     table: Tensor
@@ -45,6 +51,7 @@ class Transitions:
     reward_transform: dict[str, float | str] = field(default_factory=dict)
     held_out: "Transitions | None" = None
     source: str = ""
+    target: torch.device | None = None
 
     @classmethod
     def of(cls, arrays: dict[str, np.ndarray], **known) -> "Transitions":
@@ -105,8 +112,8 @@ class Transitions:
 
     @property
     def device(self) -> torch.device:
-        """Where the table is."""
-        return self.table.device
+        """Where batches are, and the table if it is not too large."""
+        return self.target or self.table.device
 
     def digest(self) -> str:
         """Eight hexadecimal digits of the SHA-256 of the table and its shapes: of what is trained on, to the bit.
@@ -118,10 +125,13 @@ class Transitions:
         content.update(self.table.cpu().numpy())
         return content.hexdigest()[:8]
 
-    def to(self, device: torch.device | str) -> "Transitions":
-        """The same transitions on `device`."""
+    def to(self, device: torch.device | str, further: int = 0) -> "Transitions":
+        """The same transitions for `device`: on it, or, if too large with `further` more columns, on the host."""
+        device = torch.device(device)
         held_out = self.held_out and self.held_out.to(device)
-        return replace(self, table=self.table.to(device), held_out=held_out)
+        size = self.table.nbytes + self.table.itemsize * self.size * further
+        target = device if too_large(size, device) else None
+        return replace(self, table=self.table.to("cpu" if target else device), held_out=held_out, target=target)
 
     def apart(self, index: Tensor) -> "Transitions":
         """These transitions without those at numbers `index` [M], which become the held-out ones."""
@@ -129,7 +139,10 @@ class Transitions:
         return replace(self, table=self.table[kept], held_out=self.rows(index))
 
     def rows(self, index: slice | Tensor) -> "Transitions":
-        """The transitions at `index`: a slice, which copies nothing, or numbers [M]."""
+        """The transitions at `index`, on the device: a slice, which copies nothing that is there, or numbers [M]."""
+        if self.target is not None:
+            index = index.cpu() if isinstance(index, Tensor) else index
+            return Transitions(self.table[index].to(self.target), self.shapes)
         return Transitions(self.table[index], self.shapes)
 
     def extended(self, **columns: Tensor) -> "Transitions":
@@ -138,13 +151,39 @@ class Transitions:
         return replace(self, table=torch.cat([self.table, table], 1), shapes=self.shapes | shapes)
 
     def sample(self, batch_size: int, generator: torch.Generator) -> "Transitions":
-        """`batch_size` transitions drawn uniformly with replacement, without leaving the device.
+        """`batch_size` transitions drawn uniformly with replacement, without leaving the device if the table is there.
 
-        `generator` must be one of that device; all it is asked for is one `torch.randint`.
+        `generator` must be one of the device; all it is asked for, wherever the table is, is one `torch.randint`.
         """
+        if self.target is not None:
+            return self._sample_from_host(batch_size, generator)
         index = torch.randint(self.size, (batch_size,), generator=generator, device=self.device)
         # On a CPU twice as fast as indexing.
         return Transitions(self.table.index_select(0, index), self.shapes)
+
+    def _sample_from_host(self, batch_size: int, generator: torch.Generator) -> "Transitions":
+        """The same batch, gathered by the host while a GPU still computes the updates that it was given before.
+
+        For that the draw must not queue behind them. It need not, although they draw from `generator`, too: the state
+        of a CUDA generator is kept by the host, and moves on when a kernel is launched.
+        """
+        with torch.cuda.stream(_beside(self.target)):
+            index = torch.randint(self.size, (batch_size,), generator=generator, device=self.target).cpu()
+        # Torch does not give this memory to others before it has been copied.
+        rows = torch.empty(batch_size, self.table.shape[1], pin_memory=self.target.type == "cuda")
+        torch.index_select(self.table, 0, index, out=rows)
+        return Transitions(rows.to(self.target, non_blocking=True), self.shapes)
+
+
+def too_large(size: int, device: torch.device) -> bool:
+    """Whether a table of `size` bytes stays in the host's memory: above a quarter of what a GPU has free."""
+    return device.type == "cuda" and size > SHARE * torch.cuda.mem_get_info(device)[0]
+
+
+@functools.cache
+def _beside(device: torch.device) -> torch.cuda.Stream | None:
+    """A stream of a GPU, before all that is queued on the usual one; None, which is the usual one, for a CPU."""
+    return torch.cuda.Stream(device, priority=-1) if device.type == "cuda" else None
 
 
 def _side_by_side(columns: dict[str, Tensor]) -> tuple[Tensor, dict[str, torch.Size]]:

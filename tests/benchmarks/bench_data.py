@@ -1,4 +1,6 @@
-"""A batch, beside the same number of rows gathered from a table of the same width."""
+"""A batch, beside the same number of rows gathered from a table of the same width, and one from the host's memory."""
+
+from dataclasses import replace
 
 import pytest
 import torch
@@ -6,10 +8,12 @@ import torch
 BATCH = 4096
 
 
-@pytest.mark.parametrize("what", ["sample", "gather"])
+@pytest.mark.parametrize("what", ["sample", "host", "gather"])
 @pytest.mark.parametrize("rows", [10**5, 10**6, 10**7])
 def test_batch(row, transitions, device, rows, what):
     data, generator = transitions(rows), torch.Generator(device).manual_seed(0)
+    if what == "host":
+        data = replace(data, table=data.table.cpu(), target=device)
 
     def gather():
         data.table.index_select(0, torch.randint(rows, (BATCH,), generator=generator, device=device))
