@@ -80,7 +80,7 @@ def draw_trade_off(results: dict[int, dict[str, float]], path: Path) -> None:
     earned, cost = figure.subplots(1, 2)
     mean, std = (np.array([results[count][f"{kind}_{part}"] for count in counts]) for part in ("mean", "std"))
     earned.errorbar(counts, mean, std, marker="o", capsize=3)
-    earned.set_ylabel({"score": "normalised score", "return": "return"}[kind] + " (mean and std of the episodes)")
+    earned.set_ylabel({"score": "normalised score", "return": "return"}[kind] + "\n(mean and std of the episodes)")
     cost.plot(counts, [results[count]["ms_per_action"] for count in counts], marker="o")
     cost.set_ylabel("ms an action (one observation)")
     cost.set_ylim(bottom=0)

@@ -70,7 +70,7 @@ def sweep_summary(found: list[Result]) -> str:
     comparison = Comparison(found)
     states = ", ".join(f"{count} {state}" for state, count in Counter(run.state for run in found).items())
     table = _grid(comparison, f"{LAST}/{{kind}}_mean", *SCORES[LAST])
-    return "\n\n".join([f"{len(found)} runs: {states}", f"**{table.title}**", table.note, table.markdown()])
+    return "\n\n".join([f"{len(found)} runs: {states}", table.markdown(), f"{table.title}. {table.note}"])
 
 
 def remarks(comparison: Comparison, methods: Mapping[str, statistics.Scores]) -> list[str]:
