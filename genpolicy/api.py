@@ -37,6 +37,8 @@ def train(*words: str) -> Trained:
     job = _job(*words)
     if job.config.mode != "train":
         raise UserError(f"mode={job.config.mode}: only training is done from here; leave mode out")
+    if job.config.seeds:
+        raise UserError("seeds: one run at a time from here; several are for the command line")
     run = open_run(job.config, job.choices)
     training.train(run)
     return Trained(run.directory, checkpoint.load(run.path("last.pt"))["state"]["results"])

@@ -101,6 +101,8 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
             raise UserError(f"{word}: goes with mode={top}")
     if checked.mode == "train":
         checked = check(config, choices, root=TrainSettings)
+        if checked.seeds and "seed" in tops.values():
+            raise UserError("seed and seeds do not go together; leave one out")
     else:
         if checked.mode in COMPONENTS:
             checked = run_settings(config, COMPONENTS[checked.mode], choices)
@@ -126,6 +128,10 @@ def start(job: Job, sweep: str | None = None) -> None:
     """Does what the configuration's mode says. `sweep` names the multirun that the job belongs to."""
     config = job.config
     match config.mode:
+        case "train" if config.seeds:
+            from genpolicy import seeds
+
+            seeds.train(config, job.choices, sweep)
         case "train":
             from genpolicy import run, train
 

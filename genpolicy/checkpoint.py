@@ -1,8 +1,10 @@
 """Checkpoints: written whole or not at all, read without running any code."""
 
+import copy
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,7 +18,7 @@ def save(path: Path, state: dict) -> None:
     Raises `UserError` when the file cannot be written; the previous checkpoint is then untouched.
     """
     buffer = io.BytesIO()
-    torch.save(state, buffer)
+    torch.save(_apart(state, {}), buffer)
     write_atomically(Path(path), buffer.getvalue())
 
 
@@ -39,3 +41,19 @@ def load(path: Path) -> dict:
         raise UserError(
             f"{path}: not a readable checkpoint ({reason}); restore it from a copy, or redo the run with overwrite=true"
         ) from error
+
+
+def _apart(value: Any, copies: dict) -> Any:
+    """The same, but for views, which are copied: torch would write all of the memory that they are a part of."""
+    if isinstance(value, torch.Tensor):
+        if value.untyped_storage().nbytes() == value.nbytes:
+            return value
+        place = value.data_ptr(), value.shape, value.stride()
+        if place not in copies:
+            copies[place] = value.clone()
+        return copies[place]
+    if isinstance(value, dict):
+        result = copy.copy(value)
+        result.update((name, _apart(part, copies)) for name, part in value.items())
+        return result
+    return type(value)(_apart(part, copies) for part in value) if isinstance(value, list | tuple) else value

@@ -115,6 +115,8 @@ def _rewrite_override(word: str, multirun: bool) -> str:
     key, _, value = word.partition("=")
     if value.startswith("~/"):  # the shell does not expand it there, and Hydra cannot read it
         return f"{key}={Path(value).expanduser()}"
+    if key == "seeds" and not value.startswith("["):  # a list, where Hydra would see a sweep
+        return f"{key}=[{value}]"
     if key in PLACED:
         return f"{PLACED[key]}@{key}={value}"
     sets = options("taskset")

@@ -68,6 +68,8 @@ def take_choices(config: DictConfig) -> tuple[DictConfig, dict[str, str], list[s
             raise UserError(f"{word}: goes with hydra/launcher=slurm or hydra/launcher=local")
         if sweeper == "product" and word.lstrip("+").startswith("search."):
             raise UserError(f"{word}: goes with hydra/sweeper=optuna")
+        if (launcher, sweeper) != ("here", "product") and word.lstrip("+").startswith("seeds="):
+            raise UserError(f"{word}: trains in this process; with another launcher or sweeper list them as seed=")
     if (launcher, sweeper) != ("here", "product") and runtime.mode != RunMode.MULTIRUN:
         part = f"hydra/launcher={launcher}" if launcher != "here" else f"hydra/sweeper={sweeper}"
         raise UserError(f"{part}: starts the jobs of a sweep, which may be one; add -m")

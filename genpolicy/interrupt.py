@@ -25,7 +25,7 @@ class Signals:
 
     def __init__(self):
         self.received: int | None = None
-        self._deferring = False
+        self._deferring = 0  # how many are inside `deferred`
 
     def check(self) -> None:
         """Raises `Interrupted` if a signal has come."""
@@ -34,12 +34,12 @@ class Signals:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Inside, signals are noted only."""
-        self._deferring = True
+        """Inside, signals are noted only. Several may be inside at once, and leave in any order."""
+        self._deferring += 1
         try:
             yield
         finally:
-            self._deferring = False
+            self._deferring -= 1
 
     def __enter__(self):
         self._before = {number: signal.signal(number, self._note) for number in self.NOTED}

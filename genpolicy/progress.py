@@ -18,14 +18,16 @@ LINE_SECONDS = 10.0
 class Progress:
     """Shows on stderr how far the phases are: steps, rate, time left, the metrics last read.
 
+    steps: false shows only what is said, for runs that keep step with one that is shown.
+
     Use it as a context manager. On a terminal each phase has a bar; elsewhere there is a line every ten
     seconds and one at the end of each phase.
     """
 
-    def __init__(self, console: Console | None = None):
+    def __init__(self, console: Console | None = None, steps: bool = True):
         self.console = console or Console(stderr=True)
-        self._bars = None
-        if self.console.is_terminal:
+        self._steps_shown, self._bars = steps, None
+        if self.console.is_terminal and steps:
             columns = [TextColumn("[bold]{task.description}"), BarColumn(20), MofNCompleteColumn()]
             columns.append(TextColumn("{task.fields[text]}"))
             self._bars = Bars(*columns, console=self.console, refresh_per_second=2)
@@ -52,7 +54,7 @@ class Progress:
         """`step` steps of the phase are done. Cheap: shows nothing more often than a person can read."""
         now = time.monotonic()
         self._mark = self._mark or (step, now)
-        if now >= self._next or step == self._steps:
+        if self._steps_shown and (now >= self._next or step == self._steps):
             self._next = now + self._seconds
             self._show(step, now)
 

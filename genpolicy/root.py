@@ -196,11 +196,16 @@ class TrainSettings(CheckSettings):
     network: Any = component(doc="the backbone of the policy")
     critic: Any = component(doc="how values are learned")
     select: Any = component(doc="how one of several actions of the policy is chosen")
+    seeds: list[int] = setting(
+        [], ge=0, le=2**32 - 1, doc="train a run of each of these seeds, all at once in this process, in place of seed"
+    )
 
     @classmethod
     def partners(cls, config: Any) -> None:
         """Refuses a video of a task that has none, and step counts for a solver that chooses them itself."""
         RunSettings.partners(config)
+        if len(set(config.seeds)) < len(config.seeds):
+            raise UserError(f"seeds={list(config.seeds)}: each of them once")
         if config.eval.video and not locate(config.env._target_).has_video:
             raise UserError(f"eval.video: env={config.env.name} has figures, but no video; leave eval.video out")
         if config.eval.steps and "steps" not in config.solver:

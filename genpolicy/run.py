@@ -38,7 +38,7 @@ from genpolicy.root import TrainSettings
 from genpolicy.settings import check
 
 # Where a run is kept, what it runs on and how it is watched: other values make no other experiment.
-NOT_IDENTITY = {"mode", "seed", "study", "device", "threads", "overwrite", "checkpoint", "log_every"}
+NOT_IDENTITY = {"mode", "seed", "seeds", "study", "device", "threads", "overwrite", "checkpoint", "log_every"}
 NOT_IDENTITY |= {"checkpoint_seconds", "paths", "tracking", "launch", "search", "sweep", "follow", "genpolicy"}
 NOT_IDENTITY |= {"check", "collect", "report"}
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where there is one: a sweep reads hundreds
@@ -195,6 +195,14 @@ def read_status(directory: Path) -> dict:
     return status
 
 
+def each_seed(config: DictConfig) -> list[DictConfig]:
+    """The configurations of the runs that one asks for: of `seed=k` for each k of its `seeds`, or itself."""
+    singles = [config.copy() for _ in config.get("seeds", [])]
+    for single, seed in zip(singles, config.get("seeds", []), strict=True):
+        single.seed, single.seeds = seed, []
+    return singles or [config]
+
+
 def directory_of(config: DictConfig, choices: Mapping[str, str]) -> Path:
     """Where the run of a configuration lives, as an absolute path."""
     env, algo, model = (choices[group].replace("/", "-") for group in ("env", "algo", "model"))
@@ -237,7 +245,7 @@ def absolute_uri(uri: str | None) -> str | None:
 def _freeze(config: DictConfig, choices: Mapping[str, str], sweep: str | None, replaces: list[str]) -> bytes:
     plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     plain["overwrite"] = False  # a resumed run must not start again
-    del plain["launch"], plain["search"]  # how it was started is no part of it, and may hold a password
+    del plain["launch"], plain["search"], plain["seeds"]  # how it was started is no part of it, and may hold a password
     plain["paths"] = {name: str(Path(path).expanduser().absolute()) for name, path in plain["paths"].items()}
     plain["tracking"]["uri"] = absolute_uri(plain["tracking"]["uri"])
     content = {"id": uuid.uuid4().hex, "replaces": replaces, "sweep": sweep}

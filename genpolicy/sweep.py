@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from genpolicy import squeue
 from genpolicy.errors import UserError
 from genpolicy.files import Lock, unwritable, write_atomically
-from genpolicy.run import NOT_IDENTITY, digest, directory_of, open_run, read_json, read_status
+from genpolicy.run import NOT_IDENTITY, digest, directory_of, each_seed, open_run, read_json, read_status
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,10 @@ class Sweep:
         if name is None:
             sweep.runs = {}
         for job, title in zip(jobs, titles(jobs), strict=True):
-            directory = directory_of(job.config, job.choices)
-            sweep.runs[directory] = title or label(directory)
+            for single in each_seed(job.config):
+                directory = directory_of(single, job.choices)
+                own = title if single is job.config else f"{title} seed={single.seed}".strip()
+                sweep.runs[directory] = own or label(directory)
         return sweep
 
     def save(self) -> None:
@@ -140,7 +142,7 @@ def titles(jobs: Sequence) -> list[str]:
 
 def incidental(word: str) -> bool:
     """Whether a word of the command line may change, and the sweep is still the same."""
-    return word.lstrip("+~").partition("=")[0].partition(".")[0] in NOT_IDENTITY - {"seed"} | {"cluster"}
+    return word.lstrip("+~").partition("=")[0].partition(".")[0] in NOT_IDENTITY - {"seed", "seeds"} | {"cluster"}
 
 
 def missing(jobs: Sequence, sweep: Sweep) -> dict[Path, Any]:

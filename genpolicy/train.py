@@ -6,13 +6,15 @@ import json
 import math
 import re
 import time
+from collections.abc import Generator
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from omegaconf import DictConfig
 
 from genpolicy import checkpoint, tracking
-from genpolicy.algo.algorithm import Algorithm, Phase, assemble
+from genpolicy.algo.algorithm import Algorithm, Metrics, Phase, assemble
 from genpolicy.assess import FINAL, Assessor
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
@@ -37,7 +39,53 @@ def train(run: Run, followed: bool = False) -> None:
     A finished run is left as it is. `followed` says that somebody ships the run to a store in a file. On SIGINT,
     SIGTERM, SIGUSR1 and SIGUSR2 saves a checkpoint and raises `Interrupted`.
     """
-    with contextlib.closing(run), Signals() as signals:
+    with Signals() as signals:
+        life, metrics = carry_out(run, signals, Progress(), followed), None
+        while True:
+            try:
+                turn = life.send(metrics)
+            except StopIteration:
+                return
+            try:
+                metrics = turn.update()
+            except BaseException as error:
+                life.throw(error)  # the run says that it has failed
+
+
+class Turn(NamedTuple):
+    """Where a run waits for its next update: whoever carries it out makes the update, and sends it the metrics."""
+
+    trainer: "Trainer"
+    phase: Phase
+    source: Transitions  # of the phase's batches
+
+    @property
+    def progress(self) -> float:
+        """The share of the phase that is done."""
+        return self.trainer.state.step / self.phase.steps
+
+    def arithmetic(self) -> contextlib.AbstractContextManager:
+        """That of the phase's updates."""
+        return arithmetic("float32" if self.phase.exact else self.trainer.config.precision, self.trainer.device)
+
+    def batch(self) -> Transitions:
+        """The update's batch, drawn with the run's generator."""
+        return self.source.sample(self.phase.batch_size, self.trainer.generator)
+
+    def update(self) -> Metrics:
+        """The update, of this run alone."""
+        with self.arithmetic():
+            return self.phase.update(self.batch(), self.trainer.generator, self.progress)
+
+
+Turns = Generator[Turn, Metrics, None]
+
+
+def carry_out(
+    run: Run, signals: Signals, progress: Progress, followed: bool = False, transitions: Transitions | None = None
+) -> Turns:
+    """`train`, but for the updates, for each of which it waits. transitions: the run's, on its device, if loaded."""
+    with contextlib.closing(run):
         if run.finished:
             print(f"{run.directory}: finished already; overwrite=true redoes it")
             return
@@ -46,10 +94,13 @@ def train(run: Run, followed: bool = False) -> None:
             with run.recorded(device=str(device)):
                 tracker.start()
                 print(f"{run.name}: {run.directory}", flush=True)
-                task, transitions, algorithm = set_up(run.config, device)
+                task = build(run.config.env)
+                if transitions is None:
+                    transitions = load(run.config, task, device)
+                algorithm = fresh_algorithm(run.config, task, device)
                 run.note(data=data_facts(run, task, transitions))
-                trainer = Trainer(run, task, transitions, algorithm, signals)
-                results = trainer.fit()
+                trainer = Trainer(run, task, transitions, algorithm, signals, progress)
+                results = yield from trainer.fit()
             print_table(run.name, results)
 
 
@@ -117,8 +168,12 @@ def restore(algorithm: Algorithm, path: Path) -> int:
 def set_up(config: DictConfig, device: torch.device) -> tuple[Task, Transitions, Algorithm]:
     """The task, its transitions and a fresh algorithm, on the device; the networks follow from the seed."""
     task = build(config.env)
-    transitions = build(config.dataset, directory=config.paths.data).load(task).to(device)
-    return task, transitions, fresh_algorithm(config, task, device)
+    return task, load(config, task, device), fresh_algorithm(config, task, device)
+
+
+def load(config: DictConfig, task: Task, device: torch.device) -> Transitions:
+    """The transitions of a configuration, on the device."""
+    return build(config.dataset, directory=config.paths.data).load(task).to(device)
 
 
 def data_facts(run: Run, task: Task, transitions: Transitions) -> dict:
@@ -180,10 +235,18 @@ class State:
 
 
 class Trainer:
-    """The loop over the phases of one run."""
+    """The loop over the phases of one run, which waits for each update (`Turn`)."""
 
-    def __init__(self, run: Run, task: Task, transitions: Transitions, algorithm: Algorithm, signals: Signals):
-        self.run, self.config, self.signals = run, run.config, signals
+    def __init__(
+        self,
+        run: Run,
+        task: Task,
+        transitions: Transitions,
+        algorithm: Algorithm,
+        signals: Signals,
+        progress: Progress,
+    ):
+        self.run, self.config, self.signals, self.progress = run, run.config, signals, progress
         self.task, self.transitions, self.algorithm = task, transitions, algorithm
         self.device = transitions.device
         require(run.config.precision, self.device)
@@ -191,7 +254,7 @@ class Trainer:
         self.state = State()
         self.assessor = Assessor(task, transitions, algorithm, run.config, self.signals.check)
 
-    def fit(self) -> dict[str, dict[str, float]]:
+    def fit(self) -> Generator[Turn, Metrics, dict[str, dict[str, float]]]:
         """Train to the end; the metrics of the data's behaviour and of each policy's final evaluation."""
         last = self.run.path("last.pt")
         if last.exists():
@@ -203,9 +266,9 @@ class Trainer:
             rewards = {f"reward_{name}": value for name, value in constants if isinstance(value, float)}
             self.journal.log(0, {f"data/{name}": value for name, value in (data | rewards).items()})
             try:
-                with self.signals.deferred(), Progress() as self.progress:
+                with self.signals.deferred(), self.progress:
                     for phase in self.algorithm.phases[self.state.phase :]:
-                        self._train(phase)
+                        yield from self._train(phase)
                     self._finish()
             except Interrupted as error:
                 self._save()
@@ -216,7 +279,7 @@ class Trainer:
         results = {name: metrics | timed.get(name, {}) for name, metrics in self.state.results.items()}
         return {"behaviour data": data} | results
 
-    def _train(self, phase: Phase) -> None:
+    def _train(self, phase: Phase) -> Turns:
         state = self.state
         if state.step == 0 and phase.start is not None:
             phase.start()
@@ -234,10 +297,7 @@ class Trainer:
             self.signals.check()
             if time.monotonic() - self.saved >= self.config.checkpoint_seconds:
                 self._save()
-            batch = source.sample(phase.batch_size, self.generator)
-            with arithmetic("float32" if phase.exact else self.config.precision, self.device):
-                metrics = phase.update(batch, self.generator, state.step / phase.steps)
-            state.accumulate(metrics)
+            state.accumulate((yield Turn(self, phase, source)))
             state.step += 1
             state.updates += 1
             if state.step % log_every == 0 or state.step == phase.steps:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -65,13 +66,13 @@ class Distilled(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, AB
         x = self.behaviour.path.perturb(action, draws["noise"], draws["t"])
         with frozen(self.behaviour, self.critic):
             penalty = self.penalty(action, x, draws["t"], draws["noise"], observation)
-            q = self.critic.q(observation, self.clip(action))
-        return penalty - self.gain(q, action), {"penalty": penalty.detach().mean(), "q": q.detach().mean()}
+            q, gain = self.gain(lambda action: self.critic.q(observation, self.clip(action)), action)
+        return penalty - gain, {"penalty": penalty.detach().mean(), "q": q.detach().mean()}
 
     @abstractmethod
     def penalty(self, action: Tensor, x: Tensor, t: Tensor, noise: Tensor, observation: Tensor) -> Tensor:
         """What actions [B, A], perturbed by noise [B, A] to x at t [B], pay for leaving the behaviour, [B]."""
 
     @abstractmethod
-    def gain(self, q: Tensor, action: Tensor) -> Tensor:
-        """What the values q [E, B] of actions [B, A] count, [B]."""
+    def gain(self, value: Callable[[Tensor], Tensor], action: Tensor) -> tuple[Tensor, Tensor]:
+        """The values [E, B] that a function gives actions [B, A], and what they count, [B]."""

@@ -36,5 +36,6 @@ class DTQL(Distilled):
     def penalty(self, action, x, t, noise, observation):
         return self.alpha * (self.behaviour.data(x, t, observation) - action).square().sum(-1)
 
-    def gain(self, q, action):
-        return q.amin(0)
+    def gain(self, value, action):
+        q = value(action)
+        return q, q.amin(0)

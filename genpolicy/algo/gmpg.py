@@ -121,10 +121,10 @@ class GMPG(GuidedByDensity):
             action, log_pi = self.policy.sample_with_log_prob(observation, noise=noise, probe=probe)
         else:
             action = self.policy.sample(observation, noise=noise)
-        point = action.detach().requires_grad_()
-        with torch.enable_grad():
-            q = self.critic.q_min(observation, point)
-            (q_slope,) = torch.autograd.grad(q.sum(), point)
+        point = action.detach()
+        with torch.no_grad():
+            q, pull_back = torch.func.vjp(lambda action: self.critic.q_min(observation, action), point)
+            (q_slope,) = pull_back(torch.ones_like(q))
         # By the solver that samples, so that all see the same field.
         solver = self.policy.solver
         log_mu, mu_slope = self.behaviour.log_prob_and_gradient(point, observation, solver, probe)
@@ -134,8 +134,8 @@ class GMPG(GuidedByDensity):
             slope = slope + pi_slope
         # The value of the loss, with the gradient of slope . action(theta), and of log pi in full.
         moved = (slope * (action - action.detach())).sum(-1)
-        loss = log_pi - log_mu - self.beta * q.detach() + moved
-        return loss, {"kl": (log_pi.detach() - log_mu).mean(), "q": q.detach().mean()}
+        loss = log_pi - log_mu - self.beta * q + moved
+        return loss, {"kl": (log_pi.detach() - log_mu).mean(), "q": q.mean()}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

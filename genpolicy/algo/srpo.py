@@ -31,8 +31,10 @@ class SRPO(Distilled):
             slope = sigma**2 * self.behaviour.noise(x, t, observation)
         return (slope * action).sum(-1)
 
-    def gain(self, q, action):
-        (slope,) = torch.autograd.grad(q.mean(0).sum(), action, retain_graph=True)
+    def gain(self, value, action):
+        with torch.no_grad():
+            q, pull_back = torch.func.vjp(value, action.detach())
+            (slope,) = pull_back(torch.ones_like(q) / len(q))  # of their mean
         if self.normalize:
             slope = slope / (slope.square().mean(-1, keepdim=True).sqrt() + 1e-6)
-        return self.beta * (slope * action).sum(-1)
+        return q, self.beta * (slope * action).sum(-1)

@@ -73,15 +73,18 @@ class RungeKutta(FixedGrid, ODESolver):
         with torch.no_grad():
             for time, following in steps:
                 ways += self._step(lambda time, state: (field(time, state[0]),), (ways[-1],), time, following - time)
-        with torch.enable_grad():
-            last = ways.pop().requires_grad_()
-            value = final(last)
-            (gradient,) = torch.autograd.grad(value.sum(), last)
+            value, pull_back = torch.func.vjp(final, ways.pop())
+            (gradient,) = pull_back(torch.ones_like(value))
+            del pull_back
             for time, following in reversed(steps):
-                here = ways.pop().requires_grad_()
-                there, gain = self._step(with_rate, (here, torch.zeros_like(value)), time, following - time)
-                (gradient,) = torch.autograd.grad((gradient * there).sum() + gain.sum(), here)
-                value = value.detach() + gain.detach()
+
+                def step(here: Tensor, time=time, length=following - time) -> State:
+                    return self._step(with_rate, (here, torch.zeros_like(here[:, 0])), time, length)
+
+                (_, gain), pull_back = torch.func.vjp(step, ways.pop())
+                (gradient,) = pull_back((gradient, torch.ones_like(gain)))
+                value = value + gain
+                del pull_back  # and the graph that it holds
         return value, gradient
 
     def _step(self, field: StateField, state: State, time: float, length: float) -> State:

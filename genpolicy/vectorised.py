@@ -1,0 +1,141 @@
+"""The updates of several algorithms that differ in their seeds alone, computed as one over a leading dimension [S].
+
+The parameters, buffers and moments of each algorithm become views into tensors [S, ...]: whatever else is done with an
+algorithm, its evaluation or its checkpoint, sees what the common updates have made of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from genpolicy.algo.algorithm import Algorithm, Metrics, Update, Updates
+from genpolicy.dataset.transitions import Transitions
+
+
+class VectorisedPhase:
+    """One phase's updates for S algorithms that stand at the same step of it; called once a step.
+
+    What is random is drawn for each algorithm by itself, in the order of a single run. Losses and gradients are those
+    of the first algorithm's functions, vectorised by torch.func.vmap. Raises RuntimeError or ValueError for losses that
+    cannot be: those that call autograd themselves, or decide by a tensor's value.
+    """
+
+    def __init__(self, algorithms: Sequence[Algorithm], phase: int):
+        named = [_tensors(algorithm) for algorithm in algorithms]
+        whole = {name: torch.stack([tensors[name].detach() for tensors in named]) for name in named[0]}
+        for i, tensors in enumerate(named):
+            for name, tensor in tensors.items():
+                tensor.data = whole[name][i]
+        updates = [_by_name(algorithm.phases[phase].update) for algorithm in algorithms]
+        self.updates = {
+            name: _Vectorised(algorithms[0], whole, [each[name] for each in updates]) for name in updates[0]
+        }
+
+    def __call__(
+        self, batches: Sequence[Transitions], generators: Sequence[torch.Generator], progress: float
+    ) -> list[Metrics]:
+        """One step of each algorithm on its batch; the metrics of each, as its own update would name them."""
+        found: list[Metrics] = [{} for _ in batches]
+        for name, update in self.updates.items():
+            for own, metrics in zip(found, update(batches, generators, progress), strict=True):
+                own |= {f"{name}_{metric}" if name else metric: value for metric, value in metrics.items()}
+        return found
+
+
+class _Vectorised:
+    """The same `Update` of S algorithms as one."""
+
+    def __init__(self, algorithm: Algorithm, whole: dict[str, Tensor], updates: list[Update]):
+        self.updates = updates
+        names = {id(tensor): name for name, tensor in _tensors(algorithm).items()}
+        trained = {names[id(parameter)]: None for parameter in updates[0].parameters}
+        self.tensors = whole | {name: whole[name].detach().requires_grad_() for name in trained}
+        self.parameters = [self.tensors[name] for name in trained]
+        self.optimizer = torch.optim.Adam(self.parameters, lr=updates[0].optimizer.defaults["lr"], fused=True)
+        for number, parameter in enumerate(self.parameters):
+            states = [update.optimizer.state[update.parameters[number]] for update in updates]
+            self.optimizer.state[parameter] = _shared(states, parameter)
+        self.loss = _Loss(algorithm, updates[0].loss)
+
+    def __call__(self, batches, generators, progress) -> list[Metrics]:
+        first = self.updates[0]
+        each = zip(self.updates, batches, generators, strict=True)
+        drawn = [update.draw(batch, generator, progress) for update, batch, generator in each]
+        draws = {name: torch.stack([own[name] for own in drawn]) for name in drawn[0]}
+        tables, size = torch.stack([batch.table for batch in batches]), batches[0].size
+        self.optimizer.zero_grad(set_to_none=True)
+        total: Metrics = {}
+        for rows in range(0, size, first.chunk or size):
+            part = slice(rows, rows + (first.chunk or size))
+            table, pieces = tables[:, part], {name: draw[:, part] for name, draw in draws.items()}
+            loss, metrics = self._losses(table, batches[0].shapes, pieces)
+            share = table.shape[1] / size
+            (loss.mean(1).sum() * share).backward()
+            for name, value in {"loss": loss.detach().mean(1), **metrics}.items():
+                total[name] = total.get(name, 0) + share * value.detach()
+        if first.clip is not None:
+            total["gradient"] = self._clip(first.clip)
+        self.optimizer.step()
+        for update in self.updates:
+            if update.after is not None:
+                update.after()
+        return [{name: value[i] for name, value in total.items()} for i in range(len(batches))]
+
+    def _losses(self, tables: Tensor, shapes, draws) -> tuple[Tensor, Metrics]:
+        """The losses [S, B] and the metrics [S] of tables [S, B, W] and draws [S, B, ...]."""
+
+        def one(tensors, table, draws):
+            # Each module once, by its first name: swapped twice, a shared one would not be put back as it was.
+            batch = Transitions(table, shapes)
+            return torch.func.functional_call(self.loss, tensors, (batch, draws), tie_weights=False)
+
+        named = {f"algorithm.{name}": tensor for name, tensor in self.tensors.items()}
+        return torch.func.vmap(one)(named, tables, draws)
+
+    def _clip(self, limit: float) -> Tensor:
+        """As `clip_grad_norm_` for each algorithm; the norms [S] before."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
+        norm = torch.linalg.vector_norm(norms, dim=0)
+        factor = (limit / (norm + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))
+        return norm
+
+
+class _Loss(nn.Module):
+    """A loss as the forward pass of the module that its closures belong to, for `functional_call`."""
+
+    def __init__(self, algorithm: Algorithm, loss):
+        super().__init__()
+        self.algorithm, self.loss = algorithm, loss
+
+    def forward(self, batch: Transitions, draws) -> tuple[Tensor, Metrics]:
+        return self.loss(batch, draws)
+
+
+def _tensors(algorithm: Algorithm) -> dict[str, Tensor]:
+    return dict(algorithm.named_parameters()) | dict(algorithm.named_buffers())
+
+
+def _by_name(update: Update | Updates) -> dict[str, Update]:
+    return update.updates if isinstance(update, Updates) else {"": update}
+
+
+def _shared(states: list[dict], parameter: Tensor) -> dict[str, Tensor]:
+    """Adam's state of a parameter [S, ...], from those of its parts, which become views of it.
+
+    They stand at the same step. It is one tensor for all, and a new one: what leaves the group keeps its own.
+    """
+    fresh = torch.zeros((), dtype=torch.float32, device=parameter.device)
+    step = states[0].get("step", fresh).clone()
+    shared = {"step": step}
+    for moment in ("exp_avg", "exp_avg_sq"):
+        parts = [state.get(moment, torch.zeros_like(parameter[i])) for i, state in enumerate(states)]
+        shared[moment] = torch.stack([part.detach() for part in parts])
+    for i, state in enumerate(states):
+        state |= {name: value if name == "step" else value[i] for name, value in shared.items()}
+    return shared

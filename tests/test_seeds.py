@@ -1,0 +1,243 @@
+"""Several seeds at once: each run is what it would be by itself, to within the rounding of sums in another order."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from command_line import genpolicy, jobs
+from tiny import records, same
+from tiny import words as tiny_words
+
+from genpolicy import checkpoint
+from genpolicy.algo.algorithm import assemble
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.errors import UserError
+from genpolicy.run import find_runs
+from genpolicy.train import Trainer
+from genpolicy.vectorised import VectorisedPhase
+
+NETWORKS = ("tuned=none", "network=mlp", "network.hidden=[16,16]", "critic.hidden=[16,16]")
+OBSERVATION, ACTION, SEEDS, UPDATES = 5, 2, 3, 20
+
+
+def transitions(size=200):
+    draw = np.random.default_rng(0).standard_normal
+    arrays = {"observation": draw((size, OBSERVATION)), "action": draw((size, ACTION)).clip(-1, 1)}
+    arrays |= {"reward": draw(size), "next_observation": draw((size, OBSERVATION)), "terminated": draw(size) > 1}
+    return Transitions.of(arrays)
+
+
+def algorithms(config):
+    made = []
+    for seed in range(SEEDS):
+        torch.manual_seed(seed)
+        made.append(assemble(config, OBSERVATION, -torch.ones(ACTION), torch.ones(ACTION)))
+    return made
+
+
+def weights(algorithm):
+    return torch.cat([parameter.detach().flatten() for parameter in algorithm.parameters()])
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        "algo=gmpo",
+        "algo=gmpo model=otcfm",
+        "algo=bc",
+        "algo=iql",
+        "algo=diffusion_ql algo.gradient_norm=0.5",
+        "algo=gtp algo.gradient_norm=0.5",
+        "algo=gmpg algo.chunk=20",
+        "algo=gmpg_reinforce algo.hutchinson=true",
+        "algo=srpo algo.normalize=true",
+        "algo=qgpo",
+        "algo=fql",
+    ],
+)
+def test_common_updates_are_those_of_each_alone(chosen):
+    """The distance from the single run is a small part of the way that training went.
+
+    Sums in another order differ by 1e-7 of their size. Adam makes up to a full step of it where a gradient is next to
+    nothing, which few are. Another seed's updates end as far away as the way itself is long.
+    """
+    ((job, _),) = jobs(*chosen.split(), "env=hopper-medium-v2", *NETWORKS)
+    data, alone, together = transitions(), algorithms(job.config), algorithms(job.config)
+    begin = [weights(algorithm) for algorithm in alone]
+    draws, others = ([torch.Generator().manual_seed(seed) for seed in range(SEEDS)] for _ in range(2))
+    for number, phases in enumerate(zip(*(algorithm.phases for algorithm in alone), strict=True)):
+        for phase in (*phases, *(algorithm.phases[number] for algorithm in together)):
+            if phase.start is not None:
+                phase.start()
+        sources, theirs = (
+            [phase.prepare(data) if phase.prepare else data for phase in (each.phases[number] for each in group)]
+            for group in (alone, together)
+        )
+        common = VectorisedPhase(together, number)
+        for step in range(UPDATES):
+            progress = step / UPDATES
+            expected = [
+                phase.update(source.sample(32, draw), draw, progress)
+                for phase, source, draw in zip(phases, sources, draws, strict=True)
+            ]
+            batches = [source.sample(32, draw) for source, draw in zip(theirs, others, strict=True)]
+            for own, metrics in zip(expected, common(batches, others, progress), strict=True):
+                assert own.keys() == metrics.keys()
+                for name, value in own.items():
+                    assert metrics[name].item() == pytest.approx(value.item(), rel=1e-3, abs=1e-4), name
+    for first, single, joint in zip(begin, alone, together, strict=True):
+        assert (weights(joint) - weights(single)).norm() < 1e-2 * (weights(single) - first).norm()
+        moments = [update.state_dict() for algorithm in (single, joint) for update in [algorithm.phases[0].update]]
+        assert str(moments[0]).count("exp_avg") == str(moments[1]).count("exp_avg") > 0
+
+
+# Whole runs.
+
+SHORT = ("algo.critic_steps=60", "algo.policy_steps=90", "eval.per_phase=2", "eval.log_prob_actions=5")
+SHORT += ("eval.episodes=2", "eval.final_episodes=2")
+
+
+def words(outputs: Path, *more: str) -> list[str]:
+    return tiny_words(outputs, *SHORT, *more)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """Three runs by themselves."""
+    outputs = tmp_path_factory.mktemp("alone")
+    for seed in range(SEEDS):
+        assert genpolicy(*words(outputs, f"seed={seed}")).code == 0
+    return outputs
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """The same at once."""
+    outputs = tmp_path_factory.mktemp("together")
+    result = genpolicy(*words(outputs, "seeds=0,1,2"))
+    assert result.code == 0, result.err
+    assert result.out.count("trained policy") == SEEDS
+    return outputs
+
+
+def runs(outputs: Path) -> list[Path]:
+    found = list(find_runs(outputs))
+    assert [path.name for path in found] == [f"seed{seed}" for seed in range(SEEDS)]
+    return found
+
+
+def assert_close(left: Path, right: Path):
+    """The same metrics at the same steps; training's as equal as rounding allows, while scores may jump with it."""
+    first, second = ({(name, step): value for name, step, value in records(run)} for run in (left, right))
+    assert first.keys() == second.keys()
+    compared = 0
+    for (name, step), value in first.items():
+        if name.startswith(("critic/", "policy/", "data/")) or "log_prob" in name:
+            assert second[name, step] == pytest.approx(value, rel=2e-3, abs=2e-3), (name, step)
+            compared += 1
+    assert compared > 200
+    assert all(json.loads((run / "status.json").read_text())["state"] == "finished" for run in (left, right))
+
+
+def test_runs_together_are_the_runs_alone(alone, together):
+    for single, joint in zip(runs(alone), runs(together), strict=True):
+        assert joint.relative_to(together) == single.relative_to(alone)  # the same hash
+        assert_close(single, joint)
+        frozen = [(run / "config.yaml").read_text().split("\n") for run in (single, joint)]
+        assert len(frozen[0]) == len(frozen[1])
+        assert {line.split(":")[0].strip() for a, b in zip(*frozen, strict=True) if a != b for line in (a, b)} == {
+            "id",
+            "outputs",
+            "data",
+        }
+        sizes = [(run / "last.pt").stat().st_size for run in (single, joint)]
+        assert sizes[0] == pytest.approx(sizes[1], rel=0.05)  # not the weights of all runs
+
+
+def stopped(monkeypatch, updates: int, *command: str):
+    """Carries out a command that gets SIGTERM when so many updates have been made."""
+    real = Trainer._read
+
+    def disturbed(self, phase):
+        if self.state.updates >= updates:
+            os.kill(os.getpid(), signal.SIGTERM)
+        real(self, phase)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_read", disturbed)
+        assert genpolicy(*command).code == 143
+
+
+def test_stopped_together_they_go_on_to_the_same_bits(together, tmp_path, monkeypatch):
+    stopped(monkeypatch, 100, *words(tmp_path, "seeds=0,1,2"))
+    for run in runs(tmp_path):
+        assert json.loads((run / "status.json").read_text())["state"] == "interrupted"
+    assert len({checkpoint.load(run / "last.pt")["state"]["updates"] for run in runs(tmp_path)}) == 1
+    assert genpolicy(*words(tmp_path, "seeds=0,1,2")).code == 0
+    for whole, resumed in zip(runs(together), runs(tmp_path), strict=True):
+        assert same(*(checkpoint.load(run / "last.pt")["algorithm"] for run in (whole, resumed)))
+        assert records(whole) == records(resumed)
+
+
+def test_a_run_may_go_on_alone_and_come_back(alone, tmp_path, monkeypatch):
+    stopped(monkeypatch, 40, *words(tmp_path, "seeds=0,1,2"))
+    stopped(monkeypatch, 100, *words(tmp_path, "seed=1"))
+    assert genpolicy(*words(tmp_path, "seed=2")).code == 0
+    steps = [checkpoint.load(run / "last.pt")["state"]["updates"] for run in runs(tmp_path)]
+    assert steps[0] < steps[1] < steps[2]
+    result = genpolicy(*words(tmp_path, "seeds=0,1,2"))
+    assert result.code == 0, result.err
+    assert "seed2: finished already" in result.out
+    for single, joint in zip(runs(alone), runs(tmp_path), strict=True):
+        assert_close(single, joint)
+
+
+def test_a_run_that_fails_leaves_the_others_to_go_on(alone, tmp_path, monkeypatch):
+    real = Trainer._evaluate
+
+    def failing(self, phase):
+        if self.config.seed == 1:
+            raise UserError("the simulator is gone")
+        real(self, phase)
+
+    monkeypatch.setattr(Trainer, "_evaluate", failing)
+    result = genpolicy(*words(tmp_path, "seeds=0,1,2"))
+    assert result.code == 1
+    assert result.err.splitlines()[-1] == "genpolicy: 1 of 3 runs failed: seed1: the simulator is gone"
+    states = [json.loads((run / "status.json").read_text())["state"] for run in runs(tmp_path)]
+    assert states == ["finished", "failed", "finished"]
+    for number in (0, 2):
+        assert_close(runs(alone)[number], runs(tmp_path)[number])
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ("seeds=0,0", "seeds=[0, 0]: each of them once"),
+        ("seeds=0,x", "seeds: [0, 'x'] is not of type list[int]"),
+        ("seeds=-1,2", "seeds: -1 must be >= 0"),
+        ("seeds=0,1 seed=3", "seed and seeds do not go together"),
+        ("-m hydra/launcher=local seeds=0,1", "seeds=[0,1]: trains in this process"),
+        ("seeds=0,1 algo=gmpg solver=dopri5", "seeds: these settings cannot be computed for several seeds at once"),
+    ],
+)
+def test_what_is_refused(more, message, tmp_path):
+    settings = [word for word in words(tmp_path / "outputs") if not word.startswith("algo")]
+    result = genpolicy(*settings, *more.split())
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith(f"genpolicy: {message}"), result.err
+    assert result.err.count("\n") == 1
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_sweep_may_have_jobs_of_several_seeds(tmp_path):
+    short = ("algo.critic_steps=2", "algo.policy_steps=2", "eval.per_phase=1")
+    result = genpolicy("-m", *words(tmp_path, "algo.beta=1,2", "seeds=3,4", *short))
+    assert result.code == 0, result.err
+    assert sorted(path.name for path in find_runs(tmp_path)) == ["seed3", "seed3", "seed4", "seed4"]
+    (known,) = tmp_path.glob("default/sweeps/*/sweep.json")
+    assert len(json.loads(known.read_text())["runs"]) == 4
