@@ -15,6 +15,7 @@ from tiny import words as tiny_words
 from genpolicy import checkpoint
 from genpolicy.algo.algorithm import assemble
 from genpolicy.dataset.transitions import Transitions
+from genpolicy.env.swiss_roll import SwissRoll
 from genpolicy.errors import UserError
 from genpolicy.run import find_runs
 from genpolicy.train import Trainer
@@ -52,8 +53,8 @@ def weights(algorithm):
         "algo=iql",
         "algo=diffusion_ql algo.gradient_norm=0.5",
         "algo=gtp algo.gradient_norm=0.5",
-        "algo=gmpg algo.chunk=20",
-        "algo=gmpg_reinforce algo.hutchinson=true",
+        "algo=gmpg algo.chunk=20 solver.steps=3",
+        "algo=gmpg_reinforce algo.hutchinson=true solver.steps=3",
         "algo=srpo algo.normalize=true",
         "algo=qgpo",
         "algo=fql",
@@ -103,6 +104,14 @@ SHORT += ("eval.episodes=2", "eval.final_episodes=2")
 
 def words(outputs: Path, *more: str) -> list[str]:
     return tiny_words(outputs, *SHORT, *more)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_figures():
+    """They take longer to draw than these runs to train."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SwissRoll, "draw", lambda self, algorithm, folder: {})
+        yield
 
 
 @pytest.fixture(scope="module")
