@@ -123,6 +123,9 @@ class RunSettings:
 
     mode: str = setting("train", choices=MODES, doc="what to do")
     seed: int = setting(0, ge=0, le=2**32 - 1, doc="seed of everything random in the run")
+    seeds: list[int] = setting(
+        [], ge=0, le=2**32 - 1, doc="mode=train: a run of each of these seeds, all at once in this process"
+    )
     study: str = setting("default", doc="name of the study: a folder below paths.outputs, an MLflow experiment")
     device: str = setting("auto", choices=("auto", "cpu", "cuda"), doc="where to compute; auto: a GPU if any")
     threads: int = setting(1, ge=0, doc="CPU threads of torch; 0: as many as torch chooses")
@@ -168,6 +171,10 @@ class RunSettings:
             raise UserError(f"sweep={config.sweep}: must be the eight hexadecimal digits that the launcher printed")
         if config.mode != "sync" and config.follow:
             raise UserError("follow=true goes with mode=sync")
+        if config.mode != "train" and config.seeds:
+            raise UserError(f"seeds={list(config.seeds)}: goes with mode=train")
+        if len(set(config.seeds)) < len(config.seeds):
+            raise UserError(f"seeds={list(config.seeds)}: each of them once")
 
 
 @dataclass(kw_only=True)
@@ -196,16 +203,11 @@ class TrainSettings(CheckSettings):
     network: Any = component(doc="the backbone of the policy")
     critic: Any = component(doc="how values are learned")
     select: Any = component(doc="how one of several actions of the policy is chosen")
-    seeds: list[int] = setting(
-        [], ge=0, le=2**32 - 1, doc="train a run of each of these seeds, all at once in this process, in place of seed"
-    )
 
     @classmethod
     def partners(cls, config: Any) -> None:
         """Refuses a video of a task that has none, and step counts for a solver that chooses them itself."""
         RunSettings.partners(config)
-        if len(set(config.seeds)) < len(config.seeds):
-            raise UserError(f"seeds={list(config.seeds)}: each of them once")
         if config.eval.video and not locate(config.env._target_).has_video:
             raise UserError(f"eval.video: env={config.env.name} has figures, but no video; leave eval.video out")
         if config.eval.steps and "steps" not in config.solver:

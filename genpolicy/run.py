@@ -197,8 +197,8 @@ def read_status(directory: Path) -> dict:
 
 def each_seed(config: DictConfig) -> list[DictConfig]:
     """The configurations of the runs that one asks for: of `seed=k` for each k of its `seeds`, or itself."""
-    singles = [config.copy() for _ in config.get("seeds", [])]
-    for single, seed in zip(singles, config.get("seeds", []), strict=True):
+    singles = [config.copy() for _ in config.seeds]
+    for single, seed in zip(singles, config.seeds, strict=True):
         single.seed, single.seeds = seed, []
     return singles or [config]
 

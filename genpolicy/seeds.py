@@ -6,6 +6,7 @@ first, until all are level. A run that ends or fails leaves the others to go on.
 """
 
 import contextlib
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 
 from genpolicy import tracking
+from genpolicy.compose import explain
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
@@ -92,7 +94,8 @@ class _Lockstep:
             except Interrupted as error:  # the others are level with it only when they have their metrics, too
                 stopped = error
             except Exception as error:
-                self.failures.append(f"{self.lives[life].directory.name}: {error}")
+                self.failures.append(f"{self.lives[life].directory.name}: {explain(error)}")
+                print(f"genpolicy: {self.failures[-1]}", file=sys.stderr, flush=True)
         if stopped is not None:
             raise stopped
 

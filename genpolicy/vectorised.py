@@ -54,7 +54,7 @@ class _Vectorised:
         trained = {names[id(parameter)]: None for parameter in updates[0].parameters}
         self.tensors = whole | {name: whole[name].detach().requires_grad_() for name in trained}
         self.parameters = [self.tensors[name] for name in trained]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=updates[0].optimizer.defaults["lr"], fused=True)
+        self.optimizer = torch.optim.Adam(self.parameters, **updates[0].optimizer.defaults)
         for number, parameter in enumerate(self.parameters):
             states = [update.optimizer.state[update.parameters[number]] for update in updates]
             self.optimizer.state[parameter] = _shared(states, parameter)
