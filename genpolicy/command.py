@@ -116,7 +116,7 @@ def _rewrite_override(word: str, multirun: bool) -> str:
     if value.startswith("~/"):  # the shell does not expand it there, and Hydra cannot read it
         return f"{key}={Path(value).expanduser()}"
     if key.lstrip("+") == "seeds":  # a list, where Hydra would see a sweep
-        if not re.fullmatch(r"\d+(,\d+)*|\[[\d, ]*\]", value):
+        if not re.fullmatch(r"\d+(,\d+)+|\[[\d, ]*\]", value):
             raise UserError(f"{word}: not a list of seeds; write it as in seeds=0,1,2")
         return f"seeds=[{value.strip('[]')}]"
     if key in PLACED:

@@ -199,6 +199,8 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
     """`value` as the annotated type, by OmegaConf's rules: "10" and 10 are one int, 1.5 and true are none."""
     if type(value) is hint and hint in (bool, float, int):
         return value  # what OmegaConf would return, a hundred times faster
+    if hint is bool and isinstance(value, int | float) and value not in (0, 1):  # which OmegaConf takes for true
+        raise UserError(f"{path}: {_shown(value)} is not of type bool")
     schema = OmegaConf.structured(_schema(hint))
     try:
         schema.value = value

@@ -100,7 +100,7 @@ def test_the_frozen_configuration_is_whole_and_never_changes(tmp_path, monkeypat
         "data": str(tmp_path / "outputs"),
     }
     plain = OmegaConf.to_container(run.config)
-    assert frozen["config"].keys() == plain.keys() - {"launch", "search"}
+    assert frozen["config"].keys() == plain.keys() - {"launch", "search", "seeds"}
     assert all(frozen["config"][name] == plain[name] for name in frozen["config"].keys() - {"paths"})
     before = run.path("config.yaml").read_bytes()
     again = opened("outputs", "log_every=1", "threads=2", sweep="sweep-2")

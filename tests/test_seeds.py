@@ -228,6 +228,7 @@ def test_a_run_that_fails_leaves_the_others_to_go_on(alone, tmp_path, monkeypatc
     [
         ("seeds=0,0", "seeds=[0, 0]: each of them once"),
         ("seeds=range(3)", "seeds=range(3): not a list of seeds; write it as in seeds=0,1,2"),
+        ("seeds=3", "seeds=3: not a list of seeds"),
         ("seeds=0,5000000000", "seeds: 5000000000 must be <= 4294967295"),
         ("seeds=0,1 seed=3", "seed and seeds do not go together"),
         ("seeds=0,1 mode=sync", "seeds=[0, 1]: goes with mode=train"),

@@ -108,6 +108,7 @@ def test_values_get_the_declared_types_and_defaults():
         ({"speed": "1e400"}, "car.speed: inf is not a finite number"),
         ({"speed": 10**400}, "car.speed: 1000"),
         ({"electric": "maybe"}, "car.electric: 'maybe' is not of type bool"),
+        ({"electric": 2}, "car.electric: 2 is not of type bool"),
         ({"speed": "${nothing}"}, "car.speed: Interpolation key 'nothing' not found"),
         ({"speed": "${car.speed}"}, "car.speed: Recursive interpolation detected"),
         ({"doors": ["${nothing}"]}, "car.doors: Interpolation key 'nothing' not found"),
