@@ -97,9 +97,9 @@ def trade_off(points: Mapping[str, Mapping[int, tuple[float, float]]], task: str
         panels["time"].plot(times, scores, **style)
     panels["steps"].set(title="", xlabel="solver steps", ylabel=SAID[kind], xscale="log")
     panels["steps"].set_xticks(counts, list(map(str, counts)))
-    panels["time"].set(title="", xlabel="ms an action (one observation)", ylabel=SAID[kind], xscale="log")
-    for axis in panels.values():
-        axis.minorticks_off()
+    panels["steps"].minorticks_off()
+    panels["time"].set(title="", xlabel="ms an action (one observation)", ylabel=SAID[kind])
+    panels["time"].set_xlim(left=0)
     figure.suptitle(task)
     _legend(figure, panels.values())
     return figure
