@@ -43,6 +43,12 @@ def load(path: Path) -> dict:
         ) from error
 
 
+def mismatch(path: Path, error: Exception) -> UserError:
+    """The one line for a checkpoint whose content an algorithm does not take."""
+    reason = " ".join(str(error).split())[:200]
+    return UserError(f"{path}: does not fit the run's configuration, or comes from another version ({reason})")
+
+
 def _apart(value: Any, copies: dict) -> Any:
     """The same, but for views, which are copied: torch would write all of the memory that they are a part of."""
     if isinstance(value, torch.Tensor):

@@ -1,6 +1,6 @@
 """Several seeds of one experiment in one process (`seeds=0,1,2`): runs like any other, but for their updates.
 
-The runs keep step: each waits for its next update (`genpolicy.train.Turn`), and those that wait for the same one get
+The runs keep step: each waits for its next update (`genpolicy.trainer.Turn`), and those that wait for the same one get
 it together (`genpolicy.vectorised`). After a crash their checkpoints may be some updates apart; then those behind go
 first, until all are level. A run that ends or fails leaves the others to go on.
 """
@@ -23,7 +23,8 @@ from genpolicy.interrupt import Interrupted, Signals
 from genpolicy.progress import Progress
 from genpolicy.run import Run, each_seed, open_run
 from genpolicy.settings import build
-from genpolicy.train import Turn, Turns, carry_out, choose_device, fresh_algorithm, load
+from genpolicy.train import carry_out, choose_device, fresh_algorithm, load
+from genpolicy.trainer import Turn, Turns
 from genpolicy.vectorised import VectorisedPhase
 
 

@@ -18,7 +18,7 @@ from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.swiss_roll import SwissRoll
 from genpolicy.errors import UserError
 from genpolicy.run import find_runs
-from genpolicy.train import Trainer
+from genpolicy.trainer import Trainer
 from genpolicy.vectorised import VectorisedPhase
 
 NETWORKS = ("tuned=none", "network=mlp", "network.hidden=[16,16]", "critic.hidden=[16,16]")

@@ -12,13 +12,13 @@ import torch
 from command_line import genpolicy
 from tiny import events, only_run, records, same, stop, words
 
-from genpolicy import assess, checkpoint, train
+from genpolicy import assess, checkpoint
 from genpolicy.algo.algorithm import Update
 from genpolicy.dataset import transitions
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.swiss_roll import SwissRoll
 from genpolicy.evaluate import evaluation_seed
-from genpolicy.train import State, spread
+from genpolicy.trainer import State, spread
 
 
 @pytest.fixture(scope="module")
@@ -251,5 +251,5 @@ def test_means_of_metrics_are_read_together():
 
 
 def test_final_evaluations_share_their_start_states():
-    assert train.FINAL == 0
+    assert assess.FINAL == 0
     assert evaluation_seed(3, 0) != evaluation_seed(3, 1)
