@@ -107,6 +107,14 @@ def test_runs_of_different_revisions_are_said():
     assert "aaaaaaaa, unknown" in said(document(result(commit="a" * 40), result(seed=1, commit=None)))
 
 
+def test_scores_have_a_mean_over_tasks_and_log_likelihoods_have_not():
+    made = document(
+        *(result(task=f"{robot}-medium-v2", score=score) for robot, score in (("hopper", 40), ("walker2d", 60)))
+    )
+    assert table(made, "scores_last")["mean", "gmpo-gvp"] == "50.0"
+    assert {row for row, _ in table(made, "log_likelihood")} == {"hopper-medium-v2", "walker2d-medium-v2"}
+
+
 def test_returns_are_never_mixed_with_scores():
     toy = result(task="multi-goal", score=None)
     toy.metrics.update({"final/return_mean": -700.0, "best/return_mean": -600.0})

@@ -110,7 +110,8 @@ def _grid(
         for j, method in enumerate(methods)
         if len(methods) > 1 and best[task] is not None and means.get((task, method)) == best[task]
     }
-    common = comparison.common(metric.format(kind="score"))
+    # Scores have one scale on all tasks; log-likelihoods have not.
+    common = comparison.common(metric.format(kind="score")) if "{kind}" in metric else []
     if len(common) > 1:
         rows.append([f"{np.mean([means[task, method] for task in common]):.{digits}f}" for method in methods])
         names.append("mean" if common == tasks else f"mean of {len(common)}")
