@@ -192,11 +192,11 @@ class Store:
 
     def _summarise(self, experiment: str, parent: str) -> None:
         """Describe a sweep on its parent, once another of its runs has ended."""
-        from genpolicy.report import parts, results  # which import what draws figures
+        from genpolicy.report import results, tables  # which import NumPy
 
         with self._lock:
             children = self._search(experiment, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'")
-            shown = parts.sweep_summary([results.result_of(child) for child in children])
+            shown = tables.sweep_summary([results.result_of(child) for child in children])
             self.client.set_tag(parent, MLFLOW_RUN_NOTE, shown[: view.TAG_LENGTH])
             last = max(child.info.end_time or 0 for child in children)
             self.client.set_terminated(parent, RunStatus.to_string(RunStatus.FINISHED), last)

@@ -197,9 +197,10 @@ def read_status(directory: Path) -> dict:
 
 def each_seed(config: DictConfig) -> list[DictConfig]:
     """The configurations of the runs that one asks for: of `seed=k` for each k of its `seeds`, or itself."""
-    singles = [config.copy() for _ in config.seeds]
-    for single, seed in zip(singles, config.seeds, strict=True):
-        single.seed, single.seeds = seed, []
+    singles = []
+    for seed in config.seeds:
+        singles.append(config.copy())
+        singles[-1].seed, singles[-1].seeds = seed, []
     return singles or [config]
 
 

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 
 from genpolicy import checkpoint
-from genpolicy.algo.algorithm import Algorithm, Metrics, Phase
+from genpolicy.algo.algorithm import Algorithm, Phase
+from genpolicy.algo.update import Metrics
 from genpolicy.assess import FINAL, Assessor
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task

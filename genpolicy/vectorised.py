@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from genpolicy.algo.algorithm import Algorithm, Metrics, Update, Updates
+from genpolicy.algo.algorithm import Algorithm
+from genpolicy.algo.update import Metrics, Update, Updates
 from genpolicy.dataset.transitions import Transitions
 
 

@@ -8,7 +8,8 @@ import torch
 from command_line import jobs
 from scipy.optimize import brentq
 
-from genpolicy.algo.algorithm import Algorithm, Updates, assemble
+from genpolicy.algo.algorithm import Algorithm, assemble
+from genpolicy.algo.update import Updates
 from genpolicy.precision import arithmetic
 
 SMALL = ["tuned=none", "network=mlp", "network.hidden=[64,64,64]", "critic.hidden=[64,64,64]", "critic.lr=1e-2"]

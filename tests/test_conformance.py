@@ -11,7 +11,8 @@ from omegaconf import OmegaConf
 from tiny import only_run, records, same
 
 from genpolicy import checkpoint
-from genpolicy.algo.algorithm import Update, Updates, assemble
+from genpolicy.algo.algorithm import assemble
+from genpolicy.algo.update import Update, Updates
 from genpolicy.command import options
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task

@@ -5,7 +5,7 @@ import torch
 from command_line import genpolicy
 from tiny import words
 
-from genpolicy.algo.algorithm import Update
+from genpolicy.algo.update import Update
 from genpolicy.errors import UserError
 from genpolicy.precision import arithmetic, require
 

@@ -13,7 +13,7 @@ from command_line import genpolicy
 from tiny import events, only_run, records, same, stop, words
 
 from genpolicy import assess, checkpoint
-from genpolicy.algo.algorithm import Update
+from genpolicy.algo.update import Update
 from genpolicy.dataset import transitions
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.swiss_roll import SwissRoll

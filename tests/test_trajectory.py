@@ -11,7 +11,7 @@ from solution_map import Mixture
 from torch import nn
 from torchdiffeq import odeint
 
-from genpolicy.algo.algorithm import imitation
+from genpolicy.algo.update import imitation
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.path import EDM, GVP
 from genpolicy.model.trajectory import TrajectoryPolicy

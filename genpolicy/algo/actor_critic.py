@@ -8,9 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Algorithm, Draws, Metrics, Phase, Update, Updates
+from genpolicy.algo.algorithm import Algorithm, Phase
+from genpolicy.algo.update import Metrics, Update, Updates
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
+from genpolicy.objective.objective import Draws
 from genpolicy.settings import locate, setting
 
 

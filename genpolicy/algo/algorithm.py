@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import InitVar, dataclass
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from genpolicy.algo.update import Metrics, Update, Updates, imitation
 from genpolicy.critic.critic import Critic
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -21,85 +22,6 @@ from genpolicy.objective.objective import Draws, Objective
 from genpolicy.objective.regression import Regression
 from genpolicy.select.selection import NoSelection, Selection
 from genpolicy.settings import build, locate, setting
-
-Metrics = dict[str, Tensor]
-
-
-class Update:
-    """One gradient step on a pure loss: (batch, draws) -> (loss [B], metrics), all randomness being in `draws`.
-
-    draw: (batch, generator, progress) -> draws, progress being the share of the phase that is done, in [0, 1).
-    after: called once after the step, e.g. for a target network.
-    chunk: rows whose graph is kept at once; bounds memory and changes the result by rounding only.
-    clip: largest norm of the whole gradient.
-    """
-
-    def __init__(
-        self,
-        parameters: Iterable[nn.Parameter],
-        lr: float,
-        loss: Callable[[Transitions, Draws], tuple[Tensor, Metrics]],
-        draw: Callable[[Transitions, torch.Generator, float], Draws] = lambda batch, generator, progress: {},
-        after: Callable[[], None] | None = None,
-        chunk: int | None = None,
-        clip: float | None = None,
-    ):
-        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=lr, fused=True)
-        self.loss, self.draw, self.after, self.chunk, self.clip = loss, draw, after, chunk, clip
-
-    def __call__(self, batch: Transitions, generator: torch.Generator, progress: float) -> Metrics:
-        """Draw, differentiate, step. The metrics are means over the batch, left on the device."""
-        draws = self.draw(batch, generator, progress)
-        self.optimizer.zero_grad(set_to_none=True)
-        size = batch.size
-        total: Metrics = {}
-        for rows in range(0, size, self.chunk or size):
-            part = slice(rows, rows + (self.chunk or size))
-            piece = batch if self.chunk is None else batch.rows(part)
-            loss, metrics = self.loss(piece, {name: draw[part] for name, draw in draws.items()})
-            share = piece.size / size
-            (loss.mean() * share).backward()
-            for name, value in {"loss": loss.detach().mean(), **metrics}.items():
-                total[name] = total.get(name, 0) + share * value
-        if self.clip is not None:
-            total["gradient"] = nn.utils.clip_grad_norm_(self.parameters, self.clip)
-        self.optimizer.step()
-        if self.after is not None:
-            self.after()
-        return total
-
-    def state_dict(self) -> dict[str, Any]:
-        """The optimiser's state."""
-        return self.optimizer.state_dict()
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        self.optimizer.load_state_dict(state)
-
-
-class Updates:
-    """Several updates on the same batch, in order; the metrics of each begin with its name."""
-
-    def __init__(self, **updates: Update):
-        self.updates = updates
-
-    def __call__(self, batch: Transitions, generator: torch.Generator, progress: float) -> Metrics:
-        """One step of each update."""
-        return {
-            f"{name}_{metric}": value
-            for name, update in self.updates.items()
-            for metric, value in update(batch, generator, progress).items()
-        }
-
-    def state_dict(self) -> dict[str, Any]:
-        """The optimisers' states."""
-        return {name: update.state_dict() for name, update in self.updates.items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        for name, update in self.updates.items():
-            update.load_state_dict(state[name])
 
 
 @dataclass
@@ -198,52 +120,6 @@ class Algorithm(nn.Module, ABC):
         if other := state.keys() ^ self.acting_state().keys():
             raise RuntimeError(f"missing or superfluous: {', '.join(sorted(other))}")
         self.load_state_dict(state, strict=False)
-
-
-def imitation(
-    policy: Policy,
-    objective: Objective,
-    lr: float,
-    weight: Callable[[Transitions, Draws], tuple[Tensor, Metrics]] | None = None,
-    weight_draw: Callable[[Transitions, torch.Generator], Draws] = lambda batch, generator: {},
-    clip: float | None = None,
-) -> Update:
-    """The update that fits a policy to the data's actions, each sample's loss multiplied by a weight.
-
-    weight: (batch, draws) -> (weight [B], metrics), without gradient; None for plain behaviour cloning. weight_draw:
-    (batch, generator) -> what is random in it.
-    """
-
-    # Weighting pairs whose noise depends on the action would weight the noise as well, which must stay N(0, I). So for
-    # a coupling path the actions are resampled with the weights first, and then coupled.
-    resample = weight is not None and policy.couples
-
-    def draw(batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        draws = weight_draw(batch, generator)
-        if resample:
-            index = torch.multinomial(weight(batch, draws)[0], batch.size, replacement=True, generator=generator)
-            batch, draws = batch.rows(index), {"index": index, **draws}
-        return draws | objective.draw(policy, batch.action, batch.observation, generator, progress)
-
-    def loss(batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
-        chosen = batch.rows(draws["index"]) if resample else batch
-        losses = objective.loss(policy, chosen.action, chosen.observation, draws)
-        if weight is None:
-            return losses, {}
-        factor, metrics = weight(batch, draws)
-        return losses if resample else factor * losses, metrics
-
-    return Update(policy.parameters(), lr, loss, draw, after=policy.update_target, clip=clip)
-
-
-def weight_metrics(weight: Tensor) -> Metrics:
-    """The mean of the weights [B], and their effective share."""
-    return {"weight": weight.mean(), "effective_share": effective_share(weight)}
-
-
-def effective_share(weight: Tensor) -> Tensor:
-    """The share [] of the samples that as much information is in as in all with their weights [...] (Kish)."""
-    return weight.mean().square() / weight.square().mean()
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -13,18 +13,17 @@ from genpolicy.algo.algorithm import (
     Algorithm,
     BehaviourSettings,
     CriticSettings,
-    Draws,
-    Metrics,
     PolicySettings,
-    Update,
     frozen,
     require_denoiser,
 )
+from genpolicy.algo.update import Metrics, Update
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.direct import DirectPolicy
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.policy import Policy
 from genpolicy.network.mlp import MLP
+from genpolicy.objective.objective import Draws
 from genpolicy.settings import setting
 
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Draws, Metrics
 from genpolicy.algo.distilled import Distilled, distilled
+from genpolicy.algo.update import Metrics
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.direct import GaussianPolicy
+from genpolicy.objective.objective import Draws
 from genpolicy.settings import setting
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Draws, require_denoiser
+from genpolicy.algo.algorithm import require_denoiser
 from genpolicy.algo.q_guided import QGuided
 from genpolicy.dataset.transitions import Transitions
+from genpolicy.objective.objective import Draws
 
 
 class EDP(QGuided):

@@ -8,11 +8,13 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.actor_critic import ActorCritic
-from genpolicy.algo.algorithm import Draws, Metrics, Update, frozen, require_flow
+from genpolicy.algo.algorithm import frozen, require_flow
 from genpolicy.algo.distilled import distilled
+from genpolicy.algo.update import Metrics, Update
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.direct import OneStepPolicy
+from genpolicy.objective.objective import Draws
 from genpolicy.settings import build, setting
 
 

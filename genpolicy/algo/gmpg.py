@@ -17,21 +17,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import (
-    Algorithm,
-    BehaviourSettings,
-    CriticSettings,
-    Draws,
-    Metrics,
-    PolicySettings,
-    Update,
-    frozen,
-    require_flow,
-)
+from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings, frozen, require_flow
+from genpolicy.algo.update import Metrics, Update
 from genpolicy.critic.critic import require_value
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.flow import rademacher, standard_normal
+from genpolicy.objective.objective import Draws
 from genpolicy.settings import locate, setting
 from genpolicy.solver.solver import ODESolver
 

@@ -13,20 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import (
-    Algorithm,
-    BehaviourSettings,
-    CriticSettings,
-    Draws,
-    Metrics,
-    PolicySettings,
-    Update,
-    effective_share,
-    imitation,
-    weight_metrics,
-)
+from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings
+from genpolicy.algo.update import Metrics, Update, effective_share, imitation, weight_metrics
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
+from genpolicy.objective.objective import Draws
 from genpolicy.settings import locate, setting
 
 

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.actor_critic import ActorCritic
-from genpolicy.algo.algorithm import Draws, Metrics, Update, imitation, weight_metrics
+from genpolicy.algo.update import Metrics, Update, imitation, weight_metrics
 from genpolicy.critic.critic import q_min_of_each
 from genpolicy.dataset.transitions import Transitions
+from genpolicy.objective.objective import Draws
 from genpolicy.settings import setting
 
 

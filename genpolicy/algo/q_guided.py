@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.actor_critic import ActorCritic
-from genpolicy.algo.algorithm import Draws, Metrics, Update, frozen
+from genpolicy.algo.algorithm import frozen
+from genpolicy.algo.update import Metrics, Update
 from genpolicy.dataset.transitions import Transitions
+from genpolicy.objective.objective import Draws
 from genpolicy.settings import setting
 
 

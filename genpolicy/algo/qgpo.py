@@ -7,17 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import (
-    Algorithm,
-    BehaviourSettings,
-    CriticSettings,
-    Draws,
-    Metrics,
-    PolicySettings,
-    Update,
-    effective_share,
-    require_flow,
-)
+from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings, require_flow
+from genpolicy.algo.update import Metrics, Update, effective_share
 from genpolicy.critic.critic import q_min_of_each
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -25,6 +16,7 @@ from genpolicy.model.flow import standard_normal
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.network.guided import GuidedNetwork
 from genpolicy.network.mlp import MLP
+from genpolicy.objective.objective import Draws
 from genpolicy.settings import locate, setting
 
 

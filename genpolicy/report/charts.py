@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from genpolicy.report import statistics
-from genpolicy.report.statistics import Scores
+from genpolicy.report.statistics import Estimate, Scores
 
 PANEL = 3.2  # inches
 WIDEST = 4  # panels in a row
@@ -41,7 +41,7 @@ def learning_curves(curves: Mapping[tuple[str, str], Sequence[Curve]], kinds: Ma
     curves: by task and method, one a seed; kinds: task -> 'score' or 'return'.
     """
     figure, panels = _panels(list(kinds))
-    colours = _colours(curves)
+    colours = _colours(method for _, method in curves)
     for (task, method), found in sorted(curves.items()):
         by_update = defaultdict(list)
         for curve in found:
@@ -88,7 +88,7 @@ def trade_off(points: Mapping[str, Mapping[int, tuple[float, float]]], task: str
     points: method -> steps -> (mean score over the seeds, milliseconds an action).
     """
     figure, panels = _panels(["steps", "time"])
-    colours = _colours({(task, method): None for method in points})
+    colours = _colours(points)
     counts = sorted({count for found in points.values() for count in found})
     for method, found in points.items():
         scores, times = zip(*found.values(), strict=True)
@@ -111,7 +111,7 @@ def profiles(methods: Mapping[str, Scores]) -> Figure:
     thresholds = np.linspace(min(0.0, scores.min()), max(100.0, scores.max()), 201)
     figure, panels = _panels(["profiles"], width=1.6 * PANEL)
     axis = panels["profiles"]
-    colours = _colours({("", method): None for method in methods})
+    colours = _colours(methods)
     for method, found in methods.items():
         axis.step(thresholds, statistics.profile(found, thresholds), **colours[method], where="post", label=method)
         band = statistics.interval(lambda drawn: statistics.profile(drawn, thresholds), found)
@@ -122,18 +122,20 @@ def profiles(methods: Mapping[str, Scores]) -> Figure:
     return figure
 
 
-def aggregates(methods: Mapping[str, Scores], measured: Mapping[str, Callable[[Scores], np.ndarray]]) -> Figure:
-    """Each statistic of each method as a point with its interval; a panel for each statistic."""
-    figure = Figure(figsize=(PANEL * len(measured) + 1.5, 0.32 * len(methods) + 1.1), layout="constrained")
-    axes = figure.subplots(1, len(measured), sharey=True, squeeze=False)[0]
-    names = list(methods)[::-1]
-    for (title, statistic), axis in zip(measured.items(), axes, strict=True):
+def aggregates(found: Mapping[str, Mapping[str, Estimate]]) -> Figure:
+    """Each statistic (by title) of each method as a point with its interval; a panel for each statistic."""
+    names = list(found)[::-1]
+    titles = list(found[names[0]])
+    figure = Figure(figsize=(PANEL * len(titles) + 1.5, 0.32 * len(names) + 1.1), layout="constrained")
+    for title, axis in zip(titles, figure.subplots(1, len(titles), sharey=True, squeeze=False)[0], strict=True):
         for row, name in enumerate(names):
-            band = statistics.interval(statistic, methods[name])
-            if band is not None:
-                axis.plot(band, (row, row), color="tab:blue", linewidth=7, alpha=0.3, solid_capstyle="butt")
-            axis.plot(statistic(methods[name]), row, "|", color="black", markersize=11, markeredgewidth=1.6)
-        axis.set(xlabel=title, yticks=range(len(names)), ylim=(-0.6, len(names) - 0.4))
+            estimate = found[name][title]
+            if estimate.interval is not None:
+                axis.plot(
+                    estimate.interval, (row, row), color="tab:blue", linewidth=7, alpha=0.3, solid_capstyle="butt"
+                )
+            axis.plot(estimate.value, row, "|", color="black", markersize=11, markeredgewidth=1.6)
+        axis.set(xlabel=title, ylim=(-0.6, len(names) - 0.4))
         axis.set_yticks(range(len(names)), names)
         axis.grid(axis="x", linewidth=0.4, alpha=0.6)
     return figure
@@ -155,14 +157,13 @@ def _panels(names: Sequence[str], width: float = PANEL, shared: bool = False) ->
     return figure, shown
 
 
-def _colours(found: Mapping[tuple[str, str], object]) -> dict[str, dict]:
-    """A colour for each method, and another kind of line where there are more than colours."""
+def _colours(methods: Iterable[str]) -> dict[str, dict]:
+    """A colour for each method, in order of their names, and another kind of line where there are more than colours."""
     palette = matplotlib.colormaps["tab10"].colors
-    methods = sorted({method for _, method in found})
     lines = ("-", "--", ":", "-.")
     return {
         method: {"color": palette[i % len(palette)], "linestyle": lines[i // len(palette) % len(lines)]}
-        for i, method in enumerate(methods)
+        for i, method in enumerate(sorted(set(methods)))
     }
 
 

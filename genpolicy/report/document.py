@@ -1,5 +1,7 @@
 """A report as a document: texts, tables and figures, written as Markdown, LaTeX, CSV and one HTML page."""
 
+from __future__ import annotations
+
 import base64
 import csv
 import html
@@ -8,10 +10,12 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING
 
 from genpolicy.files import unwritable, write_atomically
+
+if TYPE_CHECKING:  # slow to import, and tables need none
+    from matplotlib.figure import Figure
 
 DPI = 150
 PIXELS = 72  # of an inch of a figure on the page; where it is too narrow, it scrolls sideways

@@ -1,7 +1,7 @@
 """What a report consists of: tables, statistics and figures on runs that can be compared."""
 
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
@@ -13,25 +13,12 @@ from genpolicy.report import charts, statistics
 from genpolicy.report.charts import Curve
 from genpolicy.report.document import Document, Picture, Table, Text
 from genpolicy.report.results import BEST, LAST, Comparison, Result
+from genpolicy.report.tables import SCORES, grid
 
 MEASURED = {"IQM": statistics.iqm, "mean": statistics.mean, "optimality gap": statistics.optimality_gap}
 LIKELIHOODS = {
     "log_prob": ("log_likelihood", "Log-likelihood", "the data that were trained on"),
     "held_out_log_prob": ("log_likelihood_held_out", "Log-likelihood, held out", "episodes that were not trained on"),
-}
-SCORES = {
-    LAST: (
-        "scores_last",
-        "Last checkpoint",
-        "Final evaluation of the policy as it was when training ended. Normalised scores (returns where a task has no "
-        "reference), mean ± standard deviation (n - 1) over training seeds. This is the number to compare.",
-    ),
-    BEST: (
-        "scores_best",
-        "Best checkpoint",
-        "The best evaluation during training, chosen by that very evaluation (online model selection): optimistic, and "
-        "not to be held against last checkpoints. Mean ± standard deviation (n - 1) over training seeds.",
-    ),
 }
 
 
@@ -53,7 +40,7 @@ def compose(
     lines = [f"{len(found)} runs, seeds {seeds}; {time.strftime('%Y-%m-%d %H:%M')}; from {source}"]
     parts = [
         Text("remarks", "What is missing, and what to mind", [*failures, *remarks(comparison, methods)]),
-        *(_grid(comparison, f"{which}/{{kind}}_mean", *said) for which, said in SCORES.items()),
+        *(grid(comparison, f"{which}/{{kind}}_mean", *said) for which, said in SCORES.items()),
         *_beside_published(comparison),
         *_statistics(methods),
         *_log_likelihoods(comparison),
@@ -63,14 +50,6 @@ def compose(
         _runs(comparison),
     ]
     return Document(title, lines, [part for part in parts if not isinstance(part, Text) or part.lines])
-
-
-def sweep_summary(found: list[Result]) -> str:
-    """What has become of the runs of a sweep, as Markdown: how many of each state, and the last checkpoints' scores."""
-    comparison = Comparison(found)
-    states = ", ".join(f"{count} {state}" for state, count in Counter(run.state for run in found).items())
-    table = _grid(comparison, f"{LAST}/{{kind}}_mean", *SCORES[LAST])
-    return "\n\n".join([f"{len(found)} runs: {states}", table.markdown(), f"{table.title}. {table.note}"])
 
 
 def remarks(comparison: Comparison, methods: Mapping[str, statistics.Scores]) -> list[str]:
@@ -92,34 +71,6 @@ def remarks(comparison: Comparison, methods: Mapping[str, statistics.Scores]) ->
             + ", ".join(sorted(each[:8] if each else "unknown" for each in commits))
         )
     return lines
-
-
-def _grid(
-    comparison: Comparison, metric: str, name: str, title: str, note: str, digits: int = 1, none: str = "missing"
-) -> Table:
-    """A table of a metric by task and method, the best mean of each task in bold; the longer side goes down."""
-    tasks, methods = comparison.tasks, comparison.methods
-    cells = {(task, method): comparison.cell(task, method, metric) for task in tasks for method in methods}
-    means = {at: cell.values.mean() for at, cell in cells.items() if len(cell.values)}
-    best = {task: max((means[task, m] for m in methods if (task, m) in means), default=None) for task in tasks}
-    rows = [[cells[task, method].text(digits, none) for method in methods] for task in tasks]
-    names = [task if comparison.kind(task) == "score" else f"{task} (return)" for task in tasks]
-    strong = {
-        (i, j)
-        for i, task in enumerate(tasks)
-        for j, method in enumerate(methods)
-        if len(methods) > 1 and best[task] is not None and means.get((task, method)) == best[task]
-    }
-    # Scores have one scale on all tasks; log-likelihoods have not.
-    common = comparison.common(metric.format(kind="score")) if "{kind}" in metric else []
-    if len(common) > 1:
-        rows.append([f"{np.mean([means[task, method] for task in common]):.{digits}f}" for method in methods])
-        names.append("mean" if common == tasks else f"mean of {len(common)}")
-    if len(methods) > len(tasks):
-        rows, names, methods = [list(row) for row in zip(*rows, strict=True)], methods, names
-        strong = {(j, i) for i, j in strong}
-    table = [[first, *row] for first, row in zip(names, rows, strict=True)]
-    return Table(name, title, ["", *methods], table, note, frozenset((i, j + 1) for i, j in strong))
 
 
 def _beside_published(comparison: Comparison) -> Iterator[Table | Text]:
@@ -175,7 +126,11 @@ def _statistics(methods: Mapping[str, statistics.Scores]) -> Iterator[Table | Pi
     count = len(next(iter(methods.values())))
     over = f"Last checkpoint, over {count} task{'s' * (count > 1)} and the training seeds; in brackets and as bands"
     over += " 95 % intervals of the stratified bootstrap."
-    rows = [[name, *(_measured(measure, scores) for measure in MEASURED.values())] for name, scores in methods.items()]
+    found = {
+        name: {title: statistics.estimate(statistic, scores) for title, statistic in MEASURED.items()}
+        for name, scores in methods.items()
+    }
+    rows = [[name, *(estimate.text(1) for estimate in each.values())] for name, each in found.items()]
     note = f"{over} IQM: the mean of the middle half of all runs. Optimality gap: how far runs fall short of 100 on "
     note += "average; less is better."
     yield Table("aggregates", "Statistics over tasks", ["", *MEASURED], rows, note)
@@ -186,18 +141,12 @@ def _statistics(methods: Mapping[str, statistics.Scores]) -> Iterator[Table | Pi
         f"{over} The probability that a run of the row's method scores more than one of the column's on the same task."
     )
     yield Table("improvement", "Probability of improvement", ["", *methods], rows, note)
-    yield Picture("aggregates", "Statistics over tasks, drawn", charts.aggregates(methods, MEASURED), over)
+    yield Picture("aggregates", "Statistics over tasks, drawn", charts.aggregates(found), over)
     yield Picture("profiles", "Performance profiles", charts.profiles(methods), over)
 
 
 def _wins(methods: Mapping[str, statistics.Scores], name: str, other: str) -> str:
-    return _measured(statistics.improvement, methods[name], methods[other], digits=2)
-
-
-def _measured(statistic: Callable, *scores: statistics.Scores, digits: int = 1) -> str:
-    shown = f"{float(statistic(*scores)):.{digits}f}"
-    band = statistics.interval(statistic, *scores)
-    return shown if band is None else f"{shown} [{band[0]:.{digits}f}, {band[1]:.{digits}f}]"
+    return statistics.estimate(statistics.improvement, methods[name], methods[other]).text(2)
 
 
 def _log_likelihoods(comparison: Comparison) -> Iterator[Table]:
@@ -205,7 +154,7 @@ def _log_likelihoods(comparison: Comparison) -> Iterator[Table]:
         if any(f"{LAST}/{metric}" in run.metrics for runs in comparison.runs.values() for run in runs):
             note = f"Of recorded actions of {of}, in nats an action, before actions are clipped; more is better. Last "
             note += "checkpoint, mean ± standard deviation (n - 1) over training seeds."
-            yield _grid(comparison, f"{LAST}/{metric}", name, title, note, digits=3, none="-")
+            yield grid(comparison, f"{LAST}/{metric}", name, title, note, digits=3, none="-")
 
 
 def _curves(comparison: Comparison, history: Callable) -> dict[tuple[str, str], list[Curve]]:
@@ -213,7 +162,7 @@ def _curves(comparison: Comparison, history: Callable) -> dict[tuple[str, str], 
     curves = defaultdict(list)
     for (task, method), runs in comparison.runs.items():
         for run in runs:
-            score = dict(history(run.number, f"eval/{comparison.kind(task)}_mean"))
+            score = dict(history(run.number, f"eval/{comparison.kinds[task]}_mean"))
             log_prob = dict(history(run.number, "eval/log_prob")) if "eval/log_prob" in run.metrics else {}
             pretrained = 0
             if "behaviour/updates_per_second" in run.metrics:
@@ -235,7 +184,7 @@ def _curves(comparison: Comparison, history: Callable) -> dict[tuple[str, str], 
 
 
 def _figures(comparison: Comparison, curves: Mapping, methods: Mapping) -> Iterator[Picture]:
-    kinds = {task: comparison.kind(task) for task in comparison.tasks if any(at[0] == task for at in curves)}
+    kinds = {task: kind for task, kind in comparison.kinds.items() if any(at[0] == task for at in curves)}
     if kinds:
         note = "Evaluations during training: mean over seeds, and from the lowest to the highest seed."
         yield Picture("learning_curves", "Learning curves", charts.learning_curves(curves, kinds), note)
@@ -249,8 +198,8 @@ def _figures(comparison: Comparison, curves: Mapping, methods: Mapping) -> Itera
 
 def _trade_offs(comparison: Comparison, history: Callable) -> Iterator[Picture]:
     """What `eval.steps` has measured."""
-    for task in comparison.tasks:
-        kind, points = comparison.kind(task), {}
+    for task, kind in comparison.kinds.items():
+        points = {}
         for method in comparison.methods:
             runs = [run for run in comparison.runs.get((task, method), ()) if "steps/ms_per_action" in run.metrics]
             found = defaultdict(list)
@@ -286,7 +235,7 @@ def _runs(comparison: Comparison) -> Table:
     for (task, method), runs in sorted(comparison.runs.items()):
         for run in runs:
             names = f"{LAST}/{{}}_mean", f"{BEST}/{{}}_mean", f"{LAST}/log_prob"
-            values = (run.metrics.get(name.format(comparison.kind(task))) for name in names)
+            values = (run.metrics.get(name.format(comparison.kinds[task])) for name in names)
             numbers = ["" if value is None else f"{value:.6g}" for value in values]
             rows.append([task, method, str(run.seed), run.state, *numbers, (run.commit or "")[:8], run.number])
     return Table("runs", "Runs", head, rows, "Every run that counts; last and best as in the tables above.")

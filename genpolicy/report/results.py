@@ -26,6 +26,7 @@ class Result:
     created: int
     state: str
     reason: str
+    seed: int
     choices: Mapping[str, str]
     settings: Mapping[str, str]
     commit: str | None
@@ -35,11 +36,6 @@ class Result:
     def task(self) -> str:
         """The task's name: that of the option, or of the environment registered with gymnasium."""
         return self.settings.get("env.id", self.choices["env"])
-
-    @property
-    def seed(self) -> int:
-        """The training seed."""
-        return int(self.settings["seed"])
 
     @property
     def base(self) -> str:
@@ -77,7 +73,8 @@ class Cell:
 class Comparison:
     """The runs of a study by task and method.
 
-    `tasks` and `methods` are in order of their names, `seeds` all that any run has. Of two runs of the same settings
+    `tasks` and `methods` are in order of their names, `seeds` all that any run has. `kinds` says by which metric a task
+    is judged: its normalised 'score' or, where it has no references, its 'return'. Of two runs of the same settings
     and seed the newer finished one counts; `duplicates` says which were left out.
     """
 
@@ -99,20 +96,17 @@ class Comparison:
         self.tasks = sorted({task for task, _ in self.runs})
         self.methods = sorted({method for _, method in self.runs})
         self.seeds = sorted({result.seed for result in chosen})
+        scored = {task for (task, _), runs in self.runs.items() if any(f"{LAST}/score_mean" in r.metrics for r in runs)}
+        self.kinds = {task: "score" if task in scored else "return" for task in self.tasks}
 
     def label(self, result: Result) -> str:
         """What the method of a run is called: its algorithm and model, and what else tells it from others of these."""
         words = (f"{name}={result.known(name)}" for name in self.words[result.base])
         return " ".join([result.base, *words])
 
-    def kind(self, task: str) -> str:
-        """Whether the task is judged by its normalised 'score' or, having no references, its 'return'."""
-        runs = (run for (name, _), found in self.runs.items() if name == task for run in found)
-        return "score" if any(f"{LAST}/score_mean" in run.metrics for run in runs) else "return"
-
     def cell(self, task: str, method: str, metric: str) -> Cell:
         """The values of a metric, whose name may have {kind} in it, of one method on one task."""
-        metric = metric.format(kind=self.kind(task))
+        metric = metric.format(kind=self.kinds[task])
         values, lacking = [], dict.fromkeys(self.seeds, "no run")
         for run in self.runs.get((task, method), ()):
             value = run.metrics.get(metric)
@@ -129,7 +123,7 @@ class Comparison:
 
     def common(self, metric: str) -> list[str]:
         """The tasks with scores on which every method has at least one value: aggregates are taken over these."""
-        scored = (task for task in self.tasks if self.kind(task) == "score")
+        scored = (task for task in self.tasks if self.kinds[task] == "score")
         return [task for task in scored if all(len(self.cell(task, each, metric).values) for each in self.methods)]
 
     def lacks(self, metric: str) -> list[str]:
@@ -198,6 +192,7 @@ def result_of(run) -> Result:
         created=run.info.start_time,
         state=tags.get("genpolicy.state", "unknown"),
         reason=tags.get("genpolicy.reason", ""),
+        seed=int(tags["genpolicy.seed"]),
         choices={group: tags[f"genpolicy.{group}"] for group in GROUPS if f"genpolicy.{group}" in tags},
         settings=run.data.params,
         commit=tags.get("mlflow.source.git.commit"),

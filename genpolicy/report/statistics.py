@@ -5,6 +5,7 @@ before. The training seed is the unit of replication. Leading dimensions are res
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import trim_mean
@@ -13,6 +14,19 @@ RESAMPLES = 2000
 CONFIDENCE = 0.95
 FEWEST_SEEDS = 3  # from which an interval is given: of one seed it would have no width
 Scores = Sequence[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A statistic and its 95 % interval, or None where there are too few seeds for one."""
+
+    value: float
+    interval: tuple[float, float] | None
+
+    def text(self, digits: int) -> str:
+        """'65.0 [55.9, 73.2]'."""
+        shown = f"{self.value:.{digits}f}"
+        return shown + (f" [{', '.join(f'{end:.{digits}f}' for end in self.interval)}]" if self.interval else "")
 
 
 def mean(scores: Scores) -> np.ndarray:
@@ -45,6 +59,12 @@ def improvement(scores: Scores, others: Scores) -> np.ndarray:
 def profile(scores: Scores, thresholds: np.ndarray) -> np.ndarray:
     """The performance profile: the fraction of all runs that score more than each threshold, [..., thresholds]."""
     return (np.concatenate(scores, axis=-1)[..., None] > thresholds).mean(-2)
+
+
+def estimate(statistic: Callable[..., np.ndarray], *methods: Scores) -> Estimate:
+    """A statistic [] of one or more methods, with its interval."""
+    band = interval(statistic, *methods)
+    return Estimate(float(statistic(*methods)), band and (float(band[0]), float(band[1])))
 
 
 def interval(statistic: Callable[..., np.ndarray], *methods: Scores) -> tuple[np.ndarray, np.ndarray] | None:

@@ -17,7 +17,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from solution_map import Mixture
 
-from genpolicy.algo.algorithm import imitation
+from genpolicy.algo.update import imitation
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.path import EDM
 from genpolicy.model.trajectory import TrajectoryPolicy
