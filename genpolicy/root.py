@@ -134,6 +134,11 @@ class RunSettings:
         choices=("float32", "tf32", "bf16"),
         doc="of matrix products in updates; tf32 is float32 on a CPU; log-densities and evaluations: always float32",
     )
+    compile: str = setting(
+        "none",
+        choices=("none", "default", "reduce-overhead", "max-autotune"),
+        doc="mode of torch.compile for the updates' losses and gradients; reduce-overhead: CUDA graphs",
+    )
     overwrite: bool = setting(False, doc="throw a finished or unfinished run of the same settings away and redo it")
     checkpoint: str | None = setting(None, doc="mode=eval: run directory or MLflow run id of the policy")
     sweep: str | None = setting(None, doc="mode=status|report: the sweep's eight digits; null: all of the study")

@@ -38,8 +38,18 @@ from genpolicy.root import TrainSettings
 from genpolicy.settings import check
 
 # Where a run is kept, what it runs on and how it is watched: other values make no other experiment.
-NOT_IDENTITY = {"mode", "seed", "seeds", "study", "device", "threads", "overwrite", "checkpoint", "log_every"}
-NOT_IDENTITY |= {"checkpoint_seconds", "paths", "tracking", "launch", "search", "sweep", "follow", "genpolicy"}
+NOT_IDENTITY = {"mode", "seed", "seeds", "study", "device", "threads", "compile", "overwrite", "checkpoint"}
+NOT_IDENTITY |= {
+    "log_every",
+    "checkpoint_seconds",
+    "paths",
+    "tracking",
+    "launch",
+    "search",
+    "sweep",
+    "follow",
+    "genpolicy",
+}
 NOT_IDENTITY |= {"check", "collect", "report"}
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where there is one: a sweep reads hundreds
 FINAL = ("finished", "failed", "interrupted", "died")
@@ -214,7 +224,7 @@ def directory_of(config: DictConfig, choices: Mapping[str, str]) -> Path:
 def identity(config: DictConfig) -> str:
     """Eight hexadecimal digits of the SHA-256 of the configuration without `NOT_IDENTITY`.
 
-    The order of the settings does not matter. `device` and `threads` change roundings, not the experiment.
+    The order of the settings does not matter. `device`, `threads` and `compile` change roundings, not the experiment.
     """
     plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     kept = {name: value for name, value in plain.items() if name not in NOT_IDENTITY}

@@ -104,6 +104,8 @@ class Trainer:
         require(run.config.precision, self.device)
         self.generator = torch.Generator(self.device).manual_seed(run.config.seed)
         self.state = State()
+        for phase in algorithm.phases:
+            phase.update.compile(run.config.compile)
         self.assessor = Assessor(task, transitions, algorithm, run.config, self.signals.check)
 
     def fit(self) -> Generator[Turn, Metrics, dict[str, dict[str, float]]]:
@@ -141,6 +143,8 @@ class Trainer:
         log_every = max(1, min(self.config.log_every, phase.steps // LOGGED))
         self.progress.begin(phase.name, phase.steps, state.step)
         self.mark = state.updates, time.monotonic()
+        if compiling := self.config.compile != "none":
+            self.progress.say(f"compiling the updates of the {phase.name} phase")
         while True:
             if state.evaluated < len(points) and state.step == points[state.evaluated]:
                 self._evaluate(phase)
@@ -150,6 +154,9 @@ class Trainer:
             if time.monotonic() - self.saved >= self.config.checkpoint_seconds:
                 self._save()
             state.accumulate((yield Turn(self, phase, source)))
+            if compiling:
+                compiling, self.mark = False, (state.updates + 1, time.monotonic())
+                self.progress.pause()
             state.step += 1
             state.updates += 1
             if state.step % log_every == 0 or state.step == phase.steps:

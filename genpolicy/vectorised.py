@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from genpolicy.algo.algorithm import Algorithm
-from genpolicy.algo.update import Metrics, Update, Updates
+from genpolicy.algo.update import Metrics, Update, Updates, compiled
 from genpolicy.dataset.transitions import Transitions
+from genpolicy.objective.objective import Draws
 
 
 class VectorisedPhase:
@@ -60,6 +61,7 @@ class _Vectorised:
             states = [update.optimizer.state[update.parameters[number]] for update in updates]
             self.optimizer.state[parameter] = _shared(states, parameter)
         self.loss = _Loss(algorithm, updates[0].loss)
+        self._losses = compiled(self._vectorise, updates[0].mode)
 
     def __call__(self, batches, generators, progress) -> list[Metrics]:
         first = self.updates[0]
@@ -72,7 +74,7 @@ class _Vectorised:
         for rows in range(0, size, first.chunk or size):
             part = slice(rows, rows + (first.chunk or size))
             table, pieces = tables[:, part], {name: draw[:, part] for name, draw in draws.items()}
-            loss, metrics = self._losses(table, batches[0].shapes, pieces)
+            loss, metrics = self._losses(table, batches[0], pieces)
             share = table.shape[1] / size
             (loss.mean(1).sum() * share).backward()
             for name, value in {"loss": loss.detach().mean(1), **metrics}.items():
@@ -85,12 +87,12 @@ class _Vectorised:
                 update.after()
         return [{name: value[i] for name, value in total.items()} for i in range(len(batches))]
 
-    def _losses(self, tables: Tensor, shapes, draws) -> tuple[Tensor, Metrics]:
+    def _vectorise(self, tables: Tensor, like: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The losses [S, B] and the metrics [S] of tables [S, B, W] and draws [S, B, ...]."""
 
         def one(tensors, table, draws):
+            batch = Transitions(table, like.shapes, like.behaviour)  # a default for the last cannot be compiled
             # Each module once, by its first name: swapped twice, a shared one would not be put back as it was.
-            batch = Transitions(table, shapes)
             return torch.func.functional_call(self.loss, tensors, (batch, draws), tie_weights=False)
 
         named = {f"algorithm.{name}": tensor for name, tensor in self.tensors.items()}

@@ -53,7 +53,7 @@ def params(config: DictConfig) -> list[Param]:
         else:
             yield Param(name, (value if isinstance(value, str) else json.dumps(value))[:VALUE_LENGTH])
 
-    left_out = NOT_IDENTITY - {"seed", "device", "threads"}
+    left_out = NOT_IDENTITY - {"seed", "device", "threads", "compile"}
     plain = OmegaConf.to_container(config)
     return list(walk({name: value for name, value in plain.items() if name not in left_out}, ""))
 

@@ -12,11 +12,11 @@ import torch
 from gaussian import PATHS
 from torch import nn
 
-from genpolicy.algo.algorithm import frozen
 from genpolicy.algo.bc import BC
 from genpolicy.algo.gmpg import GMPG, GMPGMatching, GMPGReinforce
 from genpolicy.algo.gmpo import GMPO, GMPOSoftmax
 from genpolicy.algo.qgpo import QGPO
+from genpolicy.algo.update import frozen
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.network.mlp import MLP

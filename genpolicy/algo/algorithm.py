@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import InitVar, dataclass
 from typing import Any, ClassVar
 
@@ -194,19 +193,6 @@ class PolicySettings:
     def policy_phase(self, update: Update, **more) -> Phase:
         """The phase of the policy's updates; more: further fields of `Phase`."""
         return Phase("policy", self.policy_steps, self.policy_batch_size, update, self.policy, **more)
-
-
-@contextlib.contextmanager
-def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Gradients pass through these modules but not to their parameters."""
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
 
 
 def require_flow(config) -> None:

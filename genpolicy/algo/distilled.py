@@ -14,7 +14,6 @@ from genpolicy.algo.algorithm import (
     BehaviourSettings,
     CriticSettings,
     PolicySettings,
-    frozen,
     require_denoiser,
 )
 from genpolicy.algo.update import Metrics, Update
@@ -46,7 +45,8 @@ class Distilled(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, AB
         require_denoiser(config)
 
     def plan(self):
-        update = Update(self.policy.parameters(), self.policy_lr, self.loss, self.draw)
+        through = [self.behaviour, self.critic]
+        update = Update(self.policy.parameters(), self.policy_lr, self.loss, self.draw, through=through)
         return [self.behaviour_phase(), self.critic_phase(), self.policy_phase(update)]
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
@@ -63,9 +63,8 @@ class Distilled(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, AB
         observation = batch.observation
         action = self.policy.sample(observation, noise=draws["action_noise"])
         x = self.behaviour.path.perturb(action, draws["noise"], draws["t"])
-        with frozen(self.behaviour, self.critic):
-            penalty = self.penalty(action, x, draws["t"], draws["noise"], observation)
-            q, gain = self.gain(lambda action: self.critic.q(observation, self.clip(action)), action)
+        penalty = self.penalty(action, x, draws["t"], draws["noise"], observation)
+        q, gain = self.gain(lambda action: self.critic.q(observation, self.clip(action)), action)
         return penalty - gain, {"penalty": penalty.detach().mean(), "q": q.detach().mean()}
 
     @abstractmethod

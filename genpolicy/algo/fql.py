@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.actor_critic import ActorCritic
-from genpolicy.algo.algorithm import frozen, require_flow
+from genpolicy.algo.algorithm import require_flow
 from genpolicy.algo.distilled import distilled
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.dataset.transitions import Transitions
@@ -46,8 +46,8 @@ class FQL(ActorCritic):
 
     def improvement(self) -> Update:
         parameters = [*self.behaviour.parameters(), *self.policy.parameters()]
-        after = self.behaviour.update_target
-        return Update(parameters, self.lr, self.loss, self.draw, after, clip=self.gradient_norm)
+        after, through = self.behaviour.update_target, [self.critic]
+        return Update(parameters, self.lr, self.loss, self.draw, after, through, clip=self.gradient_norm)
 
     def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
         """Of the one-step policy as it is: the critic's targets are slow already."""
@@ -66,8 +66,7 @@ class FQL(ActorCritic):
             wanted = self.behaviour.sample(observation, noise=noise)
         action = self.policy.sample(observation, noise=noise[:, 0])
         distance = (action - wanted).square().mean(-1)
-        with frozen(self.critic):
-            q = self.critic.q(observation, self.clip(action)).mean(0)
+        q = self.critic.q(observation, self.clip(action)).mean(0)
         gain = q / q.detach().abs().mean() if self.normalize else q
         metrics = {"matching": matching, "distance": distance, "q": q}
         loss = matching + self.alpha * distance - gain

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings, frozen, require_flow
+from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings, require_flow
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.critic.critic import require_value
 from genpolicy.dataset.transitions import Transitions
@@ -39,9 +39,9 @@ class Guided(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
         return model, copy.deepcopy(model)
 
     def plan(self):
-        policy = self.policy
+        policy, through = self.policy, [self.behaviour, self.critic]
         update = Update(
-            policy.parameters(), self.policy_lr, self.loss, self.draw, after=policy.update_target, chunk=self.chunk
+            policy.parameters(), self.policy_lr, self.loss, self.draw, policy.update_target, through, self.chunk
         )
         phase = self.policy_phase(update, start=self.copy_behaviour, exact=True)  # log-densities must not be rounded
         return [self.behaviour_phase(), self.critic_phase(), phase]
@@ -173,6 +173,5 @@ class GMPGMatching(Guided):
         matching_draws = {name: draw for name, draw in draws.items() if name != "action_noise"}
         matching = self.objective.loss(self.policy, batch.action, batch.observation, matching_draws)
         action = self.policy.sample(batch.observation, noise=draws["action_noise"])
-        with frozen(self.critic):
-            q = self.critic.q_min(batch.observation, action)
+        q = self.critic.q_min(batch.observation, action)
         return matching - self.beta * q, {"matching": matching.detach().mean(), "q": q.detach().mean()}

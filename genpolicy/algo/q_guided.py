@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.actor_critic import ActorCritic
-from genpolicy.algo.algorithm import frozen
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws
@@ -26,9 +25,8 @@ class QGuided(ActorCritic):
     normalize: bool = setting(True, doc="divide by mean |Q|; false: GTP's ablation with a linear Q term")
 
     def improvement(self) -> Update:
-        return Update(
-            self.policy.parameters(), self.lr, self.loss, self.draw, self.policy.update_target, clip=self.gradient_norm
-        )
+        policy, through, clip = self.policy, [self.critic], self.gradient_norm
+        return Update(policy.parameters(), self.lr, self.loss, self.draw, policy.update_target, through, clip=clip)
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The generative loss's draws, the noise of the actions and the coin."""
@@ -41,8 +39,7 @@ class QGuided(ActorCritic):
         """The generative loss and the value's [B], and metrics."""
         matching = self.objective.loss(self.policy, batch.action, batch.observation, draws)
         action = self.clip(self.action(batch, draws))
-        with frozen(self.critic):
-            q = self.critic.q(batch.observation, action)[:2]
+        q = self.critic.q(batch.observation, action)[:2]
         if self.normalize:
             q = q / q.detach().abs().mean(1, keepdim=True).flip(0)
         value = torch.where(draws["coin"] == 0, q[0], q[1])

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import contextlib
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from genpolicy.dataset.transitions import Transitions
+from genpolicy.errors import UserError
 from genpolicy.model.policy import Policy
 from genpolicy.objective.objective import Draws, Objective
 
@@ -18,6 +21,7 @@ Metrics = dict[str, Tensor]
 class Update:
     """One gradient step on a pure loss: (batch, draws) -> (loss [B], metrics), all randomness being in `draws`.
 
+    through: modules that the loss passes through, whose own parameters are not to get gradients.
     draw: (batch, generator, progress) -> draws, progress being the share of the phase that is done, in [0, 1).
     after: called once after the step, e.g. for a target network.
     chunk: rows whose graph is kept at once; bounds memory and changes the result by rounding only.
@@ -31,12 +35,19 @@ class Update:
         loss: Callable[[Transitions, Draws], tuple[Tensor, Metrics]],
         draw: Callable[[Transitions, torch.Generator, float], Draws] = lambda batch, generator, progress: {},
         after: Callable[[], None] | None = None,
+        through: Sequence[nn.Module] = (),
         chunk: int | None = None,
         clip: float | None = None,
     ):
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=lr, fused=True)
-        self.loss, self.draw, self.after, self.chunk, self.clip = loss, draw, after, chunk, clip
+        self.loss, self.draw, self.after, self.through = loss, draw, after, through
+        self.chunk, self.clip = chunk, clip
+        self.mode, self._loss = "none", loss
+
+    def compile(self, mode: str) -> None:
+        """From now on compute the loss and its gradient by what torch.compile makes of them, in a mode of its own."""
+        self.mode, self._loss = mode, compiled(self.loss, mode)
 
     def __call__(self, batch: Transitions, generator: torch.Generator, progress: float) -> Metrics:
         """Draw, differentiate, step. The metrics are means over the batch, left on the device."""
@@ -47,7 +58,8 @@ class Update:
         for rows in range(0, size, self.chunk or size):
             part = slice(rows, rows + (self.chunk or size))
             piece = batch if self.chunk is None else batch.rows(part)
-            loss, metrics = self.loss(piece, {name: draw[part] for name, draw in draws.items()})
+            with frozen(*self.through):
+                loss, metrics = self._loss(piece, {name: draw[part] for name, draw in draws.items()})
             share = piece.size / size
             (loss.mean() * share).backward()
             for name, value in {"loss": loss.detach().mean(), **metrics}.items():
@@ -81,6 +93,11 @@ class Updates:
             for name, update in self.updates.items()
             for metric, value in update(batch, generator, progress).items()
         }
+
+    def compile(self, mode: str) -> None:
+        """Compile each."""
+        for update in self.updates.values():
+            update.compile(mode)
 
     def state_dict(self) -> dict[str, Any]:
         """The optimisers' states."""
@@ -136,3 +153,43 @@ def weight_metrics(weight: Tensor) -> Metrics:
 def effective_share(weight: Tensor) -> Tensor:
     """The share [] of the samples that as much information is in as in all with their weights [...] (Kish)."""
     return weight.mean().square() / weight.square().mean()
+
+
+def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+    """A pure function as torch.compile makes it, for each shape of its arguments; itself for the mode 'none'.
+
+    Raises `UserError` when it is first called, if it cannot be compiled.
+    """
+    if mode == "none":
+        return function
+    from torch._dynamo.exc import TorchDynamoException  # slow to import
+
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch._inductor")  # its own affair
+    made, known = torch.compile(function, mode=mode, dynamic=False), False
+
+    def call(*given):
+        nonlocal known
+        if not known:
+            with torch.no_grad():
+                function(*given)  # models keep coefficients of the solvers' times, the making of which cannot be traced
+            known = True
+        try:
+            return made(*given)
+        except TorchDynamoException as error:
+            reason = str(error).partition("\n")[0]
+            raise UserError(f"compile={mode}: {reason}; compile=none does without") from error
+
+    return call
+
+
+@contextlib.contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Gradients pass through these modules but not to their parameters."""
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)

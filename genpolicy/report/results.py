@@ -10,7 +10,7 @@ import numpy as np
 from genpolicy.run import GROUPS
 
 LAST, BEST = "final", "best"  # metrics of the last checkpoint, and of the best evaluation during training
-INCIDENTAL = ("seed", "device", "threads")  # settings that make no other method
+INCIDENTAL = ("seed", "device", "threads", "compile")  # settings that make no other method
 
 
 @dataclass(frozen=True)

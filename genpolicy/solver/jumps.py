@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from genpolicy.model.flow import END, MAP, ProbabilityFlow
@@ -46,9 +45,9 @@ class Renoise(Solver):
 
     def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
         highest = flow.sigma_data * math.tan(flow.end)
-        levels = torch.linspace(highest, min(self.lowest, highest), self.steps, dtype=torch.float64)
-        for i, level in enumerate(levels.tolist()):
-            angle = math.atan2(level, flow.sigma_data)
+        fall = (highest - min(self.lowest, highest)) / max(self.steps - 1, 1)
+        for i in range(self.steps):
+            angle = math.atan2(highest - i * fall, flow.sigma_data)
             if i:
                 y = math.cos(angle) * flow.y_to_data(y) + flow.sigma_data * math.sin(angle) * noise[:, i - 1]
             y = flow.solution(y, (angle, flow.start))

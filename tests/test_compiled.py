@@ -1,0 +1,109 @@
+"""Compiled updates: the same numbers as without, one graph for each, and nothing compiled after the first update."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from command_line import genpolicy, jobs
+from tiny import only_run, records, same, words
+from torch._dynamo.utils import counters
+
+from genpolicy.algo.algorithm import assemble
+from genpolicy.algo.update import Updates
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.vectorised import VectorisedPhase
+
+NETWORKS = ("tuned=none", "network=mlp", "network.hidden=[16]", "critic.hidden=[16]")
+OBSERVATION, ACTION, SIZE = 5, 2, 24
+
+
+@pytest.fixture
+def traced(monkeypatch):
+    """Compiling without generating code: what was traced is computed as written, so that each bit is the same."""
+    original = torch.compile
+
+    def trace(function, mode, dynamic):
+        return original(function, backend="aot_eager", dynamic=dynamic)
+
+    monkeypatch.setattr(torch, "compile", trace)
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+def transitions():
+    draw = np.random.default_rng(0).standard_normal
+    arrays = {"observation": draw((SIZE, OBSERVATION)), "action": draw((SIZE, ACTION)).clip(-1, 1)}
+    arrays |= {"reward": draw(SIZE), "next_observation": draw((SIZE, OBSERVATION)), "terminated": draw(SIZE) > 1}
+    return Transitions.of(arrays)
+
+
+def algorithm(chosen: str, mode: str, seed: int = 0):
+    """An algorithm, its last phase begun and its updates compiled in a mode."""
+    ((job, _),) = jobs(*chosen.split(), "env=hopper-medium-v2", *NETWORKS)
+    torch.manual_seed(seed)
+    made = assemble(job.config, OBSERVATION, -torch.ones(ACTION), torch.ones(ACTION))
+    phase = made.phases[-1]
+    if phase.start is not None:
+        phase.start()
+    phase.update.compile(mode)
+    return made
+
+
+def assert_one_graph_each(update) -> None:
+    assert counters["stats"]["unique_graphs"] == (len(update.updates) if isinstance(update, Updates) else 1)
+    assert not counters["graph_break"]
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        "algo=gmpo",
+        "algo=gmpg solver.steps=1",
+        "algo=gtp",
+        "algo=diffusion_ql solver.steps=1",
+        "algo=consistency_ac",
+    ],
+)
+def test_an_update_is_one_graph_that_is_traced_once(chosen, traced):
+    data, found = transitions(), []
+    for mode in ("none", "default"):
+        made, generator = algorithm(chosen, mode), torch.Generator().manual_seed(0)
+        update = made.phases[-1].update
+        metrics = [update(data, generator, step / 3) for step in range(3)]
+        found.append((dict(made.named_parameters()), metrics))
+    assert same(*found)
+    assert_one_graph_each(update)
+
+
+def test_the_common_updates_of_several_seeds_are_one_graph(traced):
+    data, found = transitions(), []
+    for mode in ("none", "default"):
+        group = [algorithm("algo=gmpg solver.steps=1", mode, seed) for seed in (0, 1)]
+        generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
+        update = VectorisedPhase(group, -1)
+        metrics = [update([data, data], generators, step / 3) for step in range(3)]
+        found.append(([dict(made.named_parameters()) for made in group], metrics))
+    assert same(*found)
+    assert_one_graph_each(update)
+
+
+def test_a_run(tmp_path):
+    """Where there is a C++ compiler, it is the run without; where there is none, that is said."""
+    plain, fast = tmp_path / "plain", tmp_path / "fast"
+    steps = ["algo=bc", "algo.behaviour_steps=60", "algo.behaviour_batch_size=32"]
+    given = [[word for word in words(folder) if "algo" not in word] + steps for folder in (plain, fast)]
+    assert genpolicy(*given[0]).code == 0
+    result = genpolicy(*given[1], "compile=default")
+    if shutil.which("g++") is None:
+        assert result.code == 1
+        assert result.err.splitlines()[-1].startswith("genpolicy: compile=default: InvalidCxxCompiler: ")
+        return
+    assert result.code == 0, result.err
+    assert "compiling the updates of the behaviour phase" in result.err
+    assert only_run(fast).name == only_run(plain).name
+    for (name, step, value), (*expected, other) in zip(records(only_run(fast)), records(only_run(plain)), strict=True):
+        assert [name, step] == expected
+        assert value == pytest.approx(other, rel=1e-2, abs=1e-3, nan_ok=True), name
