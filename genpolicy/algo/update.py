@@ -162,22 +162,21 @@ def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
     """
     if mode == "none":
         return function
-    from torch._dynamo.exc import TorchDynamoException  # slow to import
-
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch._inductor")  # its own affair
     made, known = torch.compile(function, mode=mode, dynamic=False), False
 
     def call(*given):
         nonlocal known
-        if not known:
-            with torch.no_grad():
-                function(*given)  # models keep coefficients of the solvers' times, the making of which cannot be traced
-            known = True
-        try:
+        if known:
             return made(*given)
-        except TorchDynamoException as error:
+        with torch.no_grad():
+            function(*given)  # models keep coefficients of the solvers' times, the making of which cannot be traced
+        try:
+            result, known = made(*given), True
+        except RuntimeError as error:  # as written, it works: so it is the compiler's
             reason = str(error).partition("\n")[0]
             raise UserError(f"compile={mode}: {reason}; compile=none does without") from error
+        return result
 
     return call
 

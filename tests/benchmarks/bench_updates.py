@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from genpolicy.solver.fixed import Midpoint
+from genpolicy.vectorised import VectorisedPhase
 
 RESIDUAL = 1_626_883  # parameters of the papers' network at Hopper's sizes
 
@@ -46,6 +47,12 @@ def perceptron(device):
     return update
 
 
+@pytest.fixture(scope="module")
+def mode(device):
+    """How an update is compiled: on a GPU as CUDA graphs."""
+    return "reduce-overhead" if device.type == "cuda" else "default"
+
+
 @pytest.mark.parametrize("what", ["behaviour", "gmpo", "perceptron", "products"])
 @pytest.mark.parametrize("batch", [256, 1024, 4096])
 def test_regression(row, products, updates, transitions, generator, device, batch, what):
@@ -75,6 +82,27 @@ def test_policy_gradient(row, products, made, transitions, generator, what):
     update = algorithm.phases[-1].update
     measure = row if what != "products" else lambda *given: products(*given, 256)
     measure("update of GMPG, batch 256, 8 midpoint steps", lambda: update(data, generator, 0.0), 3)
+
+
+@pytest.mark.parametrize("what", ["alone", "compiled", "five_seeds", "five_seeds_compiled"])
+@pytest.mark.parametrize(("phase", "network"), [("critic", "mlp"), ("policy", "mlp"), ("policy", "residual")])
+def test_compiled_and_at_once(row, made, mode, transitions, device, phase, network, what):
+    """GMPO's updates as `compile=` and `seeds=0,1,2,3,4` make them."""
+    group = [made("algo=gmpo", "model=gvp", f"network={network}") for _ in range(5 if "five" in what else 1)]
+    number, batches = ["critic", "policy"].index(phase), [transitions(256)] * len(group)
+    generators = [torch.Generator(device).manual_seed(seed) for seed in range(len(group))]
+    if "compiled" in what:
+        for algorithm in group:
+            algorithm.phases[number].update.compile(mode)
+    if len(group) > 1:
+        common = VectorisedPhase(group, number)
+    else:
+        [algorithm] = group
+
+        def common(batches, generators, progress):
+            algorithm.phases[number].update(*batches, *generators, progress)
+
+    row(f"update of GMPO's {phase}, {network}, batch 256", lambda: common(batches, generators, 0.0), 30)
 
 
 @pytest.mark.parametrize("what", ["gtp", "diffusion_bc_and_critic"])
