@@ -1,17 +1,34 @@
-"""One thread for torch (the machines are shared), property tests without deadlines, and empty MLflow stores."""
+"""One thread for torch (the machines are shared), property tests without deadlines, and what makes tests quick."""
 
 import shutil
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
+from hydra._internal.hydra import Hydra
 from hypothesis import settings
+from tiny import undrawn
 
 from genpolicy import tracking
 
 torch.set_num_threads(1)
 settings.register_profile("genpolicy", deadline=None, derandomize=True)
 settings.load_profile("genpolicy")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def composed_once():
+    """Hydra composes every command twice, at first only to look for hydra.mode, which no word may set."""
+    with mock.patch.object(Hydra, "get_mode", return_value=None):
+        yield
+
+
+@pytest.fixture
+def no_figures():
+    """Runs in this process draw nothing."""
+    with undrawn():
+        yield
 
 
 @pytest.fixture(scope="session")

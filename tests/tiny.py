@@ -1,13 +1,17 @@
 """Real but tiny training runs, for the tests: the Swiss roll, small networks, a few hundred updates."""
 
+import contextlib
 import functools
 import json
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import torch
 from command_line import jobs
 from omegaconf import DictConfig, OmegaConf
@@ -16,18 +20,31 @@ from genpolicy.run import Run, find_runs, open_run
 
 SMALL = ("env=swiss-roll", "algo=gmpo", "tuned=none", "network.hidden=[16]", "critic.hidden=[16]", "eval.episodes=4")
 SMALL += ("algo.critic_steps=120", "algo.critic_batch_size=32", "algo.policy_steps=250")
-SMALL += (
-    "algo.policy_batch_size=32",
-    "eval.final_episodes=8",
-    "eval.per_phase=3",
-    "eval.log_prob_actions=20",
-)
+SMALL += ("algo.policy_batch_size=32", "eval.final_episodes=8", "eval.per_phase=3", "eval.log_prob_actions=20")
+SMALL += ("solver.steps=2", "likelihood.steps=2")  # with the usual steps, the figures alone take twice as long as all
 SMALL += ("log_every=7", "checkpoint_seconds=0.05", "tracking.uri=none")
 
 
 def words(outputs: Path, *more: str) -> list[str]:
     """The words of a command that trains such a run."""
     return [f"paths.outputs={outputs}", f"paths.data={outputs}", *SMALL, *more]
+
+
+def plain_words(outputs: Path, *more: str) -> list[str]:
+    """The same with a task that draws nothing, for runs in processes of their own; random data, made here."""
+    draw, rows, data = np.random.default_rng(0), 500, outputs / "data.npz"
+    columns = {"obs": (3,), "next_obs": (3,), "action": (1,), "reward": ()}
+    columns = {name: draw.uniform(-1, 1, (rows, *shape)) for name, shape in columns.items()}
+    np.savez(data, done=np.arange(rows) % 10 == 9, **columns)
+    task = ["env=gym", "env.id=Pendulum-v1", "env.max_episode_steps=5", "dataset=npz", f"dataset.path={data}"]
+    return [*task, *(word for word in words(outputs, *more) if word != "env=swiss-roll")]
+
+
+@contextlib.contextmanager
+def undrawn() -> Iterator[None]:
+    """The Swiss roll draws nothing in this process: its figures have tests of their own, and take longer than a run."""
+    with mock.patch("genpolicy.env.swiss_roll.SwissRoll.draw", return_value={}):
+        yield
 
 
 def opened(outputs: Path, *more: str, sweep: str | None = None) -> Run:
