@@ -22,10 +22,11 @@ def opened(outputs: Path):
     return tracking.open_store(f"sqlite:///{outputs}/mlflow.db", outputs).client
 
 
-@pytest.fixture
-def moved(tmp_path, template):
-    """The folder to which a store with a finished run was moved, the run's id in MLflow, and the old folder."""
-    old, new = tmp_path / "old place", tmp_path / "new"
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory, template):
+    """A store with a finished run, away from where it was filled; the run's id in MLflow, and that old folder."""
+    folder = tmp_path_factory.mktemp("moved")
+    old, away = folder / "old place", folder / "away"
     old.mkdir()
     shutil.copy(template, old / "mlflow.db")
     run = trained(old, *FIXED, "algo.steps=2")
@@ -38,8 +39,16 @@ def moved(tmp_path, template):
     (model,) = models(old)
     client.create_registered_model("best")
     client.create_model_version("best", model.artifact_location, model.source_run_id)
-    shutil.move(old, new)
-    return new, model.source_run_id, old
+    shutil.move(old, away)
+    return away, model.source_run_id, old
+
+
+@pytest.fixture
+def moved(shipped, tmp_path):
+    """The folder to which the store was moved, the run's id in MLflow, and the old folder."""
+    away, number, old = shipped
+    shutil.copytree(away, tmp_path / "new")
+    return tmp_path / "new", number, old
 
 
 def test_artifacts_and_runs_are_found_again(moved, tmp_path):
@@ -56,7 +65,7 @@ def test_artifacts_and_runs_are_found_again(moved, tmp_path):
     np.testing.assert_array_equal(mlflow.pyfunc.load_model(model.artifact_location).predict(seen), action)
     place = client.get_model_version_download_uri("best", "1")
     assert Path(urllib.parse.urlparse(place).path, "MLmodel").exists()
-    assert ship(new) == "[]\nFalse\n"
+    assert tracking.catch_up(new, f"sqlite:///{new}/mlflow.db", {}).failures == []
     assert client.get_run(number).data.tags["genpolicy.run_dir"] == str(directory)
     assert len(models(new)) == 1
     assert not old.exists()
