@@ -20,25 +20,36 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 from mlflow_server import QUIET
 from shipped import FIXED, models, ship, trained
-from tiny import events
+from tiny import events, undrawn
 
 import genpolicy
 from genpolicy import tracking
-from genpolicy.env.task import Task
 
 SEEN = [[0.5, -1.0], [3.0, 2.0]]
 
 
+ROLL = ("env=swiss-roll", "algo=bc", "algo.behaviour_steps=3", "eval.per_phase=1")
+
+
 @pytest.fixture(scope="module")
-def logged(tmp_path_factory, template):
-    """A run of a policy without randomness that has been shipped twice: folder, run, and the model."""
-    outputs = tmp_path_factory.mktemp("logged")
+def shipped(tmp_path_factory, template):
+    """A folder and its runs, shipped twice: a policy without randomness, one without observations, one not logged."""
+    outputs = tmp_path_factory.mktemp("shipped")
     shutil.copy(template, outputs / "mlflow.db")
-    run = trained(outputs, *FIXED)
+    with undrawn():
+        runs = [trained(outputs, *words) for words in (FIXED, ROLL, (*ROLL, "seed=1", "tracking.model=false"))]
     assert ship(outputs) == "[]\nFalse\n"
-    run.path("tracking.json").unlink()
-    assert ship(outputs) == "[]\nFalse\n"
-    (model,) = models(outputs)
+    for run in runs:
+        run.path("tracking.json").unlink()
+    assert tracking.catch_up(outputs, f"sqlite:///{outputs}/mlflow.db", {}).failures == []
+    return outputs, runs
+
+
+@pytest.fixture(scope="module")
+def logged(shipped):
+    """The folder, the run of the policy without randomness, and its one model."""
+    outputs, (run, *_) = shipped
+    (model,) = [model for model in models(outputs) if model.tags["genpolicy.algo"] == "td3_bc"]
     return outputs, run, model
 
 
@@ -113,13 +124,8 @@ def answers(port: int) -> bool:
     return False
 
 
-def test_without_observations_and_not_at_all(outputs, monkeypatch):
-    monkeypatch.setattr("genpolicy.env.swiss_roll.SwissRoll.draw", Task.draw)  # figures have tests of their own
-    roll = ("env=swiss-roll", "algo=bc", "algo.behaviour_steps=3", "eval.per_phase=1")
-    trained(outputs, *roll)
-    trained(outputs, *roll, "seed=1", "tracking.model=false")
-    assert ship(outputs) == "[]\nFalse\n"
-    (model,) = models(outputs)
+def test_without_observations_and_not_at_all(shipped):
+    (model,) = [model for model in models(shipped[0]) if model.tags["genpolicy.algo"] == "bc"]
     assert model.tags["genpolicy.seed"] == "0"
     loaded = mlflow.pyfunc.load_model(model.artifact_location)
     assert loaded.predict(np.zeros((3, 0), np.float32)).shape == (3, 2)
