@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 from command_line import genpolicy
-from tiny import opened, records, words
+from tiny import opened, plain_words, records, words
 
 from genpolicy import pool, slurm, squeue, status, sweep
 from genpolicy.run import find_runs, read_status
@@ -71,7 +71,7 @@ RATES = "algo.policy_lr=0.001,1e+30"  # the second one is far too large
 def two(tmp_path_factory):
     """A run that works and one that fails, side by side."""
     outputs = tmp_path_factory.mktemp("two")
-    return outputs, genpolicy(*LOCAL, *words(outputs, RATES))
+    return outputs, genpolicy(*LOCAL, *plain_words(outputs, RATES))
 
 
 def test_local_runs_side_by_side(two, tmp_path):
@@ -86,7 +86,7 @@ def test_local_runs_side_by_side(two, tmp_path):
     assert bad.startswith("algo.policy_lr=1e+30: genpolicy: policy/loss is nan at update")
     assert result.err.startswith("genpolicy: 1 of 2 runs failed: ")
     assert result.err.count("\n") == 1
-    assert genpolicy(*words(tmp_path, "algo.policy_lr=0.001")).code == 0
+    assert genpolicy(*plain_words(tmp_path, "algo.policy_lr=0.001")).code == 0
     (alone,) = find_runs(tmp_path)
     (beside,) = [run for run in find_runs(outputs) if read_status(run)["state"] == "finished"]
     assert records(alone) == records(beside)
@@ -95,7 +95,7 @@ def test_local_runs_side_by_side(two, tmp_path):
 def test_the_same_sweep_again_starts_what_is_missing(two, tmp_path):
     outputs = tmp_path / "copy"
     shutil.copytree(two[0], outputs)
-    command = [*LOCAL, *words(outputs, RATES)]
+    command = [*LOCAL, *plain_words(two[0], RATES), f"paths.outputs={outputs}"]
     result = genpolicy(*command, "launch.dry_run=true")
     assert result.code == 0
     assert result.out.splitlines()[0].endswith("1 of 2 to start: 1 failed")
@@ -105,7 +105,7 @@ def test_the_same_sweep_again_starts_what_is_missing(two, tmp_path):
         "  algo.policy_lr=1e+30",
     ]
     assert "2 of 2 to start" in genpolicy(*command, "launch.dry_run=true", "overwrite=true").out
-    done = genpolicy(*LOCAL, *words(outputs, "algo.policy_lr=0.001"))
+    done = genpolicy(*LOCAL, *plain_words(two[0], "algo.policy_lr=0.001"), f"paths.outputs={outputs}")
     assert (done.code, done.err) == (0, "")
     assert "0 of 1 to start" in done.out
 
@@ -118,7 +118,7 @@ def test_status_shows_a_study_or_a_sweep(two):
     assert re.search(r"finished +370 of 370 \(100%\) +return -?\d", good)
     assert re.search(r"failed .*policy/loss is nan at update", bad)
     assert "2 runs: 1 finished, 1 failed" in shown
-    assert genpolicy("mode=status", f"paths.outputs={outputs}").out.count("swiss-roll s") == 2
+    assert genpolicy("mode=status", f"paths.outputs={outputs}").out.count("gym s") == 2
     other = genpolicy("mode=status", f"paths.outputs={outputs}", "sweep=12345678")
     assert (other.code, other.err) == (1, f"genpolicy: sweep=12345678: not in study=default; known: {digits}\n")
     assert "no runs there" in genpolicy("mode=status", f"paths.outputs={outputs}", "study=other").err
@@ -126,7 +126,7 @@ def test_status_shows_a_study_or_a_sweep(two):
 
 def test_a_signal_to_the_launcher_saves_and_stops_all_its_runs(tmp_path):
     long = ["algo.policy_steps=200000", "log_every=1000", "checkpoint_seconds=1000"]
-    command = [sys.executable, "-m", "genpolicy.app", *LOCAL, *words(tmp_path, "seed=0,1,2", *long)]
+    command = [sys.executable, "-m", "genpolicy.app", *LOCAL, *plain_words(tmp_path, "seed=0,1,2", *long)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def training():
