@@ -18,7 +18,7 @@ from tiny import ended, events, only_run, opened, records, words
 
 from genpolicy import tracking
 from genpolicy.errors import UserError
-from genpolicy.files import Lock
+from genpolicy.files import is_locked
 from genpolicy.run import Run, find_runs
 
 SQLITE = "tracking.uri=null"
@@ -59,32 +59,35 @@ def counts(outputs: Path) -> dict[str, int]:
     return {table: ask(outputs, f"SELECT COUNT(*) FROM {table}")[0][0] for table in tables}
 
 
+RUNS = 3
+
+
 @pytest.fixture(scope="module")
-def eight(tmp_path_factory):
-    """Eight runs of one sweep, shipped by eight importers started at once into a store that was not there."""
+def swept(tmp_path_factory):
+    """The runs of one sweep, shipped by as many importers started at once into a store that was not there."""
     outputs = tmp_path_factory.mktemp("a folder with spaces")
-    runs = [ended(outputs, f"seed={seed}", SQLITE, events=40, sweep="abc") for seed in range(8)]
+    runs = [ended(outputs, f"seed={seed}", SQLITE, events=40, sweep="abc") for seed in range(RUNS)]
     (runs[0].directory / "figures").mkdir()
     runs[0].path("figures/samples.png").write_bytes(b"a picture")
     runs[0].path("evaluation-last-9-8.mp4").write_bytes(b"a video")
     children = [importer(run.directory) for run in runs]
     said = [child.communicate(timeout=300)[0] for child in children]
-    assert [child.returncode for child in children] == [0] * 8, said
+    assert [child.returncode for child in children] == [0] * RUNS, said
     return outputs, runs
 
 
-def test_eight_importers_on_a_store_that_did_not_exist(eight):
-    outputs, runs = eight
+def test_importers_at_once_on_a_store_that_did_not_exist(swept):
+    outputs, runs = swept
     assert stored(outputs) == {run.id: journaled(run) for run in runs}
     assert ask(outputs, "SELECT COUNT(*) FROM experiments WHERE name = 'genpolicy/default'") == [(1,)]
     rows = ask(outputs, "SELECT name, status FROM runs ORDER BY name")
-    assert rows == [*((f"gmpo-gvp swiss-roll s{seed}", "FINISHED") for seed in range(8)), ("sweep abc", "FINISHED")]
+    assert rows == [*((f"gmpo-gvp swiss-roll s{seed}", "FINISHED") for seed in range(RUNS)), ("sweep abc", "FINISHED")]
 
 
-def test_one_parent_for_a_sweep(eight):
-    outputs, _ = eight
+def test_one_parent_for_a_sweep(swept):
+    outputs, _ = swept
     ((parent,),) = ask(outputs, "SELECT run_uuid FROM runs WHERE name = 'sweep abc'")
-    assert ask(outputs, "SELECT value FROM tags WHERE key = 'mlflow.parentRunId'") == [(parent,)] * 8
+    assert ask(outputs, "SELECT value FROM tags WHERE key = 'mlflow.parentRunId'") == [(parent,)] * RUNS
 
 
 def test_the_parent_describes_what_has_become_of_the_sweep(outputs):
@@ -102,8 +105,8 @@ def test_the_parent_describes_what_has_become_of_the_sweep(outputs):
     assert "| swiss-roll | 30.0 ± 26.5 |" in said
 
 
-def test_settings_tags_and_files(eight):
-    outputs, runs = eight
+def test_settings_tags_and_files(swept):
+    outputs, runs = swept
     ((number, place),) = ask(outputs, "SELECT run_uuid, artifact_uri FROM runs WHERE name = 'gmpo-gvp swiss-roll s0'")
     params = dict(ask(outputs, f"SELECT key, value FROM params WHERE run_uuid = '{number}'"))
     assert params["algo.beta"] == "4.0"
@@ -124,8 +127,8 @@ def test_settings_tags_and_files(eight):
     assert (artifacts / "evaluation-last-9-8.mp4").read_bytes() == b"a video"
 
 
-def test_the_data_set_is_an_input_of_every_run(eight):
-    outputs, _ = eight
+def test_the_data_set_is_an_input_of_every_run(swept):
+    outputs, _ = swept
     ((source, kind, schema, profile),) = ask(
         outputs,
         "SELECT dataset_source, dataset_source_type, dataset_schema, dataset_profile FROM datasets "
@@ -139,16 +142,16 @@ def test_the_data_set_is_an_input_of_every_run(eight):
     ]
     assert json.loads(profile).items() >= {"transitions": 10_000, "finished episodes": 9_000, "O": 0, "A": 2}.items()
     rows = ask(outputs, "SELECT destination_id FROM inputs WHERE destination_type = 'RUN'")
-    assert len(set(rows)) == len(rows) == 8
+    assert len(set(rows)) == len(rows) == RUNS
     assert set(ask(outputs, "SELECT name, value FROM input_tags")) == {("mlflow.data.context", "training")}
 
 
-def test_shipping_again_changes_nothing(eight, capsys):
-    outputs, runs = eight
+def test_shipping_again_changes_nothing(swept, capsys):
+    outputs, runs = swept
     before = counts(outputs)
     result = genpolicy("mode=sync", f"paths.outputs={outputs}")
     assert result.code == 0, result.err
-    assert f"8 runs of {outputs} are up to date" in result.out
+    assert f"{RUNS} runs of {outputs} are up to date" in result.out
     for run in runs:
         run.path("tracking.json").unlink()
     assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
@@ -156,26 +159,26 @@ def test_shipping_again_changes_nothing(eight, capsys):
     assert stored(outputs) == {run.id: journaled(run) for run in runs}
 
 
-def test_a_run_is_found_by_its_mlflow_id(eight):
-    outputs, runs = eight
-    ((number,),) = ask(outputs, "SELECT run_uuid FROM runs WHERE name = 'gmpo-gvp swiss-roll s3'")
+def test_a_run_is_found_by_its_mlflow_id(swept):
+    outputs, runs = swept
+    ((number,),) = ask(outputs, "SELECT run_uuid FROM runs WHERE name = 'gmpo-gvp swiss-roll s2'")
     result = genpolicy("mode=eval", f"checkpoint={number}", f"paths.outputs={outputs}", f"paths.data={outputs}")
-    assert f"{runs[3].directory}/last.pt: there is no such checkpoint" in result.err
+    assert f"{runs[2].directory}/last.pt: there is no such checkpoint" in result.err
     result = genpolicy("mode=eval", f"checkpoint={'0' * 32}", f"paths.outputs={outputs}")
     assert (result.code, result.err.count("\n")) == (1, 1)
     assert "not a run of genpolicy in sqlite:///" in result.err
 
 
-def test_a_store_thrown_away_is_filled_again(tmp_path):
-    run = ended(tmp_path, SQLITE)
-    assert genpolicy("mode=sync", f"paths.outputs={tmp_path}").code == 0
-    (tmp_path / "mlflow.db").rename(tmp_path / "old.db")
+def test_a_store_thrown_away_is_filled_again(outputs):
+    run = ended(outputs, SQLITE)
+    assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
+    (outputs / "mlflow.db").rename(outputs / "old.db")
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     for engine in SqlAlchemyStore._engine_map.values():
         engine.dispose()  # this process still has the old file open
-    assert genpolicy("mode=sync", f"paths.outputs={tmp_path}").code == 0
-    assert stored(tmp_path) == {run.id: journaled(run)}
+    assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
+    assert stored(outputs) == {run.id: journaled(run)}
 
 
 def test_an_importer_that_dies_after_storing_a_batch_makes_no_double(outputs, monkeypatch):
@@ -257,6 +260,7 @@ def test_an_overwritten_run_leaves_the_view(outputs):
     assert stored(outputs)[new.id] == journaled(new)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_run_is_tracked_while_it_trains_and_the_next_run_ships_what_is_missing(outputs):
     missed = ended(outputs, SQLITE, "seed=5")
     result = genpolicy(*words(outputs, SQLITE, "tracking.checkpoints=true"))
@@ -276,10 +280,11 @@ def test_a_run_is_tracked_while_it_trains_and_the_next_run_ships_what_is_missing
 def test_training_never_imports_mlflow(outputs):
     code = "import sys; from genpolicy import app, tracking; tracking.WAIT_SECONDS = 0; app.main(); "
     code += "print('torch' in sys.modules, 'mlflow' in sys.modules)"
-    command = [sys.executable, "-c", code, *words(outputs, SQLITE)]
+    command = [sys.executable, "-c", code, *words(outputs, SQLITE), "algo.critic_steps=9", "algo.policy_steps=9"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.endswith("True False\n")
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_server_that_does_not_answer_and_then_does(outputs, monkeypatch):
     monkeypatch.setattr(tracking, "WAIT_SECONDS", 0.5)
     silent = socket.create_server(("127.0.0.1", 0))
@@ -296,8 +301,8 @@ def test_a_server_that_does_not_answer_and_then_does(outputs, monkeypatch):
     server.start()
     try:
         deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not Lock(run.path("tracking.lock")).acquire():
-            time.sleep(0.5)
+        while time.monotonic() < deadline and is_locked(run.path("tracking.lock")):
+            time.sleep(0.2)
         assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
         before = counts(outputs)
         assert stored(outputs) == {run.id: journaled(run)}
@@ -322,6 +327,18 @@ def test_a_server_that_does_not_answer_and_then_does(outputs, monkeypatch):
         assert table == f",gmpo-gvp\nswiss-roll (return),{returns:.1f}\n"
     finally:
         server.stop()
+
+
+def test_an_importer_gives_up_a_server_that_stays_away(outputs, monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
+    run = ended(outputs, f"tracking.uri={address}")
+    monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 0.2)
+    with pytest.raises(SystemExit) as end:
+        tracking.follow(run.directory)
+    assert end.value.code == 1
+    assert genpolicy("mode=sync", f"paths.outputs={outputs}", f"tracking.uri=sqlite:///{outputs}/mlflow.db").code == 0
+    assert stored(outputs) == {run.id: journaled(run)}
 
 
 def test_a_store_that_fails_is_one_line(tmp_path):
@@ -354,7 +371,8 @@ def test_stores():
 
 def test_one_follower_ships_all_runs_and_ends_with_them(outputs):
     first, second = ended(outputs, "seed=0", SQLITE), opened(outputs, "seed=1", SQLITE)
-    code = "import pathlib, sys; from genpolicy import tracking; tracking.follow_all(pathlib.Path(sys.argv[1]), None)"
+    code = "import pathlib, sys; from genpolicy import tracking; tracking.FOLLOW_SECONDS = 0.5; "
+    code += "tracking.follow_all(pathlib.Path(sys.argv[1]), None)"
     command = [sys.executable, "-c", code, str(outputs)]
     with second.recorded(device="cpu"):
         follower = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
@@ -364,7 +382,7 @@ def test_one_follower_ships_all_runs_and_ends_with_them(outputs):
         while stored(outputs) != {run.id: journaled(run) for run in (first, second)}:
             assert follower.poll() is None, follower.communicate()
             assert time.monotonic() < deadline
-            time.sleep(0.5)
+            time.sleep(0.2)
         assert subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout == ""
         with second.path("journal.jsonl").open("a") as journal:
             journal.write(json.dumps(line | {"step": 2}) + "\n")
