@@ -25,7 +25,7 @@ test: $(READY)    ## the tests; ARGS="-k settings" for some of them
 
 test-slurm: $(READY)    ## the tests that need SLURM, on a one-machine one that is started and stopped
 	@trap 'launch/slurm-dev.sh down' EXIT INT TERM; \
-	launch/slurm-dev.sh up && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 tests/slurm/slurm_*.py $(ARGS)
+	launch/slurm-dev.sh up && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal tests/slurm/slurm_*.py $(ARGS)
 
 test-browser: $(READY)    ## the tests that look at pages in Debian's Chromium
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; } >/dev/null
