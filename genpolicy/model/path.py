@@ -16,7 +16,6 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from genpolicy.settings import setting
@@ -217,6 +216,8 @@ class OTCFM(ICFM):
 
     @torch.no_grad()
     def couple(self, action: Tensor, noise: Tensor, observation: Tensor) -> Tensor:
+        from scipy.optimize import linear_sum_assignment  # slow to import and needed only here
+
         centred = observation - observation.mean(0)
         scaled = centred / (centred.square().mean(0).sqrt() + 1e-6)
         coupled = []
