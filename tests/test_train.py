@@ -42,8 +42,8 @@ def assert_equal_runs(left: Path, right: Path, drawn: bool = False):
 def test_a_run_stopped_in_every_way_ends_in_the_same_bits(uninterrupted, tmp_path):
     codes = [
         stop(tmp_path, signal.SIGKILL, 0.1),
-        stop(tmp_path, signal.SIGKILL, 0.45),
-        stop(tmp_path, signal.SIGUSR2, 0.3),
+        stop(tmp_path, signal.SIGKILL, 0.2),
+        stop(tmp_path, signal.SIGUSR2, 0.2),
     ]
     assert codes[0] == -signal.SIGKILL
     assert codes[2] in (128 + signal.SIGUSR2, 0)  # 0: a fast machine had ended before

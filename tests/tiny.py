@@ -101,15 +101,13 @@ def start(outputs: Path, *more: str) -> subprocess.Popen:
 
 def stop(outputs: Path, number: signal.Signals, seconds: float, *more: str) -> int:
     """Start the command, and send it a signal so many seconds after it has begun to train; its exit code."""
-    process = start(outputs, *more)
-    journal = outputs / "nothing"
-    while process.poll() is None and not journal.exists():
+
+    def journaled() -> int:
+        return sum(path.stat().st_size for path in outputs.rglob("journal.jsonl"))
+
+    before, process = journaled(), start(outputs, *more)
+    while process.poll() is None and journaled() <= before:
         time.sleep(0.01)
-        journal = next((path / "journal.jsonl" for path in find_runs(outputs)), journal)
-    started = [json.loads((path / "status.json").read_text())["pid"] for path in find_runs(outputs)]
-    while process.poll() is None and started != [process.pid]:
-        time.sleep(0.01)
-        started = [json.loads((path / "status.json").read_text())["pid"] for path in find_runs(outputs)]
     time.sleep(seconds)
     process.send_signal(number)
     process.communicate()
