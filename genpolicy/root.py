@@ -211,12 +211,15 @@ class TrainSettings(CheckSettings):
 
     @classmethod
     def partners(cls, config: Any) -> None:
-        """Refuses a video of a task that has none, and step counts for a solver that chooses them itself."""
+        """Refuses a video of a task that has none, and what a solver that chooses its steps itself cannot."""
         RunSettings.partners(config)
         if config.eval.video and not locate(config.env._target_).has_video:
             raise UserError(f"eval.video: env={config.env.name} has figures, but no video; leave eval.video out")
-        if config.eval.steps and "steps" not in config.solver:
-            raise UserError("eval.steps: this solver chooses its steps itself; leave eval.steps out")
+        if "steps" not in config.solver:
+            if config.eval.steps:
+                raise UserError("eval.steps: this solver chooses its steps itself; leave eval.steps out")
+            if config.compile != "none":
+                raise UserError("compile: this solver chooses its steps itself, by what it computes; leave compile out")
 
 
 def run_settings(config: DictConfig, root: type[RunSettings] = RunSettings, choices: Any = None) -> DictConfig:

@@ -6,8 +6,6 @@ import sys
 from dataclasses import dataclass
 from unittest import mock
 
-from hydra._internal.hydra import Hydra
-
 from genpolicy import app, local, slurm
 from genpolicy.sweep import Sweep, sweep_name
 
@@ -48,8 +46,6 @@ def tried(*words: str) -> tuple[Result, list[tuple[app.Job, str | None]]]:
         mock.patch.object(Sweep, "save"),
         mock.patch.object(local, "launch", launch),
         mock.patch.object(slurm, "launch", launch),
-        # Hydra composes all once more only to look for hydra.mode, which no word may set: half the time of these tests.
-        mock.patch.object(Hydra, "get_mode", return_value=None),
     ):
         return genpolicy(*words), started
 
