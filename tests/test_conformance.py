@@ -7,6 +7,7 @@ import signal
 import pytest
 import torch
 from command_line import genpolicy, jobs, tried
+from hydra._internal.hydra import Hydra
 from omegaconf import OmegaConf
 from tiny import only_run, records, same
 
@@ -17,10 +18,11 @@ from genpolicy.command import options
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.model.policy import Policy
+from genpolicy.run import load_run
 from genpolicy.train import restore
 
 ALGORITHMS = sorted(options("algo"))
-STEPS = 60  # updates of each phase
+STEPS = 20  # updates of each phase
 RUN = ["env=multi-goal", "dataset.episodes=10", "eval.per_phase=1", "eval.episodes=2", "eval.final_episodes=3"]
 RUN += ["eval.log_prob_actions=10", "tracking.uri=none", "checkpoint_seconds=1000"]
 
@@ -36,8 +38,9 @@ def sizes(config) -> dict[str, int | list[int]]:
                 chosen[f"{group}.{key}"] = size
     if config.critic.get("candidates", 1) > 1:
         chosen["critic.candidates"] = 3
-    if "steps" in config.solver:
-        chosen["solver.steps"] = 2
+    for group in ("solver", "likelihood"):
+        if "steps" in config[group]:
+            chosen[f"{group}.steps"] = 2
     return chosen
 
 
@@ -49,9 +52,10 @@ def random_transitions(size: int = 32) -> Transitions:
 
 
 @pytest.fixture(autouse=True)
-def no_figures(monkeypatch):
-    """Figures have tests of their own."""
+def less_work(monkeypatch):
+    """Figures have tests of their own, and Hydra composes all once more only to look for hydra.mode."""
     monkeypatch.setattr("genpolicy.env.multi_goal.MultiGoal.draw", Task.draw)
+    monkeypatch.setattr(Hydra, "get_mode", lambda *arguments, **named: None)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -65,8 +69,7 @@ def test_an_algorithm_trains_is_evaluated_and_resumes_to_the_bit(name, tmp_path,
     run = only_run(tmp_path / "whole")
     final = {metric: value for metric, _, value in records(run) if metric.startswith("final/")}
     assert math.isfinite(final["final/return_mean"])
-    [(job, _)] = jobs(*whole)
-    algorithm = assemble(job.config, 2, -torch.ones(2), torch.ones(2))
+    algorithm = assemble(load_run(run).config, 2, -torch.ones(2), torch.ones(2))
     assert algorithm.policy.has_density == ("final/log_prob" in final)
     if algorithm.policy.has_density:
         assert math.isfinite(final["final/log_prob"])
@@ -100,33 +103,42 @@ def test_an_algorithm_trains_is_evaluated_and_resumes_to_the_bit(name, tmp_path,
 
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_whatever_is_accepted_works_and_the_rest_is_refused_in_a_line(name):
-    data = random_transitions()
+    words = [f"algo={name}", "tuned=none", "network=mlp", "env=multi-goal"]
+    [(default, _)] = jobs(*words)
+    assert_works(default.config)
     for group in ("model", "critic", "select"):
         for option in options(group):
-            words = ["env=multi-goal", f"{group}={option}"]
-            result, started = tried(f"algo={name}", "tuned=none", "network=mlp", *words)
+            if option == default.choices[group]:
+                continue
+            result, started = tried(*words, f"{group}={option}")
             if result.code:
                 assert result.err.count("\n") == 1, result.err
                 assert result.err.startswith("genpolicy: ")
                 continue
             [(job, _)] = started
-            for key, size in sizes(job.config).items():
-                OmegaConf.update(job.config, key, size)
-            algorithm = assemble(job.config, 2, -torch.ones(2), torch.ones(2))
-            generator = torch.Generator().manual_seed(0)
-            for phase in algorithm.phases:
-                if phase.start is not None:
-                    phase.start()
-                assert isinstance(phase.update, Update | Updates)
-                assert phase.policy is None or isinstance(phase.policy, Policy)
-                source = phase.prepare(data) if phase.prepare is not None else data
-                metrics = phase.update(source.sample(8, generator), generator, 0.5)
-                assert all(torch.isfinite(metric) for metric in metrics.values()), (words, metrics)
-            action = algorithm.act(data.observation, generator.manual_seed(1))
-            assert action.shape == (32, 2)
-            other = assemble(job.config, 2, -torch.ones(2), torch.ones(2))
-            other.load_acting_state(algorithm.acting_state())
-            assert torch.equal(other.act(data.observation, generator.manual_seed(1)), action), words
+            assert_works(job.config, f"{group}={option}")
+
+
+def assert_works(config, word: str = "") -> None:
+    """One update of each phase; what acts afterwards, and what is restored from it. word: for messages."""
+    data = random_transitions()
+    for key, size in sizes(config).items():
+        OmegaConf.update(config, key, size)
+    algorithm = assemble(config, 2, -torch.ones(2), torch.ones(2))
+    generator = torch.Generator().manual_seed(0)
+    for phase in algorithm.phases:
+        if phase.start is not None:
+            phase.start()
+        assert isinstance(phase.update, Update | Updates)
+        assert phase.policy is None or isinstance(phase.policy, Policy)
+        source = phase.prepare(data) if phase.prepare is not None else data
+        metrics = phase.update(source.sample(8, generator), generator, 0.5)
+        assert all(torch.isfinite(metric) for metric in metrics.values()), (word, metrics)
+    action = algorithm.act(data.observation, generator.manual_seed(1))
+    assert action.shape == (32, 2)
+    other = assemble(config, 2, -torch.ones(2), torch.ones(2))
+    other.load_acting_state(algorithm.acting_state())
+    assert torch.equal(other.act(data.observation, generator.manual_seed(1)), action), word
 
 
 @pytest.mark.parametrize(
