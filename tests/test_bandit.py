@@ -14,13 +14,13 @@ from genpolicy.precision import arithmetic
 
 SMALL = ["tuned=none", "network=mlp", "network.hidden=[64,64,64]", "critic.hidden=[64,64,64]", "critic.lr=1e-2"]
 SMALL += ["critic.target_rate=0.02"]
-CRITIC = ["algo.critic_steps=800", "algo.critic_batch_size=256"]
-BEHAVIOUR = ["model=gvp", "algo.behaviour_steps=2000", "algo.behaviour_batch_size=256", "algo.behaviour_lr=5e-3"]
-POLICY = ["algo.policy_steps=1500", "algo.policy_batch_size=256", "algo.policy_lr=5e-3"]
-FINETUNE = ["algo.policy_steps=150", "algo.policy_batch_size=256", "algo.policy_lr=3e-3"]
-ENERGY = ["algo.policy_steps=1500", "algo.policy_batch_size=64", "algo.policy_lr=5e-3", "algo.num_actions=8"]
-DISTIL = ["algo.policy_steps=800", "algo.policy_batch_size=128", "algo.policy_lr=5e-3", "algo.policy_hidden=[64,64]"]
-JOINT = ["algo.steps=1500", "algo.batch_size=128", "algo.lr=2e-3", "model.target_rate=0.02"]
+CRITIC = ["algo.critic_steps=400", "algo.critic_batch_size=256"]
+BEHAVIOUR = ["model=gvp", "algo.behaviour_steps=1000", "algo.behaviour_batch_size=256", "algo.behaviour_lr=5e-3"]
+POLICY = ["algo.policy_steps=800", "algo.policy_batch_size=256", "algo.policy_lr=5e-3"]
+FINETUNE = ["algo.policy_steps=100", "algo.policy_batch_size=128", "algo.policy_lr=3e-3"]
+ENERGY = ["algo.policy_steps=1000", "algo.policy_batch_size=64", "algo.policy_lr=2e-2", "algo.energy_hidden=[64,64]"]
+DISTIL = ["algo.policy_steps=400", "algo.policy_batch_size=128", "algo.policy_lr=5e-3", "algo.policy_hidden=[64,64]"]
+JOINT = ["algo.steps=800", "algo.batch_size=128", "algo.lr=4e-3", "model.target_rate=0.02"]
 BETA, TAU, ETA = 4.0, 0.9, 3.0
 
 
@@ -46,11 +46,11 @@ def trajectory_weighted() -> float:
 LEARNED = {
     "gmpo": ([*CRITIC, *POLICY, f"algo.beta={BETA}"], lambda: bandit.value(bandit.tilted(boltzmann))),
     "gmpg": (
-        [*BEHAVIOUR, *CRITIC, *FINETUNE, f"algo.beta={BETA}", "algo.behaviour_steps=3000"],
+        [*BEHAVIOUR, *CRITIC, *FINETUNE, f"algo.beta={BETA}", "algo.behaviour_steps=2000"],
         lambda: bandit.value(bandit.tilted(boltzmann)),
     ),
     "qgpo": (
-        [*BEHAVIOUR, *CRITIC, *ENERGY, f"algo.beta={BETA}", "critic.candidates=2"],
+        [*BEHAVIOUR, *CRITIC, *ENERGY, f"algo.beta={BETA}", "critic.candidates=2", "algo.behaviour_steps=1500"],
         lambda: bandit.value(bandit.tilted(boltzmann)),
     ),
     "sfbc": (
@@ -68,7 +68,7 @@ LEARNED = {
     "fql": ([*JOINT, "algo.alpha=0.3", "algo.policy_hidden=[64,64]", "solver.steps=4"], bandit.best),
     "td3_bc": (JOINT, bandit.best),
     "diffusion_ql": ([*JOINT, "algo.eta=0.3", "solver.steps=4"], bandit.best),
-    "edp": ([*JOINT, "algo.eta=50"], bandit.best),
+    "edp": ([*JOINT, "algo.eta=50", "solver.steps=4"], bandit.best),
     "consistency_ac": ([*JOINT, "algo.eta=0.03"], bandit.best),
     "gtp": ([*JOINT, f"algo.eta={ETA}"], trajectory_weighted),
 }
