@@ -7,7 +7,6 @@ import signal
 import pytest
 import torch
 from command_line import genpolicy, jobs, tried
-from hydra._internal.hydra import Hydra
 from omegaconf import OmegaConf
 from tiny import only_run, records, same
 
@@ -16,11 +15,11 @@ from genpolicy.algo.algorithm import assemble
 from genpolicy.algo.update import Update, Updates
 from genpolicy.command import options
 from genpolicy.dataset.transitions import Transitions
-from genpolicy.env.task import Task
 from genpolicy.model.policy import Policy
 from genpolicy.run import load_run
 from genpolicy.train import restore
 
+pytestmark = pytest.mark.usefixtures("no_figures")
 ALGORITHMS = sorted(options("algo"))
 STEPS = 20  # updates of each phase
 RUN = ["env=multi-goal", "dataset.episodes=10", "eval.per_phase=1", "eval.episodes=2", "eval.final_episodes=3"]
@@ -49,13 +48,6 @@ def random_transitions(size: int = 32) -> Transitions:
     columns = {name: torch.rand(size, 2, generator=generator) for name in ("observation", "action", "next_observation")}
     columns |= {"reward": torch.rand(size, generator=generator), "terminated": torch.arange(size) % 5 == 0}
     return Transitions.of({name: column.numpy() for name, column in columns.items()})
-
-
-@pytest.fixture(autouse=True)
-def less_work(monkeypatch):
-    """Figures have tests of their own, and Hydra composes all once more only to look for hydra.mode."""
-    monkeypatch.setattr("genpolicy.env.multi_goal.MultiGoal.draw", Task.draw)
-    monkeypatch.setattr(Hydra, "get_mode", lambda *arguments, **named: None)
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

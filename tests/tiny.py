@@ -42,8 +42,9 @@ def plain_words(outputs: Path, *more: str) -> list[str]:
 
 @contextlib.contextmanager
 def undrawn() -> Iterator[None]:
-    """The Swiss roll draws nothing in this process: its figures have tests of their own, and take longer than a run."""
-    with mock.patch("genpolicy.env.swiss_roll.SwissRoll.draw", return_value={}):
+    """Toy tasks draw nothing in this process: their figures have tests of their own, and take longer than a run."""
+    toys = "genpolicy.env.swiss_roll.SwissRoll.draw", "genpolicy.env.multi_goal.MultiGoal.draw"
+    with mock.patch(toys[0], return_value={}), mock.patch(toys[1], return_value={}):
         yield
 
 
