@@ -46,7 +46,7 @@ def gaussian(x: float) -> Policy:
     path = PATHS["gvp"]()
     network = GaussianNetwork(path, torch.tensor([x, 0.0]), STD**2 * torch.eye(2))
     network.register_parameter("unused", nn.Parameter(torch.zeros(())))
-    return make_policy(path, network, solver=RK4(steps=8), likelihood=RK4(steps=16))
+    return make_policy(path, network, solver=RK4(steps=4), likelihood=RK4(steps=4))
 
 
 class Algorithm:
