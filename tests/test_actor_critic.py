@@ -127,8 +127,8 @@ def test_layer_norm_is_torch_s_in_every_member(members):
 def test_policy_evaluation_finds_the_value():
     # reward 1 for ever: 1 / (1 - gamma) = 5
     torch.manual_seed(0)
-    critic = DoubleQ(observation_size=1, action_size=2, hidden=[32], discount=0.8, target_rate=0.05, lr=3e-3)
-    algorithm = make(GTP, critic, steps=600, batch_size=64)
+    critic = DoubleQ(observation_size=1, action_size=2, hidden=[32], discount=0.8, target_rate=0.1, lr=5e-3)
+    algorithm = make(GTP, critic, steps=300, batch_size=64)
     train(algorithm, transitions(1000, lambda action: torch.ones(len(action)), False))
     action = torch.zeros(1, 2)
     assert critic.q(torch.zeros(1, 1), action).flatten().tolist() == pytest.approx([5.0, 5.0], rel=0.1)
@@ -167,7 +167,7 @@ def test_the_value_can_be_an_expectile_of_the_data():
         critic = DoubleQ(
             observation_size=1, action_size=2, hidden=[32], lr=5e-3, target_rate=0.05, ensemble=1, expectile=level
         )
-        algorithm = make(GTP, critic, steps=400, batch_size=128)
+        algorithm = make(GTP, critic, steps=200, batch_size=512)
         train(algorithm, data)
         value = critic.v(torch.zeros(1, 1)).item()
         assert value == pytest.approx(expectile(data.reward.numpy(), level), abs=0.06)
@@ -192,7 +192,7 @@ def test_targets_are_the_moving_average_s_actions_inside_the_action_space():
 @pytest.mark.parametrize(
     ("cls", "settings"),
     [
-        (GTP, {"eta": 2.0}),
+        (GTP, {"eta": 3.0}),
         (QGuided, {"eta": 0.2, "objective": Consistency(improved=True), "solver": Renoise(steps=2)}),
         (QGuided, {"eta": 0.3, "normalize": False}),
     ],
@@ -203,7 +203,7 @@ def test_guidance_moves_the_policy_towards_the_better_actions(cls, settings, see
     means = {}
     for eta in (0.0, settings["eta"]):
         critic = DoubleQ(observation_size=1, action_size=2, hidden=[32], lr=3e-3)
-        algorithm = make(cls, critic, seed=seed, steps=500, batch_size=64, **settings | {"eta": eta})
+        algorithm = make(cls, critic, seed=seed, steps=250, batch_size=256, **settings | {"eta": eta})
         train(algorithm, data, seed)
         means[eta] = algorithm.act(torch.zeros(2000, 1), torch.Generator().manual_seed(0)).mean().item()
     # a consistency model is off by up to .2 after so few updates, guided or not
