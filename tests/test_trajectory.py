@@ -291,7 +291,7 @@ def test_what_is_learned_for_a_gaussian_is_the_chain_of_the_grid_s_steps(objecti
     network = MLP(hidden=[64, 64], action_size=2, observation_size=0, times=2)
     policy = policy_of(network, averaged=objective.uses_target, target_rate=0.2)
     generator = torch.Generator().manual_seed(seed)
-    size, steps, lr = 50_000, 1000, 4e-3
+    size, steps, lr = 50_000, 1200, 3e-3
     action = MEAN + STD * torch.randn(size, 2, generator=generator)
     columns = {"observation": nothing(size, torch.float32), "action": action, "reward": torch.zeros(size)}
     columns |= {"next_observation": columns["observation"], "terminated": torch.ones(size)}
@@ -299,7 +299,7 @@ def test_what_is_learned_for_a_gaussian_is_the_chain_of_the_grid_s_steps(objecti
     update = imitation(policy, objective, lr)
     for step in range(steps):
         update.optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
-        update(data.sample(512, generator), generator, step / steps)
+        update(data.sample(256, generator), generator, step / steps)
     noise = torch.randn(4000, 2, generator=generator)
     policy.solver = Jumps(steps=1)
     samples = policy.sample(nothing(4000, torch.float32), noise=noise).detach()
