@@ -66,15 +66,15 @@ def test_a_server_that_goes_away_for_good_and_comes_back(outputs, server):  # no
     server.stop()
     wait_until(lambda: settled(outputs))
     assert [Run(run).status()["state"] for run in find_runs(outputs)] == ["finished"] * 2
-    # For good: all that there is goes into another store; from a copy, as nobody there hopes for the server.
     copy, other = outputs / "copy", outputs / "other.db"
     shutil.copytree(outputs / "default", copy / "default")
-    result = genpolicy("mode=sync", f"paths.outputs={copy}", f"tracking.uri=sqlite:///{other}")
-    assert result.out.startswith("2 runs"), result.err
-    assert stored(other) == journals(copy) == journals(outputs)
-    assert states(other) == {"FINISHED": 3}  # with the sweep's own
-    # For a while: the runs' own processes have waited for it.
+    # For a while: the runs' own processes wait for it, a minute long.
     server.start()
     wait_until(server.answers)
     wait_until(lambda: stored(server.database) == journals(outputs))
-    wait_until(lambda: states(server.database) == {"FINISHED": 3})
+    wait_until(lambda: states(server.database) == {"FINISHED": 3})  # with the sweep's own
+    # For good: all goes into another store. From the copy, where nobody waits.
+    result = genpolicy("mode=sync", f"paths.outputs={copy}", f"tracking.uri=sqlite:///{other}")
+    assert result.out.startswith("2 runs"), result.err
+    assert stored(other) == journals(copy) == journals(outputs)
+    assert states(other) == {"FINISHED": 3}
