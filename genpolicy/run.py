@@ -37,20 +37,11 @@ from genpolicy.interrupt import Interrupted
 from genpolicy.root import TrainSettings
 from genpolicy.settings import check
 
-# Where a run is kept, what it runs on and how it is watched: other values make no other experiment.
-NOT_IDENTITY = {"mode", "seed", "seeds", "study", "device", "threads", "compile", "overwrite", "checkpoint"}
-NOT_IDENTITY |= {
-    "log_every",
-    "checkpoint_seconds",
-    "paths",
-    "tracking",
-    "launch",
-    "search",
-    "sweep",
-    "follow",
-    "genpolicy",
-}
-NOT_IDENTITY |= {"check", "collect", "report"}
+# Settings that are no part of an experiment: its seed, what changes roundings, and then where a run is kept, how it is
+# started and watched.
+INCIDENTAL = {"seed", "device", "threads", "compile"}
+NOT_IDENTITY = INCIDENTAL | {"mode", "seeds", "study", "overwrite", "checkpoint", "log_every", "checkpoint_seconds"}
+NOT_IDENTITY |= {"paths", "tracking", "launch", "search", "sweep", "follow", "genpolicy", "check", "collect", "report"}
 YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where there is one: a sweep reads hundreds
 FINAL = ("finished", "failed", "interrupted", "died")
 POLICY = "policy.pt"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from genpolicy.algo.algorithm import Algorithm
-from genpolicy.algo.update import Metrics, Update, Updates, compiled
+from genpolicy.algo.update import Metrics, Update, Updates, accumulate, compiled
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws
 
@@ -68,17 +68,14 @@ class _Vectorised:
         each = zip(self.updates, batches, generators, strict=True)
         drawn = [update.draw(batch, generator, progress) for update, batch, generator in each]
         draws = {name: torch.stack([own[name] for own in drawn]) for name in drawn[0]}
-        tables, size = torch.stack([batch.table for batch in batches]), batches[0].size
+        tables = torch.stack([batch.table for batch in batches])
         self.optimizer.zero_grad(set_to_none=True)
-        total: Metrics = {}
-        for rows in range(0, size, first.chunk or size):
-            part = slice(rows, rows + (first.chunk or size))
-            table, pieces = tables[:, part], {name: draw[:, part] for name, draw in draws.items()}
-            loss, metrics = self._losses(table, batches[0], pieces)
-            share = table.shape[1] / size
-            (loss.mean(1).sum() * share).backward()
-            for name, value in {"loss": loss.detach().mean(1), **metrics}.items():
-                total[name] = total.get(name, 0) + share * value.detach()
+
+        def losses(part: slice) -> tuple[Tensor, Metrics]:
+            pieces = {name: draw[:, part] for name, draw in draws.items()}
+            return self._losses(tables[:, part], batches[0], pieces)
+
+        total = accumulate(losses, batches[0].size, first.chunk)
         if first.clip is not None:
             total["gradient"] = self._clip(first.clip)
         self.optimizer.step()

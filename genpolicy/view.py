@@ -20,7 +20,7 @@ from mlflow.utils.mlflow_tags import (
 )
 from omegaconf import DictConfig, OmegaConf
 
-from genpolicy.run import GROUPS, NOT_IDENTITY, POLICY, Run
+from genpolicy.run import GROUPS, INCIDENTAL, NOT_IDENTITY, POLICY, Run
 
 EXPERIMENT = "genpolicy/"  # begins the names of experiments; the study follows
 VALUE_LENGTH = 6000  # MLflow's limits
@@ -53,7 +53,7 @@ def params(config: DictConfig) -> list[Param]:
         else:
             yield Param(name, (value if isinstance(value, str) else json.dumps(value))[:VALUE_LENGTH])
 
-    left_out = NOT_IDENTITY - {"seed", "device", "threads", "compile"}
+    left_out = NOT_IDENTITY - INCIDENTAL
     plain = OmegaConf.to_container(config)
     return list(walk({name: value for name, value in plain.items() if name not in left_out}, ""))
 

@@ -282,7 +282,7 @@ def test_only_a_tilted_behaviour_has_an_inverse_temperature():
 def test_frozen_restores_what_it_froze():
     layer = nn.Linear(2, 2)
     layer.bias.requires_grad_(False)
-    with frozen(layer):
+    with frozen(layer.parameters()):
         assert not any(p.requires_grad for p in layer.parameters())
     assert layer.weight.requires_grad
     assert not layer.bias.requires_grad

@@ -41,8 +41,8 @@ class Update:
     ):
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=lr, fused=True)
-        self.loss, self.draw, self.after, self.through = loss, draw, after, through
-        self.chunk, self.clip = chunk, clip
+        self.loss, self.draw, self.after, self.chunk, self.clip = loss, draw, after, chunk, clip
+        self.through = [parameter for module in through for parameter in module.parameters()]
         self.mode, self._loss = "none", loss
 
     def compile(self, mode: str) -> None:
@@ -53,17 +53,13 @@ class Update:
         """Draw, differentiate, step. The metrics are means over the batch, left on the device."""
         draws = self.draw(batch, generator, progress)
         self.optimizer.zero_grad(set_to_none=True)
-        size = batch.size
-        total: Metrics = {}
-        for rows in range(0, size, self.chunk or size):
-            part = slice(rows, rows + (self.chunk or size))
+
+        def losses(part: slice) -> tuple[Tensor, Metrics]:
             piece = batch if self.chunk is None else batch.rows(part)
-            with frozen(*self.through):
-                loss, metrics = self._loss(piece, {name: draw[part] for name, draw in draws.items()})
-            share = piece.size / size
-            (loss.mean() * share).backward()
-            for name, value in {"loss": loss.detach().mean(), **metrics}.items():
-                total[name] = total.get(name, 0) + share * value
+            with frozen(self.through):
+                return self._loss(piece, {name: draw[part] for name, draw in draws.items()})
+
+        total = accumulate(losses, batch.size, self.chunk)
         if self.clip is not None:
             total["gradient"] = nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.optimizer.step()
@@ -107,6 +103,22 @@ class Updates:
         """Restore what `state_dict` gave."""
         for name, update in self.updates.items():
             update.load_state_dict(state[name])
+
+
+def accumulate(losses: Callable[[slice], tuple[Tensor, Metrics]], size: int, chunk: int | None) -> Metrics:
+    """Add the gradient of the mean loss of a batch, chunk by chunk, to the parameters'; the means of loss and metrics.
+
+    losses: rows of the batch -> (loss [..., rows], metrics [...]); leading dimensions are trained independently.
+    """
+    total: Metrics = {}
+    for start in range(0, size, chunk or size):
+        stop = min(start + (chunk or size), size)
+        loss, metrics = losses(slice(start, stop))
+        share = (stop - start) / size
+        (loss.mean(-1).sum() * share).backward()
+        for name, value in {"loss": loss.mean(-1), **metrics}.items():
+            total[name] = total.get(name, 0) + share * value.detach()
+    return total
 
 
 def imitation(
@@ -182,9 +194,9 @@ def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
 
 
 @contextlib.contextmanager
-def frozen(*modules: nn.Module) -> Iterator[None]:
-    """Gradients pass through these modules but not to their parameters."""
-    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Gradients pass through what these are parameters of, but not to them."""
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
     for parameter in parameters:
         parameter.requires_grad_(False)
     try:

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genpolicy.run import GROUPS
+from genpolicy.run import GROUPS, INCIDENTAL
 
 LAST, BEST = "final", "best"  # metrics of the last checkpoint, and of the best evaluation during training
-INCIDENTAL = ("seed", "device", "threads", "compile")  # settings that make no other method
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,7 @@ class Comparison:
         """Each setting in which methods differ on the same task, with its value by (task, method)."""
         found = []
         names = {name for runs in self.runs.values() for name in (*runs[0].choices, *runs[0].settings)}
-        for name in sorted(names - set(INCIDENTAL), key=_choices_first(self.runs)):
+        for name in sorted(names - INCIDENTAL, key=_choices_first(self.runs)):
             values = {at: value for at, runs in self.runs.items() if (value := runs[0].known(name)) is not None}
             if any(len({values.get(at) for at in self.runs if at[0] == task}) > 1 for task in self.tasks):
                 found.append((name, values))
@@ -160,7 +159,7 @@ def distinguishing(results: Sequence[Result]) -> dict[str, list[str]]:
     words: dict[str, list[str]] = defaultdict(list)
     for (base, _), configurations in groups.items():
         found = list(configurations.values())
-        names = {name for each in found for name in (*each.choices, *each.settings)} - set(INCIDENTAL)
+        names = {name for each in found for name in (*each.choices, *each.settings)} - INCIDENTAL
         apart = len({_values(each, words[base]) for each in found})
         for name in sorted(names, key=_choices_first({0: found})):
             if apart == len(found):
