@@ -2,20 +2,19 @@
 
 import shutil
 
-import numpy as np
 import pytest
 import torch
 from command_line import genpolicy, jobs
+from invented import ACTION, OBSERVATION, transitions
 from tiny import only_run, records, same, words
 from torch._dynamo.utils import counters
 
 from genpolicy.algo.algorithm import assemble
 from genpolicy.algo.update import Updates
-from genpolicy.dataset.transitions import Transitions
 from genpolicy.vectorised import VectorisedPhase
 
 NETWORKS = ("tuned=none", "network=mlp", "network.hidden=[16]", "critic.hidden=[16]")
-OBSERVATION, ACTION, SIZE = 5, 2, 24
+SIZE = 24
 
 
 @pytest.fixture
@@ -31,13 +30,6 @@ def traced(monkeypatch):
     counters.clear()
     yield
     torch._dynamo.reset()
-
-
-def transitions():
-    draw = np.random.default_rng(0).standard_normal
-    arrays = {"observation": draw((SIZE, OBSERVATION)), "action": draw((SIZE, ACTION)).clip(-1, 1)}
-    arrays |= {"reward": draw(SIZE), "next_observation": draw((SIZE, OBSERVATION)), "terminated": draw(SIZE) > 1}
-    return Transitions.of(arrays)
 
 
 def algorithm(chosen: str, mode: str, seed: int = 0):
@@ -68,7 +60,7 @@ def assert_one_graph_each(update) -> None:
     ],
 )
 def test_an_update_is_one_graph_that_is_traced_once(chosen, traced):
-    data, found = transitions(), []
+    data, found = transitions(SIZE), []
     for mode in ("none", "default"):
         made, generator = algorithm(chosen, mode), torch.Generator().manual_seed(0)
         update = made.phases[-1].update
@@ -79,7 +71,7 @@ def test_an_update_is_one_graph_that_is_traced_once(chosen, traced):
 
 
 def test_the_common_updates_of_several_seeds_are_one_graph(traced):
-    data, found = transitions(), []
+    data, found = transitions(SIZE), []
     for mode in ("none", "default"):
         group = [algorithm("algo=gmpg solver.steps=1", mode, seed) for seed in (0, 1)]
         generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]

@@ -5,30 +5,22 @@ import os
 import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from command_line import genpolicy, jobs
+from invented import ACTION, OBSERVATION, transitions
 from tiny import records, same, undrawn
 from tiny import words as tiny_words
 
 from genpolicy import checkpoint
 from genpolicy.algo.algorithm import assemble
-from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.run import find_runs
 from genpolicy.trainer import Trainer
 from genpolicy.vectorised import VectorisedPhase
 
 NETWORKS = ("tuned=none", "network=mlp", "network.hidden=[16,16]", "critic.hidden=[16,16]")
-OBSERVATION, ACTION, SEEDS, UPDATES = 5, 2, 3, 20
-
-
-def transitions(size=200):
-    draw = np.random.default_rng(0).standard_normal
-    arrays = {"observation": draw((size, OBSERVATION)), "action": draw((size, ACTION)).clip(-1, 1)}
-    arrays |= {"reward": draw(size), "next_observation": draw((size, OBSERVATION)), "terminated": draw(size) > 1}
-    return Transitions.of(arrays)
+SIZE, SEEDS, UPDATES = 200, 3, 20
 
 
 def algorithms(config):
@@ -66,7 +58,7 @@ def test_common_updates_are_those_of_each_alone(chosen):
     nothing, which few are. Another seed's updates end as far away as the way itself is long.
     """
     ((job, _),) = jobs(*chosen.split(), "env=hopper-medium-v2", *NETWORKS)
-    data, alone, together = transitions(), algorithms(job.config), algorithms(job.config)
+    data, alone, together = transitions(SIZE), algorithms(job.config), algorithms(job.config)
     begin = [weights(algorithm) for algorithm in alone]
     draws, others = ([torch.Generator().manual_seed(seed) for seed in range(SEEDS)] for _ in range(2))
     for number, phases in enumerate(zip(*(algorithm.phases for algorithm in alone), strict=True)):

@@ -1,63 +1,18 @@
-"""MLflow as a view of the journal: complete, without doubles, whoever fails. The oracle is the SQLite file itself."""
+"""MLflow as a view of the journal: complete, and without doubles. The oracle is the SQLite file itself."""
 
-import contextlib
 import json
 import os
 import re
 import socket
-import sqlite3
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 from command_line import genpolicy
-from mlflow_server import Server
-from tiny import ended, events, only_run, opened, records, words
+from store import SQLITE, ask, counts, importer, journaled, stored
+from tiny import ended, opened
 
 from genpolicy import tracking
 from genpolicy.errors import UserError
-from genpolicy.files import is_locked
-from genpolicy.run import Run, find_runs
-
-SQLITE = "tracking.uri=null"
-
-
-def importer(directory: Path) -> subprocess.Popen:
-    """The child that ships a run, at ordinary priority so that a busy machine does not starve it."""
-    code = "import pathlib, sys; from genpolicy import tracking; tracking.follow(pathlib.Path(sys.argv[1]))"
-    command = [sys.executable, "-c", code, str(directory)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def ask(outputs: Path, question: str) -> list[tuple]:
-    with contextlib.closing(sqlite3.connect(outputs / "mlflow.db")) as database:
-        return database.execute(question).fetchall()
-
-
-def stored(outputs: Path) -> dict[str, list[tuple]]:
-    """(metric, step, time, value) of each run in the store, by the id that genpolicy gave it."""
-    rows = ask(
-        outputs,
-        "SELECT tags.value, metrics.key, metrics.step, metrics.timestamp, metrics.value FROM metrics "
-        "JOIN tags ON tags.run_uuid = metrics.run_uuid AND tags.key = 'genpolicy.id'",
-    )
-    return {number: sorted(row[1:] for row in rows if row[0] == number) for number in {row[0] for row in rows}}
-
-
-def journaled(run: Run) -> list[tuple]:
-    return sorted(
-        (name, event["step"], event["time"], value)
-        for event in events(run.directory)
-        for name, value in event["metrics"].items()
-    )
-
-
-def counts(outputs: Path) -> dict[str, int]:
-    tables = ("experiments", "runs", "metrics", "latest_metrics", "params", "tags", "datasets", "inputs", "input_tags")
-    return {table: ask(outputs, f"SELECT COUNT(*) FROM {table}")[0][0] for table in tables}
-
 
 RUNS = 3
 
@@ -181,43 +136,6 @@ def test_a_store_thrown_away_is_filled_again(outputs):
     assert stored(outputs) == {run.id: journaled(run)}
 
 
-def test_an_importer_that_dies_after_storing_a_batch_makes_no_double(outputs, monkeypatch):
-    run = ended(outputs, SQLITE, events=1300)
-    store = tracking.open_store(tracking.store_uri(None, outputs), outputs)
-    sent, real = [], store.client.log_batch
-
-    def dying(number, metrics=(), params=(), tags=()):
-        real(number, metrics, params, tags)
-        if metrics:
-            sent.append(len(metrics))
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(store.client, "log_batch", dying)
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            store.ship(run)
-    assert sent == [1000, 1000]
-    monkeypatch.undo()
-    assert len(stored(outputs)[run.id]) == 1000
-    assert store.ship(run) == "finished"
-    assert stored(outputs) == {run.id: journaled(run)}
-    assert counts(outputs)["runs"] == 1
-
-
-def test_a_killed_importer_is_taken_up_again(outputs):
-    run = ended(outputs, SQLITE, events=8000)
-    child = importer(run.directory)
-    while not run.path("tracking.json").exists() or "offset" not in run.path("tracking.json").read_text():
-        assert child.poll() is None
-        time.sleep(0.01)
-    child.kill()
-    child.communicate()
-    assert ask(outputs, "SELECT status FROM runs") == [("RUNNING",)]
-    assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
-    assert stored(outputs) == {run.id: journaled(run)}
-    assert ask(outputs, "SELECT status FROM runs") == [("FINISHED",)]
-
-
 def test_how_a_run_ended_is_its_status(outputs):
     runs = [opened(outputs, f"seed={seed}", SQLITE) for seed in range(5)]
     with pytest.raises(ZeroDivisionError), runs[0].recorded():
@@ -260,87 +178,6 @@ def test_an_overwritten_run_leaves_the_view(outputs):
     assert stored(outputs)[new.id] == journaled(new)
 
 
-@pytest.mark.usefixtures("no_figures")
-def test_a_run_is_tracked_while_it_trains_and_the_next_run_ships_what_is_missing(outputs):
-    missed = ended(outputs, SQLITE, "seed=5")
-    result = genpolicy(*words(outputs, SQLITE, "tracking.checkpoints=true"))
-    assert result.code == 0, result.err
-    command = f"mlflow ui --host 127.0.0.1 --backend-store-uri 'sqlite:///{outputs}/mlflow.db'"
-    assert f"dashboard: {command}" in result.out
-    runs = [Run(directory) for directory in find_runs(outputs)]
-    deadline = time.monotonic() + 60
-    while set(stored(outputs)) != {run.id for run in runs} and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert stored(outputs) == {run.id: journaled(run) for run in runs}
-    assert missed.id in stored(outputs)
-    assert len(list((outputs / "mlartifacts").glob("*/artifacts/last.pt"))) == 1
-    assert not (outputs / "mlruns").exists()
-
-
-def test_training_never_imports_mlflow(outputs):
-    code = "import sys; from genpolicy import app, tracking; tracking.WAIT_SECONDS = 0; app.main(); "
-    code += "print('torch' in sys.modules, 'mlflow' in sys.modules)"
-    command = [sys.executable, "-c", code, *words(outputs, SQLITE), "algo.critic_steps=9", "algo.policy_steps=9"]
-    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.endswith("True False\n")
-
-
-@pytest.mark.usefixtures("no_figures")
-def test_a_server_that_does_not_answer_and_then_does(outputs, monkeypatch):
-    monkeypatch.setattr(tracking, "WAIT_SECONDS", 0.5)
-    silent = socket.create_server(("127.0.0.1", 0))
-    address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-    before = time.monotonic()
-    result = genpolicy(*words(outputs, f"tracking.uri={address}"))
-    assert result.code == 0, result.err
-    assert time.monotonic() - before < 60
-    assert f"tracking: still shipping to {address}" in result.out
-    run = Run(only_run(outputs))
-    assert run.finished
-    silent.close()
-    server = Server(int(address.rpartition(":")[2]), outputs)
-    server.start()
-    try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and is_locked(run.path("tracking.lock")):
-            time.sleep(0.2)
-        assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
-        before = counts(outputs)
-        assert stored(outputs) == {run.id: journaled(run)}
-        run.path("tracking.json").unlink()
-        assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
-        assert counts(outputs) == before
-        assert ask(outputs, "SELECT status FROM runs") == [("FINISHED",)]
-        noted = run.status()["data"]
-        assert ask(outputs, "SELECT name, digest FROM datasets") == [(noted["name"], noted["digest"])]
-        kinds = ask(outputs, "SELECT source_type, destination_type FROM inputs")
-        assert sorted(kinds) == [("DATASET", "RUN"), ("RUN_OUTPUT", "MODEL_OUTPUT")]
-        assert ask(outputs, "SELECT name, source_run_id FROM logged_models") == [
-            ("policy", ask(outputs, "SELECT run_uuid FROM runs")[0][0])
-        ]
-        assert len(list(server.artifacts.rglob("models/*/artifacts/data/policy/policy.pt"))) == 1
-        assert len(list(server.artifacts.rglob("artifacts/config.yaml"))) == 1
-        away = outputs / "another machine"
-        report = genpolicy("mode=report", f"paths.outputs={away}", f"tracking.uri={address}")
-        assert report.code == 0, report.err
-        (returns,) = (value for name, _, value in records(run.directory) if name == "final/return_mean")
-        table = (away / "default" / "report" / "tables" / "scores_last.csv").read_text()
-        assert table == f",gmpo-gvp\nswiss-roll (return),{returns:.1f}\n"
-    finally:
-        server.stop()
-
-
-def test_an_importer_gives_up_a_server_that_stays_away(outputs, monkeypatch):
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        address = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    run = ended(outputs, f"tracking.uri={address}")
-    monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 0.2)
-    with pytest.raises(SystemExit) as end:
-        tracking.follow(run.directory)
-    assert end.value.code == 1
-    assert genpolicy("mode=sync", f"paths.outputs={outputs}", f"tracking.uri=sqlite:///{outputs}/mlflow.db").code == 0
-    assert stored(outputs) == {run.id: journaled(run)}
-
-
 def test_a_store_that_fails_is_one_line(tmp_path):
     ended(tmp_path, SQLITE)
     (tmp_path / "mlflow.db").write_text("no database" * 1000)
@@ -367,27 +204,3 @@ def test_stores():
     assert tracking.store_uri("none", Path("/runs")) is None
     assert tracking.store_uri("http://host:5000", Path("/runs")) == "http://host:5000"
     assert json.dumps(tracking.ENVIRONMENT["MLFLOW_DISABLE_TELEMETRY"]) == '"true"'
-
-
-def test_one_follower_ships_all_runs_and_ends_with_them(outputs):
-    first, second = ended(outputs, "seed=0", SQLITE), opened(outputs, "seed=1", SQLITE)
-    code = "import pathlib, sys; from genpolicy import tracking; tracking.FOLLOW_SECONDS = 0.5; "
-    code += "tracking.follow_all(pathlib.Path(sys.argv[1]), None)"
-    command = [sys.executable, "-c", code, str(outputs)]
-    with second.recorded(device="cpu"):
-        follower = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        line = {"time": 1_700_000_000_000, "step": 1, "metrics": {"policy/loss": 1.0}}
-        second.path("journal.jsonl").write_text(json.dumps(line) + "\n")
-        deadline = time.monotonic() + 120
-        while stored(outputs) != {run.id: journaled(run) for run in (first, second)}:
-            assert follower.poll() is None, follower.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        assert subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout == ""
-        with second.path("journal.jsonl").open("a") as journal:
-            journal.write(json.dumps(line | {"step": 2}) + "\n")
-    second.close()
-    assert follower.communicate(timeout=120)[0] == ""
-    assert follower.returncode == 0
-    assert stored(outputs) == {run.id: journaled(run) for run in (first, second)}
-    assert ask(outputs, "SELECT status, COUNT(*) FROM runs GROUP BY status") == [("FINISHED", 2)]
