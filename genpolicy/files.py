@@ -1,34 +1,125 @@
-"""Files that several processes share: atomic writing, and locks that die with their holder."""
+"""Files that several processes share: atomic writing, and locks that die with their holder.
 
+Folders of runs may come from other people: only regular files are opened there, never what a link points to.
+"""
+
+import contextlib
 import errno
 import fcntl
 import json
 import math
 import os
+import secrets
 import socket
+import stat
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from genpolicy.errors import UserError
+
+LARGEST = 2**26  # bytes of a file that is read at once
+_READING = os.O_RDONLY | os.O_NONBLOCK  # so that a pipe is not waited for
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write the file so that a crash at any moment leaves the old content or the new, never a part.
 
-    Only one process may write a given path at a time (the callers hold a lock). Raises `UserError` when the
-    folder cannot be written or the disk is full; the old file is then still there.
+    Only one process may write a given path at a time (the callers hold a lock). A link is replaced, not followed.
+    Raises `UserError` when the folder cannot be written or the disk is full; the old file is then still there.
     """
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with open(temporary, "wb") as file:
+        _remove_leftovers(path)
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+        with open(handle, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise unwritable(path, error) from error
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Delete what killed writers of the file have left."""
+    with os.scandir(path.parent) as entries:
+        for entry in entries:
+            if entry.name.startswith(f".{path.name}.") and entry.name.endswith(".tmp"):
+                with contextlib.suppress(OSError):
+                    os.unlink(entry.path)
+
+
+def open_regular(path: Path, mode: str = "rb") -> BinaryIO:
+    """A regular file, to read ("rb") or, made if it is not there, to append ("ab").
+
+    Raises FileNotFoundError if there is none to read, and `UserError` for anything else: a link, a pipe, a folder, a
+    device, a folder of the file that is itself a link, a file that may not be opened.
+    """
+    flags = {"rb": _READING, "ab": os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK}[mode]
+    try:
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            handle = _open(path, flags, folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and mode == "rb":
+            raise
+        raise (unwritable(path, error) if mode == "ab" else unreadable(path, error)) from error
+    return open(handle, mode)
+
+
+def read_regular(path: Path, largest: int = LARGEST) -> bytes:
+    """The content of a file that `open_regular` opens; what it raises, and `UserError` above `largest` bytes."""
+    with open_regular(path) as file:
+        try:
+            content = file.read(largest + 1)
+        except OSError as error:
+            raise unreadable(path, error) from error
+    if len(content) > largest:
+        raise UserError(f"{path}: of more than {largest:,} bytes, which genpolicy never writes there; move it away")
+    return content
+
+
+def regular_files(folder: Path, *patterns: str) -> Iterator[Path]:
+    """The regular files of a folder that match patterns such as "figures/*", in order; links are left out."""
+    for pattern in patterns:
+        for path in sorted(folder.glob(pattern)):
+            if stat.S_ISREG(path.lstat().st_mode) and not path.parent.is_symlink():
+                yield path
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made if it is not there. Raises `UserError` if it cannot be, or is a link."""
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from error
+    if path.is_symlink():
+        raise UserError(f"{path}: a link, where genpolicy makes a folder; move it away")
+    return path
+
+
+def _open(path: Path, flags: int, folder: int | None = None) -> int:
+    """A handle of the regular file; links are not followed. folder: an open one in which its name is looked up."""
+    name = path if folder is None else path.name
+    handle = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.ELOOP, "not a regular file")
+    return handle
+
+
+def unreadable(path: Path, error: OSError) -> UserError:
+    """The one line for a file of a run that is there and cannot be read."""
+    if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR):
+        return UserError(f"{path}: a link, a folder or something else that is no regular file; move it away")
+    return UserError(f"{path}: cannot be read: {error.strerror or error}")
 
 
 def unwritable(path: Path, error: OSError) -> UserError:
@@ -39,6 +130,8 @@ def unwritable(path: Path, error: OSError) -> UserError:
         return UserError(f"{path}: no permission to write; choose another paths.outputs=")
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
         return UserError(f"{path}: a file stands where a folder is needed (or the reverse); move it away")
+    if error.errno in (errno.ELOOP, errno.ENXIO):
+        return UserError(f"{path}: a link or something else that is no regular file; move it away")
     return UserError(f"{path}: cannot be written: {error.strerror or error}")
 
 
@@ -86,9 +179,9 @@ class Lock:
     def holder(self) -> str:
         """Who holds the lock, for a message: 'process 123 on host'."""
         try:
-            owner = json.loads(self.path.read_text())
+            owner = json.loads(read_regular(self.path))
             return f"process {owner['pid']} on {owner['host']}"
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, UserError, ValueError, KeyError, TypeError):
             return "another process"
 
     def __enter__(self):
@@ -100,7 +193,7 @@ class Lock:
 
     def _try(self) -> bool:
         try:
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            handle = _open(self.path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK)
         except OSError as error:
             raise unwritable(self.path, error) from error
         try:
@@ -131,11 +224,13 @@ os.register_at_fork(after_in_child=_release_all)  # a forked worker would keep t
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a living process holds the `Lock` on the file."""
+    """Whether a living process holds the `Lock` on the file. Raises `UserError` for what is no regular file."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        handle = _open(path, _READING)
     except FileNotFoundError:
         return False
+    except OSError as error:
+        raise unreadable(path, error) from error
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a blink, which `acquire` must outwait
     except BlockingIOError:
