@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import InitVar, dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -62,11 +63,17 @@ def none(reward: np.ndarray, episode: np.ndarray) -> tuple[float, float, dict[st
 
 
 REWARDS = {transform.__name__: transform for transform in (none, iql_locomotion, antmaze, cql_antmaze, standardize)}
+WITHOUT_EPISODES = {"held_out": "0", "reward": "none"}
 
 
 @dataclass(kw_only=True, eq=False)
 class Dataset(ABC):
-    """A source of transitions. `directory` is where data files are kept between runs."""
+    """A source of transitions. `directory` is where data files are kept between runs.
+
+    shuffled: whether it is known of these data that their rows are in no order, so that it need not be said.
+    """
+
+    shuffled: ClassVar[bool] = False
 
     reward: str = setting("none", choices=REWARDS, doc="how rewards are transformed, in training only")
     held_out: float = setting(
@@ -81,7 +88,8 @@ class Dataset(ABC):
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """The fields of `Transitions` with raw rewards, and `episode` [N], the number of each one's episode.
 
-        Raises `UserError` if the data cannot be had or do not fit the task.
+        Where the data do not tell episodes, `episode` is None, and the behaviour says why. Raises `UserError` if the
+        data cannot be had or do not fit the task.
         """
 
     def source(self, task: Task) -> str:
@@ -101,6 +109,7 @@ class Dataset(ABC):
         """
         arrays, behaviour = self.arrays(task)
         episode = arrays.pop("episode")
+        self._check_episodes(task, behaviour)
         scale, shift, constants = REWARDS[self.reward](arrays["reward"], episode)
         arrays["reward"] = arrays["reward"] * np.float32(scale) + np.float32(shift)
         transform = {"name": self.reward, "scale": scale, "shift": shift} | constants
@@ -108,12 +117,21 @@ class Dataset(ABC):
         transitions = Transitions.of(arrays, **known)
         if not self.held_out:
             return transitions
-        if task.max_episode_steps > 1 and _unjoined(episode, arrays["terminated"]) > 0.5:
-            raise UserError(
-                f"dataset.held_out={self.held_out:g}: most rows of the data are followed by no other of their episode, "
-                "as if they were shuffled, so that episodes are not known; give dataset.held_out=0"
-            )
         return transitions.apart(torch.from_numpy(chosen_episodes(episode, self.held_out)))
+
+    def _check_episodes(self, task: Task, behaviour: Behaviour) -> None:
+        """Says that the data tell no episodes, if so. Raises `UserError` if the settings need them."""
+        if not behaviour.unknown:
+            return
+        needs = {"held_out": self.held_out > 0, "reward": self.reward == iql_locomotion.__name__}
+        for name, needed in needs.items():
+            if needed:
+                raise UserError(
+                    f"dataset.{name}={getattr(self, name)}: needs the episodes of the data, which are not known: "
+                    f"{behaviour.unknown}; give dataset.{name}={WITHOUT_EPISODES[name]}"
+                )
+        if not self.shuffled:
+            remark(f"{self.source(task)}: {behaviour.unknown}: episodes and the data's return are not known")
 
 
 def chosen_episodes(episode: np.ndarray, share: float) -> np.ndarray:
@@ -131,12 +149,6 @@ def chosen_episodes(episode: np.ndarray, share: float) -> np.ndarray:
     return np.flatnonzero(np.isin(episode, np.random.RandomState(0).permutation(numbers)[:count]))
 
 
-def _unjoined(episode: np.ndarray, terminated: np.ndarray) -> float:
-    """The share of rows [N] that are all there is of their episode, though it did not terminate there."""
-    _, place, steps = np.unique(episode, return_inverse=True, return_counts=True)
-    return float(((steps[place] == 1) & ~terminated).mean())
-
-
 def kept(path: Path, make: Callable[[Path], None]) -> Path:
     """`path`, after `make` has made the file if there is none; only one process makes it, the others wait.
 
@@ -151,6 +163,11 @@ def kept(path: Path, make: Callable[[Path], None]) -> Path:
         except OSError as error:
             raise UserError(f"paths.data: {path} cannot be written ({error.strerror or error})") from error
     return path
+
+
+def remark(text: str) -> None:
+    """Says in a line on stderr what data were taken for, where they could mean something else."""
+    Console(stderr=True).print(text, soft_wrap=True, markup=False, highlight=False)
 
 
 @contextlib.contextmanager

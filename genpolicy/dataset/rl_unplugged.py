@@ -8,6 +8,7 @@ pickle of plain data and arrays needs is answered by a stand-in of this module, 
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from genpolicy.settings import locate
 @dataclass(kw_only=True, eq=False)
 class RLUnplugged(OwnFile):
     """Transitions of a task of the control suite, of which none is a termination: the suite's tasks have no end."""
+
+    shuffled: ClassVar[bool] = True
 
     @classmethod
     def partners(cls, config) -> None:

@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 
+from genpolicy.dataset.follow import follows
 from genpolicy.dataset.own_file import check_finite, clip
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 
 COLUMNS = ("obs", "action", "next_obs", "reward", "done")
+MOST = 0.5  # of the rows
 
 
 def checked(columns: dict[str, np.ndarray], path: Path | str, task: Task) -> dict[str, np.ndarray]:
@@ -39,21 +41,29 @@ def checked(columns: dict[str, np.ndarray], path: Path | str, task: Task) -> dic
     return columns
 
 
-def transitions(columns: dict[str, np.ndarray], task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
+def transitions(
+    columns: dict[str, np.ndarray], task: Task, ends: np.ndarray | None = None
+) -> tuple[dict[str, np.ndarray], Behaviour]:
     """The rows of checked columns, and the returns of the episodes that terminated or are as long as the task's.
 
-    An episode goes on where next_obs is the next row's obs, and no row is done.
+    ends [N]: which rows are the last of their episode, if that is known. Otherwise an episode goes on where next_obs is
+    the next row's obs, and no row is done. If that says that rows are in no order, `episode` is None, and the returns
+    are not known.
     """
-    joined = (columns["obs"][1:] == columns["next_obs"][:-1]).all(axis=1)
-    ends = np.flatnonzero(np.append(~joined, True) | columns["done"])
+    limit, unknown = task.max_episode_steps, ""
+    if ends is None:
+        ends = np.append(~follows(columns["obs"], columns["next_obs"]), True)
+        if limit > 1 and (ends & ~columns["done"])[:-1].sum() > MOST * (len(ends) - 1):
+            unknown = "most rows are followed by no other of their episode, as if they were shuffled"
+    ends = np.flatnonzero(np.append(ends[:-1], True) | columns["done"])
     total, steps = np.cumsum(columns["reward"], dtype=np.float64)[ends], np.diff(ends, prepend=-1)
-    finished = columns["done"][ends] | (steps >= task.max_episode_steps)
+    finished = columns["done"][ends] | (steps >= limit)
     arrays = {
         "observation": columns["obs"],
         "action": columns["action"],
         "reward": columns["reward"],
         "next_observation": columns["next_obs"],
         "terminated": columns["done"],
-        "episode": np.repeat(np.arange(len(ends)), steps),
+        "episode": None if unknown else np.repeat(np.arange(len(ends)), steps),
     }
-    return arrays, Behaviour.of(np.diff(total, prepend=0.0)[finished])
+    return arrays, Behaviour(unknown=unknown) if unknown else Behaviour.of(np.diff(total, prepend=0.0)[finished])

@@ -14,11 +14,15 @@ SHARE = 0.25  # of a GPU's free memory: what a table may take. Extended, it is t
 
 @dataclass(frozen=True)
 class Behaviour:
-    """Raw returns of the finished episodes of a data set: what its behaviour policy earned."""
+    """Raw returns of the finished episodes of a data set: what its behaviour policy earned.
+
+    unknown: why the data tell no episodes; empty if they do.
+    """
 
     return_mean: float = float("nan")
     return_std: float = float("nan")
     episodes: int = 0
+    unknown: str = ""
 
     @classmethod
     def of(cls, returns: np.ndarray) -> "Behaviour":

@@ -1,0 +1,35 @@
+"""Which rows of a table follow one another: a row's next observation is the observation of the next row."""
+
+import numpy as np
+
+TOLERANCE = 1e-3  # of a part's spread: far below what a step changes, far above what float32 and five decimals do
+DECIMALS = 1e-5  # of the parts' typical spread: five decimals of a part that hardly changes beside the others
+DIGITS = 1e-4, 1e-2  # of a part's size, but no more than of its spread: five digits of a part far from zero
+SAMPLE = 10_000  # rows that tell the spread
+
+
+def follows(observation: np.ndarray, next_observation: np.ndarray) -> np.ndarray:
+    """Whether each row but the last is followed by the next one, [N-1], given both columns [N,O].
+
+    They need not be equal: a file may have rounded one of them, or stored it with fewer digits.
+    """
+    there, here = next_observation[:-1], observation[1:]
+    equal = (there == here).all(axis=1)
+    others = np.flatnonzero(~equal)
+    with np.errstate(over="ignore"):
+        equal[others] = (np.abs(there[others] - here[others]) <= tolerance(observation)).all(axis=1)
+    return equal
+
+
+def tolerance(observation: np.ndarray) -> np.ndarray:
+    """How far two observations that are the same may be apart, [O], on the scale of the data [N,O].
+
+    A part's spread is half the range of the middle 80 % of its values, about a standard deviation, which a few
+    outliers do not change; that of a part that is the same in most rows is its size.
+    """
+    some = observation[:: len(observation) // SAMPLE + 1].astype(np.float64)
+    low, middle, high = np.quantile(some, [0.1, 0.5, 0.9], axis=0)
+    spread = np.where(high > low, (high - low) / 2, np.abs(middle))
+    typical = np.median(spread[spread > 0]) if spread.any() else 0.0
+    digits = np.minimum(DIGITS[0] * np.abs(middle), DIGITS[1] * spread)
+    return TOLERANCE * spread + DECIMALS * typical + digits
