@@ -15,6 +15,7 @@ from genpolicy import checkpoint
 from genpolicy import train as training
 from genpolicy.algo.algorithm import Algorithm
 from genpolicy.app import Job, each_job
+from genpolicy.command import quoted
 from genpolicy.errors import UserError
 from genpolicy.run import open_run
 from genpolicy.settings import build
@@ -50,7 +51,7 @@ def load_policy(reference: str | Path, *words: str) -> TrainedPolicy:
     words: settings of the command line that are needed to find it or to compute, as `tracking.uri=...`,
     `paths.outputs=...`, `device=cuda`. Raises `UserError` if there is no such policy.
     """
-    config = _job("mode=eval", f"checkpoint={reference}", *words).config
+    config = _job("mode=eval", f"checkpoint={quoted(str(reference))}", *words).config
     run, path = training.find_run(str(reference), config)
     return restored(run.config, path, config.device)
 

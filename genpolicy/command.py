@@ -1,6 +1,7 @@
 """The words of a command line, before Hydra sees them, and the folders that its options come from."""
 
 import re
+import shlex
 from pathlib import Path
 
 import yaml
@@ -29,7 +30,35 @@ _FLAGS = {
     "--shell-completion": None,
 }
 _WORDS = {"--follow": "follow=true"}  # what reads better as a flag
+_PLAIN = re.compile(r"(?!(true|false|null|inf|nan)$)[a-z_][\w-]*|[\w.@%+-]*/[\w./@%+-]*", re.ASCII | re.IGNORECASE)
 _SHORT = {"-m": "--multirun", "-c": "--cfg", "-p": "--package", "-i": "--info", "-sc": "--shell-completion"}
+
+
+def quoted(value: str) -> str:
+    """A string as the value of a word `key=value`, in quotes of Hydra's grammar where it needs them.
+
+    Only `${`, which begins an interpolation, keeps its meaning; no setting may hold it as text.
+    """
+    if _PLAIN.fullmatch(value):
+        return value
+    # Of backslashes, only those before a quote are an escape.
+    escaped = re.sub(r"(\\*)('|\Z)", lambda found: 2 * found[1] + ("\\'" if found[2] else ""), value)
+    return f"'{escaped}'"
+
+
+def shell(*words: str) -> str:
+    """Words as one line that a shell (bash, zsh) reads as these very words."""
+    return " ".join(shlex.quote(word) if word.isprintable() else _ansi_c(word) for word in words)
+
+
+def _ansi_c(word: str) -> str:
+    """The word as $'...', its control characters as escapes."""
+    escaped = word.replace("\\", "\\\\").replace("'", "\\'")
+    return f"$'{''.join(sign if sign.isprintable() else _escape(sign) for sign in escaped)}'"
+
+
+def _escape(sign: str) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in sign.encode(errors="surrogateescape"))
 
 
 def own_conf() -> Path | None:
@@ -106,7 +135,9 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _override(word: str) -> str:
-    if not re.match(r"~[A-Za-z]|\+{0,2}[A-Za-z_][^=]*=", word) or not word.isprintable():
+    key, _, value = word.partition("=")
+    legible = word.isprintable() or (key.isprintable() and value[:1] in ("'", '"'))
+    if not re.match(r"~[A-Za-z]|\+{0,2}[A-Za-z_][^=]*=", word) or not legible:
         raise UserError(f"{word!r} is not of the form key=value; see genpolicy --help")
     return word
 
@@ -114,7 +145,8 @@ def _override(word: str) -> str:
 def _rewrite_override(word: str, multirun: bool) -> str:
     key, _, value = word.partition("=")
     if value.startswith("~/"):  # the shell does not expand it there, and Hydra cannot read it
-        return f"{key}={Path(value).expanduser()}"
+        home = str(Path(value).expanduser())
+        return f"{key}={quoted(home) if _PLAIN.fullmatch(value[1:]) else home}"
     if key.lstrip("+") == "seeds":  # a list, where Hydra would see a sweep
         if not re.fullmatch(r"\d+(,\d+)+|\[[\d, ]*\]", value):
             raise UserError(f"{word}: not a list of seeds; write it as in seeds=0,1,2")

@@ -20,7 +20,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME
 
-from genpolicy import journal, view
+from genpolicy import journal, sqlite, view
 from genpolicy.files import Lock, write_atomically
 from genpolicy.relocate import relocate
 from genpolicy.run import FINAL, POLICY, Run
@@ -34,7 +34,6 @@ STATUS = {
     "interrupted": "KILLED",
     "died": "KILLED",
 }
-SQLITE = "sqlite:///"
 
 
 class Store:
@@ -47,8 +46,7 @@ class Store:
 
     def __init__(self, uri: str, outputs: Path):
         self.uri, self.artifacts = uri, None
-        if uri.startswith(SQLITE):
-            database = Path(uri.removeprefix(SQLITE))
+        if (database := sqlite.file_of(uri)) is not None:
             database.parent.mkdir(parents=True, exist_ok=True)
             self.artifacts = (database.parent / "mlartifacts").as_uri()
             self._making = self._lock = Lock(database.with_name(database.name + ".lock"))
@@ -132,7 +130,7 @@ class Store:
     def _make(self, database: Path) -> None:
         unfinished = database.with_name(database.name + ".new")
         unfinished.unlink(missing_ok=True)
-        SqlAlchemyStore(SQLITE + str(unfinished), self.artifacts).engine.dispose()
+        SqlAlchemyStore(sqlite.uri_of(unfinished), self.artifacts).engine.dispose()
         unfinished.rename(database)
 
     def _find(self, run: Run, record: "Record") -> MlflowRun:

@@ -228,5 +228,11 @@ def run_settings(config: DictConfig, root: type[RunSettings] = RunSettings, choi
 
 
 def absolute(path: str) -> str:
-    """A path of the command line or a configuration, `~` expanded, relative to the working folder."""
-    return str(Path(path).expanduser().absolute())
+    """A path of the command line or a configuration, `~` expanded, relative to the working folder.
+
+    Raises `UserError` for one that no configuration can hold.
+    """
+    found = str(Path(path).expanduser().absolute())
+    if re.search(r"\$\{|\0|[\ud800-\udfff]", found):
+        raise UserError(f"{found!r}: a path with '${{' in it, or that is not UTF-8, cannot be used; rename the folder")
+    return found

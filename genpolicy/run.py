@@ -31,10 +31,11 @@ from pathlib import Path
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from genpolicy import sqlite
 from genpolicy.errors import UserError
 from genpolicy.files import Lock, is_locked, unwritable, write_atomically
 from genpolicy.interrupt import Interrupted
-from genpolicy.root import TrainSettings
+from genpolicy.root import TrainSettings, absolute
 from genpolicy.settings import check
 
 # Settings that are no part of an experiment: its seed, what changes roundings, and then where a run is kept, how it is
@@ -240,7 +241,7 @@ def absolute_uri(uri: str | None) -> str | None:
             "MLFLOW_TRACKING_PASSWORD in the environment"
         )
     if scheme == "sqlite":
-        return f"sqlite:///{Path(place.removeprefix('/')).expanduser().absolute()}"
+        return sqlite.uri_of(Path(absolute(str(sqlite.file_of(uri)))))
     return uri
 
 

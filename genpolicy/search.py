@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from genpolicy import sqlite
 from genpolicy.errors import UserError
 from genpolicy.root import absolute, run_settings
 from genpolicy.run import digest, directory_of, read_status
@@ -48,7 +49,7 @@ class Search:
         if slurm:
             self.words["launch.wait"] = ["launch.wait=true"]  # as the next trials follow from the scores of these
         outputs = Path(absolute(config.paths.outputs))
-        storage = config.search.storage or f"sqlite:///{outputs / config.study / 'search.db'}"
+        storage = config.search.storage or sqlite.uri_of(outputs / config.study / "search.db")
         words = sorted(word for each in self.words.values() for word in each if not incidental(word))
         contents = [config.study, words, sorted((key, repr(found)) for key, found in self.space.items())]
         self.name = f"search {' '.join(self.space)} ({digest(contents)})"

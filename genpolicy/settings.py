@@ -123,6 +123,8 @@ def _resolved(node: DictConfig, path: str) -> dict:
                 value = _resolved(value, f"{full}.")
             elif isinstance(value, ListConfig):
                 value = OmegaConf.to_container(value, resolve=True)
+            elif isinstance(value, str) and "${" in value:  # which would be resolved once more
+                raise UserError(f"{full}: {_shown(value)}: no value may hold '${{'")
         except OmegaConfBaseException as error:
             raise UserError(f"{full}: {str(error).splitlines()[0]}") from error
         plain[str(name)] = value

@@ -19,6 +19,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from genpolicy import squeue
+from genpolicy.command import quoted, shell
 from genpolicy.errors import UserError
 from genpolicy.files import Lock, unwritable, write_atomically
 from genpolicy.run import NOT_IDENTITY, digest, directory_of, each_seed, open_run, read_json, read_status
@@ -108,8 +109,10 @@ class Sweep:
     @property
     def watch(self) -> str:
         """The command that shows how the sweep stands."""
-        place = "" if self.outputs == Path("outputs").absolute() else f" paths.outputs={self.outputs}"
-        return f"genpolicy mode=status study={self.study} sweep={self.digits}{place}"
+        words = ["mode=status", f"study={quoted(self.study)}", f"sweep={quoted(self.digits)}"]
+        if self.outputs != Path("outputs").absolute():
+            words.append(f"paths.outputs={quoted(str(self.outputs))}")
+        return shell("genpolicy", *words)
 
 
 def sweep_name(jobs: Sequence) -> str:

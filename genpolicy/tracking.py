@@ -18,7 +18,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from genpolicy import child
+from genpolicy import child, sqlite
+from genpolicy.command import quoted, shell
 from genpolicy.errors import UserError
 from genpolicy.files import Lock
 from genpolicy.interrupt import Interrupted
@@ -41,7 +42,7 @@ SYNC = "`genpolicy mode=sync` ships what is missing"
 def store_uri(uri: str | None, outputs: Path) -> str | None:
     """The tracking URI that a setting means: null is a SQLite file in `outputs`, "none" no store (None)."""
     if uri is None:
-        return f"sqlite:///{outputs / 'mlflow.db'}"
+        return sqlite.uri_of(outputs / "mlflow.db")
     return None if uri == "none" else uri
 
 
@@ -53,7 +54,8 @@ def dashboard(uri: str, experiment: str | None = None) -> str:
     pages = f"/#/experiments{f'/{experiment}/runs' if experiment else ''}?workflowType=machine_learning"
     if uri.startswith("http"):
         return uri.rstrip("/") + pages
-    return f"mlflow ui --host 127.0.0.1 --backend-store-uri '{uri}'  (http://127.0.0.1:5000{pages})"
+    command = shell("mlflow", "ui", "--host", "127.0.0.1", "--backend-store-uri", uri)
+    return f"{command}  (http://127.0.0.1:5000{pages})"
 
 
 class Tracker:
@@ -225,7 +227,7 @@ def start_follower(config: DictConfig) -> None:
     if config.tracking.uri == "none":
         return
     outputs = Path(config.paths.outputs)
-    words = ["mode=sync", "follow=true", f"paths.outputs={outputs}"]
+    words = ["mode=sync", "follow=true", f"paths.outputs={quoted(str(outputs))}"]
     child.start("genpolicy.app", *words, log=outputs / "follow.log", environment=ONE_THREAD)
 
 
@@ -274,7 +276,7 @@ def existing_store(config: DictConfig):
     """The store of a configuration, to read. Raises `UserError` if there is none, or it cannot be reached."""
     outputs = Path(config.paths.outputs)
     uri = store_uri(config.tracking.uri, outputs)
-    if uri is None or (uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()):
+    if uri is None or ((file := sqlite.file_of(uri)) is not None and not file.exists()):
         raise UserError(f"no MLflow store at {uri or config.tracking.uri}; give paths.outputs= or tracking.uri=")
     try:
         return open_store(uri, outputs)
