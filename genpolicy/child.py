@@ -6,13 +6,16 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from genpolicy.files import open_regular
+
 
 def start(module: str, *words: str, log: Path, environment: Mapping[str, str] | None = None) -> subprocess.Popen:
     """Run `python -m module words`, what it prints appended to `log`; `environment` adds to this process's.
 
-    Its session is its own, so that Ctrl-C at the terminal does not end it. Raises OSError if it cannot be started.
+    Its session is its own, so that Ctrl-C at the terminal does not end it. Raises OSError if it cannot be started, and
+    `UserError` if the log cannot be written.
     """
-    with open(log, "ab") as file:
+    with open_regular(log, "ab") as file:
         return subprocess.Popen(
             [sys.executable, "-m", module, *words],
             cwd=Path(__file__).resolve().parent.parent,  # so that it imports this very package

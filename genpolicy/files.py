@@ -20,6 +20,7 @@ from typing import BinaryIO
 from genpolicy.errors import UserError
 
 LARGEST = 2**26  # bytes of a file that is read at once
+LOG_BYTES = 4096  # at the end of a log, in which its last line is looked for
 _READING = os.O_RDONLY | os.O_NONBLOCK  # so that a pipe is not waited for
 
 
@@ -103,6 +104,17 @@ def make_folder(path: Path) -> Path:
     if path.is_symlink():
         raise UserError(f"{path}: a link, where genpolicy makes a folder; move it away")
     return path
+
+
+def last_line(log: Path) -> str:
+    """The last line with something in it; empty if there is no such file, or it is no regular one."""
+    try:
+        with open_regular(log) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES))
+            lines = file.read().decode(errors="replace").splitlines()
+    except (FileNotFoundError, UserError):
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def _open(path: Path, flags: int, folder: int | None = None) -> int:

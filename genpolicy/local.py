@@ -5,8 +5,9 @@ import signal
 from collections.abc import Sequence
 from pathlib import Path
 
-from genpolicy import pool, status, tracking
+from genpolicy import pool, tracking
 from genpolicy.errors import UserError
+from genpolicy.files import last_line
 from genpolicy.interrupt import Interrupted, Signals
 from genpolicy.sweep import Sweep, claimed, common_launch, missing
 
@@ -33,7 +34,7 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
     print(f"at most {at_once} at once; watch: {sweep.watch}", flush=True)
 
     def ended(directory: Path, code: int) -> None:
-        outcome = "finished" if code == 0 else status.last_line(directory / "log.txt")
+        outcome = "finished" if code == 0 else last_line(directory / "log.txt")
         print(f"{len(children.codes)} of {len(runs)}: {sweep.runs[directory]}: {outcome}", flush=True)
 
     children = pool.Pool(runs, pool.slots(gpus, at_once), ended)
@@ -45,6 +46,8 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
             children.run()
             print("stopped; the same command goes on", flush=True)
             raise
+    if said := tracking.complaint(sweep.outputs):
+        print(said, flush=True)
     if failed := [run for run, code in children.codes.items() if code]:
         logs = ", ".join(str(run / "log.txt") for run in failed[:3])
         raise UserError(f"{len(failed)} of {len(runs)} runs failed: {logs}{', ...' if len(failed) > 3 else ''}")

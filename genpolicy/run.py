@@ -240,8 +240,8 @@ def absolute_uri(uri: str | None) -> str | None:
             "tracking.uri: would store the password with the run; give it by MLFLOW_TRACKING_USERNAME and "
             "MLFLOW_TRACKING_PASSWORD in the environment"
         )
-    if scheme == "sqlite":
-        return sqlite.uri_of(Path(absolute(str(sqlite.file_of(uri)))))
+    if (file := sqlite.file_of(uri)) is not None:
+        return sqlite.uri_of(Path(absolute(str(file))))
     return uri
 
 

@@ -12,13 +12,14 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from genpolicy import tracking
 from genpolicy.console import console
 from genpolicy.errors import UserError
+from genpolicy.files import last_line
 from genpolicy.run import find_runs
 from genpolicy.sweep import Standing, Sweep, label, standings
 
 REFRESH_SECONDS = 2.0
-LOG_BYTES = 4096
 FRAME_LINES = 6  # of a screen, that the table's heading and the summary take
 WIDTH = 200  # of what goes to a file or a pipe
 COLOURS = {"running": "cyan", "finished": "green", "failed": "red", "died": "red", "interrupted": "yellow"}
@@ -28,16 +29,17 @@ def show(config: DictConfig) -> None:
     """Prints the table; on a terminal again and again, until nobody works on the runs any more or Ctrl-C."""
     runs = _runs(config)
     shown_on = console(WIDTH)
+    said = [Text(line) for line in filter(None, [tracking.complaint(Path(config.paths.outputs))])]
     if not shown_on.is_terminal:
         found = list(standings(runs))
-        shown_on.print(table(found, runs), summary(found), sep="\n")
+        shown_on.print(table(found, runs), summary(found), *said, sep="\n", markup=False)
         return
     with Live(console=shown_on, auto_refresh=False, vertical_overflow="visible") as live:
         while True:
             found = list(standings(runs))
             room = max(1, shown_on.height - FRAME_LINES)  # where not all fits, what is finished comes last
             shown = found if len(found) <= room else sorted(found, key=lambda run: run.state == "finished")[:room]
-            live.update(Group(table(shown, runs), summary(found)), refresh=True)
+            live.update(Group(table(shown, runs), summary(found), *said), refresh=True)
             if not any(run.busy for run in found):
                 break
             time.sleep(REFRESH_SECONDS)
@@ -98,14 +100,3 @@ def _remark(run: Standing) -> str:
         return ""
     reason, said = run.status.get("reason") or "", last_line(run.directory / "log.txt")
     return reason if not said or said in reason or reason in said else f"{reason} | {said}"
-
-
-def last_line(log: Path) -> str:
-    """The last line with something in it; empty if there is no such file."""
-    try:
-        with open(log, "rb") as file:
-            file.seek(max(0, log.stat().st_size - LOG_BYTES))
-            lines = file.read().decode(errors="replace").splitlines()
-    except FileNotFoundError:
-        return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")

@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 from genpolicy import child, sqlite
 from genpolicy.command import quoted, shell
 from genpolicy.errors import UserError
-from genpolicy.files import Lock
+from genpolicy.files import Lock, last_line, open_regular
 from genpolicy.interrupt import Interrupted
 from genpolicy.run import FINAL, Run, find_runs, read_json
 from genpolicy.sweep import standings
@@ -29,6 +29,7 @@ from genpolicy.sweep import standings
 POLL_SECONDS = 2.0
 FOLLOW_SECONDS = 5.0
 FOLLOW_PATIENCE_SECONDS = 600.0
+FOLLOW_LOG = "follow.log"
 PATIENCE_SECONDS = 60.0  # with a store that fails, after the run has ended
 WAIT_SECONDS = 20.0  # of a run that has ended for its child
 # No reports home, no waiting for a server that does not answer, no chatter.
@@ -67,7 +68,7 @@ class Tracker:
     def __init__(self, run: Run, followed: bool = False):
         self.run = run
         self.uri = store_uri(run.config.tracking.uri, run.outputs)
-        if followed and self.uri is not None and self.uri.startswith("sqlite:"):
+        if followed and self.uri is not None and sqlite.file_of(self.uri) is not None:
             self.uri = None
         self._child: subprocess.Popen | None = None
 
@@ -78,7 +79,7 @@ class Tracker:
         log = self.run.path("tracking.log")
         try:
             self._child = child.start("genpolicy.tracking", str(self.run.directory), log=log, environment=ONE_THREAD)
-        except OSError as error:
+        except (OSError, UserError) as error:
             print(f"tracking: not started ({error}); {SYNC}")
 
     def __enter__(self):
@@ -196,6 +197,8 @@ def sync(config: DictConfig) -> None:
     print(f"{outcome.shipped} runs of {outputs} are up to date in MLflow{busy}")
     if outcome.failures:
         raise UserError(f"{len(outcome.failures)} runs could not be shipped: {outcome.failures[0]}")
+    if not outcome.busy:
+        _settle(outputs)
     for uri in stores:
         print(f"dashboard: {dashboard(uri)}")
 
@@ -213,6 +216,8 @@ def follow_all(outputs: Path, uri: str | None) -> None:
             failures = catch_up(outputs, uri, stores, thorough=False).failures
             for message in failures:
                 _log(message)
+            if not failures:
+                _settle(outputs)
             deadline = (deadline or time.monotonic() + FOLLOW_PATIENCE_SECONDS) if last else None
             if last and (not failures or time.monotonic() > deadline):
                 break
@@ -223,12 +228,32 @@ def follow_all(outputs: Path, uri: str | None) -> None:
 
 
 def start_follower(config: DictConfig) -> None:
-    """Start a process of its own that ships the runs of a folder, unless there is one; it outlives this one."""
+    """Start a process of its own that ships the runs of a folder, unless there is one; it outlives this one.
+
+    One that cannot be started is said here, one that fails by `complaint`.
+    """
     if config.tracking.uri == "none":
         return
     outputs = Path(config.paths.outputs)
     words = ["mode=sync", "follow=true", f"paths.outputs={quoted(str(outputs))}"]
-    child.start("genpolicy.app", *words, log=outputs / "follow.log", environment=ONE_THREAD)
+    try:
+        child.start("genpolicy.app", *words, log=outputs / FOLLOW_LOG, environment=ONE_THREAD)
+    except (OSError, UserError) as error:
+        print(f"tracking: not started ({error}); {SYNC}", flush=True)
+
+
+def complaint(outputs: Path) -> str | None:
+    """What last went wrong in the follower of a folder, unless all has been shipped since."""
+    said = last_line(outputs / FOLLOW_LOG)
+    return f"tracking: {said} ({outputs / FOLLOW_LOG}); {SYNC}" if said else None
+
+
+def _settle(outputs: Path) -> None:
+    """All is shipped: what went wrong before is of no interest any more."""
+    log = outputs / FOLLOW_LOG
+    if last_line(log):
+        with open_regular(log, "ab") as file:
+            file.truncate(0)
 
 
 def _unfinished(outputs: Path) -> bool:

@@ -59,7 +59,7 @@ def test_a_run_is_tracked_while_it_trains_and_the_next_run_ships_what_is_missing
     missed = ended(outputs, SQLITE, "seed=5")
     result = genpolicy(*words(outputs, SQLITE, "tracking.checkpoints=true"))
     assert result.code == 0, result.err
-    command = f"mlflow ui --host 127.0.0.1 --backend-store-uri 'sqlite:///{outputs}/mlflow.db'"
+    command = f"mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///{outputs}/mlflow.db"
     assert f"dashboard: {command}" in result.out
     runs = [Run(directory) for directory in find_runs(outputs)]
     deadline = time.monotonic() + 60

@@ -15,7 +15,8 @@ import pytest
 from command_line import genpolicy
 from tiny import opened, plain_words, records, words
 
-from genpolicy import pool, slurm, squeue, status, sweep
+from genpolicy import pool, slurm, squeue, sweep
+from genpolicy.files import last_line
 from genpolicy.run import find_runs, read_status
 
 LOCAL = ["-m", "hydra/launcher=local", "launch.parallel=2"]
@@ -258,6 +259,6 @@ def test_what_a_launcher_cannot_do_is_one_line(tmp_path, monkeypatch):
 
 def test_the_last_line_of_a_log(tmp_path):
     log = tmp_path / "log.txt"
-    assert status.last_line(log) == ""
+    assert last_line(log) == ""
     log.write_bytes(b"x" * 10_000 + b"\nthe reason\n\n  \n")
-    assert status.last_line(log) == "the reason"
+    assert last_line(log) == "the reason"

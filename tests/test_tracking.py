@@ -192,6 +192,18 @@ def test_a_store_that_fails_is_one_line(tmp_path):
     assert address in result.err
 
 
+def test_a_follower_that_fails_is_said_until_all_is_shipped(outputs, capsys):
+    ended(outputs, SQLITE)
+    (outputs / "follow.log").write_text("2026-01-01 00:00:00 the store is away\n")
+    assert "the store is away" in genpolicy("mode=status", f"paths.outputs={outputs}").out
+    assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
+    assert "the store is away" not in genpolicy("mode=status", f"paths.outputs={outputs}").out
+    (outputs / "follow.log").unlink()
+    (outputs / "follow.log").mkdir()
+    tracking.start_follower(opened(outputs, "seed=1", SQLITE).config)
+    assert "tracking: not started" in capsys.readouterr().out
+
+
 def test_nothing_to_ship_is_no_failure(tmp_path):
     assert genpolicy("mode=sync", f"paths.outputs={tmp_path}").code == 0
     assert list(tmp_path.iterdir()) == []

@@ -16,6 +16,7 @@ import torch
 from command_line import jobs
 from omegaconf import DictConfig, OmegaConf
 
+from genpolicy.command import quoted
 from genpolicy.run import Run, find_runs, open_run
 
 SMALL = ("env=swiss-roll", "algo=gmpo", "tuned=none", "network.hidden=[16]", "critic.hidden=[16]", "eval.episodes=4")
@@ -27,7 +28,7 @@ SMALL += ("log_every=7", "checkpoint_seconds=0.05", "tracking.uri=none")
 
 def words(outputs: Path, *more: str) -> list[str]:
     """The words of a command that trains such a run."""
-    return [f"paths.outputs={outputs}", f"paths.data={outputs}", *SMALL, *more]
+    return [f"paths.outputs={quoted(str(outputs))}", f"paths.data={quoted(str(outputs))}", *SMALL, *more]
 
 
 def plain_words(outputs: Path, *more: str) -> list[str]:
@@ -36,7 +37,13 @@ def plain_words(outputs: Path, *more: str) -> list[str]:
     columns = {"obs": (3,), "next_obs": (3,), "action": (1,), "reward": ()}
     columns = {name: draw.uniform(-1, 1, (rows, *shape)) for name, shape in columns.items()}
     np.savez(data, done=np.arange(rows) % 10 == 9, **columns)
-    task = ["env=gym", "env.id=Pendulum-v1", "env.max_episode_steps=5", "dataset=npz", f"dataset.path={data}"]
+    task = [
+        "env=gym",
+        "env.id=Pendulum-v1",
+        "env.max_episode_steps=5",
+        "dataset=npz",
+        f"dataset.path={quoted(str(data))}",
+    ]
     return [*task, *(word for word in words(outputs, *more) if word != "env=swiss-roll")]
 
 
@@ -57,8 +64,8 @@ def opened(outputs: Path, *more: str, sweep: str | None = None) -> Run:
 def configured(outputs: Path, *more: str) -> tuple[DictConfig, dict[str, str]]:
     """The checked configuration of such a command and its choices; `more` sets values only."""
     job = _job()
-    places = [f"paths.outputs={outputs}", f"paths.data={outputs}"]
-    return OmegaConf.merge(job.config, OmegaConf.from_dotlist([*places, *more])), job.choices
+    places = {"paths": {"outputs": str(outputs), "data": str(outputs)}}
+    return OmegaConf.merge(job.config, places, OmegaConf.from_dotlist(list(more))), job.choices
 
 
 @functools.cache

@@ -1,0 +1,122 @@
+"""Folders with spaces, brackets, quotes and other signs that mean something to Hydra, a shell, SQLAlchemy or SLURM."""
+
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy
+from command_line import genpolicy, jobs
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given
+from hypothesis import strategies as st
+from store import SQLITE, ask, journaled, stored
+from tiny import ended, only_run, plain_words
+
+from genpolicy import sqlite, tracking
+from genpolicy.command import quoted, shell
+from genpolicy.errors import UserError
+from genpolicy.run import Run
+
+ODD = ["proj (copy), ä", "a=b", "[1,2]", "{a: 1}", "$HOME", 'it\'s "so"', "back\\slash\\", "100%41 #?", "two\nlines"]
+ALL = 'a=b,[c] {d: 1} $HOME it\'s "so" (e)\\ 100%41?#~*ä\nend\\'
+SIGNS = st.text("ab01'\"\\=[](){}$,:;#%?*~+@!&|<>/ .-\n\té\x1b", max_size=9).filter(lambda text: "${" not in text)
+
+
+@given(SIGNS | st.sampled_from(["null", "True", "nan", "1e5", "007", "", *ODD]))
+def test_hydra_reads_a_quoted_string_as_itself(text):
+    parser = OverridesParser.create()
+    override = parser.parse_override(f"key={quoted(text)}")
+    assert not override.is_sweep_override()
+    assert override.value() == text
+    again = f"key={override.get_value_element_as_str()}"  # as a sweep hands it to its jobs
+    assert parser.parse_override(again).value() == text
+
+
+def test_what_needs_no_quotes_has_none():
+    assert [quoted(text) for text in ("default", "/a/b-c_1.5+d", "outputs")] == ["default", "/a/b-c_1.5+d", "outputs"]
+
+
+@given(st.lists(SIGNS, min_size=1, max_size=5))
+def test_bash_reads_words_as_themselves(words):
+    line = shell(*words)
+    assert line.isprintable()
+    said = subprocess.run(["bash", "-c", f"printf '%s\\0' {line}"], capture_output=True, check=True).stdout
+    assert said.decode().split("\0")[:-1] == words
+
+
+@given(SIGNS.filter(bool))
+def test_sqlalchemy_finds_the_file_of_a_uri(text):
+    uri = sqlite.uri_of(Path("/runs", text.replace("/", "_"), "mlflow.db"))
+    assert "\n" not in uri
+    assert sqlalchemy.make_url(uri).database == str(sqlite.file_of(uri)) == f"/runs/{text.replace('/', '_')}/mlflow.db"
+
+
+def test_other_uris_have_no_file():
+    assert sqlite.file_of("http://host:5000") is None
+    for uri in ("sqlite:///a.db?mode=ro", "sqlite://", "sqlite:///", "sqlite:///:memory:"):
+        with pytest.raises(UserError, match="not a SQLite file"):
+            sqlite.file_of(uri)
+
+
+@pytest.mark.parametrize("name", [ODD[0], ALL])
+def test_a_command_takes_and_finds_an_odd_folder(tmp_path, monkeypatch, name):
+    folder = tmp_path / name
+    folder.mkdir()
+    [(given, _)] = jobs("env=swiss-roll", f"paths.outputs={quoted(str(folder))}")
+    assert given.config.paths.outputs == str(folder)
+    monkeypatch.chdir(folder)
+    [(found, _)] = jobs("env=swiss-roll")
+    assert found.config.paths.outputs == f"{folder}/outputs"
+
+
+@pytest.mark.parametrize("name", ["${seed}", "latin\udce91"])
+def test_a_folder_that_no_configuration_can_hold_is_one_line(tmp_path, monkeypatch, name):
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / name)
+    result = genpolicy("env=swiss-roll")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "rename the folder" in result.err
+    assert list((tmp_path / name).iterdir()) == []
+
+
+@pytest.fixture
+def odd(tmp_path, monkeypatch, template) -> Path:
+    """The folder of runs, with an empty store in it, of a working folder that has all of these signs in its name."""
+    outputs = tmp_path / ALL / "outputs"
+    outputs.mkdir(parents=True)
+    shutil.copy(template, outputs / "mlflow.db")
+    monkeypatch.chdir(outputs.parent)
+    return outputs
+
+
+def test_runs_are_shipped_shown_and_reported_and_found_after_a_move(odd, tmp_path, monkeypatch):
+    run = ended(odd, SQLITE)
+    (run.directory / "figures").mkdir()
+    run.path("figures/samples.png").write_bytes(b"a picture")
+    for word in ("mode=status", "mode=sync", "mode=report"):
+        result = genpolicy(word)
+        assert (result.code, result.err) == (0, ""), word
+    assert stored(odd) == {run.id: journaled(run)}
+    assert (odd / "default" / "report" / "report.html").exists()
+    assert [path.name for path in tmp_path.iterdir()] == [ALL]  # MLflow makes folders of what it does not decode
+    moved = tmp_path / "moved 100%41"
+    odd.rename(moved)
+    monkeypatch.chdir(tmp_path)
+    assert genpolicy("mode=sync", f"paths.outputs={quoted(str(moved))}").code == 0
+    client = tracking.open_store(None, moved).client
+    ((number,),) = ask(moved, "SELECT run_uuid FROM runs")
+    assert Path(client.download_artifacts(number, "figures/samples.png", tmp_path)).read_bytes() == b"a picture"
+
+
+def test_a_launcher_trains_and_its_follower_ships(odd):
+    result = genpolicy("-m", "hydra/launcher=local", "seed=3", *plain_words(odd, SQLITE))
+    assert result.code == 0, result.err
+    run = Run(only_run(odd))
+    assert run.finished
+    deadline = time.monotonic() + 100
+    while ask(odd, "SELECT status FROM runs") != [("FINISHED",)]:
+        assert time.monotonic() < deadline, (odd / "follow.log").read_text()
+        time.sleep(0.2)
+    assert stored(odd) == {run.id: journaled(run)}
