@@ -1,5 +1,7 @@
 """D4RL's layout: equal to d4rl's own reader on good files, one clear line on bad ones."""
 
+import resource
+
 import h5py
 import numpy as np
 import pytest
@@ -7,7 +9,8 @@ from d4rl_package import d4rl, offline_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from genpolicy.dataset.hdf5 import HDF5, behaviour, qlearning, read
+from genpolicy.dataset.hdf5 import HDF5, behaviour, qlearning
+from genpolicy.dataset.hdf5_file import read, read_infos
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 
@@ -37,15 +40,17 @@ def make_task() -> Task:
 
 def columns(rows: int, seed: int = 0, dtype=np.float32) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    return {
+    content = {
         "observations": rng.normal(size=(rows, OBSERVATION)).astype(dtype),
         "actions": rng.uniform(-1, 1, size=(rows, ACTION)).astype(dtype),
         "rewards": rng.normal(size=rows).astype(dtype),
         "terminals": rng.random(rows) < 0.2,
         "timeouts": rng.random(rows) < 0.2,
-        "next_observations": rng.normal(size=(rows, OBSERVATION)).astype(dtype),
+        "next_observations": np.zeros((rows, OBSERVATION), dtype),
         "infos/qpos": rng.normal(size=(rows, 2)).astype(dtype),
     }
+    content["next_observations"][:-1] = content["observations"][1:]
+    return content
 
 
 def write(path, content, **settings):
@@ -64,8 +69,9 @@ def write(path, content, **settings):
 )
 @settings(max_examples=150, deadline=None)
 def test_transitions_equal_d4rls_value_by_value(tmp_path_factory, flags, timeouts, next_observations, narrow, double):
+    """And where the two differ: d4rl leaves out terminated rows at a time limit, and the last row of the file."""
     content = columns(len(flags), seed=len(flags), dtype=np.float64 if double else np.float32)
-    content["terminals"], content["timeouts"] = (np.array(flag) for flag in zip(*flags, strict=True))
+    content["terminals"], content["timeouts"] = terminals, _ = [np.array(flag) for flag in zip(*flags, strict=True)]
     if not timeouts:
         del content["timeouts"]
     if not next_observations:
@@ -76,12 +82,13 @@ def test_transitions_equal_d4rls_value_by_value(tmp_path_factory, flags, timeout
     path = write(tmp_path_factory.mktemp("data") / "file.hdf5", content, compression="gzip")
 
     theirs = d4rl.qlearning_dataset(Simulator(), dataset=Simulator().get_dataset(h5path=str(path)))
-    if len(theirs["rewards"]) == 0:
-        with pytest.raises(UserError, match="no transition"):
-            qlearning(read(path, make_task()), LIMIT)
-        return
     ours = qlearning(read(path, make_task()), LIMIT)
 
+    rows = {reward: row for row, reward in enumerate(content["rewards"].reshape(-1).astype(np.float32).tolist())}
+    their_rows, our_rows = ([rows[float(reward)] for reward in each] for each in (theirs["rewards"], ours["reward"]))
+    assert our_rows == sorted({*their_rows, *np.flatnonzero(terminals)})
+    common = np.isin(our_rows, their_rows)
+    assert ours["terminated"][~common].all()
     for name, d4rls_name in {
         "observation": "observations",
         "action": "actions",
@@ -89,18 +96,15 @@ def test_transitions_equal_d4rls_value_by_value(tmp_path_factory, flags, timeout
         "next_observation": "next_observations",
         "terminated": "terminals",
     }.items():
-        assert ours[name].dtype == theirs[d4rls_name].dtype
-        np.testing.assert_array_equal(ours[name], theirs[d4rls_name])
+        if common.any():
+            assert ours[name].dtype == theirs[d4rls_name].dtype
+            np.testing.assert_array_equal(ours[name][common], theirs[d4rls_name])
+    for name in ("observation", "action"):
+        np.testing.assert_array_equal(ours[name], content[f"{name}s"].astype(np.float32)[our_rows])
     # transitions of one episode follow each other, and a terminated one is the last of its episode
     same = np.diff(ours["episode"]) == 0
     np.testing.assert_array_equal(ours["observation"][1:][same], ours["next_observation"][:-1][same])
     assert not ours["terminated"][:-1][same].any()
-
-
-def test_stored_next_observations_are_not_used(tmp_path):
-    content = columns(6) | {"terminals": np.zeros(6, bool), "timeouts": np.zeros(6, bool)}
-    ours = qlearning(read(write(tmp_path / "file.hdf5", content), make_task()), LIMIT)
-    np.testing.assert_array_equal(ours["next_observation"], content["observations"][1:])
 
 
 def test_behaviour_is_that_of_finished_episodes():
@@ -118,8 +122,8 @@ def test_dataset_of_a_path(tmp_path):
     content = columns(30)
     path = write(tmp_path / "file.hdf5", content)
     transitions = HDF5(path=str(path), directory=tmp_path).load(make_task())
-    assert transitions.size == (~content["timeouts"][:-1]).sum()
-    np.testing.assert_array_equal(transitions.reward, content["rewards"][:-1][~content["timeouts"][:-1]])
+    kept = content["terminals"] | ~(content["timeouts"] | (np.arange(30) == 29))
+    np.testing.assert_array_equal(transitions.reward, content["rewards"][kept])
 
 
 def test_small_overshoot_of_actions_is_clipped_and_a_large_one_refused(tmp_path):
@@ -156,6 +160,18 @@ MALFORMED = {
     "three axes": (_with("observations", np.zeros((9, 3, 1))), r"observations has shape \[9, 3, 1\]"),
     "scalar": (_with("rewards", 3.0), r"rewards has shape \[\]"),
     "null": (_with("rewards", h5py.Empty("f")), "rewards has no values"),
+    "transposed": (
+        lambda content: content.update(observations=content["observations"].T),
+        r"observations has shape \[3, 9\], but must have \[N,3\] here: it is transposed, \[3,N\] for \[N,3\]",
+    ),
+    "transposed actions": (
+        lambda content: content.update(actions=content["actions"].T),
+        r"actions has shape \[2, 9\], .*: it is transposed, \[2,N\] for \[N,2\]",
+    ),
+    "transposed rewards": (_with("rewards", np.zeros((1, 9))), r"rewards .* it is transposed, \[1,N\] for \[N\]"),
+    "next observations": (_with("next_observations", np.zeros((9, 4))), r"next_observations has shape \[9, 4\]"),
+    "rows of next observations": (_with("next_observations", np.zeros((8, 3))), "next_observations has 8 rows"),
+    "nan next observations": (_cell("next_observations", (5, 0), np.nan), "next_observations has a NaN .* in row 5"),
     "wide rewards": (_with("rewards", np.zeros((9, 2))), r"rewards has shape \[9, 2\]"),
     "rows": (_with("rewards", np.zeros(8)), "rewards has 8 rows but observations has 9"),
     "rows of timeouts": (
@@ -180,10 +196,6 @@ MALFORMED = {
         lambda content: content.update({name: column[:0] for name, column in content.items()}),
         "has 0 rows",
     ),
-    "one row": (
-        lambda content: content.update({name: column[:1] for name, column in content.items()}),
-        "has 1 rows",
-    ),
 }
 
 
@@ -196,6 +208,17 @@ def test_malformed_files_are_refused_in_one_line(tmp_path, spoil, message):
         read(path, make_task())
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+    assert "get it again" not in str(error.value)
+
+
+def test_a_row_that_leads_nowhere_is_no_transition(tmp_path):
+    content = {name: column[:1] for name, column in columns(9).items()} | {"terminals": np.array([False])}
+    path = write(tmp_path / "file.hdf5", content)
+    with pytest.raises(UserError, match=rf"{path}: has 1 rows, which make no transition") as error:
+        HDF5(path=str(path), directory=tmp_path).load(make_task())
+    assert "\n" not in str(error.value)
+    ended = write(tmp_path / "ended.hdf5", content | {"terminals": np.array([True])})
+    assert HDF5(path=str(ended), directory=tmp_path).load(make_task()).terminated.tolist() == [True]
 
 
 def test_flags_may_be_numbers(tmp_path):
@@ -244,9 +267,41 @@ def test_nothing_outside_the_file_is_read(tmp_path):
             read(path, make_task())
 
 
-def test_a_file_that_claims_too_much_is_refused(tmp_path):
+def test_a_file_that_claims_too_much_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("genpolicy.dataset.own_file.LARGEST_FILE", 2**30)
     path = write(tmp_path / "file.hdf5", {})
-    with h5py.File(path, "a") as file:
-        file.create_dataset("observations", (10**11, OBSERVATION), "f4", chunks=(1000, OBSERVATION))
-    with pytest.raises(UserError, match=r"observations claims .* GiB, more than can be loaded"):
+    with h5py.File(path, "a") as file:  # no column by itself claims more than 0.5 GiB, all together 1.1
+        for name, size in {"observations": OBSERVATION, "actions": ACTION, "next_observations": OBSERVATION}.items():
+            file.create_dataset(name, (3 * 10**7, size), "f4", chunks=(1000, size))
+        for name in ("rewards", "terminals"):
+            file.create_dataset(name, (3 * 10**7,), "f4", chunks=(1000,))
+    assert path.stat().st_size < 10_000
+    with pytest.raises(UserError, match=rf"{path}: its columns claim 1.1 GiB, more than can be loaded here \(1.0 GiB"):
         read(path, make_task())
+
+
+def test_infos_that_claim_too_much_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("genpolicy.dataset.own_file.LARGEST_FILE", 2**20)
+    path = write(tmp_path / "file.hdf5", columns(9))
+    with h5py.File(path, "a") as file:
+        for number in range(3):
+            file.create_dataset(f"infos/{number}", (9, 7000), "f8", chunks=(1, 7000))
+    with pytest.raises(UserError, match=rf"{path}: its columns claim 0.0 GiB, more than can be loaded"):
+        read_infos(path, 9)
+
+
+def test_memory_that_is_not_there_is_one_line(tmp_path, monkeypatch):
+    path = write(tmp_path / "file.hdf5", columns(9))
+    with h5py.File(path, "a") as file:
+        for name, size in {"observations": OBSERVATION, "next_observations": OBSERVATION, "actions": ACTION}.items():
+            del file[name]
+            file.create_dataset(name, (10**8, size), "f4", chunks=(1000, size))
+        for name in ("rewards", "terminals", "timeouts"):
+            del file[name]
+            file.create_dataset(name, (10**8,), "f4", chunks=(1000,))
+    monkeypatch.setattr("genpolicy.dataset.own_file.LARGEST_FILE", 2**50)
+    monkeypatch.setattr("genpolicy.dataset.own_file.MEMORY", 2**28)
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    with pytest.raises(UserError, match=rf"{path}: not a readable HDF5 file \(it claims more memory than there is\)"):
+        read(path, make_task())
+    assert resource.getrlimit(resource.RLIMIT_AS) == before

@@ -1,10 +1,12 @@
 """What data tell of their order: which rows follow one another, where episodes end, and what follows from that."""
 
 import gymnasium
+import h5py
 import numpy as np
 import pytest
 
 from genpolicy.dataset.follow import follows
+from genpolicy.dataset.hdf5 import HDF5
 from genpolicy.dataset.npz import NPZ
 from genpolicy.dataset.table import transitions
 from genpolicy.env.task import Task
@@ -145,3 +147,158 @@ def test_known_ends_are_not_guessed():
     assert behaviour.return_mean == pytest.approx(returns(columns).mean(), rel=1e-5)
     columns["next_obs"] = -columns["next_obs"]
     assert transitions(columns, walk(), np.arange(1, 601) % LIMIT == 0)[1] == behaviour
+
+
+def hdf5(folder, columns, found=None, **settings):
+    names = {"obs": "observations", "action": "actions", "reward": "rewards", "done": "terminals"}
+    names |= {"next_obs": "next_observations", "timeouts": "timeouts"}
+    with h5py.File(folder / "data.hdf5", "w") as file:
+        for name, column in columns.items():
+            file[names[name]] = column
+    return HDF5(path=str(folder / "data.hdf5"), directory=folder, **settings).load(found or walk())
+
+
+def flagged(**more) -> dict[str, np.ndarray]:
+    """30 episodes that a time limit ended, every third of them terminated before."""
+    columns = steps(**more)
+    columns["timeouts"] = np.arange(1, len(columns["done"]) + 1) % LIMIT == 0
+    for episode in range(0, 30, 3):
+        columns["done"][episode * LIMIT + LIMIT - 1], columns["timeouts"][episode * LIMIT + LIMIT - 1] = True, False
+    return columns
+
+
+def rows(data, columns=("observation", "action", "reward", "next_observation", "terminated")) -> set[bytes]:
+    """The rows of transitions, in no order; next observations only where something follows."""
+    table = {name: data[name].reshape(data.size, -1).numpy().copy() for name in columns}
+    table["next_observation"][data.terminated.numpy()] = 0
+    return {row.tobytes() for row in np.hstack([column.astype(np.float32) for column in table.values()])}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_hdf5_rows_in_another_order_lead_where_next_observations_say(tmp_path, capfd, order):
+    columns = flagged()
+    truth = rows(hdf5(tmp_path, columns))
+    assert len(truth) == 600 - 20  # a row at a time limit is left out
+    assert capfd.readouterr().err == ""
+    mixed = {name: column[ORDERS[order](600)] for name, column in columns.items()}
+    data = hdf5(tmp_path, mixed)
+    assert rows(data) == truth
+    assert data.behaviour.episodes == 0
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert "going by next_observations, so that the rows are in another order: episodes and the data's return" in said
+    for setting, value in [("reward", "iql_locomotion"), ("held_out", 0.5)]:
+        with pytest.raises(
+            UserError, match=rf"dataset.{setting}={value}: needs the episodes .*another order"
+        ) as refusal:
+            hdf5(tmp_path, mixed, **{setting: value})
+        assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("without", [[], ["timeouts"]])
+@pytest.mark.parametrize("rounded", ROUNDED.values(), ids=ROUNDED)
+def test_next_observations_that_agree_change_nothing(tmp_path, capfd, rounded, without):
+    columns = {name: column for name, column in flagged().items() if name not in without}
+    plain = hdf5(tmp_path, {name: column for name, column in columns.items() if name != "next_obs"})
+    data = hdf5(tmp_path, columns | {"next_obs": rounded(columns["next_obs"])})
+    if not without:
+        assert (data.digest(), data.behaviour) == (plain.digest(), plain.behaviour)
+    assert data.behaviour.episodes == 30
+    assert data.behaviour.return_mean == pytest.approx(returns(columns).mean(), rel=1e-5)
+    assert capfd.readouterr().err == ""
+
+
+def test_few_unflagged_ends_are_ends_and_said(tmp_path, capfd):
+    columns = steps()
+    columns["timeouts"] = np.zeros(600, bool)  # 29 ends are not flagged, nor is the last
+    data = hdf5(tmp_path, columns, reward="iql_locomotion", held_out=0.1)
+    kept = np.arange(1, 601) % LIMIT != 0
+    every = hdf5(tmp_path, columns)
+    np.testing.assert_allclose(every.next_observation, columns["next_obs"][kept], rtol=1e-6)
+    assert data.held_out.size == 3 * (LIMIT - 1)
+    assert every.behaviour.episodes == 29  # nothing says that the last has ended
+    assert every.behaviour.return_mean == pytest.approx(returns(columns)[:-1].mean(), rel=1e-5)
+    said = capfd.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert said[0].startswith(f"{tmp_path / 'data.hdf5'}: 29 of 599 rows inside of episodes are followed by a row that")
+
+
+def test_an_early_end_that_is_not_flagged(tmp_path, capfd):
+    """Without timeouts steps are counted anew from there."""
+    columns = steps(episodes=31)
+    kept = np.delete(np.arange(620), np.arange(7, LIMIT))  # the first episode breaks off after 7 steps
+    data = hdf5(tmp_path, {name: column[kept] for name, column in columns.items()})
+    last = np.append(6, 6 + LIMIT * np.arange(1, 31))
+    np.testing.assert_allclose(data.next_observation, np.delete(columns["next_obs"][kept], last, 0), rtol=1e-6)
+    assert data.behaviour.episodes == 30
+    assert capfd.readouterr().err == ""  # the file claims to flag nothing
+
+
+def test_episodes_longer_than_the_tasks_are_refused(tmp_path):
+    columns = steps()
+    del columns["next_obs"]
+    columns["timeouts"] = np.zeros(600, bool)
+    with pytest.raises(
+        UserError, match=r"data.hdf5: 600 rows follow one another .* of walk has at most 20 steps"
+    ) as said:
+        hdf5(tmp_path, columns)
+    assert "\n" not in str(said.value)
+    columns["timeouts"][[99, 119]] = True
+    with pytest.raises(UserError, match=r"480 rows follow one another"):
+        hdf5(tmp_path, columns)
+
+
+def test_a_row_for_the_last_observation_is_no_longer_episode(tmp_path):
+    columns = steps(length=LIMIT + 1)
+    columns["timeouts"] = np.arange(1, 631) % (LIMIT + 1) == 0
+    assert hdf5(tmp_path, columns).size == 600
+
+
+def test_where_recordings_are_longer_than_episodes_only_flags_end_them(tmp_path):
+    """As in D4RL's demonstrations, whose tasks end sooner, and its walks through mazes."""
+    found = walk()
+    found.data_within_limit = False
+    columns = steps(episodes=10, length=60)
+    columns["timeouts"] = np.arange(1, 601) % 60 == 0
+    assert hdf5(tmp_path, columns, found).size == 590
+    with pytest.raises(UserError, match="600 rows follow one another without an end"):
+        hdf5(tmp_path, steps(1, 600) | {"timeouts": np.zeros(600)}, found)
+
+
+def test_next_observations_that_are_the_observations_are_refused(tmp_path):
+    columns = flagged()
+    with pytest.raises(UserError, match=r"data.hdf5: next_observations is the same as observations in every row"):
+        hdf5(tmp_path, columns | {"next_obs": columns["obs"]})
+    del columns["timeouts"]
+    with pytest.raises(UserError, match=r"data.npz: next_obs is the same as obs in every row"):
+        npz(tmp_path, columns | {"next_obs": columns["obs"]})
+
+
+def test_rows_that_cannot_be_steps_without_next_observations_are_refused(tmp_path):
+    class Room(WalkTask):
+        def impossible(self, observation, next_observation):
+            return np.abs(next_observation - observation)[:, 0] > 0.8
+
+    columns = flagged()
+    columns.pop("next_obs")
+    found = Room(name="room", max_episode_steps=LIMIT, reference_min=None, reference_max=None, url=None)
+    assert hdf5(tmp_path, columns, found).size == 580
+    mixed = {name: column[ORDERS["shuffled"](600)] for name, column in columns.items()}
+    with pytest.raises(UserError, match="in another order, and there is no column next_observations"):
+        hdf5(tmp_path, mixed, found)
+
+
+@pytest.mark.parametrize("following", [True, False])
+def test_a_termination_is_kept_at_a_time_limit_and_in_the_last_row(tmp_path, capfd, following):
+    columns = flagged()
+    columns["done"][LIMIT - 1 :: LIMIT] = True
+    columns["timeouts"][LIMIT - 1 :: LIMIT] = True
+    if not following:
+        del columns["next_obs"]
+    data = hdf5(tmp_path, columns)
+    assert data.size == 600
+    np.testing.assert_array_equal(data.terminated, columns["done"])
+    np.testing.assert_allclose(data.reward, columns["reward"], rtol=1e-6)
+    assert data.next_observation.isfinite().all()
+    assert data.behaviour.episodes == 30
+    assert capfd.readouterr().err == ""

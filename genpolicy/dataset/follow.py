@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from genpolicy.env.task import Task
+
 TOLERANCE = 1e-3  # of a part's spread: far below what a step changes, far above what float32 and five decimals do
 DECIMALS = 1e-5  # of the parts' typical spread: five decimals of a part that hardly changes beside the others
 DIGITS = 1e-4, 1e-2  # of a part's size, but no more than of its spread: five digits of a part far from zero
@@ -33,3 +35,14 @@ def tolerance(observation: np.ndarray) -> np.ndarray:
     typical = np.median(spread[spread > 0]) if spread.any() else 0.0
     digits = np.minimum(DIGITS[0] * np.abs(middle), DIGITS[1] * spread)
     return TOLERANCE * spread + DECIMALS * typical + digits
+
+
+def without_end(ends: np.ndarray, task: Task) -> str:
+    """What to say of rows that follow one another for longer than an episode lasts, given where they end [N]; or ""."""
+    longest = int(np.diff(np.flatnonzero(ends), prepend=-1).max())
+    if longest <= task.max_episode_steps + 1:  # some files have a row for the last observation, too, such as AntMaze's
+        return ""
+    return (
+        f"{longest:,} rows follow one another without an end, but an episode of {task.name} has at most "
+        f"{task.max_episode_steps} steps (env.max_episode_steps)"
+    )

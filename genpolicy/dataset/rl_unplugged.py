@@ -12,7 +12,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from genpolicy.dataset.own_file import OwnFile, existing
+from genpolicy.dataset.own_file import OwnFile, limited_memory, reason
 from genpolicy.dataset.table import checked, transitions
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.env.control_suite import ControlSuite
@@ -25,6 +25,7 @@ from genpolicy.settings import locate
 class RLUnplugged(OwnFile):
     """Transitions of a task of the control suite, of which none is a termination: the suite's tasks have no end."""
 
+    format: ClassVar[str] = "npy"
     shuffled: ClassVar[bool] = True
 
     @classmethod
@@ -36,7 +37,7 @@ class RLUnplugged(OwnFile):
 
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """The rows, as they are; the file is shuffled, so that its episodes and their returns are not known."""
-        path = existing(self.path)
+        path = self.existing(self.path)
         return transitions(checked(columns(path, task.layout), path, task), task)
 
 
@@ -46,7 +47,8 @@ def columns(path: Path, layout: dict[str, int]) -> dict[str, np.ndarray]:
     Raises `UserError` if the file is not in this format, has other parts, or names what no data need.
     """
     try:
-        records = _records(path)
+        with limited_memory():
+            records = _records(path)
         found = {"action": _column(records, "a"), "reward": _column(records, "r")}
         for name, key in {"obs": "s", "next_obs": "s_"}.items():
             if set(parts := records[0][key]) != set(layout):
@@ -58,8 +60,8 @@ def columns(path: Path, layout: dict[str, int]) -> dict[str, np.ndarray]:
     except UserError:
         raise
     except Exception as error:  # whatever a mutilated pickle makes of itself
-        reason = f"no {error}" if isinstance(error, KeyError) else " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not a readable file of RL Unplugged's transitions ({reason})") from error
+        said = f"no {error}" if isinstance(error, KeyError) else reason(error)
+        raise UserError(f"{path}: not a readable file of RL Unplugged's transitions ({said})") from error
     return found | {"done": np.zeros(len(records), dtype=bool)}
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from genpolicy.dataset.follow import follows
-from genpolicy.dataset.own_file import check_finite, clip
+from genpolicy.dataset.follow import follows, without_end
+from genpolicy.dataset.own_file import check_finite, check_shape, clip
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
@@ -28,16 +28,21 @@ def checked(columns: dict[str, np.ndarray], path: Path | str, task: Task) -> dic
         column = columns[name]
         if column.dtype.kind not in "bfiu":
             raise UserError(f"{path}: {name} holds values of type {column.dtype}, not numbers")
-        if rows == 0 or column.shape not in ((rows, *shape), (rows, *(shape or (1,)))):
-            wanted = "[N]" if shape == () else f"[N,{shape[0]}]"
-            raise UserError(f"{path}: {name} has shape {list(column.shape)}, but must have {wanted} with N={rows} here")
+        check_shape(column.shape, name, shape, path)
+        if len(column) != rows:
+            raise UserError(f"{path}: {name} has {len(column)} rows but obs has {rows}")
         with np.errstate(over="ignore"):  # what is too large becomes infinite, and is refused below
             columns[name] = column.astype(np.float32).reshape(rows, *shape)
+    if rows == 0:
+        raise UserError(f"{path}: has 0 rows")
     check_finite(columns, path)
     if not np.isin(columns["done"], (0, 1)).all():
         raise UserError(f"{path}: done must be 0 or 1 everywhere")
     columns["done"] = columns["done"].astype(bool)
     clip(columns["action"], path, task)
+    stands = (columns["obs"] == columns["next_obs"]).all()
+    if stands and _shuffled(follows(columns["obs"], columns["next_obs"]), columns["done"]):
+        raise UserError(f"{path}: next_obs is the same as obs in every row")
     return columns
 
 
@@ -52,9 +57,12 @@ def transitions(
     """
     limit, unknown = task.max_episode_steps, ""
     if ends is None:
-        ends = np.append(~follows(columns["obs"], columns["next_obs"]), True)
-        if limit > 1 and (ends & ~columns["done"])[:-1].sum() > MOST * (len(ends) - 1):
+        followed = follows(columns["obs"], columns["next_obs"])
+        ends = np.append(~followed, True)
+        if limit > 1 and _shuffled(followed, columns["done"]):
             unknown = "most rows are followed by no other of their episode, as if they were shuffled"
+        elif task.data_within_limit:
+            unknown = without_end(ends | columns["done"], task)
     ends = np.flatnonzero(np.append(ends[:-1], True) | columns["done"])
     total, steps = np.cumsum(columns["reward"], dtype=np.float64)[ends], np.diff(ends, prepend=-1)
     finished = columns["done"][ends] | (steps >= limit)
@@ -67,3 +75,9 @@ def transitions(
         "episode": None if unknown else np.repeat(np.arange(len(ends)), steps),
     }
     return arrays, Behaviour(unknown=unknown) if unknown else Behaviour.of(np.diff(total, prepend=0.0)[finished])
+
+
+def _shuffled(followed: np.ndarray, done: np.ndarray) -> bool:
+    """Whether most rows are neither followed by the next one [N-1] nor done [N]."""
+    broken = ~(followed | done[:-1])
+    return broken.sum() > MOST * len(broken)

@@ -9,6 +9,7 @@ of gymnasium-robotics' v1 differ silently:
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import gymnasium
 import mujoco
@@ -67,6 +68,8 @@ RULES = {f"AdroitHand{rule.__name__.capitalize()}-v1": rule for rule in (pen, do
 @dataclass(kw_only=True, eq=False)
 class Adroit(Task):
     """An Adroit task: dense rewards, no end but the limit (and pen's fall)."""
+
+    data_within_limit: ClassVar[bool] = False
 
     simulator: str = setting(choices=tuple(RULES), doc="the hand's gymnasium id; the rules are D4RL's")
 

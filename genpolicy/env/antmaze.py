@@ -20,6 +20,7 @@ simulator is made. The mean over seeds is the same, its spread is smaller.
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import gymnasium
 import mujoco
@@ -68,6 +69,8 @@ MAPS = {
 @dataclass(kw_only=True, eq=False)
 class AntMaze(Task):
     """An AntMaze task; the score is 100 times the share of episodes that reach the goal."""
+
+    data_within_limit: ClassVar[bool] = False
 
     maze: str = setting(choices=tuple(MAPS), doc="which of D4RL's mazes")
 

@@ -15,6 +15,7 @@ agent sees and earns, so this one is D4RL's (tests step both side by side, D4RL'
 import functools
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import gymnasium
 import mujoco
@@ -55,6 +56,8 @@ START = np.array([
 @dataclass(kw_only=True, eq=False)
 class Kitchen(Task):
     """A kitchen task; the score is the share of the four things that were done."""
+
+    data_within_limit: ClassVar[bool] = False
 
     things: list[str] = setting(choices=tuple(THINGS), doc="what has to be done")
 

@@ -16,6 +16,7 @@ step by step):
 import functools
 import os
 from dataclasses import dataclass
+from typing import ClassVar
 
 import gymnasium
 import mujoco
@@ -35,6 +36,8 @@ _MIDDLE = -0.2  # of a cell, relative to its (row, column), in D4RL's coordinate
 @dataclass(kw_only=True, eq=False)
 class Maze2d(Task):
     """A maze2d task: reward 1 within 0.5 of the goal, else 0; never terminated, the goal reached or not."""
+
+    data_within_limit: ClassVar[bool] = False
 
     simulator: str = setting(choices=SIMULATORS, doc="what stands in for D4RL's simulator: its gymnasium id")
     goal: list[int] = setting(ge=0, doc="row and column of the goal in the map")

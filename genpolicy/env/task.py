@@ -30,10 +30,12 @@ class Task(ABC):
     Observations are vectors [O], actions vectors [A] in a box; an episode has at most `max_episode_steps`
     steps, and its end by that limit is a truncation, not a termination.
 
-    has_video: whether an episode can be filmed.
+    has_video: whether an episode can be filmed. data_within_limit: whether recorded episodes are no longer than that
+    either. Those of people are, and so are D4RL's in mazes: walks from goal to goal, or without end.
     """
 
     has_video: ClassVar[bool] = True
+    data_within_limit: ClassVar[bool] = True
 
     name: str = setting(doc="the name under which D4RL knows the task")
     max_episode_steps: int = setting(ge=1, doc="steps after which an episode is cut off")
