@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from omegaconf import DictConfig
 
 from genpolicy import command
-from genpolicy.errors import UserError
+from genpolicy.errors import UnknownSetting, UserError
 from genpolicy.root import CheckSettings, CollectSettings, TrainSettings, absolute, run_settings
 from genpolicy.settings import check
 
+PRESETS = ("tuned", "experiment")  # groups whose options set what belongs to others
 COMPONENTS = {"check": CheckSettings, "collect": CollectSettings}
 
 
@@ -79,7 +80,7 @@ def each_job(words: list[str], act: Callable[[Job], None]) -> None:
 
     def task(config: DictConfig) -> None:
         try:
-            act(prepare(*compose.take_choices(config)))
+            act(prepare(*compose.take_choices(config, words)))
         except Exception as error:
             failures.append(error)
 
@@ -100,7 +101,13 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
         if top in ("check", "collect", "report") and top != checked.mode:
             raise UserError(f"{word}: goes with mode={top}")
     if checked.mode == "train":
-        checked = check(config, choices, root=TrainSettings)
+        try:
+            checked = check(config, choices, root=TrainSettings)
+        except UnknownSetting as error:
+            presets = [f"{group}={choices[group]}" for group in PRESETS if choices.get(group, "none") != "none"]
+            if presets and not any(error.name == word.lstrip("+").partition("=")[0] for word in overrides):
+                raise UserError(f"{error}; it comes from {' or '.join(presets)}") from error
+            raise
         if checked.seeds and "seed" in tops.values():
             raise UserError("seed and seeds do not go together; leave one out")
     else:

@@ -4,8 +4,9 @@ Only this module and the plugins in `hydra_plugins.genpolicy` know Hydra.
 """
 
 import os
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 
@@ -16,13 +17,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, Sweep, ValueType
 from hydra.errors import MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from genpolicy.command import CONF, HYDRA_GROUPS, PLACED, groups, options
 from genpolicy.errors import UserError
 from genpolicy.root import TrainSettings
 from genpolicy.settings import TARGET, suggest
+
+_swept: list[str] = []  # what the sweeper is to make jobs of
 
 
 def run(words: list[str], task: Callable[[DictConfig], None]) -> None:
@@ -31,8 +34,37 @@ def run(words: list[str], task: Callable[[DictConfig], None]) -> None:
     A sweep goes to Hydra's launcher, which calls the application itself. Raises whatever goes wrong; `task`
     must not raise, or Hydra reports the error in its own way.
     """
+    if "--multirun" in words:
+        # Before a sweep Hydra composes one configuration without the options that vary, to know who sweeps and who
+        # launches. What a word means depends on the options of its job: there it has no place.
+        own = ("--", *HYDRA_GROUPS)
+        _swept[:] = [word for word in words if not word.startswith(own)]
+        words = [word for word in words if word.startswith(own)]
+    elif not any(word.startswith(("--cfg", "--info")) for word in words):
+        words = hydra_words(words)
     with _full_errors(), _arguments(words):
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+
+
+def sweep_words() -> list[str]:
+    """The words of the sweep that `run` has handed to Hydra, without Hydra's own."""
+    return list(_swept)
+
+
+def hydra_words(words: Iterable[str]) -> list[str]:
+    """The words of a job as Hydra is to have them.
+
+    It sets a value whether there is such a setting or not, as `settings.check` knows what the chosen options have;
+    and it chooses no option of a group by an empty list.
+    """
+    words = [f"++{word}" if re.match(r"\w+\.[^=]*=", word) else word for word in words]
+    return [f"{word.removesuffix('null')}[]" if word in ("experiment=null", "cluster=null") else word for word in words]
+
+
+def choosing(words: Iterable[str]) -> frozenset[str]:
+    """Those of the words that choose options, on which it depends what settings there are."""
+    known = groups()
+    return frozenset(word for word in words if re.split("[=@]", word.lstrip("+~"))[0] in known)
 
 
 def check_words(words: list[str]) -> None:
@@ -54,14 +86,14 @@ def check_words(words: list[str]) -> None:
             _check_options(override)
 
 
-def take_choices(config: DictConfig) -> tuple[DictConfig, dict[str, str], list[str]]:
-    """The composed configuration without Hydra's part, the option of each group, and the overrides given.
+def take_choices(config: DictConfig, words: Sequence[str]) -> tuple[DictConfig, dict[str, str], list[str]]:
+    """The configuration composed of a job's words without Hydra's part, the option of each group, and the words.
 
     A group placed elsewhere goes by that name: `solver@likelihood: rk4` is `likelihood: rk4`. Raises `UserError`
     for a launcher without a sweep, and for settings of a launcher that is not chosen.
     """
     runtime = HydraConfig.get()
-    overrides = OmegaConf.to_container(runtime.overrides.task)
+    overrides = [word for word in words if not word.startswith(("--", "hydra/"))]
     launcher, sweeper = (runtime.runtime.choices[f"hydra/{part}"] for part in ("launcher", "sweeper"))
     for word in overrides:
         if launcher == "here" and word.lstrip("+").startswith(("launch.", "cluster=")):
@@ -76,7 +108,7 @@ def take_choices(config: DictConfig) -> tuple[DictConfig, dict[str, str], list[s
     choices = {
         str(group).rpartition("@")[2].removeprefix("_global_."): str(option)
         for group, option in runtime.runtime.choices.items()
-        if option is not None and not str(group).startswith("hydra/")
+        if option and not str(group).startswith("hydra/")
     }
     config = config.copy()
     with open_dict(config):
@@ -136,8 +168,6 @@ def _check_options(override: Override) -> None:
     group, legal = override.package or override.key_or_group, options(override.key_or_group)
     if group == "tuned":
         legal = legal | {"none": None}
-    if group == "cluster" and override.value() is None:
-        return
     if override.is_delete() or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
         return
     if override.type == OverrideType.ADD:
@@ -147,8 +177,8 @@ def _check_options(override: Override) -> None:
         chosen = [Override._convert_value(item) for item in override.sweep_iterator()]
     else:
         chosen = [value]
-    if group == "experiment":
-        chosen = [name for item in chosen for name in (item if isinstance(item, list) else [item]) if name is not None]
+    if group in ("experiment", "cluster"):
+        chosen = [name for item in chosen if item is not None for name in (item if isinstance(item, list) else [item])]
     for name in chosen:
         if not isinstance(name, str) or name not in legal:
             shown = "null" if name is None else str(name)

@@ -6,3 +6,16 @@ class UserError(Exception):
 
     The command line prints the message and exits with code 1; nothing below it prints or exits.
     """
+
+
+class UnknownSetting(UserError):
+    """A setting that a component does not have.
+
+    name: its full name. owner: the group of options that it belongs to, or the component's place. option: what was
+    chosen of the group. hint: what may have been meant.
+    """
+
+    def __init__(self, name: str, owner: str, option: str | None, hint: str):
+        self.name, self.owner, self.option, self.hint = name, owner, option, hint
+        has = f"{owner}={option} has" if option else f"{owner} has" if owner else "there is"
+        super().__init__(f"{name}: {has} no such setting; {hint}")

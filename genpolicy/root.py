@@ -143,6 +143,7 @@ class RunSettings:
     checkpoint: str | None = setting(None, doc="mode=eval: run directory or MLflow run id of the policy")
     sweep: str | None = setting(None, doc="mode=status|report: the sweep's eight digits; null: all of the study")
     follow: bool = setting(False, doc="mode=sync: go on shipping until no run is left that trains or waits")
+    budget: float = setting(1.0, gt=0, le=10, doc="share of its updates that every phase is trained for; at least one")
     log_every: int = setting(100, ge=1, doc="updates between two entries of the training metrics")
     checkpoint_seconds: float = setting(60.0, ge=0, doc="seconds between two checkpoints")
     paths: Paths = field(default_factory=Paths)

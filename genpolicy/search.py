@@ -9,6 +9,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 from hydra.core.override_parser.types import IntervalSweep, Override
@@ -18,7 +19,6 @@ from optuna.trial import TrialState
 
 from genpolicy import sqlite
 from genpolicy.errors import UserError
-from genpolicy.root import absolute, run_settings
 from genpolicy.run import digest, directory_of, read_status
 from genpolicy.sweep import incidental, standings
 
@@ -27,12 +27,9 @@ STALE_SECONDS = 60.0  # before which a trial without a living run may just not h
 
 
 class Search:
-    """One search: what is fixed, what each trial repeats, and the `space` that is searched."""
+    """One search: what each trial repeats, and the `space` that is searched."""
 
-    def __init__(self, overrides: Sequence[Override], config: DictConfig):
-        slurm = config.hydra.runtime.choices["hydra/launcher"] == "slurm"
-        config = run_settings(config)
-        self.trials, self.at_once = config.search.trials, config.search.at_once
+    def __init__(self, overrides: Sequence[Override]):
         self.space: dict[str, BaseDistribution] = {}
         self.words: dict[str, list[str]] = {}
         for override in overrides:
@@ -46,9 +43,33 @@ class Search:
                 self.space[key] = distribution(override)
         if not self.space:
             raise UserError("hydra/sweeper=optuna: nothing to search; give an interval(a,b) or several values")
-        if slurm:
+
+    def run(self, launcher) -> None:
+        """Carry out trials until there are `search.trials`, those that were left half done first; prints the best.
+
+        `launcher` is one of `hydra_plugins.genpolicy.launcher`.
+        """
+        if not launcher.waits:
             self.words["launch.wait"] = ["launch.wait=true"]  # as the next trials follow from the scores of these
-        outputs = Path(absolute(config.paths.outputs))
+        checked = launcher.prepare(self._examples())
+        settings = checked[0].config.search
+        self.open(checked[0].config)
+        waiting = self._abandoned()
+        while True:
+            room = settings.trials - len(self.study.get_trials(deepcopy=False))
+            batch = waiting[: settings.at_once]
+            batch += [self.study.ask(self.space) for _ in range(min(room, settings.at_once - len(batch)))]
+            waiting = waiting[settings.at_once :]
+            if not batch:
+                break
+            self._carry_out(batch, launcher)
+        if self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
+            best = self.study.best_trial
+            print(f"best of {len(self.study.trials)} trials: {best.value:.4g} with {_words(best.params)}")
+
+    def open(self, config: DictConfig) -> None:
+        """Find or make the database that the configuration of a job names, and the trials in it, as `study`."""
+        outputs = Path(config.paths.outputs)
         storage = config.search.storage or sqlite.uri_of(outputs / config.study / "search.db")
         words = sorted(word for each in self.words.values() for word in each if not incidental(word))
         contents = [config.study, words, sorted((key, repr(found)) for key, found in self.space.items())]
@@ -67,23 +88,13 @@ class Search:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"search.storage: no database there ({type(error).__name__}: {reason})") from error
 
-    def run(self, launcher) -> None:
-        """Carry out trials until there are `search.trials`, those that were left half done first; prints the best.
-
-        `launcher` is one of `hydra_plugins.genpolicy.launcher`.
-        """
-        waiting = self._abandoned()
-        while True:
-            room = self.trials - len(self.study.get_trials(deepcopy=False))
-            batch = waiting[: self.at_once]
-            batch += [self.study.ask(self.space) for _ in range(min(room, self.at_once - len(batch)))]
-            waiting = waiting[self.at_once :]
-            if not batch:
-                break
-            self._carry_out(batch, launcher)
-        if self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-            best = self.study.best_trial
-            print(f"best of {len(self.study.trials)} trials: {best.value:.4g} with {_words(best.params)}")
+    def _examples(self) -> list[list[str]]:
+        """Jobs with each choice and each end of an interval in one of them, of one seed."""
+        ends = {key: _ends(found) for key, found in self.space.items()}
+        first = {key: values[0] for key, values in ends.items()}
+        points = [first, *(first | {key: value} for key, values in ends.items() for value in values[1:])]
+        one_seed = {key: values[:1] if key == "seed" else values for key, values in self.words.items()}
+        return [job for point in points for job in _product(one_seed, point)]
 
     def _carry_out(self, batch: Sequence[optuna.Trial], launcher) -> None:
         words = [self._jobs(trial.params) for trial in batch]
@@ -111,8 +122,7 @@ class Search:
             print(f"trial {trial.number}: {said} with {_words(trial.params)}", flush=True)
 
     def _jobs(self, parameters: Mapping) -> list[list[str]]:
-        chosen = [[f"{key}={value}"] for key, value in parameters.items()]
-        return [list(job) for job in itertools.product(*self.words.values(), *chosen)]
+        return _product(self.words, parameters)
 
     def _abandoned(self) -> list[optuna.Trial]:
         """Trials begun by a command that has ended."""
@@ -139,6 +149,17 @@ def distribution(override: Override) -> BaseDistribution:
         except ValueError as error:
             raise UserError(f"{override.input_line}: {error}") from error
     return CategoricalDistribution(list(override.sweep_string_iterator()))
+
+
+def _product(words: Mapping[str, list[str]], parameters: Mapping) -> list[list[str]]:
+    chosen = [[f"{key}={value}"] for key, value in parameters.items()]
+    return [list(job) for job in itertools.product(*words.values(), *chosen)]
+
+
+def _ends(distribution: BaseDistribution) -> Sequence:
+    if isinstance(distribution, CategoricalDistribution):
+        return distribution.choices
+    return distribution.low, distribution.high
 
 
 def mean_score(runs: Sequence[Path]) -> float | None:

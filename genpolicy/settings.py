@@ -18,7 +18,7 @@ from typing import Any, get_type_hints
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from genpolicy.errors import UserError
+from genpolicy.errors import UnknownSetting, UserError
 
 TARGET = "_target_"
 MISSING = "???"
@@ -159,10 +159,11 @@ class _Checker:
         self.classes.append(cls)
         fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
         prefix = f"{path}." if path else ""
-        owner = f"{path}={self.choices[path]}" if path in self.choices else cls.__name__
         for name in given:
             if name not in fields:
-                raise UserError(f"{prefix}{name}: {owner} has no such setting; {suggest(str(name), fields)}")
+                group = path.partition(".")[0]
+                owner = group if group in self.choices else path
+                raise UnknownSetting(f"{prefix}{name}", owner, self.choices.get(group), suggest(str(name), fields))
         hints = get_type_hints(cls)
         typed = {}
         for name, field in fields.items():

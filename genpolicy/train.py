@@ -156,7 +156,10 @@ def fresh_algorithm(config: DictConfig, task: Task, device: torch.device) -> Alg
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     bounds = torch.from_numpy(task.action_low), torch.from_numpy(task.action_high)
-    return assemble(config, task.observation_size, *bounds).to(device)
+    algorithm = assemble(config, task.observation_size, *bounds).to(device)
+    for phase in algorithm.phases:  # whatever depends on the updates takes it from here
+        phase.steps = max(1, round(config.budget * phase.steps))
+    return algorithm
 
 
 def choose_device(name: str) -> torch.device:

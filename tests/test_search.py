@@ -39,6 +39,8 @@ def test_what_a_sweep_means_to_a_search(word, expected):
 class Launcher:
     """Runs nothing; writes the result of a known function of the settings, best at beta = 3 and lr = 1e-3."""
 
+    waits = True
+
     def __init__(self, outputs, fails=lambda beta: False):
         self.outputs, self.fails, self.started = outputs, fails, []
 
@@ -50,6 +52,8 @@ class Launcher:
     def _job(self, make, words):
         values = dict(word.split("=", 1) for word in words)
         config = {"study": "default", "seed": int(values["seed"]), "paths": {"outputs": str(self.outputs)}}
+        config["search"] = {"trials": int(values["search.trials"]), "storage": None}
+        config["search"]["at_once"] = int(values["search.at_once"])
         config |= {"algo": {"beta": float(values["algo.beta"]), "lr": float(values["algo.lr"])}}
         return make(OmegaConf.create(config), {"env": "e", "algo": "a", "model": "m"}, words)
 
@@ -65,29 +69,27 @@ class Launcher:
             raise UserError("some runs failed")
 
 
-def search(outputs, trials, at_once=1, *words):
-    hydra = {"runtime": {"choices": {"hydra/launcher": "here"}}}
-    config = {"paths": {"outputs": str(outputs)}, "search": {"trials": trials, "at_once": at_once}, "hydra": hydra}
-    given = ["algo.beta=interval(0,8)", "algo.lr=tag(log,interval(1e-5,1e-1))", "seed=0,1", *words]
-    return Search(parsed(*given), OmegaConf.create(config))
+def search(trials, at_once=1):
+    given = ["algo.beta=interval(0,8)", "algo.lr=tag(log,interval(1e-5,1e-1))", "seed=0,1"]
+    return Search(parsed(*given, f"search.trials={trials}", f"search.at_once={at_once}"))
 
 
 def test_the_best_is_found_and_every_trial_runs_all_seeds(tmp_path, capsys):
     launcher = Launcher(tmp_path)
     for _ in range(2):  # given again it has nothing left to do
-        found = search(tmp_path, 40, 4)
+        found = search(40, 4)
         found.run(launcher)
         assert len(launcher.started) == 80
     assert {seed for _, seed in launcher.started} == {0, 1}
     assert found.study.best_params["algo.beta"] == pytest.approx(3, abs=0.5)
     assert found.study.best_value == pytest.approx(10.5 - (found.study.best_params["algo.beta"] - 3) ** 2)
     assert "best of 40 trials: 10." in capsys.readouterr().out
-    search(tmp_path, 41).run(launcher)
+    search(41).run(launcher)
     assert len(launcher.started) == 82
 
 
 def test_a_failed_trial_is_told_and_the_search_goes_on(tmp_path):
-    found = search(tmp_path, 12)
+    found = search(12)
     found.run(Launcher(tmp_path, fails=lambda beta: beta < 4))
     states = [trial.state for trial in found.study.trials]
     assert TrialState.COMPLETE in states
@@ -102,8 +104,9 @@ def test_what_a_killed_command_began_is_taken_up(tmp_path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        search(tmp_path, 3, 2).run(Killed(tmp_path))
-    launcher, found = Launcher(tmp_path), search(tmp_path, 3, 2)
+        search(3, 2).run(Killed(tmp_path))
+    launcher, found = Launcher(tmp_path), search(3, 2)
+    found.open(launcher.prepare(found._jobs({"algo.beta": 0, "algo.lr": 0}))[0].config)
     begun = [trial.params["algo.beta"] for trial in found.study.get_trials(states=(TrialState.RUNNING,))]
     assert len(begun) == 2
     found.run(launcher)
@@ -112,7 +115,7 @@ def test_what_a_killed_command_began_is_taken_up(tmp_path):
 
 
 def test_two_commands_share_one_search(tmp_path):
-    first, second = search(tmp_path, 6), search(tmp_path, 6)
+    first, second = search(6), search(6)
     launcher = Launcher(tmp_path)
 
     class Interleaved(Launcher):
@@ -149,7 +152,7 @@ def test_a_launcher_that_starts_nothing_ends_the_search(tmp_path):
         def carry_out(self, jobs, name):
             raise UserError("no such partition")
 
-    found = search(tmp_path, 5)
+    found = search(5)
     with pytest.raises(UserError, match="no such partition"):
         found.run(Refused(tmp_path))
     assert len(found.study.trials) == 1

@@ -88,9 +88,9 @@ def test_values_get_the_declared_types_and_defaults():
 @pytest.mark.parametrize(
     ("car", "message"),
     [
-        ({"door": [2]}, "car.door: Car has no such setting; did you mean doors? legal: "),
-        ({"_args_": [1]}, "car._args_: Car has no such setting"),
-        ({"wheel": {"radios": 1}}, "car.wheel.radios: Wheel has no such setting; did you mean radius?"),
+        ({"door": [2]}, "car.door: car has no such setting; did you mean doors? legal: "),
+        ({"_args_": [1]}, "car._args_: car has no such setting"),
+        ({"wheel": {"radios": 1}}, "car.wheel.radios: car.wheel has no such setting; did you mean radius?"),
         ({"wheel": {"radius": 0}}, "car.wheel.radius: 0.0 must be > 0"),
         ({"wheel": {"radius": 2}}, "car.wheel.radius: 2.0 must be < 2"),
         ({"wheel": {"kind": "mud"}}, "car.wheel.kind: mud is none of road, snow"),
@@ -142,7 +142,7 @@ def test_root_settings_are_checked_before_any_component_is_imported():
     node = OmegaConf.merge(config(_target_="genpolicy.nothing.Van"), {"seed": -1})
     assert refusal(node, root=Root) == "seed: -1 must be >= 0"
     node.sead = 1
-    assert refusal(node, root=Root).startswith("sead: Root has no such setting; did you mean seed?")
+    assert refusal(node, root=Root).startswith("sead: there is no such setting; did you mean seed?")
 
 
 def test_build_makes_nested_components_and_hands_over_what_a_run_knows():

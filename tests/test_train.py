@@ -9,14 +9,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import genpolicy
+from command_line import genpolicy, jobs
 from tiny import events, only_run, records, same, stop, words
 
 from genpolicy import assess, checkpoint
 from genpolicy.algo.update import Update
+from genpolicy.command import options
 from genpolicy.dataset import transitions
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.evaluate import evaluation_seed
+from genpolicy.run import find_runs
+from genpolicy.settings import build
+from genpolicy.train import fresh_algorithm
 from genpolicy.trainer import State, spread
 
 FIGURES_METRIC = "final/total_variation"
@@ -50,6 +54,27 @@ def test_a_run_stopped_in_every_way_ends_in_the_same_bits(uninterrupted, tmp_pat
     result = genpolicy(*words(tmp_path))
     assert result.code == 0, result.err
     assert_equal_runs(uninterrupted[0], only_run(tmp_path), drawn=True)
+
+
+def test_budget_is_the_share_of_the_updates_of_every_phase_of_every_algorithm():
+    """Whatever the options of the phases are called; and it is of a run's identity."""
+    found = {}
+    for job, _ in jobs("-m", "algo=glob(*)", "env=multi-goal", "network=mlp", "budget=0.01"):
+        for job.config.budget in (1.0, job.config.budget, 1e-9):
+            algorithm = fresh_algorithm(job.config, build(job.config.env), torch.device("cpu"))
+            found.setdefault(job.choices["algo"], []).append([phase.steps for phase in algorithm.phases])
+    assert found.keys() == options("algo").keys()
+    for whole, hundredth, least in found.values():
+        assert hundredth == [steps / 100 for steps in whole]
+        assert least == [1] * len(whole)
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_run_of_a_tenth_of_the_updates_says_so(tmp_path):
+    for budget in ("1", "0.1"):
+        assert genpolicy(*words(tmp_path, "algo.critic_steps=20", "algo.policy_steps=30", f"budget={budget}")).code == 0
+    steps = sorted(max(step for _, step, _ in records(run)) for run in find_runs(tmp_path))
+    assert steps == [5, 50]
 
 
 @pytest.mark.usefixtures("no_figures")

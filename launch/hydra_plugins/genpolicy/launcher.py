@@ -1,51 +1,68 @@
 """The launchers: they compose and check all jobs of a sweep, and hand them to what carries them out."""
 
+import json
 import sys
 import time
 from abc import abstractmethod
 from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from genpolicy.errors import UserError
+from genpolicy.errors import UnknownSetting, UserError
 
 SAY_SECONDS = 5.0
 
 
 class Prepared(Launcher):
-    """A launcher of jobs that are all checked."""
+    """A launcher of jobs that are all checked. waits: whether all have ended when `carry_out` returns."""
+
+    waits: ClassVar[bool] = True
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.config_loader, self.config = hydra_context.config_loader, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        jobs = self.prepare(job_overrides)
+        jobs = distinct(self.prepare(job_overrides))
         self.carry_out(jobs)
         return [JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED) for job in jobs]
 
     def prepare(self, job_overrides: Sequence[Sequence[str]]) -> list:
-        """Every job of a sweep as a `genpolicy.app.Job`, all checked before the first is started or written."""
+        """Every job of a sweep as a `genpolicy.app.Job`, all checked before the first is started or written.
+
+        A setting that some of them lack is refused with the options that lack it.
+        """
         from genpolicy import app, compose
 
         if not job_overrides:
             raise UserError("the sweep is empty: one of its patterns matches no option")
-        jobs, said = [], time.monotonic()
+        jobs, unknown, tried, said = [], [], set(), time.monotonic()
         for number, overrides in enumerate(job_overrides):
+            chosen = compose.choosing(overrides)
+            if unknown and chosen in tried:
+                continue
+            tried.add(chosen)
             if time.monotonic() - said > SAY_SECONDS:
                 said = time.monotonic()
                 print(f"checked {number} of {len(job_overrides)} jobs", flush=True)
             try:
-                config = self.config_loader.load_sweep_config(self.config, list(overrides))
+                config = self.config_loader.load_sweep_config(self.config, compose.hydra_words(overrides))
                 with open_dict(config):
                     config.hydra.job.id, config.hydra.job.num = str(number), number
                 HydraConfig.instance().set_config(config)
-                jobs.append(app.prepare(*compose.take_choices(config)))
+                jobs.append(app.prepare(*compose.take_choices(config, overrides)))
+            except UnknownSetting as error:
+                unknown.append(error)
             except Exception as error:
+                if unknown:
+                    continue
                 raise UserError(f"{compose.explain(error)} (in the job {' '.join(overrides)})") from error
+        if unknown:
+            raise UserError(lacking(unknown, jobs))
         return jobs
 
     @abstractmethod
@@ -53,8 +70,37 @@ class Prepared(Launcher):
         """Start the jobs, as a sweep of that name; raises `UserError` for what goes wrong."""
 
 
+def lacking(errors: Sequence[UnknownSetting], jobs: Sequence) -> str:
+    """What is said of the first setting that jobs of a sweep lack, the others being the `jobs` that lack none."""
+    first = errors[0]
+    without = dict.fromkeys(error.option for error in errors if error.name == first.name)
+    have = dict.fromkeys(job.choices.get(first.owner) for job in jobs)
+    for option in without:
+        have.pop(option, None)
+    if first.option is None or not have:
+        return str(first)
+    return (
+        f"{first.name}: {first.owner}={'|'.join(without)} {'has' if len(without) == 1 else 'have'} no such setting; "
+        f"give it to a sweep over {first.owner}={'|'.join(have)} alone"
+    )
+
+
+def distinct(jobs: Sequence) -> list:
+    """The jobs without those that say the same as one before; tells how many these are."""
+    found: dict[str, Any] = {}
+    for job in jobs:
+        found.setdefault(json.dumps([OmegaConf.to_container(job.config), job.choices], sort_keys=True), job)
+    if len(found) < len(jobs):
+        print(
+            f"{len(jobs) - len(found)} of {len(jobs)} jobs say the same as another one; each is done once", flush=True
+        )
+    return list(found.values())
+
+
 class Slurm(Prepared):
     """Submits the jobs to SLURM (genpolicy.slurm)."""
+
+    waits = False  # unless launch.wait says so
 
     def carry_out(self, jobs: Sequence, name: str | None = None) -> None:
         from genpolicy import slurm

@@ -13,11 +13,12 @@ from omegaconf import DictConfig
 
 
 class Parsed(Sweeper):
-    """A sweeper with a launcher and a parser of the command's words."""
+    """A sweeper with a launcher and the command's words, parsed. `arguments` are none of them: see `compose.run`."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config = config
-        self.parser = OverridesParser.create(hydra_context.config_loader)
+        from genpolicy.compose import sweep_words
+
+        self.overrides = OverridesParser.create(hydra_context.config_loader).parse_overrides(sweep_words())
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -29,7 +30,7 @@ class Optuna(Parsed):
     def sweep(self, arguments: list[str]) -> None:
         from genpolicy.search import Search
 
-        Search(self.parser.parse_overrides(arguments), self.config).run(self.launcher)
+        Search(self.overrides).run(self.launcher)
 
 
 class Product(Parsed):
@@ -41,7 +42,7 @@ class Product(Parsed):
 
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
         values: dict[str, list[str]] = {}
-        for override in self.parser.parse_overrides(arguments):
+        for override in self.overrides:
             key = override.get_key_element()
             if override.is_sweep_override():
                 values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
