@@ -60,7 +60,8 @@ def test_budget_is_the_share_of_the_updates_of_every_phase_of_every_algorithm():
     """Whatever the options of the phases are called; and it is of a run's identity."""
     found = {}
     for job, _ in jobs("-m", "algo=glob(*)", "env=multi-goal", "network=mlp", "budget=0.01"):
-        for job.config.budget in (1.0, job.config.budget, 1e-9):
+        for budget in (1.0, job.config.budget, 1e-9):
+            job.config.budget = budget
             algorithm = fresh_algorithm(job.config, build(job.config.env), torch.device("cpu"))
             found.setdefault(job.choices["algo"], []).append([phase.steps for phase in algorithm.phases])
     assert found.keys() == options("algo").keys()
