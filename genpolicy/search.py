@@ -9,7 +9,6 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 from hydra.core.override_parser.types import IntervalSweep, Override

@@ -226,7 +226,7 @@ def test_a_defect_is_one_line_and_its_traceback_on_request(monkeypatch):
         ("solver=dopri5 eval.steps=[1,2]", "eval.steps: this solver chooses its steps itself"),
         ("solver=dopri5 compile=default", "compile: this solver chooses its steps itself"),
         ("env=hopper-medium-v2 dataset=multi_goal", "dataset=multi_goal does not go with env=hopper-medium-v2"),
-        ("algos=gmpg", "algos: no such setting; did you mean algo? legal: algo, check"),
+        ("algos=gmpg", "algos: no such setting; did you mean algo? legal: algo, budget"),
         ("+algo.bet=3", "algo.bet: algo=gmpg has no such setting; did you mean beta? legal: "),
         ("algo.bet=3", "algo.bet: algo=gmpg has no such setting; did you mean beta? legal: "),
         ("algo.beta=abc", "algo.beta: 'abc' is not of type float"),
