@@ -1,14 +1,18 @@
 """One's own data and simulator: dataset=npz and env=gym."""
 
 import json
+import zipfile
 
 import gymnasium
+import h5py
 import numpy as np
 import pytest
-from command_line import genpolicy, jobs
+from command_line import genpolicy, jobs, tried
+from gymnasium.envs.registration import EnvSpec
 from tiny import only_run, records
 
 from genpolicy.dataset.npz import NPZ
+from genpolicy.errors import UserError
 from genpolicy.settings import build
 
 O, A, LIMIT = 3, 1, 200  # noqa: E741, Pendulum's
@@ -74,6 +78,10 @@ def test_episodes_end_where_they_terminate_or_break_off(tmp_path):
         ({"action": np.full((15, 1), 7.0)}, "action in row 0 leaves the action space of Pendulum-v1 by 5"),
         ({"action": np.array([["x"]] * 15)}, "action holds values of type <U1, not numbers"),
         ({"reward": np.array([{}] * 15, dtype=object)}, "not a readable NPZ file .*pickle"),
+        ({"obs": np.zeros((3, 15))}, r"obs has shape \[3, 15\], .*: it is transposed, \[3,N\] for \[N,3\], as MATLAB"),
+        ({"next_obs": np.zeros((3, 15))}, r"next_obs has shape \[3, 15\], .*: it is transposed"),
+        ({"done": np.zeros((1, 15))}, r"done has shape \[1, 15\], .*: it is transposed, \[1,N\] for \[N\]"),
+        ({"obs": np.zeros((0, 3))}, "action has 15 rows but obs has 0"),
     ],
 )
 def test_a_file_that_does_not_fit_is_one_line(tmp_path, change, reason):
@@ -90,6 +98,22 @@ def test_what_is_no_npz_is_one_line(tmp_path, content):
     with pytest.raises(Exception, match="not a readable NPZ file") as refusal:
         NPZ(path=str(tmp_path / "data.npz"), directory=tmp_path).load(pendulum())
     assert "\n" not in str(refusal.value)
+
+
+def test_a_member_that_is_no_array_is_one_line(tmp_path):
+    path = tmp_path / "data.npz"
+    np.savez(path, **{name: column for name, column in recorded().items() if name != "reward"})
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("reward", "1 2 3")
+    with pytest.raises(UserError, match=rf"{path}: reward is no array; write the file with numpy.savez$"):
+        NPZ(path=str(path), directory=tmp_path).load(pendulum())
+
+
+def test_only_what_is_read_is_counted(tmp_path, monkeypatch):
+    monkeypatch.setattr("genpolicy.dataset.own_file.LARGEST_FILE", 5_000)
+    assert loaded(tmp_path, pictures=np.zeros(10_000), **recorded()).size == 15
+    with pytest.raises(UserError, match=rf"{tmp_path / 'data.npz'}: its columns claim .* more than can be loaded here"):
+        loaded(tmp_path, **recorded(episodes=30))
 
 
 def test_a_gymnasium_environment_is_a_task():
@@ -126,6 +150,69 @@ def test_what_is_no_task_is_one_line_before_anything_is_made(tmp_path, words, re
     assert (result.code, result.err.count("\n")) == (1, 1)
     assert reason in result.err
     assert not (tmp_path / "outputs").exists()
+
+
+class Torque(gymnasium.Env):
+    """An environment of one action within a bound."""
+
+    observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
+
+    def __init__(self, bound, size=1):
+        high = np.where(np.arange(size) % 2, bound, 1.0)
+        self.action_space = gymnasium.spaces.Box(-high, high)
+
+
+@pytest.mark.parametrize("bound", [np.inf, 3.4e38, 1.1e6, 1e6])
+@pytest.mark.parametrize("mode", ["train", "collect", "check"])
+def test_actions_that_nobody_reaches_have_no_bounds(tmp_path, monkeypatch, bound, mode):
+    spec = EnvSpec("Torque-v0", Torque, max_episode_steps=5, kwargs={"bound": bound, "size": 30})
+    monkeypatch.setitem(gymnasium.registry, "Torque-v0", spec)
+    (tmp_path / "mine.npz").touch()
+    words = {"collect": [f"collect.path={tmp_path / 'new.hdf5'}"]}
+    words = words.get(
+        mode, ["dataset=npz", f"dataset.path={tmp_path / 'mine.npz'}", "algo=bc"][: 2 + (mode == "train")]
+    )
+    result, started = tried(
+        f"mode={mode}", "env=gym", "env.id=Torque-v0", f"paths.outputs={tmp_path / 'outputs'}", *words
+    )
+    assert bool(started) == (bound == 1e6), result.err
+    if not started:
+        assert (result.code, result.err.count("\n")) == (1, 1)
+        assert "env.id=Torque-v0: its actions have no bounds that anybody reaches (Box(" in result.err
+        assert "must be within -1e+06 and 1e+06" in result.err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.npz"]
+
+
+def write(path, kind: str):
+    """A file of a format, with nothing in it that anybody wants."""
+    if kind == "hdf5":
+        h5py.File(path, "w", userblock_size=512).close()  # as MATLAB writes it
+    elif kind == "npz":
+        np.savez(path, x=np.zeros(3))
+    else:
+        np.save(path, np.zeros(3))
+
+
+DATA = {"hdf5": "env=hopper-medium-v2", "npz": "env=hopper-medium-v2", "rl_unplugged": "env=dmc-cheetah-run"}
+HINTS = {"hdf5": "is an HDF5 file, as dataset=hdf5 takes it"}
+HINTS |= {"npz": "is a zip archive, as numpy.savez writes it and dataset=npz takes it"}
+HINTS |= {"npy": "is a single NumPy array; dataset=npz takes several by name, as numpy.savez writes them"}
+
+
+@pytest.mark.parametrize("dataset", DATA)
+@pytest.mark.parametrize("kind", HINTS)
+def test_a_file_of_another_format_is_told_at_once(tmp_path, dataset, kind):
+    path = tmp_path / "data.x"
+    with open(path, "wb") as file:
+        write(path if kind == "hdf5" else file, kind)
+    result, started = tried(DATA[dataset], f"dataset={dataset}", f"dataset.path={path}", "algo=bc")
+    if kind == {"rl_unplugged": "npy"}.get(dataset, dataset):
+        assert started, result.err
+        return
+    assert not started
+    assert result.err.startswith(f"genpolicy: dataset.path: {path} {HINTS[kind]}")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "get it again" not in result.err
 
 
 def test_from_a_file_and_an_id_to_a_trained_policy(tmp_path):

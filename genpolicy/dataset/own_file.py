@@ -78,8 +78,8 @@ def check_size(size: int, path: Path | str) -> None:
 
 
 @contextlib.contextmanager
-def limited_memory() -> Iterator[None]:
-    """Lets this process take at most half of the machine's memory more, so that a parser raises `MemoryError`.
+def limited_memory(size: int | None = None) -> Iterator[None]:
+    """Lets this process take at most `size` bytes more, half of the machine's memory, or a parser raises `MemoryError`.
 
     Without it the system would end the process. It is for parsers that take a file at its word, and for Linux alone.
     """
@@ -89,7 +89,7 @@ def limited_memory() -> Iterator[None]:
     except OSError:
         yield
         return
-    limits = [limit for limit in (soft, hard, taken + MEMORY // 2) if limit != resource.RLIM_INFINITY]
+    limits = [limit for limit in (soft, hard, taken + (size or MEMORY // 2)) if limit != resource.RLIM_INFINITY]
     resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
     try:
         yield

@@ -20,6 +20,8 @@ from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.settings import locate
 
+MEMORY_PER_BYTE = 32  # of a file, at most: its numbers lie in small objects
+
 
 @dataclass(kw_only=True, eq=False)
 class RLUnplugged(OwnFile):
@@ -47,7 +49,7 @@ def columns(path: Path, layout: dict[str, int]) -> dict[str, np.ndarray]:
     Raises `UserError` if the file is not in this format, has other parts, or names what no data need.
     """
     try:
-        with limited_memory():
+        with limited_memory(MEMORY_PER_BYTE * path.stat().st_size + 2**28):
             records = _records(path)
         found = {"action": _column(records, "a"), "reward": _column(records, "r")}
         for name, key in {"obs": "s", "next_obs": "s_"}.items():

@@ -11,7 +11,7 @@ from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 
 COLUMNS = ("obs", "action", "next_obs", "reward", "done")
-MOST = 0.5  # of the rows
+SHORT = 3  # steps: more breaks than episodes of this length would make are not the ends of episodes
 
 
 def checked(columns: dict[str, np.ndarray], path: Path | str, task: Task) -> dict[str, np.ndarray]:
@@ -41,7 +41,7 @@ def checked(columns: dict[str, np.ndarray], path: Path | str, task: Task) -> dic
     columns["done"] = columns["done"].astype(bool)
     clip(columns["action"], path, task)
     stands = (columns["obs"] == columns["next_obs"]).all()
-    if stands and _shuffled(follows(columns["obs"], columns["next_obs"]), columns["done"]):
+    if stands and _shuffled(follows(columns["obs"], columns["next_obs"]), columns["done"], task):
         raise UserError(f"{path}: next_obs is the same as obs in every row")
     return columns
 
@@ -59,8 +59,8 @@ def transitions(
     if ends is None:
         followed = follows(columns["obs"], columns["next_obs"])
         ends = np.append(~followed, True)
-        if limit > 1 and _shuffled(followed, columns["done"]):
-            unknown = "most rows are followed by no other of their episode, as if they were shuffled"
+        if shuffled := _shuffled(followed, columns["done"], task):
+            unknown = shuffled
         elif task.data_within_limit:
             unknown = without_end(ends | columns["done"], task)
     ends = np.flatnonzero(np.append(ends[:-1], True) | columns["done"])
@@ -77,7 +77,9 @@ def transitions(
     return arrays, Behaviour(unknown=unknown) if unknown else Behaviour.of(np.diff(total, prepend=0.0)[finished])
 
 
-def _shuffled(followed: np.ndarray, done: np.ndarray) -> bool:
-    """Whether most rows are neither followed by the next one [N-1] nor done [N]."""
-    broken = ~(followed | done[:-1])
-    return broken.sum() > MOST * len(broken)
+def _shuffled(followed: np.ndarray, done: np.ndarray, task: Task) -> str:
+    """What to say if too many rows are neither followed by the next one [N-1] nor done [N] to be ends of episodes."""
+    broken = int((~(followed | done[:-1])).sum())
+    if broken <= len(followed) / min(SHORT, task.max_episode_steps):
+        return ""
+    return f"{broken:,} of {len(done):,} rows are followed by no other of their episode, as if they were shuffled"

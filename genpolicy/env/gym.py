@@ -12,6 +12,10 @@ from genpolicy.env.task import Task, make_quietly
 from genpolicy.errors import UserError
 from genpolicy.settings import build, setting
 
+# Of an action, in size: 3.4e38, float32's largest number, says that there is none. With larger ones than this, what a
+# network puts out at first, numbers around 1, is next to nothing; squares of still larger ones leave float32.
+LARGEST_BOUND = 1e6
+
 
 @dataclass(kw_only=True, eq=False)
 class Gym(Task):
@@ -51,8 +55,12 @@ class Gym(Task):
         for kind, space in {"observations": env.observation_space, "actions": env.action_space}.items():
             if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
                 raise UserError(f"env.id={self.id}: its {kind} are {space}; only a Box of vectors will do")
-        if not np.isfinite([env.action_space.low, env.action_space.high]).all():
-            raise UserError(f"env.id={self.id}: its actions have no bounds ({env.action_space})")
+        if not (np.abs([env.action_space.low, env.action_space.high]) <= LARGEST_BOUND).all():
+            shown = " ".join(str(env.action_space).split())
+            raise UserError(
+                f"env.id={self.id}: its actions have no bounds that anybody reaches ({shown}); its action_space must "
+                f"be within -{LARGEST_BOUND:g} and {LARGEST_BOUND:g}"
+            )
         return env
 
 
