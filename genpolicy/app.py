@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from genpolicy import command
 from genpolicy.errors import UnknownSetting, UserError
 from genpolicy.root import CheckSettings, CollectSettings, TrainSettings, absolute, run_settings
-from genpolicy.settings import check
+from genpolicy.settings import check, suggest
 
 PRESETS = ("tuned", "experiment")  # groups whose options set what belongs to others
 COMPONENTS = {"check": CheckSettings, "collect": CollectSettings}
@@ -116,7 +116,7 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
         legal = [*checked, "select"] if checked.mode == "eval" else list(checked)
         for word, top in tops.items():
             if top not in legal:
-                raise UserError(f"{word}: mode={checked.mode} takes no such setting; legal: {', '.join(legal)}")
+                raise UserError(f"{word}: mode={checked.mode} takes no such setting; {suggest(top, legal, 'settings')}")
             if top == "select":
                 checked.select = config.select
     for name, path in checked.paths.items():

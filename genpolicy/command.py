@@ -114,7 +114,10 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
         name, equals, value = word.partition("=")
         name = _SHORT.get(name, name)
         if name not in _FLAGS:
-            raise UserError(f"{word}: no such flag; legal: --help, {', '.join(_FLAGS)}")
+            from genpolicy import hints
+
+            hint = hints.flag(word, rest) or f"legal: --help, {', '.join(_FLAGS)}"
+            raise UserError(f"{word}: no such flag; {hint}")
         legal = _FLAGS[name]
         if legal is None:
             if equals:
@@ -138,7 +141,9 @@ def _override(word: str) -> str:
     key, _, value = word.partition("=")
     legible = word.isprintable() or (key.isprintable() and value[:1] in ("'", '"'))
     if not re.match(r"~[A-Za-z]|\+{0,2}[A-Za-z_][^=]*=", word) or not legible:
-        raise UserError(f"{word!r} is not of the form key=value; see genpolicy --help")
+        from genpolicy import hints
+
+        raise UserError(f"{word!r} is not of the form key=value; {hints.bare(word) or 'see genpolicy --help'}")
     return word
 
 
@@ -168,5 +173,5 @@ def _taskset(path: Path) -> list[str]:
     if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
         raise UserError(f"{path}: must be a list of options of env")
     if unknown := [task for task in tasks if task not in options("env")]:
-        raise UserError(f"{path}: env={unknown[0]}: no such option; {suggest(unknown[0], options('env'))}")
+        raise UserError(f"{path}: env={unknown[0]}: no such option; {suggest(unknown[0], options('env'), 'env')}")
     return tasks

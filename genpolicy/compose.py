@@ -20,7 +20,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from genpolicy.command import CONF, HYDRA_GROUPS, PLACED, groups, options
+from genpolicy import hints
+from genpolicy.command import CONF, HYDRA_GROUPS, PLACED, groups, options, quoted, shell
 from genpolicy.errors import UserError
 from genpolicy.root import TrainSettings
 from genpolicy.settings import TARGET, suggest
@@ -73,10 +74,13 @@ def check_words(words: list[str]) -> None:
     known = groups()
     overrides = OverridesParser.create().parse_overrides([word for word in words if not word.startswith("--")])
     for override in overrides:
-        _check_key(override, known)
+        _check_key(override, known, words)
         if override.is_sweep_override():
             if not multirun:
-                raise UserError(f"{override.input_line}: several values are a sweep; add -m")
+                key, _, value = override.input_line.partition("=")
+                text = "." in key and re.search("[A-Za-z/]", value)
+                how = f"; or quote one text: {_quoted_word(override.input_line)}" if text else ""
+                raise UserError(f"{override.input_line}: several values are a sweep; add -m{how}")
             if not override.is_discrete_sweep() and "hydra/sweeper=optuna" not in words:
                 raise UserError(
                     f"{override.input_line}: an interval cannot be enumerated; list the values, or search it "
@@ -122,7 +126,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, UserError):
         text = str(error)
     elif isinstance(error, OverrideParseException):
-        text = f"cannot read {error.override!r}; see genpolicy --help for the forms"
+        text = f"cannot read {error.override!r}; {_how_to_write(error.override)}"
     elif isinstance(error, MissingConfigException):
         text = str(error).split("\n")[0] + (f" legal: {', '.join(error.options)}" if error.options else "")
     elif isinstance(cause, OmegaConfBaseException):
@@ -136,15 +140,29 @@ def explain(error: Exception) -> str:
     return " ".join(text.split()) or type(error).__name__
 
 
+def _how_to_write(word: str) -> str:
+    """How a word that cannot be read is written if its value is text, as that of a path."""
+    value = word.partition("=")[2]
+    if not {*value} & {*"[]{}(),:=' "} or value[0] in "[{('\"" or re.match(r"\w+\(", value):
+        return "see genpolicy --help for the forms"
+    return f"text with commas or brackets is quoted, for the shell and in itself: {_quoted_word(word)}"
+
+
+def _quoted_word(word: str) -> str:
+    key, _, value = word.partition("=")
+    return shell(f"{key}={quoted(value)}") if {*value} & {*"'\"$\\"} else f"'{key}=\"{value}\"'"
+
+
 def _explain_node(error: OmegaConfBaseException) -> str:
     name, parent = str(error.full_key), error.parent_node
     message = str(error).splitlines()[0] if str(error) else type(error).__name__
     if "is not in struct" in message and isinstance(parent, DictConfig):
-        return f"{name}: no such setting; {suggest(name.rpartition('.')[2], map(str, parent.keys() - {TARGET}))}"
+        listed, last = name.partition(".")[0], name.rpartition(".")[2]
+        return f"{name}: no such setting; {suggest(last, map(str, parent.keys() - {TARGET}), listed)}"
     return f"{name}: {message}" if name else message
 
 
-def _check_key(override: Override, known: list[str]) -> None:
+def _check_key(override: Override, known: list[str], words: list[str]) -> None:
     key = override.key_or_group
     top = key.replace("/", ".").split(".")[0]
     if top == "hydra":
@@ -153,11 +171,23 @@ def _check_key(override: Override, known: list[str]) -> None:
         return
     legal = {field.name for field in fields(TrainSettings)} | set(known)
     if top not in legal or "/" in key:
-        raise UserError(f"{key}: no such setting; {suggest(top, legal)}")
+        value = "" if override.is_delete() else override.input_line.partition("=")[2]
+        hint = hints.setting(key, value, _composed(words)) or suggest(top, legal, "settings")
+        raise UserError(f"{key}: no such setting; {hint}")
     if override.package is not None and PLACED.get(override.package) != key:
         raise UserError(f"{override.input_line}: {key} has no second place; write {key}=<option>")
     if override.is_delete() and top not in ("tuned", "experiment"):
         raise UserError(f"{override.input_line}: only ~tuned and ~experiment can be left out")
+
+
+def _composed(words: list[str]) -> DictConfig | None:
+    """What the options among the words compose, or None if that cannot be."""
+    found: list[DictConfig] = []
+    try:
+        run([word for word in choosing(words) if "," not in word], found.append)
+    except Exception:  # some of them may be wrong as well
+        return None
+    return found[0]
 
 
 def _check_options(override: Override) -> None:
@@ -182,7 +212,8 @@ def _check_options(override: Override) -> None:
     for name in chosen:
         if not isinstance(name, str) or name not in legal:
             shown = "null" if name is None else str(name)
-            raise UserError(f"{group}={shown}: no such option; {suggest(shown, legal)}")
+            hint = (group == "env" and hints.task(shown)) or suggest(shown, legal, group)
+            raise UserError(f"{group}={shown}: no such option; {hint}")
 
 
 @contextmanager

@@ -102,7 +102,7 @@ def _option(word: str) -> list[str]:
     if not equals or group not in legal:
         raise UserError(f"--help {word}: ask for group=option, such as algo=gmpg; {suggest(group, legal)}")
     if name not in options(group):
-        raise UserError(f"{word}: no such option; {suggest(name, options(group))}")
+        raise UserError(f"{word}: no such option; {suggest(name, options(group), group)}")
     path = options(group)[name]
     lines = [f"{group}={name}: {' '.join(comment(path))}", *background(path), ""]
     node = merged(path, group)

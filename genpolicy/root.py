@@ -28,12 +28,14 @@ class Paths:
 class Evaluation:
     """When and how long policies are evaluated in the simulator."""
 
-    episodes: int = setting(10, ge=1, doc="episodes of an evaluation during training")
-    final_episodes: int = setting(100, ge=1, doc="episodes of the evaluation at the end, and of mode=eval")
-    per_phase: int = setting(5, ge=1, doc="evaluations in each phase that trains a policy")
-    log_prob_actions: int = setting(1000, ge=1, doc="data-set actions whose log-likelihood is measured")
+    episodes: int = setting(10, ge=1, le=10**6, doc="episodes of an evaluation during training")
+    final_episodes: int = setting(100, ge=1, le=10**6, doc="episodes of the evaluation at the end, and of mode=eval")
+    per_phase: int = setting(5, ge=1, le=10**4, doc="evaluations in each phase that trains a policy")
+    log_prob_actions: int = setting(1000, ge=1, le=10**7, doc="data-set actions whose log-likelihood is measured")
     video: bool = setting(False, doc="film the first episode of the trained policy's evaluation at the end")
-    steps: list[int] = setting([], ge=1, doc="numbers of solver steps the trained policy is evaluated with, too")
+    steps: list[int] = setting(
+        [], ge=1, le=10**5, doc="numbers of solver steps the trained policy is evaluated with, too"
+    )
 
 
 @dataclass(kw_only=True)
@@ -52,15 +54,25 @@ class Launch:
     partition: str | None = setting(None, doc="SLURM partition; null: the cluster's default")
     account: str | None = setting(None, doc="SLURM account; null: the user's default")
     qos: str | None = setting(None, doc="SLURM quality of service; null: the default")
-    gpus: int = setting(1, ge=0, doc="GPUs of a job")
-    cpus: int = setting(4, ge=1, doc="CPU cores of a job")
-    memory: float = setting(16.0, gt=0, doc="memory of a job in GB")
-    minutes: int = setting(1440, ge=1, doc="time of a job; a run that needs more goes on in the same job, requeued")
-    grace_seconds: int = setting(120, ge=5, doc="time before its end at which a job saves its runs and is requeued")
-    requeues: int = setting(100, ge=0, doc="times a job is requeued because its time was up")
+    gpus: int = setting(1, ge=0, le=2**10, doc="GPUs of a job")
+    cpus: int = setting(4, ge=1, le=2**12, doc="CPU cores of a job")
+    memory: float = setting(16.0, gt=0, le=1e6, doc="memory of a job in GB")
+    minutes: int = setting(
+        1440,
+        ge=1,
+        le=366 * 24 * 60,
+        seconds=60,
+        doc="time of a job; a run that needs more goes on in the same job, requeued",
+    )
+    grace_seconds: int = setting(
+        120, ge=5, le=86_400, seconds=1, doc="time before its end at which a job saves its runs and is requeued"
+    )
+    requeues: int = setting(100, ge=0, le=10**6, doc="times a job is requeued because its time was up")
     setup: list[str] = setting([], doc="shell lines before a job's command, such as module load")
-    parallel: int = setting(0, ge=0, doc="slurm: jobs of an array at once; local: runs at once; 0: as many as fit")
-    runs_per_gpu: int = setting(1, ge=1, doc="runs that share a GPU; in a job without one, runs of the job")
+    parallel: int = setting(
+        0, ge=0, le=10**6, doc="slurm: jobs of an array at once; local: runs at once; 0: as many as fit"
+    )
+    runs_per_gpu: int = setting(1, ge=1, le=10**3, doc="runs that share a GPU; in a job without one, runs of the job")
     wait: bool = setting(False, doc="slurm: do not return before the last job has ended")
     dry_run: bool = setting(False, doc="show the runs and the sbatch script, and start nothing")
 
@@ -78,8 +90,8 @@ class Launch:
 class Search:
     """How hydra/sweeper=optuna searches."""
 
-    trials: int = setting(20, ge=1, doc="trials in all, of every command that works on the search")
-    at_once: int = setting(1, ge=1, doc="trials handed to the launcher together")
+    trials: int = setting(20, ge=1, le=10**7, doc="trials in all, of every command that works on the search")
+    at_once: int = setting(1, ge=1, le=10**4, doc="trials handed to the launcher together")
     storage: str | None = setting(None, doc="database of the trials, for Optuna; null: SQLite in the study's folder")
 
 
@@ -87,9 +99,9 @@ class Search:
 class Check:
     """How mode=check compares recorded transitions with the simulator."""
 
-    rows: int = setting(20_000, ge=1, doc="transitions replayed, spread over the whole data set")
+    rows: int = setting(20_000, ge=1, le=10**9, doc="transitions replayed, spread over the whole data set")
     tolerance: float = setting(
-        1e-3, gt=0, doc="largest error that passes: of an observation's part, in its std; of a reward"
+        1e-3, gt=0, le=1e6, doc="largest error that passes: of an observation's part, in its std; of a reward"
     )
 
 
@@ -99,8 +111,8 @@ class Collect:
 
     policy: str = setting("random", doc="who acts: random, waypoint (maze2d), or a run directory or MLflow run id")
     path: str = setting("collected.hdf5", doc="the file that is written, in D4RL's layout")
-    steps: int = setting(100_000, ge=2, doc="steps recorded; the last episode is cut off there")
-    at_once: int = setting(10, ge=1, doc="episodes played side by side")
+    steps: int = setting(100_000, ge=2, le=10**9, doc="steps recorded; the last episode is cut off there")
+    at_once: int = setting(10, ge=1, le=10**4, doc="episodes played side by side")
 
 
 @dataclass(kw_only=True)
@@ -128,7 +140,7 @@ class RunSettings:
     )
     study: str = setting("default", doc="name of the study: a folder below paths.outputs, an MLflow experiment")
     device: str = setting("auto", choices=("auto", "cpu", "cuda"), doc="where to compute; auto: a GPU if any")
-    threads: int = setting(1, ge=0, doc="CPU threads of torch; 0: as many as torch chooses")
+    threads: int = setting(1, ge=0, le=2**12, doc="CPU threads of torch; 0: as many as torch chooses")
     precision: str = setting(
         "tf32",
         choices=("float32", "tf32", "bf16"),
@@ -144,8 +156,8 @@ class RunSettings:
     sweep: str | None = setting(None, doc="mode=status|report: the sweep's eight digits; null: all of the study")
     follow: bool = setting(False, doc="mode=sync: go on shipping until no run is left that trains or waits")
     budget: float = setting(1.0, gt=0, le=10, doc="share of its updates that every phase is trained for; at least one")
-    log_every: int = setting(100, ge=1, doc="updates between two entries of the training metrics")
-    checkpoint_seconds: float = setting(60.0, ge=0, doc="seconds between two checkpoints")
+    log_every: int = setting(100, ge=1, le=10**9, doc="updates between two entries of the training metrics")
+    checkpoint_seconds: float = setting(60.0, ge=0, le=1e9, seconds=1, doc="seconds between two checkpoints")
     paths: Paths = field(default_factory=Paths)
     eval: Evaluation = field(default_factory=Evaluation)
     check: Check = field(default_factory=Check)

@@ -12,6 +12,8 @@ import difflib
 import functools
 import importlib
 import math
+import re
+import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, get_type_hints
 
@@ -22,6 +24,8 @@ from genpolicy.errors import UnknownSetting, UserError
 
 TARGET = "_target_"
 MISSING = "???"
+FEW = 10  # names that a message lists at the most
+LONGEST = 1000  # items of a list
 _LIMITS = {
     "ge": (">=", lambda value, limit: value >= limit),
     "gt": (">", lambda value, limit: value > limit),
@@ -30,14 +34,16 @@ _LIMITS = {
 }
 
 
-def setting(default=dataclasses.MISSING, *, ge=None, gt=None, le=None, lt=None, choices=None, doc=""):
+def setting(default=dataclasses.MISSING, *, ge=None, gt=None, le=None, lt=None, choices=None, seconds=None, doc=""):
     """A field of a component that its YAML may set. Without `default` it must be given.
 
     `ge`, `gt`, `le`, `lt` bound a number, or each item of a list; `choices` lists the legal values. `None` is
-    always inside the limits (whether it is legal at all, the annotation says). `doc` is shown by `genpolicy
-    --help`.
+    always inside the limits (whether it is legal at all, the annotation says). `seconds` makes the number a
+    time in units of so many seconds, for which "2h", "1d12h" and "1:30:00" will do as well. `doc` is shown by
+    `genpolicy --help`.
     """
     limits = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    limits |= {"seconds": seconds}
     metadata = {name: limit for name, limit in limits.items() if limit is not None} | {"doc": doc}
     if choices is not None:
         metadata["choices"] = tuple(choices)
@@ -131,11 +137,19 @@ def _resolved(node: DictConfig, path: str) -> dict:
     return plain
 
 
-def suggest(word: str, legal: Iterable[str]) -> str:
-    """'did you mean ...? legal: ...', for the end of a message about a wrong word."""
+def suggest(word: str, legal: Iterable[str], listed: str = "") -> str:
+    """'did you mean ...? legal: ...', for the end of a message about a wrong word.
+
+    Of many legal words the nearest are named, and the command that shows all, `genpolicy --help <listed>`.
+    """
     legal = sorted(map(str, legal))
     near = difflib.get_close_matches(word, legal, n=1)
-    return (f"did you mean {near[0]}? " if near else "") + f"legal: {', '.join(legal)}"
+    start = f"did you mean {near[0]}? " if near else ""
+    if len(legal) <= FEW:
+        return f"{start}legal: {', '.join(legal)}"
+    legal.sort(key=lambda name: -difflib.SequenceMatcher(None, word, name).ratio())
+    shown = "; genpolicy --help" + (f" {listed}" if listed else "") + " shows all"
+    return f"{start}legal: {', '.join(legal[:FEW])} and {len(legal) - FEW} more{shown}"
 
 
 class _Checker:
@@ -163,7 +177,9 @@ class _Checker:
             if name not in fields:
                 group = path.partition(".")[0]
                 owner = group if group in self.choices else path
-                raise UnknownSetting(f"{prefix}{name}", owner, self.choices.get(group), suggest(str(name), fields))
+                option = self.choices.get(group)
+                hint = suggest(str(name), fields, f"{owner}={option}" if option else "settings")
+                raise UnknownSetting(f"{prefix}{name}", owner, option, hint)
         hints = get_type_hints(cls)
         typed = {}
         for name, field in fields.items():
@@ -175,6 +191,8 @@ class _Checker:
             elif value == MISSING:
                 raise UserError(f"{prefix}{name} must be given{_described(field)}")
             else:
+                if "seconds" in field.metadata:
+                    value = _duration(value, field.metadata["seconds"])
                 typed[name] = _convert(value, hints[name], prefix + name)
                 _check_range(typed[name], field, prefix + name)
         return typed
@@ -198,8 +216,35 @@ def _described(field: dataclasses.Field) -> str:
     return f" ({field.metadata['doc']})" if field.metadata.get("doc") else ""
 
 
+def _duration(value: Any, unit: float) -> Any:
+    """A time such as "2h", "1d12h" or "1:30:00" as a number of units of so many seconds; anything else as it is."""
+    text = str(value)
+    if clock := re.fullmatch(r"(?:(\d+)-)?(\d+):(\d\d):(\d\d)", text):
+        days, hours, minutes, seconds = (int(part or 0) for part in clock.groups())
+        return (((24 * days + hours) * 60 + minutes) * 60 + seconds) / unit
+    if re.fullmatch(r"(\d+(\.\d+)?[dhms])+", text):
+        parts = re.findall(r"([\d.]+)([dhms])", text)
+        return sum(float(count) * {"d": 86_400, "h": 3600, "m": 60, "s": 1}[letter] for count, letter in parts) / unit
+    return value
+
+
+def _whole(value: Any, hint: Any) -> Any:
+    """A float without a fraction as the int that the annotated type wants: 1e4 is 10000."""
+    if typing.get_origin(hint) is list:
+        (item,) = typing.get_args(hint)
+        return [_whole(each, item) for each in value] if isinstance(value, list) else value
+    wants = {hint, *typing.get_args(hint)}
+    return (
+        int(value) if isinstance(value, float) and value.is_integer() and int in wants and float not in wants else value
+    )
+
+
 def _convert(value: Any, hint: Any, path: str) -> Any:
-    """`value` as the annotated type, by OmegaConf's rules: "10" and 10 are one int, 1.5 and true are none."""
+    """`value` as the annotated type, by OmegaConf's rules: "10" and 10 are one int, 1.5 and true are none.
+
+    But 1e4 is an int as well.
+    """
+    value = _whole(value, hint)
     if type(value) is hint and hint in (bool, float, int):
         return value  # what OmegaConf would return, a hundred times faster
     if hint is bool and isinstance(value, int | float) and value not in (0, 1):  # which OmegaConf takes for true
@@ -230,6 +275,8 @@ def name_of(hint: Any) -> str:
 def _check_range(value: Any, field: dataclasses.Field, path: str) -> None:
     if isinstance(value, dict):
         value = list(value.values())
+    if isinstance(value, list) and len(value) > LONGEST:
+        raise UserError(f"{path}: {len(value)} items; at most {LONGEST}")
     for item in value if isinstance(value, list) else [value]:
         if item is None:
             continue

@@ -104,7 +104,7 @@ def out_of_range(draw):
     if "choices" in meta:
         value = misspelt(draw, draw.choice(meta["choices"]), meta["choices"])
     elif "le" in meta or "lt" in meta:
-        value = meta.get("le", meta.get("lt")) + draw.choice([1, 10, 10**9])
+        value = 2 * abs(meta.get("le", meta.get("lt"))) + draw.choice([1, 10, 10**9])  # beyond a float's digits, too
     else:
         value = meta.get("ge", meta.get("gt")) - draw.choice([1, 10, 10**9])
     value = int(value) if hint in (int, list[int]) else value

@@ -1,6 +1,7 @@
 """The files of conf/: each lists what its class takes, says what it is, and goes together with the rest."""
 
 import dataclasses
+import typing
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.command import CONF, groups, options
-from genpolicy.help import comment
+from genpolicy.help import comment, merged
 from genpolicy.root import RunSettings, TrainSettings
 from genpolicy.settings import TARGET, is_component, locate
 
@@ -54,6 +55,37 @@ def test_config_yaml_lists_exactly_the_settings_of_every_run():
     plain = OmegaConf.to_container(defaults)
     plain["paths"] = content["paths"] = None
     assert plain == {name: content[name] for name in plain}
+
+
+def test_every_number_has_bounds():
+    """Where nothing but the sign is wrong with 1e21, a command waits for ever, or the machine runs out of memory."""
+    classes = set()
+
+    def walk(cls, node):
+        classes.add(cls)
+        hints = typing.get_type_hints(cls)
+        for field in dataclasses.fields(cls):
+            if dataclasses.is_dataclass(hints[field.name]):
+                walk(hints[field.name], {})
+            elif is_component(field) and field.name in node:
+                walk(locate(node[field.name][TARGET]), node[field.name])
+
+    walk(TrainSettings, {})
+    for group in COMPONENTS:
+        for path in options(group).values():
+            node = merged(path, group)
+            walk(locate(node[TARGET]), node)
+    found, unbounded = 0, []
+    for cls in classes:
+        hints = typing.get_type_hints(cls)
+        for field in dataclasses.fields(cls):
+            if field.init and {int, float} & {hints[field.name], *typing.get_args(hints[field.name])}:
+                found += 1
+                low, high = (any(end in field.metadata for end in ends) for ends in (("ge", "gt"), ("le", "lt")))
+                if not (low and high) and "choices" not in field.metadata:
+                    unbounded.append(f"{cls.__name__}.{field.name}")
+    assert found > 200
+    assert not unbounded
 
 
 def test_every_component_has_a_group_and_every_group_a_component():

@@ -22,11 +22,11 @@ class ActorCritic(Algorithm, ABC):
 
     uses_target = True
 
-    steps: int = setting(20_000, ge=1, doc="updates of critic and actor")
-    batch_size: int = setting(256, ge=1, doc="transitions an update")
-    lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the actor")
+    steps: int = setting(20_000, ge=1, le=10**9, doc="updates of critic and actor")
+    batch_size: int = setting(256, ge=1, le=2**20, doc="transitions an update")
+    lr: float = setting(3e-4, gt=0.0, le=1e30, doc="Adam's learning rate of the actor")
     gradient_norm: float | None = setting(
-        None, gt=0.0, doc="largest norm of a gradient, of actor and critic each; null: any"
+        None, gt=0.0, le=1e30, doc="largest norm of a gradient, of actor and critic each; null: any"
     )
 
     def plan(self):

@@ -125,9 +125,9 @@ class Algorithm(nn.Module, ABC):
 class BehaviourSettings:
     """The settings of algorithms that train a behaviour model."""
 
-    behaviour_steps: int = setting(10_000, ge=1, doc="updates of the behaviour model")
-    behaviour_batch_size: int = setting(512, ge=1, doc="transitions a behaviour update")
-    behaviour_lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the behaviour model")
+    behaviour_steps: int = setting(10_000, ge=1, le=10**9, doc="updates of the behaviour model")
+    behaviour_batch_size: int = setting(512, ge=1, le=2**20, doc="transitions a behaviour update")
+    behaviour_lr: float = setting(3e-4, gt=0.0, le=1e30, doc="Adam's learning rate of the behaviour model")
 
     def behaviour_phase(self) -> Phase:
         """The phase that fits the behaviour model."""
@@ -159,8 +159,8 @@ class BehaviourSettings:
 class CriticSettings:
     """The settings of algorithms that learn a critic before the policy, beside the critic's own."""
 
-    critic_steps: int = setting(10_000, ge=1, doc="updates of the critic")
-    critic_batch_size: int = setting(512, ge=1, doc="transitions a critic update")
+    critic_steps: int = setting(10_000, ge=1, le=10**9, doc="updates of the critic")
+    critic_batch_size: int = setting(512, ge=1, le=2**20, doc="transitions a critic update")
 
     @classmethod
     def partners(cls, config) -> None:
@@ -186,9 +186,9 @@ class CriticSettings:
 class PolicySettings:
     """The settings of algorithms that train the policy in a phase of its own."""
 
-    policy_steps: int = setting(10_000, ge=1, doc="updates of the policy")
-    policy_batch_size: int = setting(512, ge=1, doc="transitions a policy update")
-    policy_lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of the policy")
+    policy_steps: int = setting(10_000, ge=1, le=10**9, doc="updates of the policy")
+    policy_batch_size: int = setting(512, ge=1, le=2**20, doc="transitions a policy update")
+    policy_lr: float = setting(3e-4, gt=0.0, le=1e30, doc="Adam's learning rate of the policy")
 
     def policy_phase(self, update: Update, **more) -> Phase:
         """The phase of the policy's updates; more: further fields of `Phase`."""

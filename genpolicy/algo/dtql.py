@@ -22,8 +22,8 @@ class DTQL(Distilled):
     it is small at the modes of the behaviour only.
     """
 
-    alpha: float = setting(5.0, gt=0.0, doc="weight of the trust region, in units of the (transformed) reward")
-    imitation: float = setting(0.0, ge=0.0, doc="weight of -log pi(a|s) of the data's actions (1 for AntMaze)")
+    alpha: float = setting(5.0, gt=0.0, le=1e6, doc="weight of the trust region, in units of the (transformed) reward")
+    imitation: float = setting(0.0, ge=0.0, le=1e6, doc="weight of -log pi(a|s) of the data's actions (1 for AntMaze)")
 
     def policies(self, model):
         return distilled(GaussianPolicy, model, self, self.policy_hidden), model

@@ -28,9 +28,11 @@ class FQL(ActorCritic):
 
     uses_target = False
 
-    alpha: float = setting(10.0, ge=0.0, doc="weight of the distillation")
+    alpha: float = setting(10.0, ge=0.0, le=1e6, doc="weight of the distillation")
     normalize: bool = setting(False, doc="divide Q by its mean size")
-    policy_hidden: list[int] = setting([256, 256, 256], ge=1, doc="units of each hidden layer of the one-step policy")
+    policy_hidden: list[int] = setting(
+        [256, 256, 256], ge=1, le=2**14, doc="units of each hidden layer of the one-step policy"
+    )
 
     @classmethod
     def partners(cls, config) -> None:

@@ -32,8 +32,12 @@ from genpolicy.solver.solver import ODESolver
 class Guided(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
     """The phases that the variants share: behaviour model, critic, then a copy of the behaviour model, guided."""
 
-    beta: float = setting(4.0, gt=0.0, doc="inverse temperature: nats of KL a unit of (transformed) reward buys")
-    chunk: int = setting(1024, ge=1, doc="states whose graph is in memory at once; does not change the result")
+    beta: float = setting(
+        4.0, gt=0.0, le=1e6, doc="inverse temperature: nats of KL a unit of (transformed) reward buys"
+    )
+    chunk: int = setting(
+        1024, ge=1, le=2**20, doc="states whose graph is in memory at once; does not change the result"
+    )
 
     def policies(self, model):
         return model, copy.deepcopy(model)
@@ -139,7 +143,7 @@ class GMPGReinforce(GuidedByDensity):
     without which the gradient pushes every log pi the same way.
     """
 
-    weight_clamp: float = setting(100.0, gt=0.0, doc="largest weight of a sample")
+    weight_clamp: float = setting(100.0, gt=0.0, le=1e30, doc="largest weight of a sample")
 
     @classmethod
     def partners(cls, config) -> None:

@@ -29,8 +29,10 @@ class GMPO(CriticSettings, PolicySettings, Algorithm):
     some per cent.
     """
 
-    beta: float = setting(4.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward")
-    weight_clamp: float = setting(100.0, gt=0.0, doc="largest weight of a sample")
+    beta: float = setting(
+        4.0, gt=0.0, le=1e6, doc="inverse temperature, in units of the data set's (transformed) reward"
+    )
+    weight_clamp: float = setting(100.0, gt=0.0, le=1e30, doc="largest weight of a sample")
 
     @property
     def inverse_temperature(self):
@@ -57,9 +59,11 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     static: the K actions are drawn once for the whole data set; otherwise afresh in every update.
     """
 
-    beta: float = setting(4.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward")
+    beta: float = setting(
+        4.0, gt=0.0, le=1e6, doc="inverse temperature, in units of the data set's (transformed) reward"
+    )
     static: bool = setting(True, doc="draw the behaviour's actions once instead of afresh in every update")
-    num_actions: int = setting(16, ge=2, doc="behaviour actions K a state")
+    num_actions: int = setting(16, ge=2, le=10**4, doc="behaviour actions K a state")
 
     @property
     def inverse_temperature(self):

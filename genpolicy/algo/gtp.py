@@ -26,9 +26,9 @@ class GTP(ActorCritic):
     the policy ends 6 % below its optimum on a bandit of two arms.
     """
 
-    eta: float = setting(0.5, ge=0.0, doc="strength of the guidance; 0 is behaviour cloning")
-    weight_clamp: float = setting(100.0, ge=1.0, doc="largest weight of a sample; the paper has none")
-    value_samples: int = setting(1, ge=1, doc="actions whose mean Q is V(s), if the critic learns no V")
+    eta: float = setting(0.5, ge=0.0, le=1e6, doc="strength of the guidance; 0 is behaviour cloning")
+    weight_clamp: float = setting(100.0, ge=1.0, le=1e30, doc="largest weight of a sample; the paper has none")
+    value_samples: int = setting(1, ge=1, le=10**3, doc="actions whose mean Q is V(s), if the critic learns no V")
 
     def improvement(self) -> Update:
         return imitation(self.policy, self.objective, self.lr, self.weight, self.draw_value, self.gradient_norm)

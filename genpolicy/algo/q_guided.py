@@ -21,7 +21,7 @@ class QGuided(ActorCritic):
     As in their code, Q is one of the first two of the critic, chosen by a coin, and |Q| is taken from the other.
     """
 
-    eta: float = setting(1.0, ge=0.0, doc="weight of the value, in units of the values' mean size")
+    eta: float = setting(1.0, ge=0.0, le=1e6, doc="weight of the value, in units of the values' mean size")
     normalize: bool = setting(True, doc="divide by mean |Q|; false: GTP's ablation with a linear Q term")
 
     def improvement(self) -> Update:

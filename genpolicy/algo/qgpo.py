@@ -28,10 +28,12 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     softmax_K(f_t(x_k)) against softmax_K(beta Q(s, a_k)) (eq. 12). `policy_*` are the settings of that phase.
     """
 
-    beta: float = setting(3.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward")
-    guidance_scale: float = setting(1.0, ge=0.0, doc="multiple of the energy's gradient that guides")
-    num_actions: int = setting(16, ge=2, doc="behaviour actions K a state, drawn once")
-    energy_hidden: list[int] = setting([256, 256], ge=1, doc="units of each hidden layer of the energy")
+    beta: float = setting(
+        3.0, gt=0.0, le=1e6, doc="inverse temperature, in units of the data set's (transformed) reward"
+    )
+    guidance_scale: float = setting(1.0, ge=0.0, le=1e6, doc="multiple of the energy's gradient that guides")
+    num_actions: int = setting(16, ge=2, le=10**4, doc="behaviour actions K a state, drawn once")
+    energy_hidden: list[int] = setting([256, 256], ge=1, le=2**14, doc="units of each hidden layer of the energy")
 
     @property
     def inverse_temperature(self):

@@ -19,7 +19,9 @@ class SRPO(Distilled):
     diffusion model (eqs. 10 and 12).
     """
 
-    beta: float = setting(0.1, gt=0.0, doc="weight of the value, in units of the data set's (transformed) reward")
+    beta: float = setting(
+        0.1, gt=0.0, le=1e6, doc="weight of the value, in units of the data set's (transformed) reward"
+    )
     normalize: bool = setting(False, doc="divide each action's gradient of Q by its root mean square")
 
     def policies(self, model):

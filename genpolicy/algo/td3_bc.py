@@ -21,8 +21,8 @@ class TD3BC(QGuided):
     Diffusion-QL, and unlike TD3+BC, Q is one of two by a coin, and the actor moves at every update.
     """
 
-    smoothing: float = setting(0.2, ge=0.0, doc="standard deviation of the noise on the target's actions")
-    smoothing_limit: float = setting(0.5, ge=0.0, doc="largest size of that noise")
+    smoothing: float = setting(0.2, ge=0.0, le=1e6, doc="standard deviation of the noise on the target's actions")
+    smoothing_limit: float = setting(0.5, ge=0.0, le=1e6, doc="largest size of that noise")
 
     @classmethod
     def partners(cls, config) -> None:

@@ -24,13 +24,15 @@ class DoubleQ(Critic):
 
     next_actions = "policy"
 
-    hidden: list[int] = setting([256, 256, 256], ge=1, doc="units of each hidden layer (SiLU)")
+    hidden: list[int] = setting([256, 256, 256], ge=1, le=2**14, doc="units of each hidden layer (SiLU)")
     layer_norm: bool = setting(False, doc="normalise the units of each hidden layer")
-    ensemble: int = setting(2, ge=1, doc="number of Q functions E; their minimum is used")
+    ensemble: int = setting(2, ge=1, le=100, doc="number of Q functions E; their minimum is used")
     discount: float = setting(0.99, ge=0.0, le=1.0, doc="gamma")
     target_rate: float = setting(0.005, gt=0.0, le=1.0, doc="share of Q that enters the target Q at every update")
-    lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate")
-    candidates: int = setting(1, ge=1, doc="actions of the policy at s' whose best is backed up; 1: no max-Q backup")
+    lr: float = setting(3e-4, gt=0.0, le=1e30, doc="Adam's learning rate")
+    candidates: int = setting(
+        1, ge=1, le=10**4, doc="actions of the policy at s' whose best is backed up; 1: no max-Q backup"
+    )
     aggregate: str = setting("min", choices=["min", "mean"], doc="of the Q functions, in the target")
     normalize: bool = setting(False, doc="divide a batch's targets by their standard deviation")
     expectile: float | None = setting(

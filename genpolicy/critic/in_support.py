@@ -21,8 +21,10 @@ class InSupport(DoubleQ):
 
     next_actions = "behaviour"
 
-    candidates: int = setting(16, ge=2, doc="behaviour actions K at the next state")
-    beta: float = setting(3.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward")
+    candidates: int = setting(16, ge=2, le=10**4, doc="behaviour actions K at the next state")
+    beta: float = setting(
+        3.0, gt=0.0, le=1e6, doc="inverse temperature, in units of the data set's (transformed) reward"
+    )
 
     def backup(self, q: Tensor) -> Tensor:
         value = self.aggregated(q)

@@ -24,13 +24,13 @@ class IQL(Critic):
 
     next_actions = None
 
-    hidden: list[int] = setting([256, 256], ge=1, doc="units of each hidden layer of Q and V (ReLU)")
+    hidden: list[int] = setting([256, 256], ge=1, le=2**14, doc="units of each hidden layer of Q and V (ReLU)")
     layer_norm: bool = setting(False, doc="normalise the units of each hidden layer")
-    ensemble: int = setting(2, ge=1, doc="number of Q functions E; their minimum is used")
+    ensemble: int = setting(2, ge=1, le=100, doc="number of Q functions E; their minimum is used")
     expectile: float = setting(0.7, gt=0.0, lt=1.0, doc="tau of the value's expectile regression")
     discount: float = setting(0.99, ge=0.0, le=1.0, doc="gamma")
     target_rate: float = setting(0.005, gt=0.0, le=1.0, doc="share of Q that enters the target Q at every update")
-    lr: float = setting(3e-4, gt=0.0, doc="Adam's learning rate of Q and V")
+    lr: float = setting(3e-4, gt=0.0, le=1e30, doc="Adam's learning rate of Q and V")
     observation_size: InitVar[int]
     action_size: InitVar[int]
 

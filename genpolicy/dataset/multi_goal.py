@@ -16,7 +16,7 @@ from genpolicy.settings import setting
 class MultiGoalData(Dataset):
     """Episodes that go straight to a random goal and stay there, each step disturbed by N(0, 0.1^2)."""
 
-    episodes: int = setting(1000, ge=1, doc="episodes to make")
+    episodes: int = setting(1000, ge=1, le=10**6, doc="episodes to make")
 
     @classmethod
     def partners(cls, config) -> None:

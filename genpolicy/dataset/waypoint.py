@@ -39,9 +39,9 @@ REACHED = 0.1
 class Waypoint(FileDataset):
     """Transitions of genpolicy's own waypoint controller in a maze, made once and kept as an HDF5 file."""
 
-    episodes: int = setting(400, ge=1, doc="episodes to make")
-    noise: float = setting(NOISE, ge=0, doc="standard deviation of the noise on each force")
-    seed: int = setting(0, ge=0, doc="seed of the data, not of the run")
+    episodes: int = setting(400, ge=1, le=10**6, doc="episodes to make")
+    noise: float = setting(NOISE, ge=0, le=1e3, doc="standard deviation of the noise on each force")
+    seed: int = setting(0, ge=0, le=2**32 - 1, doc="seed of the data, not of the run")
 
     @classmethod
     def partners(cls, config) -> None:

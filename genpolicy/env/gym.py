@@ -25,7 +25,9 @@ class Gym(Task):
     """
 
     id: str = setting(doc="the environment's name in gymnasium, such as Pendulum-v1 or my_package:MyTask-v0")
-    max_episode_steps: int | None = setting(ge=1, doc="steps after which an episode is cut off; null: as registered")
+    max_episode_steps: int | None = setting(
+        ge=1, le=10**9, doc="steps after which an episode is cut off; null: as registered"
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -40,7 +40,7 @@ class Maze2d(Task):
     data_within_limit: ClassVar[bool] = False
 
     simulator: str = setting(choices=SIMULATORS, doc="what stands in for D4RL's simulator: its gymnasium id")
-    goal: list[int] = setting(ge=0, doc="row and column of the goal in the map")
+    goal: list[int] = setting(ge=0, le=10**3, doc="row and column of the goal in the map")
 
     def simulate(self) -> "PointMaze":
         """The maze with D4RL's observations, reward and start states."""

@@ -38,9 +38,13 @@ class Task(ABC):
     data_within_limit: ClassVar[bool] = True
 
     name: str = setting(doc="the name under which D4RL knows the task")
-    max_episode_steps: int = setting(ge=1, doc="steps after which an episode is cut off")
-    reference_min: float | None = setting(doc="return that scores 0 (D4RL: a random policy); null for no scores")
-    reference_max: float | None = setting(doc="return that scores 100 (D4RL: an expert); null for no scores")
+    max_episode_steps: int = setting(ge=1, le=10**9, doc="steps after which an episode is cut off")
+    reference_min: float | None = setting(
+        ge=-1e30, le=1e30, doc="return that scores 0 (D4RL: a random policy); null for no scores"
+    )
+    reference_max: float | None = setting(
+        ge=-1e30, le=1e30, doc="return that scores 100 (D4RL: an expert); null for no scores"
+    )
     url: str | None = setting(doc="where D4RL keeps the data of this task; null if it has none")
 
     def __post_init__(self):

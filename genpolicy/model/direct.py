@@ -86,8 +86,12 @@ class GaussianPolicy(DeterministicPolicy):
 
     has_density = True
 
-    log_std_min: float = setting(-5.0, doc="least logarithm of a standard deviation, in action units")
-    log_std_max: float = setting(2.0, doc="largest logarithm of a standard deviation, in action units")
+    log_std_min: float = setting(
+        -5.0, ge=-100.0, le=100.0, doc="least logarithm of a standard deviation, in action units"
+    )
+    log_std_max: float = setting(
+        2.0, ge=-100.0, le=100.0, doc="largest logarithm of a standard deviation, in action units"
+    )
 
     def finish(self) -> None:
         self.log_std = nn.Parameter(torch.zeros(self.action_size))

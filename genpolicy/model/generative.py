@@ -52,7 +52,7 @@ class GenerativePolicy(Policy):
     objectives = "flow_matching|score_matching|noise_prediction|edm"
 
     path: ProbabilityPath = component(doc="probability path between actions and noise")
-    sigma_data: float = setting(0.5, gt=0.0, doc="scale of the actions, for the solvers' coordinates and EDM")
+    sigma_data: float = setting(0.5, gt=0.0, le=1e6, doc="scale of the actions, for the solvers' coordinates and EDM")
     divergence: str = setting(
         "auto",
         choices=["auto", "exact", "hutchinson"],

@@ -111,8 +111,8 @@ class ProbabilityPath(ABC):
 class VPSDE(ProbabilityPath):
     """Variance-preserving SDE with linear beta(t) = beta_min + (beta_max - beta_min) t (Song et al. 2021, eq. 11)."""
 
-    beta_min: float = setting(0.1, gt=0.0, doc="noise rate beta at t = 0")
-    beta_max: float = setting(20.0, gt=0.0, doc="noise rate beta at t = 1")
+    beta_min: float = setting(0.1, gt=0.0, le=1e4, doc="noise rate beta at t = 0")
+    beta_max: float = setting(20.0, gt=0.0, le=1e4, doc="noise rate beta at t = 1")
     t_min: float = setting(3e-5, gt=0.0, lt=0.1, doc="first time; sigma' is infinite at 0")
 
     t_max_noise = 1.0
@@ -211,8 +211,8 @@ class OTCFM(ICFM):
 
     couples = True
 
-    condition_weight: float = setting(10.0, ge=0.0, doc="cost of pairing rows whose observations differ")
-    coupling_size: int = setting(256, ge=2, doc="rows coupled at once; the cost grows with its cube")
+    condition_weight: float = setting(10.0, ge=0.0, le=1e6, doc="cost of pairing rows whose observations differ")
+    coupling_size: int = setting(256, ge=2, le=2**16, doc="rows coupled at once; the cost grows with its cube")
 
     @torch.no_grad()
     def couple(self, action: Tensor, noise: Tensor, observation: Tensor) -> Tensor:
@@ -234,8 +234,8 @@ class OTCFM(ICFM):
 class EDM(ProbabilityPath):
     """Variance-exploding path with the time axis of Karras et al. 2022, eq. 5: sigma(t)^(1/7) is linear in t."""
 
-    sigma_min: float = setting(0.002, gt=0.0, doc="noise at t = 0, in action units")
-    sigma_max: float = setting(80.0, gt=0.0, doc="noise at t = 1, in action units")
+    sigma_min: float = setting(0.002, gt=0.0, le=1e6, doc="noise at t = 0, in action units")
+    sigma_max: float = setting(80.0, gt=0.0, le=1e6, doc="noise at t = 1, in action units")
     t_min: float = setting(0.0, ge=0.0, lt=0.1, doc="first time; sigma(0) = sigma_min already")
 
     t_max_noise = 1.0

@@ -16,9 +16,11 @@ from genpolicy.settings import setting
 class MLP(nn.Module):
     """Fully connected layers with SiLU on the concatenated action, time embedding and observation."""
 
-    hidden: list[int] = setting([256, 256, 256], ge=1, doc="units of each hidden layer")
-    time_size: int = setting(16, ge=2, doc="size of the Gaussian Fourier time embedding")
-    time_scale: float = setting(1.0, gt=0.0, doc="standard deviation of its frequencies, in cycles over t in [0, 1]")
+    hidden: list[int] = setting([256, 256, 256], ge=1, le=2**14, doc="units of each hidden layer")
+    time_size: int = setting(16, ge=2, le=2**14, doc="size of the Gaussian Fourier time embedding")
+    time_scale: float = setting(
+        1.0, gt=0.0, le=1e6, doc="standard deviation of its frequencies, in cycles over t in [0, 1]"
+    )
     action_size: InitVar[int]
     observation_size: InitVar[int]
     times: InitVar[int] = 1

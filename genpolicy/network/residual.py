@@ -41,11 +41,15 @@ class TemporalSpatialResidual(nn.Module):
     gradients above all, are ten to forty times larger at equal steps, and the data are no more likely for it.
     """
 
-    hidden: list[int] = setting([512, 256, 128], ge=1, doc="widths on the way down, each half of the one before")
-    time_size: int = setting(32, ge=2, doc="size of the Gaussian Fourier time embedding")
-    time_scale: float = setting(1.0, gt=0.0, doc="standard deviation of its frequencies, in cycles over t in [0, 1]")
-    observation_hidden: int = setting(32, ge=1, doc="units that embed the observation")
-    condition_hidden: int = setting(128, ge=1, doc="units that embed time and observation together")
+    hidden: list[int] = setting(
+        [512, 256, 128], ge=1, le=2**14, doc="widths on the way down, each half of the one before"
+    )
+    time_size: int = setting(32, ge=2, le=2**14, doc="size of the Gaussian Fourier time embedding")
+    time_scale: float = setting(
+        1.0, gt=0.0, le=1e6, doc="standard deviation of its frequencies, in cycles over t in [0, 1]"
+    )
+    observation_hidden: int = setting(32, ge=1, le=2**14, doc="units that embed the observation")
+    condition_hidden: int = setting(128, ge=1, le=2**14, doc="units that embed time and observation together")
     action_size: InitVar[int]
     observation_size: InitVar[int]
     times: InitVar[int] = 1

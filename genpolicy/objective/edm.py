@@ -24,8 +24,8 @@ class EDMDenoising(Regression):
     regressed = "data"
 
     prediction: str = network_output("preconditioned")
-    log_ratio_mean: float = setting(-1.2, doc="mean of ln(sigma / alpha) in training")
-    log_ratio_std: float = setting(1.2, gt=0.0, doc="standard deviation of ln(sigma / alpha) in training")
+    log_ratio_mean: float = setting(-1.2, ge=-100.0, le=100.0, doc="mean of ln(sigma / alpha) in training")
+    log_ratio_std: float = setting(1.2, gt=0.0, le=100.0, doc="standard deviation of ln(sigma / alpha) in training")
 
     def draw_time(self, policy: GenerativePolicy, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
         normal = standard_normal((size,), generator, like)

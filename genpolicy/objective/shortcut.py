@@ -24,7 +24,7 @@ class Shortcut(SolutionMap):
 
     uses_target = True
 
-    intervals: int = setting(128, ge=2, doc="shortest steps from noise to data, a power of two")
+    intervals: int = setting(128, ge=2, le=2**20, doc="shortest steps from noise to data, a power of two")
     bootstrap: float = setting(0.125, gt=0.0, lt=1.0, doc="share of samples whose target is two shorter steps")
 
     @classmethod

@@ -27,9 +27,9 @@ class Trajectory(SolutionMap):
 
     target: str = setting("closed_form", choices=["closed_form", "euler", "heun"], doc="where x_u comes from")
     target_steps: int = setting(1, ge=1, le=3, doc="solver steps from t to u of the targets euler and heun")
-    flow_weight: float = setting(1.0, ge=0.0, doc="lambda_Flow, the weight of the instantaneous map's error")
-    first_intervals: int = setting(10, ge=1, doc="intervals of the grid when training begins")
-    last_intervals: int = setting(1280, ge=1, doc="intervals of the grid when training ends")
+    flow_weight: float = setting(1.0, ge=0.0, le=1e6, doc="lambda_Flow, the weight of the instantaneous map's error")
+    first_intervals: int = setting(10, ge=1, le=2**20, doc="intervals of the grid when training begins")
+    last_intervals: int = setting(1280, ge=1, le=2**20, doc="intervals of the grid when training ends")
 
     def draw_times(
         self, policy: TrajectoryPolicy, action: Tensor, generator: torch.Generator, progress: float

@@ -28,7 +28,7 @@ class Selection(ABC):
     Log-likelihoods stay those of the policy that the candidates are drawn from.
     """
 
-    num_candidates: int = setting(32, ge=2, doc="actions drawn, of which one is carried out")
+    num_candidates: int = setting(32, ge=2, le=10**4, doc="actions drawn, of which one is carried out")
 
     @classmethod
     def partners(cls, config) -> None:
@@ -59,7 +59,9 @@ class Greedy(Selection):
 class Softmax(Selection):
     """A candidate with probability softmax_K(beta Q): mu exp(beta Q) for many candidates of mu (Chen et al. 2023)."""
 
-    beta: float = setting(1.0, gt=0.0, doc="inverse temperature, in units of the data set's (transformed) reward")
+    beta: float = setting(
+        1.0, gt=0.0, le=1e6, doc="inverse temperature, in units of the data set's (transformed) reward"
+    )
 
     def index(self, q, critic, observation, generator=None):
         return torch.multinomial(torch.softmax(self.beta * q, -1), 1, generator=generator)[:, 0]

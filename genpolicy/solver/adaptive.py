@@ -14,8 +14,8 @@ from genpolicy.solver.solver import ODESolver, State, StateField
 class Dopri5(ODESolver):
     """Dormand-Prince 5(4); the tolerances bound the error of a batch, single rows may err more."""
 
-    rtol: float = setting(1e-5, gt=0.0, doc="relative tolerance; below 1e-5 float32 rounding takes over")
-    atol: float = setting(1e-5, gt=0.0, doc="absolute tolerance")
+    rtol: float = setting(1e-5, gt=0.0, le=1.0, doc="relative tolerance; below 1e-5 float32 rounding takes over")
+    atol: float = setting(1e-5, gt=0.0, le=1.0, doc="absolute tolerance")
     adjoint: bool = setting(False, doc="gradients by the adjoint ODE: memory independent of the number of steps")
 
     def integrate(self, field: StateField, state: State, start: float, end: float, parameters=()) -> State:

@@ -25,7 +25,9 @@ LOWEST_RATIO, HIGHEST_RATIO = 1e-3, 80.0
 class DPMSolver(Solver):
     """DPM-Solver++ 2M (Lu et al. 2022, algorithm 2): second-order multistep for the ODE in log(alpha / sigma)."""
 
-    steps: int = setting(8, ge=1, doc="number of steps, one evaluation each; uniform in log signal-to-noise ratio")
+    steps: int = setting(
+        8, ge=1, le=10**5, doc="number of steps, one evaluation each; uniform in log signal-to-noise ratio"
+    )
 
     def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
         angles = self._angles(flow)

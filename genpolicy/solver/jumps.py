@@ -21,7 +21,7 @@ class Jumps(FixedGrid, Solver):
 
     uses = MAP
 
-    steps: int = setting(5, ge=1, doc="jumps K, each one evaluation of the network")
+    steps: int = setting(5, ge=1, le=10**5, doc="jumps K, each one evaluation of the network")
 
     def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
         return flow.solution(y, self.grid(flow.end, flow.start))
@@ -36,8 +36,8 @@ class Renoise(Solver):
 
     uses = END
 
-    steps: int = setting(2, ge=1, doc="jumps K, each one evaluation of the network")
-    lowest: float = setting(2.0, gt=0.0, doc="noise before the last jump, sigma / alpha in action units")
+    steps: int = setting(2, ge=1, le=10**5, doc="jumps K, each one evaluation of the network")
+    lowest: float = setting(2.0, gt=0.0, le=1e6, doc="noise before the last jump, sigma / alpha in action units")
 
     @property
     def noises(self) -> int:

@@ -78,7 +78,7 @@ class ODESolver(Solver):
 class FixedGrid:
     """A grid of `steps` intervals, u_i = low + (high - low) (i / steps)^power, denser at the low (data) end."""
 
-    steps: int = setting(16, ge=1, doc="number of steps")
+    steps: int = setting(16, ge=1, le=10**5, doc="number of steps")
     power: float = setting(1.5, ge=1.0, le=7.0, doc="1 is a uniform grid; larger is denser near the data")
 
     def grid(self, start: float, end: float) -> list[float]:
