@@ -147,9 +147,9 @@ def suggest(word: str, legal: Iterable[str], listed: str = "") -> str:
     start = f"did you mean {near[0]}? " if near else ""
     if len(legal) <= FEW:
         return f"{start}legal: {', '.join(legal)}"
-    legal.sort(key=lambda name: -difflib.SequenceMatcher(None, word, name).ratio())
+    nearest = difflib.get_close_matches(word, legal, n=FEW, cutoff=0.0)
     shown = "; genpolicy --help" + (f" {listed}" if listed else "") + " shows all"
-    return f"{start}legal: {', '.join(legal[:FEW])} and {len(legal) - FEW} more{shown}"
+    return f"{start}legal: {', '.join(nearest)} and {len(legal) - FEW} more{shown}"
 
 
 class _Checker:

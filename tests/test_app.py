@@ -258,7 +258,7 @@ def test_a_defect_is_one_line_and_its_traceback_on_request(monkeypatch):
         ("~algo", "~algo: only ~tuned and ~experiment can be left out"),
         ("hydra.run.dir=x", "hydra.run.dir: genpolicy arranges this itself; legal: hydra/launcher, hydra/sweeper"),
         ("hydra/launcher=basic", "hydra/launcher=basic: no such option; legal: here, local, slurm"),
-        ("train", "'train' is not of the form key=value; see genpolicy --help"),
+        ("trains", "'trains' is not of the form key=value; see genpolicy --help"),
         ("--config-name x", "--config-name: no such flag; legal: --help, --multirun"),
         ("--cfg", "--cfg: needs one of job, hydra, all"),
         ("--cfg fog", "--cfg fog: needs one of job, hydra, all"),
