@@ -328,7 +328,7 @@ def no_file_of_the_kind(path, random):
 
 
 def of_another_format(path, random):
-    kind = random.choice([kind for kind in ("hdf5", "npz", "npy") if kind != path.stem])
+    kind = random.choice([kind for kind in ("hdf5", "npz", "npy") if kind != path.name.partition(".")[0]])
     with open(path, "wb") as file:
         if kind == "hdf5":
             h5py.File(file, "w").close()
