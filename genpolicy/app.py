@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from genpolicy import command
+from genpolicy import command, plugins
 from genpolicy.errors import UnknownSetting, UserError
 from genpolicy.root import CheckSettings, CollectSettings, TrainSettings, absolute, run_settings
 from genpolicy.settings import check, suggest
@@ -75,6 +75,9 @@ def each_job(words: list[str], act: Callable[[Job], None]) -> None:
     from genpolicy import compose
 
     words = command.rewrite(words)
+    plugins.permit(words)
+    if "mode=eval" in words:  # where the task is the run's, and the word is a permission
+        words = [word for word in words if not word.startswith("env.id=")]
     compose.check_words(words)
     failures = []
 
@@ -95,6 +98,8 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
     Modes other than train read no component but those of `COMPONENTS`: their configuration holds nothing else. But
     mode=eval may choose another `select`, which is checked with the run that it is for.
     """
+    from genpolicy import option_files  # which imports Hydra
+
     checked = run_settings(config)
     tops = {word: re.split(r"[=.@/]", word.lstrip("+~"))[0] for word in overrides}
     for word, top in tops.items():
@@ -119,6 +124,7 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
                 raise UserError(f"{word}: mode={checked.mode} takes no such setting; {suggest(top, legal, 'settings')}")
             if top == "select":
                 checked.select = config.select
+    option_files.check_said(checked, overrides)
     for name, path in checked.paths.items():
         checked.paths[name] = absolute(path)
     if "path" in checked.get("dataset", ()):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from genpolicy.errors import UserError
-from genpolicy.files import write_atomically
+from genpolicy.files import open_regular, write_atomically
 
 
 def save(path: Path, state: dict) -> None:
@@ -29,13 +29,19 @@ def load(path: Path) -> dict:
     which torch does not do), and for one that holds anything but tensors and plain values.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-        if damaged is not None:
-            raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with open_regular(Path(path)) as file:
+            with zipfile.ZipFile(file) as archive:
+                if any(part.compress_type != zipfile.ZIP_STORED for part in archive.infolist()):
+                    raise zipfile.BadZipFile("compressed parts, which torch writes none of and may be of any size")
+                damaged = archive.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
+            file.seek(0)
+            return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: there is no such checkpoint") from error
+    except UserError:
+        raise
     except Exception as error:  # a damaged file raises whatever the reader stumbles over
         reason = " ".join(f"{type(error).__name__} {error}".split())[:100]
         raise UserError(

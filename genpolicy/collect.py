@@ -22,7 +22,7 @@ from genpolicy.env.maze2d import Maze2d
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.evaluate import evaluation_seed, steps
-from genpolicy.files import Lock
+from genpolicy.files import Lock, no_link
 from genpolicy.interrupt import Signals
 from genpolicy.progress import Progress
 from genpolicy.root import absolute
@@ -51,7 +51,7 @@ def collect(config: DictConfig) -> None:
 def _record(config: DictConfig, path: Path) -> None:
     if path.exists():
         raise UserError(f"collect.path: {path} is there already; name another one, or delete it")
-    part, wanted = path.with_name(path.name + ".part"), config.collect.steps
+    part, wanted = no_link(path.with_name(path.name + ".part")), config.collect.steps
     # What decides the file, and is written into it; the length may grow.
     decisive = OmegaConf.to_container(config.env), config.collect.policy, config.collect.at_once, config.seed
     made_by = json.dumps(dict(zip(("env", "policy", "at_once", "seed"), decisive, strict=True)), sort_keys=True)

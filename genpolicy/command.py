@@ -1,11 +1,11 @@
 """The words of a command line, before Hydra sees them, and the folders that its options come from."""
 
+import os
 import re
 import shlex
 from pathlib import Path
 
-import yaml
-
+from genpolicy import plain_yaml
 from genpolicy.errors import UserError
 from genpolicy.settings import suggest
 
@@ -64,10 +64,15 @@ def _escape(sign: str) -> str:
 def own_conf() -> Path | None:
     """The user's own `./conf`, whose options come before the packaged ones; None if there is none.
 
-    A folder with a `config.yaml` belongs to another program (or is ours already), and is not used.
+    A folder with a `config.yaml` belongs to another program (or is ours already), and is not used. Raises `UserError`
+    for one with options of Hydra's own groups.
     """
     own = Path("conf").absolute()
-    return own if own.is_dir() and not (own / "config.yaml").exists() else None
+    if not own.is_dir() or os.path.lexists(own / "config.yaml"):
+        return None
+    if os.path.lexists(own / "hydra"):
+        raise UserError(f"{own / 'hydra'}: genpolicy arranges this itself; move it away")
+    return own
 
 
 def options(group: str) -> dict[str, Path]:
@@ -80,7 +85,8 @@ def options(group: str) -> dict[str, Path]:
     for folder in (CONF, own_conf()):
         if folder is not None:
             below = folder / group
-            found |= {path.relative_to(below).with_suffix("").as_posix(): path for path in below.glob(pattern)}
+            files = (path for path in below.glob(pattern) if path.is_file())
+            found |= {path.relative_to(below).with_suffix("").as_posix(): path for path in files}
     return dict(sorted(found.items()))
 
 
@@ -169,7 +175,7 @@ def _rewrite_override(word: str, multirun: bool) -> str:
 
 
 def _taskset(path: Path) -> list[str]:
-    tasks = yaml.safe_load(path.read_text())
+    tasks = plain_yaml.read(path)
     if not isinstance(tasks, list) or not all(isinstance(task, str) for task in tasks):
         raise UserError(f"{path}: must be a list of options of env")
     if unknown := [task for task in tasks if task not in options("env")]:

@@ -22,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genpolicy import hints
 from genpolicy.command import CONF, HYDRA_GROUPS, PLACED, groups, options, quoted, shell
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, printable
 from genpolicy.root import TrainSettings
 from genpolicy.settings import TARGET, suggest
 
@@ -137,7 +137,7 @@ def explain(error: Exception) -> str:
         text = str(error)
     else:
         text = f"{type(error).__name__}: {error}".removesuffix(": ")
-    return " ".join(text.split()) or type(error).__name__
+    return printable(" ".join(text.split())) or type(error).__name__
 
 
 def _how_to_write(word: str) -> str:

@@ -1,4 +1,6 @@
-"""The one exception that a user's mistake raises."""
+"""The one exception that a user's mistake raises, and text that may be shown."""
+
+import unicodedata
 
 
 class UserError(Exception):
@@ -19,3 +21,15 @@ class UnknownSetting(UserError):
         self.name, self.owner, self.option, self.hint = name, owner, option, hint
         has = f"{owner}={option} has" if option else f"{owner} has" if owner else "there is"
         super().__init__(f"{name}: {has} no such setting; {hint}")
+
+
+def printable(text: str) -> str:
+    """Text that comes from files and stores, fit for a terminal: what would steer it is written out, as in \\x1b."""
+    if text.isprintable():
+        return text
+    return "".join(
+        sign.encode("unicode_escape").decode() if unicodedata.category(sign) in _STEERING else sign for sign in text
+    )
+
+
+_STEERING = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control and format characters, halves of pairs, separators of lines

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from genpolicy.algo.algorithm import Algorithm
+from genpolicy.drawing import plain
+from genpolicy.files import make_folder, write_atomically
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.policy import Policy
 
@@ -37,6 +40,7 @@ class Toy(Protocol):
     def exact(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
 
 
+@plain
 def draw_plane(algorithm: Algorithm, toy: Toy, extent: float, directory: Path) -> dict[str, float]:
     """Draw samples, trajectories, densities and values of an algorithm's policies into PNG files of `directory`.
 
@@ -62,13 +66,13 @@ def draw_plane(algorithm: Algorithm, toy: Toy, extent: float, directory: Path) -
         "density": density,
         "value": plane.value_function(algorithm.critic),
     }
-    directory.mkdir(exist_ok=True)
     for name, figure in figures.items():
         if figure is not None:
-            figure.savefig(directory / f"{name}.png", dpi=150)
+            _write(figure, directory / f"{name}.png")
     return measured
 
 
+@plain
 def draw_trade_off(results: dict[int, dict[str, float]], path: Path) -> None:
     """Draw what a policy earns and what an action costs against the number of solver steps, as a PNG file.
 
@@ -89,10 +93,10 @@ def draw_trade_off(results: dict[int, dict[str, float]], path: Path) -> None:
         axis.set_xscale("log")
         axis.set_xticks(counts, list(map(str, counts)))
         axis.minorticks_off()
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=150)
+    _write(figure, path)
 
 
+@plain
 def draw_ways(
     shown: dict[str, np.ndarray], cost_at: Callable, reach: float, measured: dict[str, dict[str, float]], path: Path
 ) -> None:
@@ -114,8 +118,15 @@ def draw_ways(
             f"spread of ends {found['end_spread']:.2f}, of ways {found['way_spread']:.2f}",
             fontsize="small",
         )
-    path.parent.mkdir(exist_ok=True)
-    figure.savefig(path, dpi=150)
+    _write(figure, path)
+
+
+def _write(figure: Figure, path: Path) -> None:
+    """Write a PNG file, its folder made if it is not there."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    make_folder(path.parent)
+    write_atomically(path, content.getvalue())
 
 
 class _Plane:

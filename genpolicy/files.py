@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, printable
 
 LARGEST = 2**26  # bytes of a file that is read at once
 LOG_BYTES = 4096  # at the end of a log, in which its last line is looked for
@@ -59,15 +59,11 @@ def open_regular(path: Path, mode: str = "rb") -> BinaryIO:
     """A regular file, to read ("rb") or, made if it is not there, to append ("ab").
 
     Raises FileNotFoundError if there is none to read, and `UserError` for anything else: a link, a pipe, a folder, a
-    device, a folder of the file that is itself a link, a file that may not be opened.
+    device, a file that may not be opened.
     """
     flags = {"rb": _READING, "ab": os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK}[mode]
     try:
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            handle = _open(path, flags, folder)
-        finally:
-            os.close(folder)
+        handle = _open(path, flags)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and mode == "rb":
             raise
@@ -96,13 +92,18 @@ def regular_files(folder: Path, *patterns: str) -> Iterator[Path]:
 
 
 def make_folder(path: Path) -> Path:
-    """The folder, made if it is not there. Raises `UserError` if it cannot be, or is a link."""
+    """The folder, made if it is not there, as are those above it. Raises `UserError` if it cannot be, or is a link."""
     try:
-        path.mkdir(exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(path, error) from error
+    return no_link(path)
+
+
+def no_link(path: Path) -> Path:
+    """The path of what will be written by others than `write_atomically`. Raises `UserError` if it is a link."""
     if path.is_symlink():
-        raise UserError(f"{path}: a link, where genpolicy makes a folder; move it away")
+        raise UserError(f"{path}: a link, where genpolicy makes a file or folder of its own; move it away")
     return path
 
 
@@ -114,13 +115,12 @@ def last_line(log: Path) -> str:
             lines = file.read().decode(errors="replace").splitlines()
     except (FileNotFoundError, UserError):
         return ""
-    return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return next((printable(line.strip()) for line in reversed(lines) if line.strip()), "")
 
 
-def _open(path: Path, flags: int, folder: int | None = None) -> int:
-    """A handle of the regular file; links are not followed. folder: an open one in which its name is looked up."""
-    name = path if folder is None else path.name
-    handle = os.open(name, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666, dir_fd=folder)
+def _open(path: Path, flags: int) -> int:
+    """A handle of the regular file; a link is not followed."""
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise OSError(errno.ELOOP, "not a regular file")

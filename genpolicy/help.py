@@ -6,13 +6,13 @@ Nothing heavy is imported, unless the settings of one option are asked for.
 import dataclasses
 import inspect
 import textwrap
+from collections.abc import Iterable
 from pathlib import Path
 from typing import get_type_hints
 
-import yaml
-
+from genpolicy import plain_yaml
 from genpolicy.command import CONF, HYDRA_GROUPS, PLACED, groups, options
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, printable
 from genpolicy.root import RunSettings, TrainSettings
 from genpolicy.settings import TARGET, is_component, locate, name_of, suggest
 
@@ -53,9 +53,13 @@ _GROUP_DOCS = {
 def show(words: list[str]) -> None:
     """Prints the help of the whole program, or of each `group=option` in `words`."""
     if not words:
-        print("\n".join([_INTRODUCTION, *_groups(), "", *_settings(), "", *_tasksets()]))
+        _print([*_INTRODUCTION.split("\n"), *_groups(), "", *_settings(), "", *_tasksets()])
     for word in words:
-        print("\n".join(_option(word)))
+        _print(_option(word))
+
+
+def _print(lines: Iterable[str]) -> None:
+    print("\n".join(map(printable, lines)))
 
 
 def _groups() -> list[str]:
@@ -86,7 +90,7 @@ def _settings() -> list[str]:
     """The settings that belong to no group."""
     return [
         "Settings of every run",
-        *_fields(RunSettings, yaml.safe_load((CONF / "config.yaml").read_text()), "  "),
+        *_fields(RunSettings, plain_yaml.read(CONF / "config.yaml"), "  "),
     ]
 
 
@@ -105,9 +109,13 @@ def _option(word: str) -> list[str]:
         raise UserError(f"{word}: no such option; {suggest(name, options(group), group)}")
     path = options(group)[name]
     lines = [f"{group}={name}: {' '.join(comment(path))}", *background(path), ""]
+    if CONF not in path.parents:
+        from genpolicy import option_files  # which imports Hydra
+
+        option_files.checked(path)
     node = merged(path, group)
     if TARGET not in node:
-        return [*lines, *textwrap.indent(path.read_text(), "  ").splitlines()]
+        return [*lines, *textwrap.indent(plain_yaml.content(path).decode(errors="replace"), "  ").splitlines()]
     cls = locate(node[TARGET])
     lines += [*textwrap.indent(inspect.cleandoc(cls.__doc__ or ""), "  ").splitlines(), ""]
     return [*lines, "Settings", *_fields(cls, node, "  ", f"{group}.")]
@@ -136,30 +144,44 @@ def _legal(field: dataclasses.Field, hint: type) -> str:
 
 def merged(path: Path, group: str) -> dict:
     """The settings of an option with those of the files it builds on."""
-    content = yaml.safe_load(path.read_text()) or {}
-    content.pop("defaults", None)
     node = {}
-    for base in bases(path):
-        node |= merged(base, group)
-    return node | content.get(group, content if TARGET in content or TARGET in node else {})
+    for file in lineage(path):
+        content = _settings_of(file)
+        content.pop("defaults", None)
+        node |= content.get(group, content if TARGET in content or TARGET in node else {})
+    return node
 
 
-def bases(path: Path) -> list[Path]:
-    """The files that an option's file builds on."""
-    entries = (yaml.safe_load(path.read_text()) or {}).get("defaults", [])
+def lineage(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """The files that an option's file builds on, those that they build on first; the file itself is the last.
+
+    Raises `UserError` for files that build on one another.
+    """
+    if path in above:
+        raise UserError(f"{path}: builds on itself")
+    entries = _settings_of(path).get("defaults") or []
     names = (entry.removesuffix("@_here_") for entry in entries if isinstance(entry, str) and entry.endswith("@_here_"))
-    return [path.parent / f"{name}.yaml" for name in names]
+    files = [path.parent / f"{name}.yaml" for name in names]
+    return [*(file for base in files for file in lineage(base, (*above, path))), path]
+
+
+def _settings_of(path: Path) -> dict:
+    """The content of an option's file."""
+    content = plain_yaml.read(path) or {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must hold settings, as in 'name: value'")
+    return content
 
 
 def background(path: Path) -> list[str]:
     """What the files say that an option builds on: of a task, what stands in for its simulator."""
-    return [line for base in bases(path) for line in (*background(base), *comment(base))]
+    return [line for base in lineage(path)[:-1] for line in comment(base)]
 
 
 def _defaults() -> dict[str, str]:
     """The default option of each group, with what the default options themselves choose."""
     chosen = {}
-    for entry in yaml.safe_load((CONF / "config.yaml").read_text())["defaults"]:
+    for entry in plain_yaml.read(CONF / "config.yaml")["defaults"]:
         if isinstance(entry, dict):
             chosen |= {group.removeprefix("override "): option for group, option in entry.items()}
     for group in list(chosen):
@@ -169,10 +191,9 @@ def _defaults() -> dict[str, str]:
 
 
 def _overridden(path: Path) -> dict[str, str]:
+    entries = [entry for file in lineage(path) for entry in _settings_of(file).get("defaults") or []]
     chosen = {}
-    for base in bases(path):
-        chosen |= _overridden(base)
-    for entry in (yaml.safe_load(path.read_text()) or {}).get("defaults", []):
+    for entry in entries:
         if isinstance(entry, dict):
             for group, option in entry.items():
                 chosen[group.removeprefix("override").strip().strip("/").partition("@")[0]] = option
@@ -182,7 +203,7 @@ def _overridden(path: Path) -> dict[str, str]:
 def comment(path: Path) -> list[str]:
     """The comment lines at the top of a file, without Hydra's own."""
     lines = []
-    for line in path.read_text().splitlines():
+    for line in plain_yaml.content(path).decode(errors="replace").splitlines():
         if not line.startswith("#"):
             break
         if not line.startswith("# @"):

@@ -21,9 +21,9 @@ from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME
 
 from genpolicy import journal, sqlite, view
-from genpolicy.files import Lock, write_atomically
-from genpolicy.relocate import relocate
-from genpolicy.run import FINAL, POLICY, Run
+from genpolicy.files import Lock, no_link, regular_files, write_atomically
+from genpolicy.relocate import check_database, check_place, relocate
+from genpolicy.run import FINAL, POLICY, Run, read_json
 
 METRICS_PER_BATCH = 1000  # MLflow's limits
 PARAMS_PER_BATCH = 100
@@ -45,13 +45,17 @@ class Store:
     """
 
     def __init__(self, uri: str, outputs: Path):
-        self.uri, self.artifacts = uri, None
+        self.uri, self.artifacts, self._home = uri, None, None
         if (database := sqlite.file_of(uri)) is not None:
+            if no_link(database).parent == outputs:  # it comes with the runs, and may be a stranger's as they may
+                self._home = outputs / "mlartifacts"
             database.parent.mkdir(parents=True, exist_ok=True)
             self.artifacts = (database.parent / "mlartifacts").as_uri()
             self._making = self._lock = Lock(database.with_name(database.name + ".lock"))
             with self._lock:
-                if not database.exists():
+                if database.exists():
+                    check_database(database)
+                else:
                     self._make(database)
         else:
             name = hashlib.sha256(uri.encode()).hexdigest()[:8]
@@ -72,6 +76,7 @@ class Store:
         if found.info.lifecycle_stage == "deleted":
             return status["state"]  # somebody threw it away in MLflow
         number = found.info.run_id
+        check_place(found.info.artifact_uri, self._home)
         self._tag(found, view.tags(run, status))
         if "configured" not in record:
             self._configure(number, run)
@@ -149,7 +154,9 @@ class Store:
             if not found:
                 for old in run.replaces:
                     for overwritten in self._tagged(experiment, "genpolicy.id", old):
-                        self.client.delete_run(overwritten.info.run_id)
+                        place = Path(overwritten.data.tags.get("genpolicy.run_dir", ""))
+                        if place.parts[-4:] == run.directory.parts[-4:]:  # else it only says that it was overwritten
+                            self.client.delete_run(overwritten.info.run_id)
                 labels = view.tags(run, run.status())
                 if run.sweep is not None:
                     labels[MLFLOW_PARENT_RUN_ID] = self._parent(experiment, run.sweep)
@@ -194,7 +201,7 @@ class Store:
 
         with self._lock:
             children = self._search(experiment, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'")
-            shown = tables.sweep_summary([results.result_of(child) for child in children])
+            shown = tables.sweep_summary(results.results_of(children)[0])
             self.client.set_tag(parent, MLFLOW_RUN_NOTE, shown[: view.TAG_LENGTH])
             last = max(child.info.end_time or 0 for child in children)
             self.client.set_terminated(parent, RunStatus.to_string(RunStatus.FINISHED), last)
@@ -220,7 +227,7 @@ class Store:
     def _metrics(self, number: str, run: Run, record: "Record") -> None:
         """Send what the journal has beyond the part already sent; note after each batch how far it goes."""
         path = run.path("journal.jsonl")
-        if not path.exists():
+        if not os.path.lexists(path):
             return
         start = record.get("offset", 0)
         waiting: list[Metric] = []
@@ -245,7 +252,7 @@ class Store:
         if final and run.config.tracking.checkpoints:
             patterns += ["last.pt", "best.pt"]
         shipped = record.get("files", {})
-        for path in (path for pattern in patterns for path in sorted(run.directory.glob(pattern))):
+        for path in regular_files(run.directory, *patterns):
             name, now = str(path.relative_to(run.directory)), [path.stat().st_size, path.stat().st_mtime_ns]
             if shipped.get(name) != now:
                 folder = os.path.dirname(name) or None
@@ -268,6 +275,7 @@ class Store:
                 model = self.client.create_logged_model(experiment, "policy", number, view.choices(run))
             if model.status == LoggedModelStatus.READY:
                 return
+            check_place(model.artifact_location, self._home)
             view.save_policy(Path(folder) / "policy", run, data, number, model.model_id)
             self.client.log_model_artifacts(model.model_id, f"{folder}/policy")
             results = [
@@ -298,7 +306,7 @@ class Record(dict):
         write_atomically(self._path, json.dumps(content, indent=1).encode())
 
     def _all(self) -> dict:
-        return json.loads(self._path.read_text()) if self._path.exists() else {}
+        return read_json(self._path) or {}
 
 
 def shipped(run: Run, uri: str) -> bool:

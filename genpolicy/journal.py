@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from genpolicy.files import unwritable
+from genpolicy.files import open_regular, unwritable
 
 
 class Journal:
@@ -30,11 +30,11 @@ class Journal:
         self._last: dict[str, int] = {}
         end = 0
         try:
-            self._file = open(self.path, "ab")  # noqa: SIM115, open as long as the journal is
+            self._file = open_regular(self.path, "ab")  # open as long as the journal is
             for event, position in read(self.path):
                 self._last.update(dict.fromkeys(event["metrics"], event["step"]))
                 end = position
-            os.truncate(self.path, end)
+            os.truncate(self._file.fileno(), end)
         except OSError as error:
             raise unwritable(self.path, error) from error
 
@@ -68,7 +68,7 @@ def read(path: Path, offset: int = 0) -> Iterator[tuple[dict, int]]:
 
     Ends before the first line that is not a whole event: its writer is still writing it, or died doing so.
     """
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         file.seek(offset)
         for line in file:
             event = _parse(line)

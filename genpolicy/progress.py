@@ -8,8 +8,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bars
 from rich.table import Table
 
+from genpolicy.console import plain
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.env.task import Task
+from genpolicy.errors import printable
 
 TERMINAL_SECONDS = 0.5
 LINE_SECONDS = 10.0
@@ -68,7 +70,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line of its own."""
-        self.console.print(text, soft_wrap=True, highlight=False, markup=False)
+        self.console.print(printable(text), soft_wrap=True, highlight=False, markup=False)
 
     def _show(self, step: int, now: float) -> None:
         made, seconds = step - self._mark[0], now - self._mark[1]
@@ -111,7 +113,7 @@ def print_table(title: str, results: dict[str, dict[str, float]]) -> None:
     """
     apart = any("held_out_log_prob" in values for values in results.values())
     narrow = {"collapse_padding": apart, "pad_edge": not apart}  # to fit 80 columns
-    shown = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", **narrow)
+    shown = Table(title=plain(title), box=box.SIMPLE_HEAD, title_justify="left", **narrow)
     likelihoods = ("log-\nlikelihood", "held-\nout") if apart else ("log-likelihood",)
     for name in ("", "return", "score", *likelihoods, "latency"):
         shown.add_column(name, justify="right" if name else "left", no_wrap=True, vertical="bottom")

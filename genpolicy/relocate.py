@@ -1,5 +1,7 @@
-"""A store's SQLite file that was moved with its artifacts: they lie at absolute addresses, which this corrects."""
+"""A store's SQLite file, and where its artifacts lie: at absolute addresses, corrected when both were moved."""
 
+import contextlib
+import sqlite3
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
@@ -7,8 +9,10 @@ from mlflow.store.model_registry.dbmodels.models import SqlModelVersion
 from mlflow.store.tracking.dbmodels.models import SqlExperiment, SqlLoggedModel, SqlRun
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
+from genpolicy.errors import UserError
 from genpolicy.view import EXPERIMENT
 
+TABLES = {"alembic_version", "experiments", "runs", "metrics", "tags"}  # some of MLflow's
 PLACES = ((SqlExperiment, "artifact_location"), (SqlRun, "artifact_uri"), (SqlLoggedModel, "artifact_location"))
 PLACES += ((SqlModelVersion, "storage_location"),)
 
@@ -27,6 +31,29 @@ def relocate(store: SqlAlchemyStore, artifacts: str) -> None:
                     rest = getattr(row, column).removeprefix(former)
                     if not rest or rest.startswith("/"):
                         setattr(row, column, artifacts + rest)
+
+
+def check_database(database: Path) -> None:
+    """Raises `UserError` for a file that is no MLflow store, before MLflow makes its tables there."""
+    address = f"{database.absolute().as_uri()}?mode=ro"
+    try:
+        with contextlib.closing(sqlite3.connect(address, uri=True, timeout=20)) as connection:
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    except sqlite3.Error as error:
+        raise UserError(f"{database}: no MLflow store ({error}); move it away, or give tracking.uri=") from error
+    if not tables >= TABLES:
+        raise UserError(f"{database}: no MLflow store, but another database; move it away, or give tracking.uri=")
+
+
+def check_place(place: str, home: Path | None) -> None:
+    """Raises `UserError` if artifacts would be put at `place`, outside the folder `home` (None: they may lie anywhere).
+
+    A store that lies among the runs may come from other people, as they may.
+    """
+    address = urlparse(place)
+    outside = home is not None and not Path(unquote(address.path)).resolve().is_relative_to(home.resolve())
+    if outside or (home is not None and address.scheme != "file"):
+        raise UserError(f"{home.parent}: its MLflow store would put files at {place}, outside {home}; move it away")
 
 
 def _moved(place: str, artifacts: str) -> bool:

@@ -1,7 +1,8 @@
 """A run is a directory; everything true about it is there.
 
     outputs/<study>/<env>/<algo>-<model>-<hash8>/seed<k>/
-        config.yaml              what runs: identity, choices, sweep and the whole configuration; written once
+        config.yaml              what runs: identity, choices, sweep and the whole configuration; written once, but for
+                                 where it is tracked, which each command says anew
         status.json              how it goes: state, process, step, times, the reason of a failure
         journal.jsonl            every metric (genpolicy.journal)
         last.pt, best.pt         checkpoints (genpolicy.checkpoint)
@@ -20,6 +21,7 @@ import hashlib
 import json
 import os
 import platform
+import re
 import socket
 import subprocess
 import time
@@ -28,22 +30,22 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
 
-from genpolicy import sqlite
-from genpolicy.errors import UserError
-from genpolicy.files import Lock, is_locked, unwritable, write_atomically
+from genpolicy import plain_yaml, sqlite
+from genpolicy.errors import UserError, printable
+from genpolicy.files import Lock, is_locked, make_folder, no_link, read_regular, unwritable, write_atomically
 from genpolicy.interrupt import Interrupted
+from genpolicy.plugins import PluginNeeded
 from genpolicy.root import TrainSettings, absolute
-from genpolicy.settings import check
+from genpolicy.settings import check, refuse_interpolation
 
 # Settings that are no part of an experiment: its seed, what changes roundings, and then where a run is kept, how it is
 # started and watched.
 INCIDENTAL = {"seed", "device", "threads", "compile"}
 NOT_IDENTITY = INCIDENTAL | {"mode", "seeds", "study", "overwrite", "checkpoint", "log_every", "checkpoint_seconds"}
 NOT_IDENTITY |= {"paths", "tracking", "launch", "search", "sweep", "follow", "genpolicy", "check", "collect", "report"}
-YAML_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where there is one: a sweep reads hundreds
+_ID = re.compile("[0-9a-f]{32}")
 FINAL = ("finished", "failed", "interrupted", "died")
 POLICY = "policy.pt"
 GROUPS = ("algo", "model", "objective", "solver", "select", "network", "dataset", "env")  # that are shown of a run
@@ -63,7 +65,7 @@ class Run:
     """
 
     def __init__(self, directory: Path):
-        self.directory = Path(directory)
+        self.directory = no_link(Path(directory))
         frozen = _read_frozen(self.directory / "config.yaml")
         self.id: str = frozen["id"]
         self.replaces: list[str] = frozen["replaces"]
@@ -76,7 +78,7 @@ class Run:
     @property
     def name(self) -> str:
         """What people call the run: 'gmpg-gvp maze2d-umaze-v1 s0'."""
-        return f"{self.choices['algo']}-{self.choices['model']} {self.choices['env']} s{self.config.seed}"
+        return printable(f"{self.choices['algo']}-{self.choices['model']} {self.choices['env']} s{self.config.seed}")
 
     @property
     def outputs(self) -> Path:
@@ -130,15 +132,14 @@ class Run:
 def open_run(config: DictConfig, choices: Mapping[str, str], sweep: str | None = None) -> Run:
     """The run of a checked configuration, owned by this process until `close` or its end.
 
-    A new run directory gets the configuration, frozen. An existing one keeps its own, which is what runs;
+    A new run directory gets the configuration, frozen. An existing one keeps its own, which is what runs, but for where
+    it is tracked: the folder may come from other people, and theirs is no place to send anything to;
     with `overwrite` its content is deleted first, by the names that genpolicy gives and nothing else. `sweep`
     names the multirun. Raises `UserError` if another process owns the run, or the folder cannot be written.
     """
     directory = directory_of(config, choices)
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(directory, error) from error
+    for folder in (*reversed(directory.parents[:2]), directory):
+        make_folder(folder)
     with _held(directory, timeout=1.0) as lock:
         frozen = directory / "config.yaml"
         replaces = []
@@ -149,6 +150,7 @@ def open_run(config: DictConfig, choices: Mapping[str, str], sweep: str | None =
         if not frozen.exists():
             write_atomically(frozen, _freeze(config, choices, sweep, replaces))
         run = load_run(directory)
+        _track(run, _tracking(config))
         run._lock = lock
     return run
 
@@ -182,8 +184,12 @@ def load_run(directory: Path) -> Run:
 
 
 def find_runs(outputs: Path, study: str = "*") -> Iterator[Path]:
-    """The run directories below the folder of all runs, or those of a study, in order of their names."""
-    return (path.parent for path in sorted(Path(outputs).glob(f"{study}/*/*/seed*/config.yaml")))
+    """The run directories below the folder of all runs, or those of a study, in order of their names.
+
+    The folder of all runs, and a study's, may be links; what is linked to further down is no run of theirs.
+    """
+    found = (path.parent for path in sorted(Path(outputs).glob(f"{study}/*/*/seed*/config.yaml")))
+    return (run for run in found if not any(folder.is_symlink() for folder in (run, *run.parents[:2])))
 
 
 def read_status(directory: Path) -> dict:
@@ -250,22 +256,43 @@ def _freeze(config: DictConfig, choices: Mapping[str, str], sweep: str | None, r
     plain["overwrite"] = False  # a resumed run must not start again
     del plain["launch"], plain["search"], plain["seeds"]  # how it was started is no part of it, and may hold a password
     plain["paths"] = {name: str(Path(path).expanduser().absolute()) for name, path in plain["paths"].items()}
-    plain["tracking"]["uri"] = absolute_uri(plain["tracking"]["uri"])
+    plain["tracking"] = _tracking(config)
     content = {"id": uuid.uuid4().hex, "replaces": replaces, "sweep": sweep}
     content |= {"choices": dict(choices), "config": plain}
-    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True).encode()
+    refuse_interpolation(content, "")
+    return plain_yaml.dump(content)
+
+
+def _tracking(config: DictConfig) -> dict:
+    """How a command has its runs tracked, as it is frozen."""
+    plain = OmegaConf.to_container(config.tracking, resolve=True)
+    return plain | {"uri": absolute_uri(plain["uri"])}
+
+
+def _track(run: Run, tracking: dict) -> None:
+    """Have a run be tracked so, now and by whoever reads its frozen configuration."""
+    if run.config.tracking != tracking:
+        frozen = _read_frozen(run.path("config.yaml"))
+        frozen["config"]["tracking"] = tracking
+        write_atomically(run.path("config.yaml"), plain_yaml.dump(frozen))
+        run.config.tracking = tracking
 
 
 def _read_frozen(path: Path) -> dict:
     try:
-        frozen = yaml.load(path.read_text(), YAML_LOADER)
-        if frozen.keys() != {"id", "replaces", "sweep", "choices", "config"}:
-            raise ValueError("other keys than genpolicy writes")
-        return frozen
+        text = read_regular(path)
     except FileNotFoundError as error:
         raise UserError(f"{path.parent}: not a run directory; there is no config.yaml") from error
-    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
+    try:
+        frozen = plain_yaml.parse(text, path)
+        if frozen.keys() != {"id", "replaces", "sweep", "choices", "config"}:
+            raise ValueError("other keys than genpolicy writes")
+        if not all(_ID.fullmatch(number) for number in (frozen["id"], *frozen["replaces"])):
+            raise ValueError("its id is none of genpolicy's")
+        refuse_interpolation(frozen, "")
+        return frozen
+    except (UserError, ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split()).removeprefix(f"{path}: ")
         raise UserError(f"{path}: not the frozen configuration of a run ({reason}); move it away") from error
 
 
@@ -273,6 +300,8 @@ def _checked(run: Run) -> DictConfig:
     """Its configuration, checked again: the file may have been edited, or be older than the code."""
     try:
         return check(run.config, run.choices, root=TrainSettings)
+    except PluginNeeded as error:
+        raise PluginNeeded(f"{run.directory}: {error}") from error
     except UserError as error:
         raise UserError(f"{run.path('config.yaml')}: {error}; overwrite=true makes a new run") from error
 
@@ -281,6 +310,8 @@ def _clear(directory: Path) -> None:
     """Delete what genpolicy wrote; the configuration last, so that a crash leaves a run that starts anew."""
     for pattern in _CONTENT:
         for path in directory.glob(pattern):
+            if path.parent.is_symlink():
+                continue  # what lies behind it is not the run's
             try:
                 path.unlink()
             except OSError as error:
@@ -290,7 +321,7 @@ def _clear(directory: Path) -> None:
 def read_json(path: Path) -> dict | None:
     """The content of one of a run's small files; None if there is no such file."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(read_regular(path))
     except FileNotFoundError:
         return None
 

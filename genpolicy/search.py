@@ -18,6 +18,7 @@ from optuna.trial import TrialState
 
 from genpolicy import sqlite
 from genpolicy.errors import UserError
+from genpolicy.files import no_link
 from genpolicy.run import digest, directory_of, read_status
 from genpolicy.sweep import incidental, standings
 
@@ -69,7 +70,7 @@ class Search:
     def open(self, config: DictConfig) -> None:
         """Find or make the database that the configuration of a job names, and the trials in it, as `study`."""
         outputs = Path(config.paths.outputs)
-        storage = config.search.storage or sqlite.uri_of(outputs / config.study / "search.db")
+        storage = config.search.storage or sqlite.uri_of(no_link(outputs / config.study / "search.db"))
         words = sorted(word for each in self.words.values() for word in each if not incidental(word))
         contents = [config.study, words, sorted((key, repr(found)) for key, found in self.space.items())]
         self.name = f"search {' '.join(self.space)} ({digest(contents)})"

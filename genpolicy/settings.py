@@ -129,12 +129,24 @@ def _resolved(node: DictConfig, path: str) -> dict:
                 value = _resolved(value, f"{full}.")
             elif isinstance(value, ListConfig):
                 value = OmegaConf.to_container(value, resolve=True)
-            elif isinstance(value, str) and "${" in value:  # which would be resolved once more
-                raise UserError(f"{full}: {_shown(value)}: no value may hold '${{'")
         except OmegaConfBaseException as error:
             raise UserError(f"{full}: {str(error).splitlines()[0]}") from error
+        refuse_interpolation(value, full)
         plain[str(name)] = value
     return plain
+
+
+def refuse_interpolation(value: Any, path: str) -> None:
+    """Raises `UserError` if plain values hold what OmegaConf would resolve, which may name secrets of the reader."""
+    if isinstance(value, dict):
+        for name, part in value.items():
+            refuse_interpolation(str(name), path)
+            refuse_interpolation(part, f"{path}.{name}" if path else str(name))
+    elif isinstance(value, list):
+        for part in value:
+            refuse_interpolation(part, path)
+    elif isinstance(value, str) and "${" in value:
+        raise UserError(f"{path}: {_shown(value)}: no value may hold '${{'")
 
 
 def suggest(word: str, legal: Iterable[str], listed: str = "") -> str:

@@ -7,6 +7,7 @@ a better claim comes, it has its runs save a checkpoint and is requeued; they go
 import contextlib
 import io
 import json
+import os
 import shlex
 import signal
 import sys
@@ -20,7 +21,7 @@ from submitit.core.job_environment import JobEnvironment
 from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
 from submitit.helpers import clean_env
 
-from genpolicy import pool, tracking
+from genpolicy import plugins, pool, tracking
 from genpolicy.errors import UserError
 from genpolicy.files import write_atomically
 from genpolicy.run import slurm_job
@@ -35,7 +36,7 @@ PATIENT_PYTHON = shlex.join(
         sys.executable,
         "-ISc",
         f"import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [{USER_SIGNAL:d}]); "
-        "os.execv(sys.executable, [sys.executable, *sys.argv[1:]])",
+        "os.execv(sys.executable, [sys.executable, '-P', *sys.argv[1:]])",  # nothing is imported from where it starts
     )
 )
 
@@ -43,8 +44,12 @@ PATIENT_PYTHON = shlex.join(
 class Work:
     """What a job does: submitit calls it with the run directories, and `checkpoint` when the job must make room."""
 
+    def __init__(self):
+        self._plugins = os.environ.get(plugins.VARIABLE, "")
+
     def __call__(self, directories: Sequence[str]) -> None:
         """Return when all runs have finished. Raises `UserError` if some have failed, so that the job fails too."""
+        os.environ[plugins.VARIABLE] = self._plugins
         runs = [Path(directory) for directory in directories]
         _rename(runs)
         self._pool = pool.Pool(runs, pool.slots(pool.visible_gpus(), len(runs)), _report)

@@ -10,10 +10,9 @@ from rich import box
 from rich.console import Group
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
 from genpolicy import tracking
-from genpolicy.console import console
+from genpolicy.console import console, plain
 from genpolicy.errors import UserError
 from genpolicy.files import last_line
 from genpolicy.run import find_runs
@@ -29,7 +28,7 @@ def show(config: DictConfig) -> None:
     """Prints the table; on a terminal again and again, until nobody works on the runs any more or Ctrl-C."""
     runs = _runs(config)
     shown_on = console(WIDTH)
-    said = [Text(line) for line in filter(None, [tracking.complaint(Path(config.paths.outputs))])]
+    said = [plain(line) for line in filter(None, [tracking.complaint(Path(config.paths.outputs))])]
     if not shown_on.is_terminal:
         found = list(standings(runs))
         shown_on.print(table(found, runs), summary(found), *said, sep="\n", markup=False)
@@ -59,9 +58,8 @@ def table(found: Sequence[Standing], titles: Mapping[Path, str]) -> Table:
     shown.add_column("score", justify="right", no_wrap=True)
     shown.add_column("", overflow="fold")
     for run in found:
-        state = Text(run.state, style=COLOURS.get(run.state, ""))
-        row = (titles[run.directory], state, run.job or "", _progress(run.status), _score(run.status), _remark(run))
-        shown.add_row(*row)
+        row = (titles[run.directory], run.state, run.job or "", _progress(run.status), _score(run.status), _remark(run))
+        shown.add_row(*(plain(cell, COLOURS.get(cell, "")) for cell in row))
     return shown
 
 

@@ -20,8 +20,8 @@ from omegaconf import DictConfig
 
 from genpolicy import squeue
 from genpolicy.command import quoted, shell
-from genpolicy.errors import UserError
-from genpolicy.files import Lock, unwritable, write_atomically
+from genpolicy.errors import UserError, printable
+from genpolicy.files import Lock, make_folder, write_atomically
 from genpolicy.run import NOT_IDENTITY, digest, directory_of, each_seed, open_run, read_json, read_status
 
 
@@ -77,7 +77,8 @@ class Sweep:
         self.directory = self.outputs / study / "sweeps" / digits
         known = read_json(self.directory / "sweep.json") or {}
         self.name: str = known.get("name", digits)
-        self.runs = {self.outputs / run: title for run, title in known.get("runs", {}).items()}
+        own = {run: title for run, title in known.get("runs", {}).items() if ".." not in Path(run).parts}
+        self.runs = {self.outputs / run.lstrip("/"): printable(title) for run, title in own.items()}
 
     @classmethod
     def of(cls, jobs: Sequence, name: str | None = None) -> "Sweep":
@@ -100,10 +101,8 @@ class Sweep:
     def save(self) -> None:
         """Write the sweep down, for `mode=status`. Raises `UserError` if that cannot be."""
         content = {"name": self.name, "runs": {str(run.relative_to(self.outputs)): self.runs[run] for run in self.runs}}
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise unwritable(self.directory, error) from error
+        for folder in (self.directory.parent, self.directory):
+            make_folder(folder)
         write_atomically(self.directory / "sweep.json", json.dumps(content, indent=1).encode())
 
     @property
@@ -124,6 +123,7 @@ def sweep_name(jobs: Sequence) -> str:
     for key, _, value in (word.partition("=") for each in words for word in each):
         values.setdefault(key, set()).add(value)
     varied = " ".join(f"{key}={_listed(given)}" for key, given in sorted(values.items()) if len(given) > 1)
+    varied = varied.replace("${", "$(")  # a frozen configuration holds none
     return f"{textwrap.shorten(varied, 100, placeholder='...')} ({digits})".strip()
 
 
@@ -190,4 +190,4 @@ def common_launch(jobs: Sequence) -> DictConfig:
 def label(directory: Path) -> str:
     """What people call a run, from its folder alone: 'gmpg-vpsde-1a2b3c4d hopper-medium-v2 s0'."""
     env, name, seed = directory.parts[-3:]
-    return f"{name} {env} {seed.replace('seed', 's')}"
+    return printable(f"{name} {env} {seed.replace('seed', 's')}")

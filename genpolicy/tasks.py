@@ -8,7 +8,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from genpolicy.command import options
-from genpolicy.console import console
+from genpolicy.console import console, plain
 from genpolicy.dataset.d4rl import cached
 from genpolicy.env.task import Task
 from genpolicy.help import merged
@@ -20,7 +20,7 @@ def show(config: DictConfig) -> None:
 
     What a task is, `genpolicy --help env=<task>` says.
     """
-    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=f"data: {config.paths.data}", title_justify="left")
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=plain(f"data: {config.paths.data}"), title_justify="left")
     for name, justify in (("env", "left"), ("O", "right"), ("A", "right"), ("steps", "right"), ("simulator", "left")):
         shown.add_column(name, justify=justify, no_wrap=True)
     for name in ("scores 0", "scores 100", "D4RL's data"):
@@ -32,7 +32,8 @@ def show(config: DictConfig) -> None:
         task = build(node)
         sizes = str(task.observation_size), str(task.action_size), f"{task.max_episode_steps:,}"
         references = [f"{value:g}" if value is not None else "" for value in (task.reference_min, task.reference_max)]
-        shown.add_row(name, *sizes, _simulator(task, node), *references, _data(task, Path(config.paths.data)))
+        cells = name, *sizes, _simulator(task, node), *references, _data(task, Path(config.paths.data))
+        shown.add_row(*map(plain, cells))
         task.close()
     console().print(shown)
 

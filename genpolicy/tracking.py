@@ -9,6 +9,7 @@ wrong with MLflow, training goes on; `mode=sync`, and the start of the next run,
 import contextlib
 import dataclasses
 import functools
+import hashlib
 import logging
 import os
 import subprocess
@@ -23,8 +24,8 @@ from genpolicy.command import quoted, shell
 from genpolicy.errors import UserError
 from genpolicy.files import Lock, last_line, open_regular
 from genpolicy.interrupt import Interrupted
-from genpolicy.run import FINAL, Run, find_runs, read_json
-from genpolicy.sweep import standings
+from genpolicy.run import FINAL, Run, absolute_uri, find_runs, read_json
+from genpolicy.sweep import label, standings
 
 POLL_SECONDS = 2.0
 FOLLOW_SECONDS = 5.0
@@ -95,8 +96,7 @@ class Tracker:
             print(f"tracking: still shipping to {self.uri}; it goes on by itself, else {SYNC}")
         else:
             if code:
-                lines = self.run.path("tracking.log").read_text(errors="replace").split("\n")
-                reason = next((line for line in reversed(lines) if line.strip()), f"exit code {code}")
+                reason = last_line(self.run.path("tracking.log")) or f"exit code {code}"
                 print(f"tracking: not shipped ({reason}); {SYNC}")
         known = (read_json(self.run.path("tracking.json")) or {}).get(self.uri, {})
         print(f"dashboard: {dashboard(self.uri, known.get('experiment'))}")
@@ -126,34 +126,41 @@ def follow(directory: Path) -> None:
             until = time.monotonic() + wait
             while time.monotonic() < until and not (_ended(run) and deadline is None):
                 time.sleep(0.2)
-    for message in catch_up(run.outputs, None, {store.uri: store}, thorough=False).failures:
+    for message in catch_up(run.outputs, store.uri, {store.uri: store}, thorough=False, own=True).failures:
         _log(message)
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What `catch_up` did: runs shipped, runs that another process is shipping, and what went wrong."""
+    """What `catch_up` did: runs shipped, runs that another process is shipping or that name another store, failures."""
 
     shipped: int = 0
     busy: int = 0
+    elsewhere: list[Path] = dataclasses.field(default_factory=list)
     failures: list[str] = dataclasses.field(default_factory=list)
 
 
-def catch_up(outputs: Path, uri: str | None, stores: dict, thorough: bool = True) -> Outcome:
-    """Ship what is missing of all runs in a folder, to `uri` or each to the store of its own configuration.
+def catch_up(outputs: Path, uri: str | None, stores: dict, thorough: bool = True, own: bool = False) -> Outcome:
+    """Ship what is missing of the runs in a folder to the store `uri`, or to the folder's own.
 
-    `stores` holds the open stores by URI, and gets those opened here. Unless `thorough`, runs that are
-    shipped by their own account are left alone, and a store that fails is not tried again.
+    To a `uri` all of them, with `own` those whose configuration names it; to the folder's own those that name no other.
+    A store that only a run's configuration names gets nothing: the folder may come from other people. `stores` holds
+    the open stores by URI, and gets those opened here. Unless `thorough`, runs that are shipped by their own account
+    are left alone, and a store that fails is not tried again.
     """
     outcome, broken, shipped = Outcome(), set(), _importer().shipped
+    target = store_uri(uri, outputs)
     for directory in find_runs(outputs):
         try:
             run = _known(directory, (directory / "config.yaml").stat().st_mtime_ns)
         except (OSError, UserError) as error:
             outcome.failures.append(str(error))
             continue
-        target = uri or store_uri(run.config.tracking.uri, outputs)
-        skipped = target is None or target in broken or run.status()["state"] == "queued"
+        named = store_uri(run.config.tracking.uri, outputs)
+        if named != target and (own or uri is None):
+            outcome.elsewhere += [directory] if named is not None else []
+            continue
+        skipped = target in broken or run.status()["state"] == "queued"
         if skipped or (not thorough and shipped(run, target)):
             continue
         lock = Lock(run.path("tracking.lock"))
@@ -183,7 +190,9 @@ def _known(directory: Path, _changed: int) -> Run:
 def sync(config: DictConfig) -> None:
     """`mode=sync`: ship what is missing of all runs below paths.outputs. Raises `UserError` if some fail.
 
-    With `follow` goes on until no run trains or waits for its SLURM job; whatever fails is then tried again.
+    Without a tracking.uri, runs that name another store than the folder's own are left out, and named. With `follow`
+    ships the runs that are tracked in that store, until no run trains or waits for its SLURM job; whatever fails is
+    then tried again.
     """
     outputs = Path(config.paths.outputs)
     if config.tracking.uri == "none":
@@ -195,6 +204,9 @@ def sync(config: DictConfig) -> None:
     outcome = catch_up(outputs, config.tracking.uri, stores)
     busy = f"; {outcome.busy} being shipped by another process" if outcome.busy else ""
     print(f"{outcome.shipped} runs of {outputs} are up to date in MLflow{busy}")
+    if outcome.elsewhere:
+        first = f"{label(outcome.elsewhere[0])}{', ...' if len(outcome.elsewhere) > 1 else ''}"
+        print(f"left out: {len(outcome.elsewhere)} runs that name another store ({first}); tracking.uri=... ships them")
     if outcome.failures:
         raise UserError(f"{len(outcome.failures)} runs could not be shipped: {outcome.failures[0]}")
     if not outcome.busy:
@@ -204,16 +216,17 @@ def sync(config: DictConfig) -> None:
 
 
 def follow_all(outputs: Path, uri: str | None) -> None:
-    """Ship all runs below `outputs` as they grow, until none is left that trains or waits for its SLURM job.
+    """Ship the runs below `outputs` that are tracked in the store `uri`, or the folder's own, as they grow.
 
-    A store that then fails is tried for some minutes more. Only one process does this for a folder; another one
-    returns at once.
+    Goes on until no run is left that trains or waits for its SLURM job; a store that then fails is tried for some
+    minutes more. Only one process does this for a folder and a store; another one returns at once.
     """
-    lock, stores, deadline = Lock(outputs / ".follow.lock"), {}, None
+    other = "" if uri is None else f"-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
+    lock, stores, deadline = Lock(outputs / f".follow{other}.lock"), {}, None
     while lock.acquire():
         while True:
             last = not _unfinished(outputs)  # before shipping, so that all that has ended is shipped
-            failures = catch_up(outputs, uri, stores, thorough=False).failures
+            failures = catch_up(outputs, uri, stores, thorough=False, own=True).failures
             for message in failures:
                 _log(message)
             if not failures:
@@ -236,6 +249,8 @@ def start_follower(config: DictConfig) -> None:
         return
     outputs = Path(config.paths.outputs)
     words = ["mode=sync", "follow=true", f"paths.outputs={quoted(str(outputs))}"]
+    if config.tracking.uri is not None:
+        words.append(f"tracking.uri={quoted(absolute_uri(config.tracking.uri))}")
     try:
         child.start("genpolicy.app", *words, log=outputs / FOLLOW_LOG, environment=ONE_THREAD)
     except (OSError, UserError) as error:
@@ -315,6 +330,8 @@ def _ended(run: Run) -> bool:
 
 def one_line(error: Exception) -> str:
     """What kind of error it is, and what it says."""
+    if isinstance(error, UserError):
+        return str(error)
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 

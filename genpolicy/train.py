@@ -108,6 +108,7 @@ def find_run(reference: str, config: DictConfig) -> tuple[Run, Path]:
     elif not path.exists():
         raise UserError(f"{reference}: no run directory, checkpoint or MLflow run id")
     path = path / "last.pt" if path.is_dir() else path
+    path = path.parent.resolve() / path.name  # a link that the user names is followed; one in a run is not
     run = load_run(path.parent)
     run.config.threads, run.config.paths.data = config.threads, config.paths.data
     return run, path

@@ -14,7 +14,7 @@ import numpy as np
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.evaluate import Episode
-from genpolicy.files import write_atomically
+from genpolicy.files import make_folder, write_atomically
 
 FASTEST = 30.0  # pictures a second; where steps are shorter, not every one is drawn
 USUAL = 30.0  # steps a second of an environment that does not say
@@ -40,7 +40,7 @@ def film(task: Task, episode: Episode, path: Path) -> None:
             f"eval.video: {task.name} does not repeat an episode of the same start and actions: its return was "
             f"{episode.earned:g} and is now {earned:g}"
         )
-    path.parent.mkdir(exist_ok=True)
+    make_folder(path.parent)
     write_atomically(path, content)
 
 

@@ -2,7 +2,6 @@
 
 import getpass
 import json
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +19,13 @@ from mlflow.utils.mlflow_tags import (
 )
 from omegaconf import DictConfig, OmegaConf
 
+from genpolicy.files import read_regular
 from genpolicy.run import GROUPS, INCIDENTAL, NOT_IDENTITY, POLICY, Run
 
 EXPERIMENT = "genpolicy/"  # begins the names of experiments; the study follows
 VALUE_LENGTH = 6000  # MLflow's limits
 TAG_LENGTH = 8000
+LARGEST_POLICY = 2**34  # bytes
 
 
 def choices(run: Run) -> dict[str, str]:
@@ -93,7 +94,7 @@ def save_policy(folder: Path, run: Run, data: dict, number: str, model_id: str) 
         content = Path(temporary) / "policy"
         content.mkdir()
         for name in ("config.yaml", POLICY):
-            shutil.copy(run.path(name), content)
+            (content / name).write_bytes(read_regular(run.path(name), LARGEST_POLICY))
         mlflow.pyfunc.save_model(
             folder,
             loader_module="genpolicy.served",

@@ -16,7 +16,7 @@ from composed import task
 from glow import STEPS
 from tiny import only_run, records, same
 
-from genpolicy import checkpoint
+from genpolicy import checkpoint, plugins
 from genpolicy.env.camera import HEIGHT, WIDTH
 from genpolicy.env.gym import Gym
 from genpolicy.errors import UserError
@@ -145,6 +145,7 @@ def test_drawing_does_not_touch_the_simulation(headless):
 
 
 def glow(kind: str) -> Gym:
+    plugins.permit([f"env.id=glow:{kind}-v0"])
     return Gym(id=f"glow:{kind}-v0", max_episode_steps=None, **NO_SCORES)
 
 

@@ -15,6 +15,7 @@ from genpolicy.dataset.dataset import kept, progress
 from genpolicy.dataset.hdf5 import FileDataset
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
+from genpolicy.files import no_link
 
 ATTEMPTS = 3
 CHUNK = 2**20
@@ -53,7 +54,7 @@ def download(url: str, path: Path) -> None:
     """
     if urllib.parse.urlparse(url).scheme not in ("http", "https"):
         raise UserError(f"env.url: {url} is not an http or https address")
-    part = path.with_name(path.name + ".part")
+    part = no_link(path.with_name(path.name + ".part"))
     reason = ""
     for _ in range(ATTEMPTS):
         try:

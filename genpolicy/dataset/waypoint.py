@@ -26,6 +26,7 @@ from genpolicy.dataset.hdf5 import FileDataset
 from genpolicy.env.maze2d import GOAL_RADIUS, Maze2d, PointMaze
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
+from genpolicy.files import no_link
 from genpolicy.settings import setting
 
 VERSION = 1  # part of the file's name: to be raised whenever other data would come out
@@ -60,7 +61,7 @@ class Waypoint(FileDataset):
 
     def _make(self, task: Task, path: Path) -> None:
         columns = walk(task.simulate(), self.episodes, task.max_episode_steps, self.noise, self.seed)
-        part = path.with_suffix(".part")
+        part = no_link(path.with_suffix(".part"))
         with h5py.File(part, "w") as file:
             for name, column in columns.items():
                 file.create_dataset(name, data=column, compression="gzip")

@@ -7,6 +7,7 @@ import gymnasium
 import mujoco
 import numpy as np
 
+from genpolicy import plugins
 from genpolicy.env.camera import canvas
 from genpolicy.env.task import Task, make_quietly
 from genpolicy.errors import UserError
@@ -21,6 +22,7 @@ LARGEST_BOUND = 1e6
 class Gym(Task):
     """The environment that gymnasium knows by `id`; 'package:Name-v0' imports the package that registers it first.
 
+    The package is imported only if the command line names it, as a run's configuration may come from other people.
     Its own wrappers are kept but for the time limit. Without references there is no normalised score.
     """
 
@@ -32,6 +34,7 @@ class Gym(Task):
     def __post_init__(self):
         super().__post_init__()
         self.name = self.id
+        plugins.require(self.id)
         if self.max_episode_steps is None:
             self.max_episode_steps = _registered_limit(self.id)
 

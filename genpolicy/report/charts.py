@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from genpolicy.drawing import plain
 from genpolicy.report import statistics
 from genpolicy.report.statistics import Estimate, Scores
 
@@ -35,6 +36,7 @@ class Curve:
     best: int | None
 
 
+@plain
 def learning_curves(curves: Mapping[tuple[str, str], Sequence[Curve]], kinds: Mapping[str, str]) -> Figure:
     """Score over updates: the mean of the seeds, and from the lowest to the highest of them; a panel for each task.
 
@@ -59,6 +61,7 @@ def learning_curves(curves: Mapping[tuple[str, str], Sequence[Curve]], kinds: Ma
     return figure
 
 
+@plain
 def likelihood(curves: Mapping[str, Sequence[Curve]], task: str, kind: str) -> Figure:
     """Score against log-likelihood during training, as Figure 1 of the GMPO and GMPG paper; a panel for each method.
 
@@ -82,6 +85,7 @@ def likelihood(curves: Mapping[str, Sequence[Curve]], task: str, kind: str) -> F
     return figure
 
 
+@plain
 def trade_off(points: Mapping[str, Mapping[int, tuple[float, float]]], task: str, kind: str) -> Figure:
     """Score against the number of solver steps, and against the time of one action.
 
@@ -105,6 +109,7 @@ def trade_off(points: Mapping[str, Mapping[int, tuple[float, float]]], task: str
     return figure
 
 
+@plain
 def profiles(methods: Mapping[str, Scores]) -> Figure:
     """Performance profiles: the fraction of runs that score more than each threshold, with their intervals."""
     scores = np.concatenate([task for found in methods.values() for task in found])
@@ -122,6 +127,7 @@ def profiles(methods: Mapping[str, Scores]) -> Figure:
     return figure
 
 
+@plain
 def aggregates(found: Mapping[str, Mapping[str, Estimate]]) -> Figure:
     """Each statistic (by title) of each method as a point with its interval; a panel for each statistic."""
     names = list(found)[::-1]

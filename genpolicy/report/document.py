@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genpolicy.files import unwritable, write_atomically
+from genpolicy.files import make_folder, regular_files, unwritable, write_atomically
 
 if TYPE_CHECKING:  # slow to import, and tables need none
     from matplotlib.figure import Figure
@@ -22,6 +22,8 @@ PIXELS = 72  # of an inch of a figure on the page; where it is too narrow, it sc
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"±": r"$\pm$", "<": r"$<$", ">": r"$>$"}
 _LATEX |= {"\0": r"\textbf{", "\1": "}"}
+_MARKDOWN = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\0": "**", "\1": "**"}
+_NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ± [\d.]+)?( \(\d+ of \d+\))?")
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 0 auto; padding: 1rem; color: #1b1f24 }
 h1 { font-size: 1.5rem; overflow-wrap: anywhere } h2 { font-size: 1.15rem; margin-top: 2.2rem }
@@ -63,7 +65,7 @@ class Table:
 
     def markdown(self) -> str:
         """A table of GitHub's Markdown, its columns aligned in plain text, too."""
-        rows = [[cell.replace("|", "\\|") for cell in row] for row in (self.head, *self.cells("**{}**"))]
+        rows = [list(map(_markdown, row)) for row in (self.head, *self.cells("\0{}\1"))]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         rules = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
         lines = [rows[0], rules, *rows[1:]]
@@ -80,7 +82,7 @@ class Table:
     def csv(self) -> str:
         """Comma-separated values."""
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([self.head, *self.rows])
+        csv.writer(text, lineterminator="\n").writerows(map(_value, row) for row in [self.head, *self.rows])
         return text.getvalue()
 
     def html(self) -> str:
@@ -131,27 +133,28 @@ class Document:
                     files |= {f"figures/{part.name}.png": pictures[part.name]}
                     files |= {f"figures/{part.name}.pdf": part.bytes("pdf")}
         try:
-            for kind in ("tables/*.csv", "tables/*.tex", "figures/*.png", "figures/*.pdf"):
-                for old in folder.glob(kind):
-                    old.unlink()
+            for old in regular_files(folder, "tables/*.csv", "tables/*.tex", "figures/*.png", "figures/*.pdf"):
+                old.unlink()
+            for own in (folder, folder / "tables", folder / "figures"):
+                make_folder(own)
             for name, content in files.items():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 write_atomically(folder / name, content)
         except OSError as error:
             raise unwritable(folder, error) from error
 
     def markdown(self) -> str:
         """The whole, with its figures as links."""
-        parts = [f"# {self.title}", "\n".join(f"{line}  " for line in self.lines)]
+        parts = [f"# {_markdown(self.title)}", "\n".join(f"{_markdown(line)}  " for line in self.lines)]
         for part in self.parts:
-            parts.append(f"## {part.title}")
+            title = _markdown(part.title)
+            parts.append(f"## {title}")
             match part:
                 case Text():
-                    parts.append("\n".join(f"- {line}" for line in part.lines))
+                    parts.append("\n".join(f"- {_markdown(line)}" for line in part.lines))
                 case Table():
-                    parts += [part.note, part.markdown()]
+                    parts += [_markdown(part.note), part.markdown()]
                 case Picture():
-                    parts += [part.note, f"![{part.title}](figures/{part.name}.png)"]
+                    parts += [_markdown(part.note), f"![{title}](figures/{part.name}.png)"]
         return "\n\n".join(filter(None, parts)) + "\n"
 
     def html(self, pictures: dict[str, bytes]) -> str:
@@ -187,3 +190,13 @@ def _padded(cell: str, width: int, column: int) -> str:
 
 def _tex(text: str) -> str:
     return re.sub(r"[\\~^&%$#_{}±<>\0\1]", lambda found: _LATEX[found[0]], text)
+
+
+def _markdown(text: str) -> str:
+    """Text in which Markdown and HTML find nothing of theirs."""
+    return re.sub(r"[\\`*\[\]|<>&\0\1]", lambda found: _MARKDOWN.get(found[0], f"\\{found[0]}"), text)
+
+
+def _value(cell: str) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NUMBER.fullmatch(cell) else cell

@@ -5,14 +5,13 @@ from pathlib import Path
 from omegaconf import DictConfig
 from rich import box
 from rich.table import Table as Shown
-from rich.text import Text as Styled
 
 from genpolicy import tracking
-from genpolicy.console import console
+from genpolicy.console import console, plain
 from genpolicy.errors import UserError
 from genpolicy.report.document import Table, Text
 from genpolicy.report.parts import compose
-from genpolicy.report.results import Result, result_of
+from genpolicy.report.results import Result, results_of
 from genpolicy.run import find_runs
 from genpolicy.sweep import Sweep, label
 
@@ -29,7 +28,8 @@ def show(config: DictConfig) -> None:
     here = list(find_runs(outputs, config.study)) if beside else []  # none of these is to be missing
     store = tracking.open_store(None, outputs) if here else tracking.existing_store(config)
     failures = tracking.catch_up(outputs, None, {store.uri: store}, thorough=False).failures if here else []
-    folder, found = _read(store, config, outputs)
+    folder, found, odd = _read(store, config, outputs)
+    failures += odd
     known = {run.directory for run in found}
     if not config.sweep and not config.report.filter:
         failures += [f"{label(run)}: not in {store.uri}" for run in here if str(run) not in known]
@@ -40,15 +40,15 @@ def show(config: DictConfig) -> None:
         if part.name not in PRINTED:
             continue
         if isinstance(part, Text):
-            shown_on.print(f"\n{part.title}:", *(f"  {line}" for line in part.lines), sep="\n", markup=False)
+            shown_on.print(f"\n{part.title}:", *(plain(f"  {line}") for line in part.lines), sep="\n", markup=False)
         elif isinstance(part, Table):
             shown_on.print(_shown(part))
     print(f"\ndashboard: {tracking.dashboard(store.uri, found[0].experiment)}")
     print(f"{folder / 'report.html'}\n{folder / 'report.md'}, tables/*.tex and *.csv, figures/*.png and *.pdf")
 
 
-def _read(store, config: DictConfig, outputs: Path) -> tuple[Path, list[Result]]:
-    """The folder of the report, and the runs it is about."""
+def _read(store, config: DictConfig, outputs: Path) -> tuple[Path, list[Result], list[str]]:
+    """The folder of the report, the runs it is about, and what is wrong with others."""
     study = outputs / config.study
     try:
         runs = store.runs(config.study, config.report.filter)
@@ -67,10 +67,11 @@ def _read(store, config: DictConfig, outputs: Path) -> tuple[Path, list[Result]]
             if run.data.tags.get("genpolicy.sweep", "").endswith(f"({config.sweep})")
             or run.data.tags["genpolicy.run_dir"] in members
         ]
-    if not runs:
+    found, odd = results_of(runs)
+    if not found:
         where = f" with report.filter={config.report.filter}" if config.report.filter else ""
         raise UserError(f"study={config.study}: {store.uri} has no runs{sweep}{where}")
-    return study / "report", [result_of(run) for run in runs]
+    return study / "report", found, odd
 
 
 def _title(config: DictConfig) -> str:
@@ -79,9 +80,9 @@ def _title(config: DictConfig) -> str:
 
 def _shown(table: Table) -> Shown:
     """The table for the terminal."""
-    shown = Shown(title=table.title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    shown = Shown(title=plain(table.title), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
     for name in table.head:
-        shown.add_column(name, justify="right" if name else "left", overflow="fold")
+        shown.add_column(plain(name), justify="right" if name else "left", overflow="fold")
     for i, row in enumerate(table.rows):
-        shown.add_row(*(Styled(cell, "bold" if (i, j) in table.strong else "") for j, cell in enumerate(row)))
+        shown.add_row(*(plain(cell, "bold" if (i, j) in table.strong else "") for j, cell in enumerate(row)))
     return shown

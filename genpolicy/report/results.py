@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from genpolicy.errors import printable
 from genpolicy.run import GROUPS, INCIDENTAL
 
+NAMING = ("algo", "model", "env", "dataset")  # options that every run has
 LAST, BEST = "final", "best"  # metrics of the last checkpoint, and of the best evaluation during training
 
 
@@ -181,19 +183,32 @@ def _choices_first(runs: Mapping) -> Callable[[str], tuple]:
     return lambda name: (name not in choices, name)
 
 
-def result_of(run) -> Result:
-    """A run as the store tells it (`mlflow.entities.Run`); the names are those that genpolicy.view gives."""
-    tags = run.data.tags
+def results_of(runs: Iterable) -> tuple[list[Result], list[str]]:
+    """Runs as the store tells them (`mlflow.entities.Run`), and a line for each that says too little of itself."""
+    found, odd = [], []
+    for run in runs:
+        try:
+            found.append(_result(run))
+        except (KeyError, ValueError) as error:
+            odd.append(printable(f"MLflow run {run.info.run_id}: not as genpolicy tags its runs ({error!r:.100})"))
+    return found, odd
+
+
+def _result(run) -> Result:
+    """The names are those that genpolicy.view gives. Raises KeyError or ValueError where a tag is missing or wrong."""
+    tags = {name: printable(value) for name, value in run.data.tags.items()}
+    choices = {group: tags[f"genpolicy.{group}"] for group in GROUPS if f"genpolicy.{group}" in tags}
+    _ = [choices[group] for group in NAMING]
     return Result(
         number=run.info.run_id,
         experiment=run.info.experiment_id,
-        directory=tags["genpolicy.run_dir"],
+        directory=run.data.tags["genpolicy.run_dir"],
         created=run.info.start_time,
         state=tags.get("genpolicy.state", "unknown"),
         reason=tags.get("genpolicy.reason", ""),
         seed=int(tags["genpolicy.seed"]),
-        choices={group: tags[f"genpolicy.{group}"] for group in GROUPS if f"genpolicy.{group}" in tags},
-        settings=run.data.params,
+        choices=choices,
+        settings={printable(name): printable(value) for name, value in run.data.params.items()},
         commit=tags.get("mlflow.source.git.commit"),
         metrics=run.data.metrics,
     )

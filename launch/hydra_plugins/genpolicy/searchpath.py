@@ -1,8 +1,11 @@
 """The user's own `./conf` before the packaged configuration."""
 
 import os
+from pathlib import Path
 
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 
 
@@ -17,4 +20,43 @@ class OwnConf(SearchPathPlugin):
             return
         own = own_conf()
         if own is not None:
-            search_path.prepend("user", f"file://{own}", anchor=SearchPathQuery(provider="main"))
+            search_path.prepend("user", f"{OwnOptions.scheme()}://{own}", anchor=SearchPathQuery(provider="main"))
+
+
+class OwnOptions(ConfigSource):
+    """The options in a folder of the user's own; all that Hydra reads of it comes this way, and is checked here."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "genpolicy"
+
+    def available(self) -> bool:
+        return self.is_group("")
+
+    def is_group(self, config_path: str) -> bool:
+        place = self._place(config_path)
+        return place is not None and place.is_dir()
+
+    def is_config(self, config_path: str) -> bool:
+        place = self._place(self._normalize_file_name(config_path))
+        return place is not None and place.is_file()
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        found: list[str] = []
+        for name in os.listdir(self._place(config_path)):
+            self._list_add_result(found, os.path.join(config_path, name), name, results_filter)
+        return sorted(set(found))
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        from genpolicy import option_files
+
+        place = self._place(self._normalize_file_name(config_path))
+        if place is None or not place.is_file():
+            raise ConfigLoadError(f"Config not found : {config_path}")
+        config, header = option_files.checked(place)
+        return ConfigResult(provider=self.provider, path=self.full_path(), config=config, header=header)
+
+    def _place(self, config_path: str) -> Path | None:
+        """The file or folder; None for what is outside, or a part of Hydra's own configuration."""
+        parts = Path(config_path).parts
+        return None if {"..", "/"} & {*parts} or parts[:1] == ("hydra",) else Path(self.path, *parts)

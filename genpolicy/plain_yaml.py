@@ -1,0 +1,71 @@
+"""YAML that other people may have written: read within bounds, and written without anchors."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from genpolicy.errors import UserError
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where there is one: a sweep reads hundreds
+LARGEST = 2**20  # bytes of a file
+DEEPEST = 50  # nested lists and mappings
+
+
+def read(path: Path) -> Any:
+    """The plain values of a file. Raises `UserError` if it cannot be read, and for what `check` refuses."""
+    return parse(content(path), path)
+
+
+def content(path: Path) -> bytes:
+    """The bytes of a file. Raises `UserError` if it cannot be read, or has more than `LARGEST`."""
+    try:
+        if not path.is_file():
+            raise UserError(f"{path}: not a regular file")
+        with open(path, "rb") as file:
+            text = file.read(LARGEST + 1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if len(text) > LARGEST:
+        raise UserError(f"{path}: of more than {LARGEST:,} bytes; settings need less")
+    return text
+
+
+def parse(text: bytes, path: Path) -> Any:
+    """The plain values of a document; `path` is where it comes from. Raises `UserError` for what `check` refuses."""
+    check(text, path)
+    try:
+        return yaml.load(text, LOADER)
+    except (yaml.YAMLError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def check(text: bytes, path: Path) -> None:
+    """Raises `UserError` for what is no YAML, and for what a few bytes of make gigabytes: aliases, endless nesting."""
+    depth = 0
+    try:
+        for event in yaml.parse(text, LOADER):
+            if isinstance(event, yaml.AliasEvent):
+                raise UserError(
+                    f"{path}: line {event.start_mark.line + 1}: *{event.anchor} repeats another part of the file; "
+                    "aliases are not read; write the part out"
+                )
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:
+                raise UserError(f"{path}: line {event.start_mark.line + 1}: nested more than {DEEPEST} deep")
+    except (yaml.YAMLError, ValueError) as error:
+        raise _unreadable(path, error) from error
+
+
+def dump(content: Any) -> bytes:
+    """Plain values as a document that `parse` reads, whatever parts of them are the same object."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True).encode()
+
+
+class _Dumper(yaml.SafeDumper):
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    return UserError(f"{path}: cannot be read as YAML ({' '.join(str(error).split())[:300]})")
