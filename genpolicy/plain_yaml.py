@@ -18,17 +18,14 @@ def read(path: Path) -> Any:
 
 
 def content(path: Path) -> bytes:
-    """The bytes of a file. Raises `UserError` if it cannot be read, or has more than `LARGEST`."""
+    """The bytes of a file, of one of more than `LARGEST` the first. Raises `UserError` if it cannot be read."""
     try:
         if not path.is_file():
             raise UserError(f"{path}: not a regular file")
         with open(path, "rb") as file:
-            text = file.read(LARGEST + 1)
+            return file.read(LARGEST + 1)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if len(text) > LARGEST:
-        raise UserError(f"{path}: of more than {LARGEST:,} bytes; settings need less")
-    return text
 
 
 def parse(text: bytes, path: Path) -> Any:
@@ -42,6 +39,8 @@ def parse(text: bytes, path: Path) -> Any:
 
 def check(text: bytes, path: Path) -> None:
     """Raises `UserError` for what is no YAML, and for what a few bytes of make gigabytes: aliases, endless nesting."""
+    if len(text) > LARGEST:
+        raise UserError(f"{path}: of more than {LARGEST:,} bytes; settings need less")
     depth = 0
     try:
         for event in yaml.parse(text, LOADER):
