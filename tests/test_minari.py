@@ -6,6 +6,7 @@ import sys
 import warnings
 
 import gymnasium
+import h5py
 import numpy as np
 import pytest
 from command_line import genpolicy, jobs, tried
@@ -119,3 +120,19 @@ def test_what_is_not_there_and_cannot_be_had_is_one_line(tmp_path):
     assert result.returncode == 1
     assert result.stderr.startswith("genpolicy: dataset.id=nobody/nothing-v0: Minari cannot load it (")
     assert result.stderr.count("\n") == 1
+
+
+def test_what_claims_more_than_can_be_loaded_is_one_line(tmp_path, monkeypatch):
+    recorded("mine/walks-v0", "Pendulum-v1")
+    monkeypatch.setattr("genpolicy.dataset.own_file.LARGEST_FILE", 2000)  # one episode has 1,976 bytes
+    with pytest.raises(
+        UserError, match=r"^dataset.id=mine/walks-v0: its columns claim .* more than can be loaded here"
+    ):
+        loaded("mine/walks-v0", "Pendulum-v1")
+    (path,) = (tmp_path / "minari").rglob("main_data.hdf5")
+    with h5py.File(path, "a") as file:
+        del file["episode_1/observations"]
+        file.create_dataset("episode_1/observations", (10**12, 3), "f4", chunks=(1000, 3))
+    with pytest.raises(UserError, match="Minari cannot load it \\(") as refusal:
+        loaded("mine/walks-v0", "Pendulum-v1")
+    assert "\n" not in str(refusal.value)

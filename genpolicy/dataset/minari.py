@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from genpolicy.dataset.dataset import Dataset
+from genpolicy.dataset.own_file import check_size, limited_memory, reason
 from genpolicy.dataset.table import COLUMNS, checked, transitions
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.env.task import Task
@@ -50,11 +51,17 @@ class Minari(Dataset):
     def _episodes(self) -> list:
         import minari  # slow to import, and needed only here
 
-        said = io.StringIO()
+        said, episodes, size = io.StringIO(), [], 0
         try:
-            with warnings.catch_warnings(), contextlib.redirect_stdout(said):
+            with warnings.catch_warnings(), contextlib.redirect_stdout(said), limited_memory():
                 warnings.simplefilter("ignore")
-                return list(minari.load_dataset(self.id, download=True).iterate_episodes())
+                for episode in minari.load_dataset(self.id, download=True).iterate_episodes():
+                    columns = episode.observations, episode.actions, episode.rewards
+                    size += sum(column.nbytes for column in columns if isinstance(column, np.ndarray))
+                    check_size(size, f"dataset.id={self.id}")
+                    episodes.append(episode)
+        except UserError:
+            raise
         except Exception as error:  # whatever Minari, its storage and the network may raise
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UserError(f"dataset.id={self.id}: Minari cannot load it ({reason})") from error
+            raise UserError(f"dataset.id={self.id}: Minari cannot load it ({reason(error)})") from error
+        return episodes
