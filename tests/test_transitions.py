@@ -233,6 +233,25 @@ def test_scaling_needs_different_returns(tmp_path):
         Constant(reward="standardize", directory=tmp_path).load(None)
 
 
+def test_what_is_too_large_is_one_line(tmp_path):
+    class Large(Recorded):
+        def arrays(self, task):
+            arrays, behaviour = super().arrays(task)
+            return arrays | {"reward": np.linspace(-3e38, 3e38, 10, dtype=np.float32)}, behaviour
+
+    class Endless(Recorded):
+        def arrays(self, task):
+            raise MemoryError
+
+        def source(self, task):
+            return "the data"
+
+    with pytest.raises(UserError, match=r"standardize: rewards up to 3e\+38 are too large; give dataset.reward=none"):
+        Large(reward="standardize", directory=tmp_path).load(None)
+    with pytest.raises(UserError, match=r"^the data: takes more memory than there is$"):
+        Endless(directory=tmp_path).load(None)
+
+
 def test_behaviour_without_finished_episodes():
     assert Behaviour.of(np.array([])).episodes == 0
     assert np.isnan(Behaviour.of(np.array([])).return_mean)

@@ -49,7 +49,13 @@ def cql_antmaze(reward: np.ndarray, episode: np.ndarray) -> tuple[float, float, 
 
 def standardize(reward: np.ndarray, episode: np.ndarray) -> tuple[float, float, dict[str, float]]:
     """Scale and shift of (r - mean) / std over all transitions, as in Diffusion-QL for Adroit."""
-    mean, std = float(reward.mean()), float(reward.std())
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean, std = float(reward.mean()), float(reward.std())
+    if not np.isfinite([mean, std]).all():
+        largest = np.abs(reward).max()
+        raise UserError(
+            f"dataset.reward=standardize: rewards up to {largest:g} are too large; give dataset.reward=none"
+        )
     if not std > 0:
         raise UserError(
             f"dataset.reward=standardize needs different rewards, but all are {mean:g}; give dataset.reward=none"
@@ -105,8 +111,14 @@ class Dataset(ABC):
         """The transitions of `task`, on the CPU; those of `held_out` episodes apart.
 
         The reward transform and the data's returns are of all episodes. Raises `UserError` if the data cannot be had
-        or do not fit the task or the settings.
+        or do not fit the task, the settings or the memory.
         """
+        try:
+            return self._load(task)
+        except MemoryError as error:
+            raise UserError(f"{self.source(task)}: takes more memory than there is") from error
+
+    def _load(self, task: Task) -> Transitions:
         arrays, behaviour = self.arrays(task)
         episode = arrays.pop("episode")
         self._check_episodes(task, behaviour)
