@@ -9,6 +9,7 @@ import fcntl
 import json
 import math
 import os
+import re
 import secrets
 import socket
 import stat
@@ -48,9 +49,10 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def _remove_leftovers(path: Path) -> None:
     """Delete what killed writers of the file have left."""
+    left = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{16}}\.tmp")
     with os.scandir(path.parent) as entries:
         for entry in entries:
-            if entry.name.startswith(f".{path.name}.") and entry.name.endswith(".tmp"):
+            if left.fullmatch(entry.name):
                 with contextlib.suppress(OSError):
                     os.unlink(entry.path)
 
@@ -74,13 +76,12 @@ def open_regular(path: Path, mode: str = "rb") -> BinaryIO:
 def read_regular(path: Path, largest: int = LARGEST) -> bytes:
     """The content of a file that `open_regular` opens; what it raises, and `UserError` above `largest` bytes."""
     with open_regular(path) as file:
+        if os.fstat(file.fileno()).st_size > largest:
+            raise UserError(f"{path}: of more than {largest:,} bytes, which genpolicy never writes there; move it away")
         try:
-            content = file.read(largest + 1)
+            return file.read()
         except OSError as error:
             raise unreadable(path, error) from error
-    if len(content) > largest:
-        raise UserError(f"{path}: of more than {largest:,} bytes, which genpolicy never writes there; move it away")
-    return content
 
 
 def regular_files(folder: Path, *patterns: str) -> Iterator[Path]:
