@@ -97,11 +97,11 @@ def test_a_server_that_does_not_answer_and_then_does(outputs, monkeypatch):
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and is_locked(run.path("tracking.lock")):
             time.sleep(0.2)
-        assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
+        assert genpolicy("mode=sync", f"paths.outputs={outputs}", f"tracking.uri={address}").code == 0
         before = counts(outputs)
         assert stored(outputs) == {run.id: journaled(run)}
         run.path("tracking.json").unlink()
-        assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
+        assert genpolicy("mode=sync", f"paths.outputs={outputs}", f"tracking.uri={address}").code == 0
         assert counts(outputs) == before
         assert ask(outputs, "SELECT status FROM runs") == [("FINISHED",)]
         noted = run.status()["data"]
