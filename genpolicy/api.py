@@ -24,7 +24,10 @@ Array = TypeVar("Array", np.ndarray, Tensor)
 
 
 class Trained(NamedTuple):
-    """Where a run lies, and the metrics of its final evaluations: "final" is the trained policy's."""
+    """Where a run lies, and the metrics of its final evaluations: "final" is the trained policy's.
+
+    Of a run that was trained before, with the evaluation settings of now.
+    """
 
     directory: Path
     results: dict[str, dict[str, float]]
@@ -42,7 +45,8 @@ def train(*words: str) -> Trained:
         raise UserError("seeds: one run at a time from here; several are for the command line")
     run = open_run(job.config, job.choices)
     training.train(run)
-    return Trained(run.directory, checkpoint.load(run.path("last.pt"))["state"]["results"])
+    results = checkpoint.load(run.path("last.pt"))["state"]["results"]
+    return Trained(run.directory, results if run.asked is None else results | run.asked.record()["results"])
 
 
 def load_policy(reference: str | Path, *words: str) -> TrainedPolicy:

@@ -152,7 +152,7 @@ def start(job: Job, sweep: str | None = None) -> None:
         case "eval":
             from genpolicy import train
 
-            train.evaluate_run(config.checkpoint, config)
+            train.evaluate_run(config.checkpoint, config, job.choices)
         case "sync":
             from genpolicy import tracking
 

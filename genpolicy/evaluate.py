@@ -71,11 +71,12 @@ def steps(task: Task, act: Callable[[torch.Tensor], torch.Tensor], episodes: int
     `act` maps observations [B,O] (float32, CPU) to actions [B,A], for all episodes in one call; actions are
     clipped to the action space. Each simulator plays exactly one episode: rewards count up to and with the
     step that ends it, and nothing of what follows, so short episodes weigh no more than long ones. Raises
-    `UserError` if an action is NaN.
+    `UserError` if an action is NaN, or if the simulator gives a reward or an observation that is not finite.
     """
     envs = task.make(episodes)
     observation, _ = envs.reset(seed=start_seeds(seed, episodes))
     running, number = np.ones(episodes, dtype=bool), 0
+    _check_finite(task, {"observation": observation}, running, "at the start")
     while running.any():
         action = act(torch.from_numpy(observation.astype(np.float32))).cpu().numpy()
         if np.isnan(action[running]).any():
@@ -85,8 +86,22 @@ def steps(task: Task, act: Callable[[torch.Tensor], torch.Tensor], episodes: int
             )
         action = np.clip(np.nan_to_num(action), task.action_low, task.action_high)
         following, reward, terminated, truncated, _ = envs.step(action)
+        _check_finite(task, {"reward": reward, "observation": following}, running, f"in step {number}")
         yield Step(running, observation, action, reward, terminated, truncated)
         running, observation, number = running & ~(terminated | truncated), following, number + 1
+
+
+def _check_finite(task: Task, given: dict[str, np.ndarray], running: np.ndarray, when: str) -> None:
+    for name, values in given.items():
+        with np.errstate(over="ignore"):  # what float32 cannot hold is not finite for the policy
+            wrong = running & ~np.isfinite(values.astype(np.float32)).reshape(len(values), -1).all(1)
+        if wrong.any():
+            episode = int(np.argmax(wrong))
+            shown = values[episode] if name == "reward" else "with a NaN or infinite value"
+            raise UserError(
+                f"{task.name}: the environment gives the {name} {shown} {when} of episode {episode} (counted from 0): "
+                "an error of the environment, not of the policy; rewards and observations must be finite"
+            )
 
 
 def summary(returns: Returns, task: Task) -> dict[str, float]:

@@ -4,14 +4,14 @@
 """
 
 import re
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.errors import UserError
-from genpolicy.settings import check, component, locate, setting
+from genpolicy.settings import EVALUATION, TARGET, TRAINING, check, component, group, locate, setting
 
 MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect", "report")
 
@@ -28,9 +28,9 @@ class Paths:
 class Evaluation:
     """When and how long policies are evaluated in the simulator."""
 
-    episodes: int = setting(10, ge=1, le=10**6, doc="episodes of an evaluation during training")
+    episodes: int = setting(10, ge=1, le=10**6, doc="episodes of an evaluation during training", affects=None)
     final_episodes: int = setting(100, ge=1, le=10**6, doc="episodes of the evaluation at the end, and of mode=eval")
-    per_phase: int = setting(5, ge=1, le=10**4, doc="evaluations in each phase that trains a policy")
+    per_phase: int = setting(5, ge=1, le=10**4, doc="evaluations in each phase that trains a policy", affects=None)
     log_prob_actions: int = setting(1000, ge=1, le=10**7, doc="data-set actions whose log-likelihood is measured")
     video: bool = setting(False, doc="film the first episode of the trained policy's evaluation at the end")
     steps: list[int] = setting(
@@ -133,14 +133,22 @@ class Program:
 class RunSettings:
     """Settings of every mode."""
 
-    mode: str = setting("train", choices=MODES, doc="what to do")
+    mode: str = setting("train", choices=MODES, doc="what to do", affects=None)
     seed: int = setting(0, ge=0, le=2**32 - 1, doc="seed of everything random in the run")
     seeds: list[int] = setting(
-        [], ge=0, le=2**32 - 1, doc="mode=train: a run of each of these seeds, all at once in this process"
+        [],
+        ge=0,
+        le=2**32 - 1,
+        doc="mode=train: a run of each of these seeds, all at once in this process",
+        affects=None,
     )
-    study: str = setting("default", doc="name of the study: a folder below paths.outputs, an MLflow experiment")
-    device: str = setting("auto", choices=("auto", "cpu", "cuda"), doc="where to compute; auto: a GPU if any")
-    threads: int = setting(1, ge=0, le=2**12, doc="CPU threads of torch; 0: as many as torch chooses")
+    study: str = setting(
+        "default", doc="name of the study: a folder below paths.outputs, an MLflow experiment", affects=None
+    )
+    device: str = setting(
+        "auto", choices=("auto", "cpu", "cuda"), doc="where to compute; auto: a GPU if any", affects=None
+    )
+    threads: int = setting(1, ge=0, le=2**12, doc="CPU threads of torch; 0: as many as torch chooses", affects=None)
     precision: str = setting(
         "tf32",
         choices=("float32", "tf32", "bf16"),
@@ -150,23 +158,34 @@ class RunSettings:
         "none",
         choices=("none", "default", "reduce-overhead", "max-autotune"),
         doc="mode of torch.compile for the updates' losses and gradients; reduce-overhead: CUDA graphs",
+        affects=None,
     )
-    overwrite: bool = setting(False, doc="throw a finished or unfinished run of the same settings away and redo it")
-    checkpoint: str | None = setting(None, doc="mode=eval: run directory or MLflow run id of the policy")
-    sweep: str | None = setting(None, doc="mode=status|report: the sweep's eight digits; null: all of the study")
-    follow: bool = setting(False, doc="mode=sync: go on shipping until no run is left that trains or waits")
+    overwrite: bool = setting(
+        False, doc="throw a finished or unfinished run of the same settings away and redo it", affects=None
+    )
+    checkpoint: str | None = setting(None, doc="mode=eval: run directory or MLflow run id of the policy", affects=None)
+    sweep: str | None = setting(
+        None, doc="mode=status|report: the sweep's eight digits; null: all of the study", affects=None
+    )
+    follow: bool = setting(
+        False, doc="mode=sync: go on shipping until no run is left that trains or waits", affects=None
+    )
     budget: float = setting(1.0, gt=0, le=10, doc="share of its updates that every phase is trained for; at least one")
-    log_every: int = setting(100, ge=1, le=10**9, doc="updates between two entries of the training metrics")
-    checkpoint_seconds: float = setting(60.0, ge=0, le=1e9, seconds=1, doc="seconds between two checkpoints")
-    paths: Paths = field(default_factory=Paths)
-    eval: Evaluation = field(default_factory=Evaluation)
-    check: Check = field(default_factory=Check)
-    collect: Collect = field(default_factory=Collect)
-    report: Report = field(default_factory=Report)
-    tracking: Tracking = field(default_factory=Tracking)
-    launch: Launch = field(default_factory=Launch)
-    search: Search = field(default_factory=Search)
-    genpolicy: Program = field(default_factory=Program)
+    log_every: int = setting(
+        100, ge=1, le=10**9, doc="updates between two entries of the training metrics", affects=None
+    )
+    checkpoint_seconds: float = setting(
+        60.0, ge=0, le=1e9, seconds=1, doc="seconds between two checkpoints", affects=None
+    )
+    paths: Paths = group(Paths, affects=None)
+    eval: Evaluation = group(Evaluation, affects=EVALUATION)
+    check: Check = group(Check, affects=None)
+    collect: Collect = group(Collect, affects=None)
+    report: Report = group(Report, affects=None)
+    tracking: Tracking = group(Tracking, affects=None)
+    launch: Launch = group(Launch, affects=None)
+    search: Search = group(Search, affects=None)
+    genpolicy: Program = group(Program, affects=None)
 
     @classmethod
     def partners(cls, config: Any) -> None:
@@ -209,6 +228,19 @@ class CheckSettings(CollectSettings):
     dataset: Any = component(doc="where transitions come from")
 
 
+def _solver_affects(config: dict) -> str | None:
+    """A solver trains where updates sample from the model, which has none if it takes no time."""
+    algo, critic, model = (locate(config[name][TARGET]) for name in ("algo", "critic", "model"))
+    if not model.times:
+        return None
+    sampled = algo.uses_samples or (algo.learns_critic and critic.next_actions is not None)
+    return TRAINING if sampled else EVALUATION
+
+
+def _critic_affects(config: dict) -> str | None:
+    return TRAINING if locate(config["algo"][TARGET]).learns_critic else None
+
+
 @dataclass(kw_only=True)
 class TrainSettings(CheckSettings):
     """Settings of mode=train: those of every mode, and the components."""
@@ -216,11 +248,13 @@ class TrainSettings(CheckSettings):
     algo: Any = component(doc="what is trained, in which phases")
     model: Any = component(doc="the generative model of the actions: its probability path")
     objective: Any = component(doc="what the network predicts, and how it is fitted")
-    solver: Any = component(doc="how actions are sampled from the model")
-    likelihood: Any = component(doc="how log-likelihoods are integrated; takes the options of solver")
+    solver: Any = component(doc="how actions are sampled from the model", affects=_solver_affects)
+    likelihood: Any = component(
+        doc="how log-likelihoods are integrated; takes the options of solver", affects=EVALUATION
+    )
     network: Any = component(doc="the backbone of the policy")
-    critic: Any = component(doc="how values are learned")
-    select: Any = component(doc="how one of several actions of the policy is chosen")
+    critic: Any = component(doc="how values are learned", affects=_critic_affects)
+    select: Any = component(doc="how one of several actions of the policy is chosen", affects=EVALUATION)
 
     @classmethod
     def partners(cls, config: Any) -> None:
@@ -238,6 +272,10 @@ class TrainSettings(CheckSettings):
 def run_settings(config: DictConfig, root: type[RunSettings] = RunSettings, choices: Any = None) -> DictConfig:
     """The settings of a composed configuration that `root` names, checked; by default those without components."""
     return check(OmegaConf.masked_copy(config, [field.name for field in fields(root)]), choices, root=root)
+
+
+# The settings and groups of settings that make neither other weights nor another evaluation.
+NO_EFFECT = {field.name for field in fields(TrainSettings) if field.metadata["affects"] is None}
 
 
 def absolute(path: str) -> str:

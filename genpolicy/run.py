@@ -8,7 +8,8 @@
         last.pt, best.pt         checkpoints (genpolicy.checkpoint)
         policy.pt                the trained policy alone, without what only training needs
         figures/                 pictures, and the video of an episode
-        evaluation-*             results of evaluations, every episode's return included, and their videos
+        evaluation-*             later evaluations: what was asked, what was found (genpolicy.evaluation)
+        data.json                what data it is made of (genpolicy.provenance)
         lock                     held by the process that owns the run
         job.json, log.txt        the SLURM job it was given to; what its process printed, if a launcher started it
         tracking.*               what MLflow has been told (genpolicy.tracking)
@@ -17,7 +18,6 @@ There is no time in the name: the same command finds the same run.
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import platform
@@ -34,23 +34,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from genpolicy import plain_yaml, sqlite
 from genpolicy.errors import UserError, printable
+from genpolicy.evaluation import Evaluation, own_evaluation
 from genpolicy.files import Lock, is_locked, make_folder, no_link, read_regular, unwritable, write_atomically
 from genpolicy.interrupt import Interrupted
 from genpolicy.plugins import PluginNeeded
 from genpolicy.root import TrainSettings, absolute
-from genpolicy.settings import check, refuse_interpolation
+from genpolicy.settings import TRAINING, check, digest, part, refuse_interpolation
 
-# Settings that are no part of an experiment: its seed, what changes roundings, and then where a run is kept, how it is
-# started and watched.
-INCIDENTAL = {"seed", "device", "threads", "compile"}
-NOT_IDENTITY = INCIDENTAL | {"mode", "seeds", "study", "overwrite", "checkpoint", "log_every", "checkpoint_seconds"}
-NOT_IDENTITY |= {"paths", "tracking", "launch", "search", "sweep", "follow", "genpolicy", "check", "collect", "report"}
+INCIDENTAL = {"seed", "device", "threads", "compile"}  # told of a run, though they make no other experiment
 _ID = re.compile("[0-9a-f]{32}")
 FINAL = ("finished", "failed", "interrupted", "died")
 POLICY = "policy.pt"
 GROUPS = ("algo", "model", "objective", "solver", "select", "network", "dataset", "env")  # that are shown of a run
 _CONTENT = ("last.pt", "best.pt", POLICY, "journal.jsonl", "evaluation-*", "figures/*", "tracking.json")
-_CONTENT += ("tracking.log", "log.txt", "job.json", "status.json", "config.yaml")
+_CONTENT += ("tracking.log", "log.txt", "job.json", "data.json", "status.json", "config.yaml")
 
 
 class InUse(UserError):
@@ -72,6 +69,7 @@ class Run:
         self.sweep: str | None = frozen["sweep"]
         self.choices: dict[str, str] = frozen["choices"]
         self.config: DictConfig = OmegaConf.create(frozen["config"])
+        self.asked: Evaluation | None = None  # what the command wants of it, beside the evaluation at its own end
         self._lock: Lock | None = None
         self._status: dict = {}
 
@@ -106,7 +104,7 @@ class Run:
     @contextlib.contextmanager
     def recorded(self, **facts) -> Iterator[None]:
         """Keeps status.json true around the work: running, then finished, interrupted or failed, and why."""
-        self._status = _origin() | facts
+        self._status = _origin() | {"evaluation": own_evaluation(self).digits} | facts
         self.note(state="running", started=time.time())
         try:
             yield
@@ -133,9 +131,11 @@ def open_run(config: DictConfig, choices: Mapping[str, str], sweep: str | None =
     """The run of a checked configuration, owned by this process until `close` or its end.
 
     A new run directory gets the configuration, frozen. An existing one keeps its own, which is what runs, but for where
-    it is tracked: the folder may come from other people, and theirs is no place to send anything to;
-    with `overwrite` its content is deleted first, by the names that genpolicy gives and nothing else. `sweep`
-    names the multirun. Raises `UserError` if another process owns the run, or the folder cannot be written.
+    it is tracked: the folder may come from other people, and theirs is no place to send anything to. It is asked for an
+    evaluation if the configuration's is another one, made on the device that the configuration says.
+    With `overwrite` its content is deleted first, by the names that genpolicy gives and nothing else. `sweep`
+    names the multirun. Raises `UserError` if another process owns the run, if its data have changed, or if the folder
+    cannot be written.
     """
     directory = directory_of(config, choices)
     for folder in (*reversed(directory.parents[:2]), directory):
@@ -150,7 +150,15 @@ def open_run(config: DictConfig, choices: Mapping[str, str], sweep: str | None =
         if not frozen.exists():
             write_atomically(frozen, _freeze(config, choices, sweep, replaces))
         run = load_run(directory)
+        _verify_data(run)
         _track(run, _tracking(config))
+        asked = Evaluation.of(directory, config, choices)
+        if asked.digits != own_evaluation(run).digits:
+            run.asked = asked
+            asked.ask()
+        if run.finished:
+            run.config.device, run.config.threads = config.device, config.threads
+            run.config.paths.data = config.paths.data
         run._lock = lock
     return run
 
@@ -159,8 +167,15 @@ def claim_run(directory: Path, timeout: float) -> Run:
     """An existing run, owned by this process as by `open_run`; waits so many seconds for its owner to end."""
     with _held(Path(directory), timeout) as lock:
         run = load_run(directory)
+        _verify_data(run)
         run._lock = lock
     return run
+
+
+def _verify_data(run: Run) -> None:
+    from genpolicy import provenance  # which reads runs
+
+    provenance.verify(run.directory, run.config)
 
 
 @contextlib.contextmanager
@@ -220,18 +235,13 @@ def directory_of(config: DictConfig, choices: Mapping[str, str]) -> Path:
 
 
 def identity(config: DictConfig) -> str:
-    """Eight hexadecimal digits of the SHA-256 of the configuration without `NOT_IDENTITY`.
+    """Eight hexadecimal digits of what the weights of a run depend on, beside its seed (`settings.setting`, `affects`).
 
     The order of the settings does not matter. `device`, `threads` and `compile` change roundings, not the experiment.
     """
-    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
-    kept = {name: value for name, value in plain.items() if name not in NOT_IDENTITY}
-    return digest(kept)
-
-
-def digest(content) -> str:
-    """Eight hexadecimal digits of the SHA-256 of plain values, in which the order of keys does not matter."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+    trained = part(config, TrainSettings, TRAINING)
+    del trained["seed"]
+    return digest(trained)
 
 
 def absolute_uri(uri: str | None) -> str | None:
@@ -303,7 +313,9 @@ def _checked(run: Run) -> DictConfig:
     except PluginNeeded as error:
         raise PluginNeeded(f"{run.directory}: {error}") from error
     except UserError as error:
-        raise UserError(f"{run.path('config.yaml')}: {error}; overwrite=true makes a new run") from error
+        trained = run.path("last.pt").exists() or run.path(POLICY).exists()  # which nobody is told to throw away
+        advice = "it takes the code and packages that the run was made with" if trained else "overwrite=true redoes it"
+        raise UserError(f"{run.path('config.yaml')}: {error}; {advice}") from error
 
 
 def _clear(directory: Path) -> None:

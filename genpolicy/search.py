@@ -5,6 +5,7 @@ again goes on with it.
 """
 
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Mapping, Sequence
@@ -18,8 +19,10 @@ from optuna.trial import TrialState
 
 from genpolicy import sqlite
 from genpolicy.errors import UserError
+from genpolicy.evaluation import result
 from genpolicy.files import no_link
-from genpolicy.run import digest, directory_of, read_status
+from genpolicy.run import directory_of, read_status
+from genpolicy.settings import digest
 from genpolicy.sweep import incidental, standings
 
 REPEATED = ("seed", "env")  # what is enumerated for these is run in every trial
@@ -104,17 +107,17 @@ class Search:
             for trial in batch:
                 self.study.tell(trial, state=TrialState.FAIL)
             raise
-        directories = iter([directory_of(job.config, job.choices) for job in jobs])
-        runs = [[next(directories) for _ in each] for each in words]
-        for trial, its in zip(batch, runs, strict=True):
-            trial.set_user_attr("runs", [str(run) for run in its])
+        following = iter(jobs)
+        groups = [[next(following) for _ in each] for each in words]
+        for trial, its in zip(batch, groups, strict=True):
+            trial.set_user_attr("runs", [str(directory_of(job.config, job.choices)) for job in its])
         try:
             launcher.carry_out(jobs, self.name)
         except UserError as error:
-            if all(read_status(run)["state"] == "queued" for its in runs for run in its):
+            if all(read_status(directory_of(job.config, job.choices))["state"] == "queued" for job in jobs):
                 raise  # nothing was started, and the next trials would fare no better
             print(error, flush=True)
-        for trial, its in zip(batch, runs, strict=True):
+        for trial, its in zip(batch, groups, strict=True):
             score = mean_score(its)
             outcome = TrialState.FAIL if score is None else TrialState.COMPLETE
             self.study.tell(trial, score, outcome, skip_if_finished=True)  # another command may have told it
@@ -162,20 +165,23 @@ def _ends(distribution: BaseDistribution) -> Sequence:
     return distribution.low, distribution.high
 
 
-def mean_score(runs: Sequence[Path]) -> float | None:
-    """The mean over runs of the final normalised score, or of the return; None if a run has not finished.
+def mean_score(jobs: Sequence) -> float | None:
+    """The mean over the runs of jobs of the final normalised score, or of the return, evaluated as the jobs say.
 
-    Raises `UserError` if only some of the tasks have a normalised score.
+    None if a run has not finished, or has a result that is no number. Raises `UserError` if only some of the tasks have
+    a normalised score.
     """
-    found = [read_status(run) for run in runs]
-    if any(status["state"] != "finished" for status in found):
+    results = []
+    for job in jobs:
+        directory = directory_of(job.config, job.choices)
+        results.append(result(directory, read_status(directory), job.config, job.choices) or None)
+    if None in results:
         return None
-    results = [status["result"] for status in found]
-    if all("score_mean" in result for result in results):
-        return statistics.fmean(result["score_mean"] for result in results)
-    if any("score_mean" in result for result in results):
+    scored = ["score_mean" in result for result in results]
+    if any(scored) and not all(scored):
         raise UserError("env: some of these tasks have a normalised score and some have none; search them apart")
-    return statistics.fmean(result["return_mean"] for result in results)
+    mean = statistics.fmean(result["score_mean" if all(scored) else "return_mean"] for result in results)
+    return mean if math.isfinite(mean) else None
 
 
 def _words(parameters: Mapping) -> str:

@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
-from genpolicy import tracking
+from genpolicy import provenance, tracking
 from genpolicy.compose import explain
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
@@ -23,7 +23,7 @@ from genpolicy.interrupt import Interrupted, Signals
 from genpolicy.progress import Progress
 from genpolicy.run import Run, each_seed, open_run
 from genpolicy.settings import build
-from genpolicy.train import carry_out, choose_device, fresh_algorithm, load
+from genpolicy.train import FINISHED, carry_out, choose_device, fresh_algorithm, load
 from genpolicy.trainer import Turn, Turns
 from genpolicy.vectorised import VectorisedPhase
 
@@ -41,19 +41,20 @@ def train(config: DictConfig, choices: Mapping[str, str], sweep: str | None = No
         for single in each_seed(config):
             runs.append(open_run(single, choices, sweep))
             stack.callback(runs[-1].close)
-        missing = [run for run in runs if not run.finished]
+        todo = [run for run in runs if run.asked is not None or not run.finished]
         for run in runs:
-            if run.finished:
-                print(f"{run.directory}: finished already; overwrite=true redoes it")
-        if missing:
-            data = load(missing[0].config, task, device)
+            if run not in todo:
+                print(FINISHED.format(run.directory))
+        if todo:
+            now = provenance.stamp(todo[0].config)
+            data = load(todo[0].config, task, device)
+            for run in todo:
+                provenance.compare(run.directory, data, now)
             signals, console = stack.enter_context(Signals()), Console(stderr=True)
             # Many processes never open one SQLite file: then one process ships all runs.
-            lives = {
-                carry_out(run, signals, Progress(console, steps=run is missing[0]), True, data): run for run in missing
-            }
+            lives = {carry_out(run, signals, Progress(console, steps=run is todo[0]), True, data): run for run in todo}
             with signals.deferred():
-                _Lockstep(lives, missing[0].config).run()
+                _Lockstep(lives, todo[0].config).run()
 
 
 class _Lockstep:

@@ -10,7 +10,9 @@ import copy
 import dataclasses
 import difflib
 import functools
+import hashlib
 import importlib
+import json
 import math
 import re
 import typing
@@ -26,6 +28,7 @@ TARGET = "_target_"
 MISSING = "???"
 FEW = 10  # names that a message lists at the most
 LONGEST = 1000  # items of a list
+TRAINING, EVALUATION = "training", "evaluation"  # what a setting may affect, the stronger first
 _LIMITS = {
     "ge": (">=", lambda value, limit: value >= limit),
     "gt": (">", lambda value, limit: value > limit),
@@ -34,17 +37,31 @@ _LIMITS = {
 }
 
 
-def setting(default=dataclasses.MISSING, *, ge=None, gt=None, le=None, lt=None, choices=None, seconds=None, doc=""):
+def setting(
+    default=dataclasses.MISSING,
+    *,
+    ge=None,
+    gt=None,
+    le=None,
+    lt=None,
+    choices=None,
+    seconds=None,
+    doc="",
+    affects=TRAINING,
+):
     """A field of a component that its YAML may set. Without `default` it must be given.
 
     `ge`, `gt`, `le`, `lt` bound a number, or each item of a list; `choices` lists the legal values. `None` is
     always inside the limits (whether it is legal at all, the annotation says). `seconds` makes the number a
     time in units of so many seconds, for which "2h", "1d12h" and "1:30:00" will do as well. `doc` is shown by
     `genpolicy --help`.
+
+    affects: TRAINING if the trained weights may depend on it; EVALUATION if only what is measured of a trained policy
+    does; None if neither does, beyond roundings; or a function of the whole configuration that gives one of these.
     """
     limits = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     limits |= {"seconds": seconds}
-    metadata = {name: limit for name, limit in limits.items() if limit is not None} | {"doc": doc}
+    metadata = {name: limit for name, limit in limits.items() if limit is not None} | {"doc": doc, "affects": affects}
     if choices is not None:
         metadata["choices"] = tuple(choices)
     if isinstance(default, list | dict | set):
@@ -52,9 +69,17 @@ def setting(default=dataclasses.MISSING, *, ge=None, gt=None, le=None, lt=None, 
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def component(doc=""):
-    """A field of a component that is itself a component: a nested node with its own `_target_`."""
-    return dataclasses.field(metadata={"component": True, "doc": doc})
+def component(doc="", affects=TRAINING):
+    """A field of a component that is itself a component: a nested node with its own `_target_`.
+
+    affects: as for `setting`; nothing below it affects more.
+    """
+    return dataclasses.field(metadata={"component": True, "doc": doc, "affects": affects})
+
+
+def group(cls: type, affects=TRAINING):
+    """A field that is a group of settings, the fields of the dataclass `cls`. affects: as for `component`."""
+    return dataclasses.field(default_factory=cls, metadata={"affects": affects})
 
 
 def is_component(field: dataclasses.Field) -> bool:
@@ -116,6 +141,42 @@ def check(config: DictConfig, choices: Mapping[str, str] | None = None, root: ty
         if (partners := getattr(cls, "partners", None)) is not None:
             partners(checked)
     return checked
+
+
+def digest(content: Any) -> str:
+    """Eight hexadecimal digits of the SHA-256 of plain values, in which the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def part(config: Mapping, root: type, what: str) -> dict:
+    """The settings of a whole checked configuration that affect TRAINING, or those that affect EVALUATION alone.
+
+    Plain values, nested as they are; `root` is the dataclass of the settings outside all components. A component whose
+    class itself belongs to the part has its `_target_`, too.
+    """
+    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True) if OmegaConf.is_config(config) else config
+    return _part(plain, root, what, TRAINING, plain)
+
+
+def _part(node: dict, cls: type, what: str, affects: str | None, config: dict) -> dict:
+    strength = (None, EVALUATION, TRAINING)
+    kept = {TARGET: node[TARGET]} if TARGET in node and affects == what else {}
+    hints = _hints(cls)
+    for field in dataclasses.fields(cls):
+        if not field.init or field.name not in node:
+            continue
+        own, value = field.metadata.get("affects", TRAINING), node[field.name]
+        own = min(own(config) if callable(own) else own, affects, key=strength.index)
+        if is_component(field) or dataclasses.is_dataclass(hints[field.name]):
+            inner = locate(value[TARGET]) if is_component(field) else hints[field.name]
+            if below := _part(value, inner, what, own, config):
+                kept[field.name] = below
+        elif own == what:
+            kept[field.name] = value
+    return kept
+
+
+_hints = functools.cache(get_type_hints)
 
 
 def _resolved(node: DictConfig, path: str) -> dict:
@@ -192,7 +253,7 @@ class _Checker:
                 option = self.choices.get(group)
                 hint = suggest(str(name), fields, f"{owner}={option}" if option else "settings")
                 raise UnknownSetting(f"{prefix}{name}", owner, option, hint)
-        hints = get_type_hints(cls)
+        hints = _hints(cls)
         typed = {}
         for name, field in fields.items():
             value = given[name] if name in given else _default(field)

@@ -23,6 +23,7 @@ from submitit.helpers import clean_env
 
 from genpolicy import plugins, pool, tracking
 from genpolicy.errors import UserError
+from genpolicy.evaluation import is_pending
 from genpolicy.files import write_atomically
 from genpolicy.run import slurm_job
 from genpolicy.squeue import ask, max_array, state
@@ -156,7 +157,7 @@ def _wait(sweep: Sweep) -> None:
         if not any(run.busy for run in found):
             break
         time.sleep(5)
-    unfinished = [sweep.runs[run.directory] for run in found if run.state != "finished"]
+    unfinished = [sweep.runs[run.directory] for run in found if run.state != "finished" or is_pending(run.directory)]
     if unfinished:
         raise UserError(
             f"{len(unfinished)} of {len(found)} runs have not finished ({unfinished[0]}, ...): {sweep.watch}"

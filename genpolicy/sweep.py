@@ -14,15 +14,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig
 
-from genpolicy import squeue
+from genpolicy import provenance, squeue
 from genpolicy.command import quoted, shell
 from genpolicy.errors import UserError, printable
-from genpolicy.files import Lock, make_folder, write_atomically
-from genpolicy.run import NOT_IDENTITY, digest, directory_of, each_seed, open_run, read_json, read_status
+from genpolicy.evaluation import is_pending, result
+from genpolicy.files import Lock, make_folder, unwritable, write_atomically
+from genpolicy.root import NO_EFFECT
+from genpolicy.run import directory_of, each_seed, open_run, read_json, read_status
+from genpolicy.settings import digest
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,10 @@ def standing(directory: Path, alive: Callable[[], dict[str, str]]) -> Standing:
     status = read_status(directory)
     job = (read_json(directory / "job.json") or {}).get("job")
     state = status["state"]
-    living = job is not None and state != "finished" and job in alive()
+    living = job is not None and (state != "finished" or is_pending(directory)) and job in alive()
     if living and state in ("failed", "died") and alive()[job].startswith("COMPLETING"):
         living = False  # while an interrupted one's job may be on its way back into the queue
-    if state != "running" and living:
+    if state not in ("running", "finished") and living:
         state = "waiting"
     elif state == "queued":
         state = "new"
@@ -91,11 +93,15 @@ class Sweep:
         sweep.name = own
         if name is None:
             sweep.runs = {}
+        directories = set()
         for job, title in zip(jobs, titles(jobs), strict=True):
             for single in each_seed(job.config):
                 directory = directory_of(single, job.choices)
                 own = title if single is job.config else f"{title} seed={single.seed}".strip()
+                if (known := sweep.runs.get(directory)) and directory in directories:  # of another evaluation
+                    own = " ".join(word for word in known.split() if word in own.split())
                 sweep.runs[directory] = own or label(directory)
+                directories.add(directory)
         return sweep
 
     def save(self) -> None:
@@ -145,19 +151,44 @@ def titles(jobs: Sequence) -> list[str]:
 
 def incidental(word: str) -> bool:
     """Whether a word of the command line may change, and the sweep is still the same."""
-    return word.lstrip("+~").partition("=")[0].partition(".")[0] in NOT_IDENTITY - {"seed", "seeds"} | {"cluster"}
+    return word.lstrip("+~").partition("=")[0].partition(".")[0] in NO_EFFECT - {"seeds"} | {"cluster"}
 
 
-def missing(jobs: Sequence, sweep: Sweep) -> dict[Path, Any]:
-    """The jobs whose runs are neither finished nor in somebody's hands, by run directory; says what is left alone."""
-    todo, left, states = {}, [], Counter()
+def verify_data(jobs: Sequence) -> None:
+    """Raises `UserError` if the data of a run that is there, and is not to be overwritten, have changed."""
+    for job in jobs:
+        for single in each_seed(job.config):
+            if not job.config.overwrite:
+                provenance.verify(directory_of(single, job.choices), single)
+
+
+def missing(jobs: Sequence, sweep: Sweep) -> dict[Path, list]:
+    """The jobs whose runs are neither finished nor in somebody's hands, by run directory; says what is left alone.
+
+    A finished run that has not been evaluated as a job says is to be evaluated. Jobs that differ in their evaluation
+    only have the same run. Raises `UserError` if the data of one of the runs have changed.
+    """
+    verify_data(jobs)
+    todo, left, states = {}, {}, {}
     directories = [directory_of(job.config, job.choices) for job in jobs]
     for job, run in zip(jobs, standings(directories), strict=True):
-        if run.busy or (run.state == "finished" and not job.config.overwrite):
-            left.append(f"  {sweep.runs[run.directory]}: {run.state}" + (f", job {run.job}" if run.alive else ""))
+        state, begun = run.state, run.directory in todo
+        if state == "finished" and not (run.busy or job.config.overwrite or begun):
+            if result(run.directory, run.status, job.config, job.choices) is not None:
+                left[run.directory] = run
+                continue
+            state = "to evaluate"
+        if run.busy:
+            left[run.directory] = run
         else:
-            todo[run.directory] = job
-            states[run.state] += 1
+            todo.setdefault(run.directory, []).append(job)
+            states.setdefault(run.directory, state)
+    shown = [
+        f"  {sweep.runs[directory]}: {run.state}" + (f", job {run.job}" if run.alive else "")
+        for directory, run in left.items()
+        if directory not in todo
+    ]
+    states, left = Counter(states.values()), shown
     detail = ", ".join(f"{count} {state}" for state, count in sorted(states.items()))
     print(f"sweep {sweep.name}: {len(todo)} of {len(todo) + len(left)} to start" + (f": {detail}" if detail else ""))
     for line in [f"left alone: {len(left)}", *left] if left else []:
@@ -168,12 +199,27 @@ def missing(jobs: Sequence, sweep: Sweep) -> dict[Path, Any]:
 @contextlib.contextmanager
 def claimed(jobs: Sequence, sweep: Sweep) -> Iterator[list[Path]]:
     """The missing runs of a sweep, frozen; while entered, no other command looks for runs to start."""
-    sweep.save()
+    overwrite_once(jobs)
+    try:
+        sweep.outputs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(sweep.outputs, error) from error
     with Lock(sweep.outputs / ".launch.lock"):
         todo = missing(jobs, sweep)
-        for job in todo.values():
-            open_run(job.config, job.choices, sweep.name if len(sweep.runs) > 1 else None).close()
+        sweep.save()
+        for same in todo.values():
+            for job in same:
+                open_run(job.config, job.choices, sweep.name if len(sweep.runs) > 1 else None).close()
         yield list(todo)
+
+
+def overwrite_once(jobs: Sequence) -> None:
+    """Has a run that several jobs only evaluate differently be overwritten by the first of them alone."""
+    seen = set()
+    for job in jobs:
+        directory = directory_of(job.config, job.choices)
+        job.config.overwrite = job.config.overwrite and directory not in seen
+        seen.add(directory)
 
 
 def common_launch(jobs: Sequence) -> DictConfig:

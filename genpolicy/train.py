@@ -1,33 +1,36 @@
 """Training a run, and evaluating the policy of one: what `mode=train` and `mode=eval` do."""
 
 import contextlib
-import json
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 
-from genpolicy import checkpoint, tracking
+from genpolicy import checkpoint, provenance, tracking
 from genpolicy.algo.algorithm import Algorithm, assemble
 from genpolicy.assess import Assessor
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
-from genpolicy.files import write_atomically
+from genpolicy.evaluation import Evaluation, pending
 from genpolicy.interrupt import Signals
+from genpolicy.journal import Journal
 from genpolicy.progress import Progress, behaviour_metrics, print_table
 from genpolicy.root import TrainSettings
-from genpolicy.run import POLICY, Run, load_run
-from genpolicy.settings import build, check, locate
+from genpolicy.run import POLICY, Run, claim_run, load_run
+from genpolicy.settings import build, check
 from genpolicy.trainer import Trainer, Turns, draw_steps, steps_name
+
+FINISHED = "{}: finished already; overwrite=true redoes it"
 
 
 def train(run: Run, followed: bool = False) -> None:
     """Carry the run to its end, from its last checkpoint if there is one, and print its results.
 
-    A finished run is left as it is. `followed` says that somebody ships the run to a store in a file. On SIGINT,
-    SIGTERM, SIGUSR1 and SIGUSR2 saves a checkpoint and raises `Interrupted`.
+    A finished run is evaluated as was asked, or left as it is. `followed` says that somebody ships the run to a store
+    in a file. On SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 saves a checkpoint and raises `Interrupted`.
     """
     with Signals() as signals:
         life, metrics = carry_out(run, signals, Progress(), followed), None
@@ -47,57 +50,122 @@ def carry_out(
 ) -> Turns:
     """`train`, but for the updates, for each of which it waits. transitions: the run's, on its device, if loaded."""
     with contextlib.closing(run):
-        if run.finished:
-            print(f"{run.directory}: finished already; overwrite=true redoes it")
-            return
-        device = choose_device(run.config.device)
-        with tracking.Tracker(run, followed) as tracker:
-            with run.recorded(device=str(device)):
+        if not run.finished:
+            yield from _to_its_end(run, signals, progress, followed, transitions)
+        elif run.asked is None:
+            print(FINISHED.format(run.directory))
+        if waiting := list(pending(run)):
+            with tracking.Tracker(run, followed) as tracker:
+                for asked in waiting:
+                    progress.say(f"evaluating the trained policy: {asked.title(run)}")
+                    path = run.path("last.pt")
+                    if error := _evaluate(run, asked, path, run.config.device, signals.check, transitions):
+                        progress.say(f"no video: {error}")
                 tracker.start()
-                print(f"{run.name}: {run.directory}", flush=True)
-                task = build(run.config.env)
-                if transitions is None:
-                    transitions = load(run.config, task, device)
-                algorithm = fresh_algorithm(run.config, task, device)
-                run.note(data=data_facts(run, task, transitions))
-                trainer = Trainer(run, task, transitions, algorithm, signals, progress)
-                results = yield from trainer.fit()
-            print_table(run.name, results)
+        if run.asked is not None and run.asked not in waiting:
+            _show(run, run.asked)
 
 
-def evaluate_run(reference: str, config: DictConfig) -> None:
+def _to_its_end(
+    run: Run, signals: Signals, progress: Progress, followed: bool, transitions: Transitions | None
+) -> Turns:
+    device = choose_device(run.config.device)
+    with tracking.Tracker(run, followed) as tracker:
+        with run.recorded(device=str(device)):
+            tracker.start()
+            print(f"{run.name}: {run.directory}", flush=True)
+            task = build(run.config.env)
+            now = provenance.stamp(run.config)
+            if transitions is None:
+                transitions = load(run.config, task, device)
+            provenance.keep(run.directory, transitions, now)
+            algorithm = fresh_algorithm(run.config, task, device)
+            run.note(data=data_facts(run, task, transitions))
+            trainer = Trainer(run, task, transitions, algorithm, signals, progress)
+            results = yield from trainer.fit()
+        print_table(run.name, results)
+
+
+def evaluate_run(reference: str, config: DictConfig, choices: Mapping[str, str]) -> None:
     """Evaluate the policy of an existing run again; print the result, keep it as `evaluation-*.json` there.
 
     `reference` is a run directory, one of its checkpoints or an MLflow run id. The run's own configuration
     holds but for what `config` says about this machine (device, threads, paths.data), about the size of the
-    evaluation and, if it does, about the selection among candidates. The episodes are those of the run's own
-    final evaluation, as far as there are as many. Where the video that `eval.video` asks for cannot be made, raises
-    `UserError` when all else is done.
+    evaluation and, if it does, about the selection among candidates, whose option `choices` tell. The episodes are
+    those of the run's own final evaluation, as far as there are as many. What has been evaluated so before is answered
+    from its record. Where the video of `eval.video` cannot be made, raises `UserError` when all else is done.
     """
     run, path = find_run(reference, config)
-    run.config.eval = config.eval
-    chosen = ""
+    wanted = run.config.copy()
+    wanted.eval = config.eval
+    chosen = dict(run.choices)
     if "select" in config:
-        run.config.select = config.select
-        chosen = f"-{locate(config.select._target_).__name__.lower()}{config.select.get('num_candidates', '')}"
-    run.config = check(run.config, root=TrainSettings)
-    task, transitions, algorithm = set_up(run.config, choose_device(config.device))
+        wanted.select, chosen["select"] = config.select, choices["select"]
+    wanted = check(wanted, chosen, root=TrainSettings)
+    trained = run.finished and path.name in ("last.pt", POLICY)
+    stage = "" if trained else f"{path.stem}-{_updates(path, checkpoint.load(path))}-"
+    asked = Evaluation.of(run.directory, wanted, chosen, stage)
+    provenance.verify(run.directory, run.config)
+    if asked.record() is not None and asked.path(".mp4").exists() >= config.eval.video:
+        _show(run, asked)
+        return
+    owned = claim_run(run.directory, 1.0) if trained else run  # as the journal goes on
+    with contextlib.closing(owned):
+        if error := _evaluate(run, asked, path, config.device):
+            raise error
+
+
+def _evaluate(
+    run: Run,
+    asked: Evaluation,
+    path: Path,
+    device: str,
+    check: Callable[[], None] = lambda: None,
+    transitions: Transitions | None = None,
+) -> UserError | None:
+    """Makes an evaluation of the policy in a checkpoint, keeps and shows it; what is wrong with its video, if anything.
+
+    check: called at each step, as that of `Assessor`. transitions: as for `carry_out`. Of the trained policy, the run's
+    journal has its metrics, too.
+    """
+    config, device = asked.configuration(run), choose_device(device)
+    task, now = build(config.env), provenance.stamp(config)
+    if transitions is None:
+        transitions = load(config, task, device)
+    provenance.compare(run.directory, transitions, now)
+    algorithm = fresh_algorithm(config, task, device)
     updates = restore(algorithm, path)
-    episodes = config.eval.final_episodes
-    assessor = Assessor(task, transitions, algorithm, run.config)
-    by_steps = {steps_name(count): assessor.with_steps(count, episodes)[0] for count in config.eval.steps}
+    assessor, episodes = Assessor(task, transitions, algorithm, config, check), config.eval.final_episodes
+    by_steps = {count: assessor.with_steps(count, episodes) for count in config.eval.steps}
     metrics, returns = assessor.final(algorithm.policy, episodes)
-    data = behaviour_metrics(transitions.behaviour, task)
-    results = {"behaviour data": data, "policy": metrics | assessor.latency(algorithm.policy)} | by_steps
-    print_table(f"{run.name}: {path.name} after {updates:,} updates", results)
-    kept = run.path(f"evaluation-{path.stem}-{updates}-{episodes}{chosen}.json")
-    content = {"checkpoint": path.name, "updates": updates, "metrics": metrics, "returns": returns} | by_steps
-    write_atomically(kept, json.dumps(content, indent=1).encode())
-    draw_steps(by_steps, config.eval.steps, kept.with_suffix(".png"))
-    print(kept)
-    if config.eval.video:
-        assessor.film(kept.with_suffix(".mp4"))
-        print(kept.with_suffix(".mp4"))
+    results = {"behaviour data": behaviour_metrics(transitions.behaviour, task)}
+    results |= {"policy" if asked.stage else "final": metrics | assessor.latency(algorithm.policy)}
+    results |= {steps_name(count): values for count, (values, _) in by_steps.items()}
+    kept = asked.path(".json")
+    if not asked.stage:
+        with contextlib.closing(Journal(run.path("journal.jsonl"))) as journal:
+            journal.log(updates, {f"{kept.stem}/{key}": value for key, value in metrics.items()}, returns)
+            for count, (values, earned) in by_steps.items():
+                journal.log(count, {f"{kept.stem}/steps/{key}": value for key, value in values.items()}, earned)
+            journal.sync()
+    asked.keep(run, checkpoint=path.name, updates=updates, metrics=metrics, returns=returns, results=results)
+    draw_steps(results, config.eval.steps, asked.path(".png"))
+    _show(run, asked)
+    try:
+        if config.eval.video:
+            assessor.film(asked.path(".mp4"))
+            print(asked.path(".mp4"))
+    except UserError as error:
+        return error
+    return None
+
+
+def _show(run: Run, asked: Evaluation) -> None:
+    """Prints what an evaluation has found, and where it is kept."""
+    record = asked.record()
+    at = f"{record['checkpoint']} after {record['updates']:,} updates"
+    print_table(f"{run.name}: {at}, {asked.title(run)}", record["results"])
+    print(asked.path(".json"))
 
 
 def find_run(reference: str, config: DictConfig) -> tuple[Run, Path]:
@@ -122,8 +190,15 @@ def restore(algorithm: Algorithm, path: Path) -> int:
             algorithm.load_acting_state(saved["algorithm"])
         else:
             algorithm.load_state_dict(saved["algorithm"])
-        return saved["state"]["updates"]
     except (KeyError, TypeError, RuntimeError) as error:
+        raise checkpoint.mismatch(path, error) from error
+    return _updates(path, saved)
+
+
+def _updates(path: Path, saved: dict) -> int:
+    try:
+        return saved["state"]["updates"]
+    except (KeyError, TypeError) as error:
         raise checkpoint.mismatch(path, error) from error
 
 

@@ -19,8 +19,10 @@ from mlflow.utils.mlflow_tags import (
 )
 from omegaconf import DictConfig, OmegaConf
 
+from genpolicy.evaluation import LATER, as_text, recorded
 from genpolicy.files import read_regular
-from genpolicy.run import GROUPS, INCIDENTAL, NOT_IDENTITY, POLICY, Run
+from genpolicy.root import NO_EFFECT
+from genpolicy.run import GROUPS, INCIDENTAL, POLICY, Run
 
 EXPERIMENT = "genpolicy/"  # begins the names of experiments; the study follows
 VALUE_LENGTH = 6000  # MLflow's limits
@@ -41,6 +43,9 @@ def tags(run: Run, status: dict) -> dict[str, str]:
     labels |= {f"genpolicy.{name}": status.get(name) for name in facts}
     labels |= {MLFLOW_GIT_COMMIT: status.get("commit")}
     labels |= {"genpolicy.log": run.path("log.txt") if run.path("log.txt").exists() else None}
+    for digits, record in recorded(run.directory):
+        told = {name: record[name] for name in ("choices", "changed", "without")}
+        labels[f"{LATER}{digits}"] = json.dumps(told | {"changed": {k: as_text(v) for k, v in told["changed"].items()}})
     return {name: str(value)[:TAG_LENGTH] for name, value in labels.items() if value is not None}
 
 
@@ -52,9 +57,9 @@ def params(config: DictConfig) -> list[Param]:
             for key, item in value.items():
                 yield from walk(item, f"{name}.{key}" if name else str(key))
         else:
-            yield Param(name, (value if isinstance(value, str) else json.dumps(value))[:VALUE_LENGTH])
+            yield Param(name, as_text(value)[:VALUE_LENGTH])
 
-    left_out = NOT_IDENTITY - INCIDENTAL
+    left_out = NO_EFFECT - INCIDENTAL
     plain = OmegaConf.to_container(config)
     return list(walk({name: value for name, value in plain.items() if name not in left_out}, ""))
 

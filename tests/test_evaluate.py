@@ -201,3 +201,32 @@ def test_log_likelihood_of_recorded_actions():
     assert found["log_prob"] == pytest.approx(log_prob.mean(), rel=1e-5)
     assert found["log_prob_stderr"] == pytest.approx(log_prob.std(ddof=1) / math.sqrt(250), rel=1e-5)
     assert found["bits_per_dim"] == pytest.approx(-log_prob.mean() / (2 * math.log(2)), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("reward", "seen"), [(math.nan, 0.0), (-math.inf, 0.0), (1e39, 0.0), (1.0, math.nan), (1.0, 1e39)]
+)
+def test_what_is_not_finite_is_the_environments_error_with_step_and_episode(monkeypatch, reward, seen):
+    made, play = make([5, 5, 2]), Counting.step
+
+    def poisoned(env, action):
+        observation, *rest = play(env, action)
+        if (env.number, env.step_number) == (1, 4):
+            observation[0], rest[0] = seen, reward
+        return observation, *rest
+
+    monkeypatch.setattr(Counting, "step", poisoned)
+    with pytest.raises(UserError, match=r"counting: the environment gives the .* in step 3 of episode 1 ") as refusal:
+        rollout(made, still, 3, 0)
+    assert ("reward" in str(refusal.value).split("gives the ")[1][:6]) == (seen == 0)
+
+
+def test_what_an_ended_episode_gives_afterwards_does_not_matter(monkeypatch):
+    made, begin = make([5, 2]), Counting.reset
+
+    def poisoned(env, **given):
+        begin(env, **given)
+        return env.observe() * (math.nan if env.episode else 1.0), {}
+
+    monkeypatch.setattr(Counting, "reset", poisoned)
+    assert rollout(made, still, 2, 0).lengths.tolist() == [5, 2]

@@ -10,7 +10,9 @@ import h5py
 import numpy as np
 import pytest
 from command_line import genpolicy, jobs, tried
+from composed import task
 
+from genpolicy.dataset.minari import Minari
 from genpolicy.errors import UserError
 from genpolicy.settings import build
 
@@ -53,7 +55,7 @@ def loaded(name, env, **changes):
     found = build(job.config.env)
     for key, value in changes.items():
         setattr(found, key, value)
-    return build(job.config.dataset, directory=".").load(found)
+    return build(job.config.dataset, directory=os.environ["MINARI_DATASETS_PATH"]).load(found)
 
 
 @pytest.mark.parametrize("env", ["Hopper-v5", "Pendulum-v1"])
@@ -76,6 +78,74 @@ def test_an_episode_as_long_as_the_tasks_is_finished():
     assert data.behaviour.return_mean == pytest.approx(reward.sum() / EPISODES, rel=1e-5)
 
 
+def test_recorded_episodes_that_continue_one_another_stay_apart():
+    import minari
+
+    steps, total = 20, np.random.default_rng(0).uniform(-1, 1, (3, 20))
+    walk = np.linspace(-1, 1, 3 * steps + 1, dtype=np.float32)[:, None].repeat(3, 1)
+    episodes = [
+        minari.data_collector.EpisodeBuffer(
+            id=number,
+            observations=list(walk[steps * number : steps * (number + 1) + 1]),
+            actions=list(np.zeros((steps, 1), np.float32)),
+            rewards=list(total[number]),
+            terminations=[False] * steps,
+            truncations=[False] * (steps - 1) + [True],
+            infos={},
+        )
+        for number in range(3)
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        minari.create_dataset_from_buffers("mine/parts-v0", episodes, env="Pendulum-v1")
+    data = loaded("mine/parts-v0", "Pendulum-v1", max_episode_steps=steps)
+    assert data.behaviour.episodes == 3
+    assert data.behaviour.return_mean == pytest.approx(total.sum(1).mean(), rel=1e-5)
+    assert data.behaviour.return_std == pytest.approx(total.sum(1).std(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("recorded_in", "env", "refusal"),
+    [
+        ("HalfCheetah-v5", "Walker2d-v5", "recorded in HalfCheetah-v5, not in Walker2d-v5; give env.id=HalfCheetah-v5"),
+        ("HalfCheetah-v5", "HalfCheetah-v5", ""),
+        ("HalfCheetah-v4", "HalfCheetah-v5", "recorded in HalfCheetah-v4, not in HalfCheetah-v5; give env.id="),
+    ],
+)
+def test_the_environment_of_the_data_is_held_against_the_tasks(recorded_in, env, refusal):
+    recorded("mine/walks-v0", recorded_in, steps=5)
+    if not refusal:
+        assert loaded("mine/walks-v0", env).size == 5 * EPISODES
+        return
+    with pytest.raises(UserError, match=f"dataset.id=mine/walks-v0: {refusal}") as error:
+        loaded("mine/walks-v0", env)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("recorded_in", "name", "legal"),
+    [
+        ("AdroitHandDoor-v1", "door-human-v1", True),
+        ("AdroitHandPen-v1", "door-human-v1", False),
+        ("PointMaze_UMaze-v3", "maze2d-umaze-v1", True),
+        ("PointMaze_UMazeDense-v3", "maze2d-umaze-v1", False),
+        ("PointMaze_Large-v3", "maze2d-umaze-v1", False),
+        ("AntMaze_Medium_Diverse_GR-v4", "antmaze-medium-diverse-v0", True),
+        ("AntMaze_Large-v4", "antmaze-medium-diverse-v0", False),
+        ("FrankaKitchen-v1", "kitchen-mixed-v0", True),
+        ("HalfCheetah-v5", "walker2d-medium-v2", False),
+        (None, "walker2d-medium-v2", True),
+    ],
+)
+def test_d4rls_tasks_know_what_their_data_are_recorded_in(recorded_in, name, legal):
+    data = Minari(id="D4RL/x-v0", directory=".")
+    if legal:
+        data._check_environment(task(name), recorded_in)
+    else:
+        with pytest.raises(UserError, match=f"recorded in {recorded_in}, not in .* env=gym env.id={recorded_in}"):
+            data._check_environment(task(name), recorded_in)
+
+
 def test_a_policy_is_trained_on_one(tmp_path):
     recorded("mine/walks-v0", "Pendulum-v1")
     small = ["algo=bc", "network=mlp", "network.hidden=[8]", "algo.behaviour_steps=5", "algo.behaviour_batch_size=8"]
@@ -87,7 +157,7 @@ def test_a_policy_is_trained_on_one(tmp_path):
 
 def test_another_environment_is_one_line():
     recorded("mine/walks-v0", "Pendulum-v1")
-    with pytest.raises(UserError, match=r"Minari's mine/walks-v0: obs has shape \[160, 3\], but must have \[N,11\]"):
+    with pytest.raises(UserError, match=r"recorded in Pendulum-v1, not in Hopper-v5; give env\.id=Pendulum-v1"):
         loaded("mine/walks-v0", "Hopper-v5")
 
 

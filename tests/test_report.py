@@ -11,6 +11,7 @@ from command_line import genpolicy
 from tiny import opened
 
 from genpolicy import tracking
+from genpolicy.journal import Journal
 from genpolicy.report import charts
 from genpolicy.report.document import Document, Picture, Table
 from genpolicy.report.parts import compose
@@ -272,6 +273,22 @@ def test_what_has_ended_since_is_in_the_report(outputs):
     trained(outputs, "seed=3", "algo.beta=1.0", score=40.0)
     assert genpolicy("mode=report", f"paths.outputs={outputs}").code == 0
     assert last(outputs / "default" / "report")[1] == ["gmpo-gvp algo.beta=1.0", "25.0 ± 12.9 (4 of 5)"]
+
+
+def test_a_later_evaluation_is_a_method_of_its_own(outputs):
+    run = opened(outputs, "algo.beta=1.0", "seed=0", "eval.final_episodes=77")
+    run.asked.keep(
+        run, checkpoint="last.pt", updates=3, metrics={}, returns=[], results={"final": {"score_mean": 33.0}}
+    )
+    journal = Journal(run.path("journal.jsonl"))
+    journal.log(3, {f"evaluation-{run.asked.digits}/{kind}_mean": 33.0 for kind in ("score", "return")})
+    journal.close()
+    run.close()
+    found = genpolicy("mode=report", f"paths.outputs={outputs}")
+    assert found.code == 0, found.err
+    rows = dict(last(outputs / "default" / "report")[1:])
+    assert rows["gmpo-gvp algo.beta=1.0 eval.final_episodes=77"] == "33.0 (1 of 4)"
+    assert rows["gmpo-gvp algo.beta=1.0 eval.final_episodes=8"] == "20.0 ± 10.0 (3 of 4)"
 
 
 def test_a_run_that_is_in_no_store_is_said(outputs):

@@ -1,15 +1,16 @@
 """The search with Optuna: what is searched, what every trial repeats, and that it goes on where it was left."""
 
 import json
+import math
 import statistics
 
 import optuna
 import pytest
 from command_line import genpolicy
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import OmegaConf
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
+from tiny import configured
 
 from genpolicy.errors import UserError
 from genpolicy.run import directory_of
@@ -51,11 +52,8 @@ class Launcher:
 
     def _job(self, make, words):
         values = dict(word.split("=", 1) for word in words)
-        config = {"study": "default", "seed": int(values["seed"]), "paths": {"outputs": str(self.outputs)}}
-        config["search"] = {"trials": int(values["search.trials"]), "storage": None}
-        config["search"]["at_once"] = int(values["search.at_once"])
-        config |= {"algo": {"beta": float(values["algo.beta"]), "lr": float(values["algo.lr"])}}
-        return make(OmegaConf.create(config), {"env": "e", "algo": "a", "model": "m"}, words)
+        config, choices = configured(self.outputs, *(f"{name}={value}" for name, value in values.items()))
+        return make(config, choices, words)
 
     def carry_out(self, jobs, name):
         self.started += [(job.config.algo.beta, job.config.seed) for job in jobs]
@@ -70,7 +68,7 @@ class Launcher:
 
 
 def search(trials, at_once=1):
-    given = ["algo.beta=interval(0,8)", "algo.lr=tag(log,interval(1e-5,1e-1))", "seed=0,1"]
+    given = ["algo.beta=interval(0,8)", "algo.policy_lr=tag(log,interval(1e-5,1e-1))", "seed=0,1"]
     return Search(parsed(*given, f"search.trials={trials}", f"search.at_once={at_once}"))
 
 
@@ -96,6 +94,22 @@ def test_a_failed_trial_is_told_and_the_search_goes_on(tmp_path):
     assert [trial.params["algo.beta"] < 4 for trial in found.study.trials] == [
         state == TrialState.FAIL for state in states
     ]
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_a_result_that_is_no_number_fails_its_trial_and_not_the_search(tmp_path, score):
+    class Old(Launcher):
+        """Carries runs out that have ended with such a result, as they could before."""
+
+        def carry_out(self, jobs, name):
+            super().carry_out(jobs, name)
+            status = {"state": "finished", "result": {"score_mean": score, "return_mean": score}}
+            (directory_of(jobs[0].config, jobs[0].choices) / "status.json").write_text(json.dumps(status))
+
+    search(2).run(Old(tmp_path))
+    found = search(4)
+    found.run(Launcher(tmp_path))
+    assert [trial.state for trial in found.study.trials] == [TrialState.FAIL] * 2 + [TrialState.COMPLETE] * 2
 
 
 def test_what_a_killed_command_began_is_taken_up(tmp_path):
@@ -134,17 +148,18 @@ def test_two_commands_share_one_search(tmp_path):
 def test_the_mean_is_over_seeds_and_needs_them_all(tmp_path):
     from genpolicy.search import mean_score
 
-    runs = [tmp_path / str(number) for number in range(3)]
+    jobs = Launcher(tmp_path).prepare([[f"seed={number}"] for number in range(3)])
+    runs = [directory_of(job.config, job.choices) for job in jobs]
     for number, run in enumerate(runs):
-        run.mkdir()
+        run.mkdir(parents=True)
         content = {"state": "finished", "result": {"return_mean": 100.0 * number, "score_mean": float(number)}}
         (run / "status.json").write_text(json.dumps(content))
-    assert mean_score(runs) == statistics.fmean([0, 1, 2])
+    assert mean_score(jobs) == statistics.fmean([0, 1, 2])
     (runs[1] / "status.json").write_text('{"state": "finished", "result": {"return_mean": 1}}')
     with pytest.raises(UserError, match="some of these tasks have a normalised score"):
-        mean_score(runs)
+        mean_score(jobs)
     (runs[1] / "status.json").write_text('{"state": "failed"}')
-    assert mean_score(runs) is None
+    assert mean_score(jobs) is None
 
 
 def test_a_launcher_that_starts_nothing_ends_the_search(tmp_path):

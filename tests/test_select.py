@@ -1,6 +1,7 @@
 """Choosing among candidates by the critic."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -60,13 +61,13 @@ def directory(tmp_path_factory):
 def test_a_run_is_evaluated_again_with_another_selection(directory):
     common = ["mode=eval", "tracking.uri=none", f"checkpoint={directory}", f"paths.data={directory}"]
     common += ["eval.final_episodes=64", "eval.log_prob_actions=20"]
-    assert genpolicy(*common).code == 0
-    result = genpolicy(*common, "select=greedy", "select.num_candidates=16")
-    assert result.code == 0, result.err
-    plain, chosen = (
-        json.loads((directory / f"evaluation-last-370-64{name}.json").read_text())["metrics"]
-        for name in ("", "-greedy16")
-    )
+    found = []
+    for more in ((), ("select=greedy", "select.num_candidates=16")):
+        result = genpolicy(*common, *more)
+        assert result.code == 0, result.err
+        path = next(line for line in result.out.splitlines() if line.endswith(".json"))
+        found.append(json.loads(Path(path).read_text())["metrics"])
+    plain, chosen = found
     assert chosen["return_mean"] != plain["return_mean"]
     assert chosen["log_prob"] == plain["log_prob"]  # of the policy that the candidates come from
 

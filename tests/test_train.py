@@ -236,13 +236,14 @@ def test_evaluating_a_run_again_gives_its_final_result(uninterrupted):
     common = ["mode=eval", "tracking.uri=none", "eval.log_prob_actions=20", f"paths.data={directory}"]
     result = genpolicy(*common, f"checkpoint={directory}", "eval.final_episodes=8")
     assert result.code == 0, result.err
-    kept = json.loads((directory / "evaluation-last-370-8.json").read_text())
+    [path] = directory.glob("evaluation-*.json")
+    kept = json.loads(path.read_text())
     final = {name.removeprefix("final/"): value for name, _, value in records(directory) if name.startswith("final/")}
     assert kept["metrics"] == {name: value for name, value in final.items() if f"final/{name}" != FIGURES_METRIC}
     assert len(kept["returns"]) == 8
     result = genpolicy(*common, f"checkpoint={directory / 'best.pt'}", "eval.final_episodes=3")
     assert result.code == 0, result.err
-    assert len(list(directory.glob("evaluation-best-*-3.json"))) == 1
+    assert len(list(directory.glob("evaluation-best-*-????????.json"))) == 1
 
 
 @pytest.mark.parametrize("reference", ["nowhere", "0123456789abcdef0123456789abcdef", ".", "/dev/null"])

@@ -49,6 +49,8 @@ class Algorithm(nn.Module, ABC):
 
     learns_critic: ClassVar[bool] = True
     uses_target: ClassVar[bool] = False  # whether it needs the policy's moving average
+    uses_samples: ClassVar[bool] = True  # whether updates sample from the model, beside what the critic asks for
+    uses_density: ClassVar[bool] = False  # whether updates take log-densities of the model
 
     policy: InitVar[Policy]
     objective: InitVar[Objective]

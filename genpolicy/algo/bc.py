@@ -12,6 +12,7 @@ class BC(BehaviourSettings, Algorithm):
     """Fit the policy to the data's actions; needs no critic."""
 
     learns_critic = False
+    uses_samples = False
 
     def policies(self, model):
         return model, model

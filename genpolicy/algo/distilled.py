@@ -37,6 +37,8 @@ def distilled(cls: type[DirectPolicy], model: Policy, algorithm: Algorithm, hidd
 class Distilled(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
     """The phases that SRPO and DTQL share: behaviour model, critic, then the policy."""
 
+    uses_samples = False
+
     policy_hidden: list[int] = setting([256, 256], ge=1, le=2**14, doc="units of each hidden layer of the policy")
 
     @classmethod

@@ -16,6 +16,8 @@ class EDP(QGuided):
     So an update takes one evaluation of the network, where the gradient through the sampler takes as many as steps.
     """
 
+    uses_samples = False
+
     @classmethod
     def partners(cls, config) -> None:
         super().partners(config)

@@ -36,7 +36,7 @@ class Guided(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
         4.0, gt=0.0, le=1e6, doc="inverse temperature: nats of KL a unit of (transformed) reward buys"
     )
     chunk: int = setting(
-        1024, ge=1, le=2**20, doc="states whose graph is in memory at once; does not change the result"
+        1024, ge=1, le=2**20, doc="states whose graph is in memory at once; does not change the result", affects=None
     )
 
     def policies(self, model):
@@ -81,6 +81,8 @@ class Guided(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
 @dataclass(kw_only=True, eq=False, repr=False)
 class GuidedByDensity(Guided, ABC):
     """What the variants with log-densities in their loss draw at random."""
+
+    uses_density = True
 
     hutchinson: bool = setting(
         False, doc="estimate the divergence by one random probe a sample, in training only: cheaper and noisier"

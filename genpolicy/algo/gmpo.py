@@ -29,6 +29,8 @@ class GMPO(CriticSettings, PolicySettings, Algorithm):
     some per cent.
     """
 
+    uses_samples = False
+
     beta: float = setting(
         4.0, gt=0.0, le=1e6, doc="inverse temperature, in units of the data set's (transformed) reward"
     )

@@ -15,6 +15,8 @@ class IDQL(BehaviourSettings, CriticSettings, Algorithm):
     With the in-support critic and the softmax it is SfBC (Chen et al. 2023), with a flow model IFQL (Park et al. 2025).
     """
 
+    uses_samples = False
+
     def policies(self, model):
         return copy.copy(model), model  # one network: the first is evaluated with the selection, the second without
 

@@ -17,7 +17,7 @@ from genpolicy.model.generative import GenerativePolicy
 from genpolicy.network.guided import GuidedNetwork
 from genpolicy.network.mlp import MLP
 from genpolicy.objective.objective import Draws
-from genpolicy.settings import locate, setting
+from genpolicy.settings import EVALUATION, locate, setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -31,7 +31,9 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     beta: float = setting(
         3.0, gt=0.0, le=1e6, doc="inverse temperature, in units of the data set's (transformed) reward"
     )
-    guidance_scale: float = setting(1.0, ge=0.0, le=1e6, doc="multiple of the energy's gradient that guides")
+    guidance_scale: float = setting(
+        1.0, ge=0.0, le=1e6, doc="multiple of the energy's gradient that guides", affects=EVALUATION
+    )
     num_actions: int = setting(16, ge=2, le=10**4, doc="behaviour actions K a state, drawn once")
     energy_hidden: list[int] = setting([256, 256], ge=1, le=2**14, doc="units of each hidden layer of the energy")
 

@@ -36,9 +36,13 @@ class D4RL(FileDataset):
         """D4RL's address of the file."""
         return task.url
 
+    def location(self, task: Task) -> Path:
+        """The file in the cache, under the name that d4rl gives it."""
+        return cached(task.url, self.directory)
+
     def file(self, task: Task) -> Path:
-        """The file in the cache, under the name that d4rl gives it, downloaded first if it is not there."""
-        return kept(cached(task.url, self.directory), functools.partial(download, task.url))
+        """The file in the cache, downloaded first if it is not there."""
+        return kept(self.location(task), functools.partial(download, task.url))
 
 
 def cached(url: str, folder: Path) -> Path:

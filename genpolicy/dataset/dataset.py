@@ -16,7 +16,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from genpolicy.dataset.transitions import Behaviour, Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
-from genpolicy.settings import setting
+from genpolicy.files import open_regular, read_regular
+from genpolicy.settings import digest, setting
 
 
 def iql_locomotion(reward: np.ndarray, episode: np.ndarray) -> tuple[float, float, dict[str, float]]:
@@ -98,6 +99,10 @@ class Dataset(ABC):
         data cannot be had or do not fit the task.
         """
 
+    def location(self, task: Task) -> Path | None:
+        """The file that the data of `task` are read from, whether it is there or not; None if there is none."""
+        return None
+
     def source(self, task: Task) -> str:
         """Where the data of `task` come from: an address, a file, or the class that makes them, with its settings."""
         return f"{type(self).__module__}.{self!r}"
@@ -120,6 +125,7 @@ class Dataset(ABC):
 
     def _load(self, task: Task) -> Transitions:
         arrays, behaviour = self.arrays(task)
+        self._check_robot(task, arrays)
         episode = arrays.pop("episode")
         self._check_episodes(task, behaviour)
         scale, shift, constants = REWARDS[self.reward](arrays["reward"], episode)
@@ -130,6 +136,28 @@ class Dataset(ABC):
         if not self.held_out:
             return transitions
         return transitions.apart(torch.from_numpy(chosen_episodes(episode, self.held_out)))
+
+    def _check_robot(self, task: Task, arrays: dict[str, np.ndarray]) -> None:
+        """Raises `UserError` for data of another robot than the task's. What has passed is not asked again."""
+        place = self.location(task)
+        if not task.mistakable or place is None:
+            return
+        known, passed = place.stat(), self.directory / "genpolicy-replayed.txt"
+        asked = digest([str(place), known.st_size, known.st_mtime_ns, repr(task)])
+        with contextlib.suppress(OSError, UserError, ValueError):
+            if asked in read_regular(passed).decode().split():
+                return
+        states = task.states(arrays["observation"])
+        if states is None and type(self).recorded is not Dataset.recorded:
+            arrays, states = self.recorded(task)
+        if states is not None:
+            from genpolicy.fidelity import check_robot  # which knows data sets
+
+            check_robot(task, arrays, states, self.source(task))
+        with contextlib.suppress(OSError, UserError):
+            self.directory.mkdir(parents=True, exist_ok=True)
+            with open_regular(passed, "ab") as file:
+                file.write(f"{asked}\n".encode())
 
     def _check_episodes(self, task: Task, behaviour: Behaviour) -> None:
         """Says that the data tell no episodes, if so. Raises `UserError` if the settings need them."""

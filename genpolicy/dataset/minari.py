@@ -2,8 +2,11 @@
 
 import contextlib
 import io
+import os
+import re
 import warnings
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +14,7 @@ from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.own_file import check_size, limited_memory, reason
 from genpolicy.dataset.table import COLUMNS, checked, transitions
 from genpolicy.dataset.transitions import Behaviour
+from genpolicy.env.gym import Gym
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.settings import setting
@@ -33,8 +37,8 @@ class Minari(Dataset):
 
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """All steps of all episodes, and the returns of those that terminated or are as long as the task's."""
-        parts = {name: [] for name in COLUMNS}
-        for episode in self._episodes():
+        parts, lengths = {name: [] for name in COLUMNS}, []
+        for episode in self._episodes(task):
             if not isinstance(episode.observations, np.ndarray) or not isinstance(episode.actions, np.ndarray):
                 kinds = f"{type(episode.observations).__name__} and {type(episode.actions).__name__}"
                 raise UserError(f"dataset.id={self.id}: observations and actions must be vectors, not {kinds}")
@@ -43,19 +47,29 @@ class Minari(Dataset):
             parts["action"].append(episode.actions)
             parts["reward"].append(episode.rewards)
             parts["done"].append(episode.terminations)
+            lengths.append(len(episode.rewards))
         if not parts["obs"]:
             raise UserError(f"dataset.id={self.id}: has no episodes")
         columns = {name: np.concatenate(values) for name, values in parts.items()}
-        return transitions(checked(columns, f"Minari's {self.id}", task), task)
+        ends = np.isin(np.arange(sum(lengths)), np.cumsum(lengths) - 1)
+        return transitions(checked(columns, f"Minari's {self.id}", task), task, ends)
 
-    def _episodes(self) -> list:
+    def location(self, task: Task) -> Path:
+        """The data set's file in Minari's cache."""
+        cache = os.environ.get("MINARI_DATASETS_PATH", "~/.minari/datasets")
+        return Path(cache).expanduser().absolute() / self.id / "data" / "main_data.hdf5"
+
+    def _episodes(self, task: Task) -> list:
         import minari  # slow to import, and needed only here
 
         said, episodes, size = io.StringIO(), [], 0
         try:
             with warnings.catch_warnings(), contextlib.redirect_stdout(said), limited_memory():
                 warnings.simplefilter("ignore")
-                for episode in minari.load_dataset(self.id, download=True).iterate_episodes():
+                found = minari.load_dataset(self.id, download=True)
+                recorded_in = found.env_spec and found.env_spec.id
+                self._check_environment(task, recorded_in and recorded_in.rpartition(":")[2])
+                for episode in found.iterate_episodes():
                     columns = episode.observations, episode.actions, episode.rewards
                     size += sum(column.nbytes for column in columns if isinstance(column, np.ndarray))
                     check_size(size, f"dataset.id={self.id}")
@@ -65,3 +79,15 @@ class Minari(Dataset):
         except Exception as error:  # whatever Minari, its storage and the network may raise
             raise UserError(f"dataset.id={self.id}: Minari cannot load it ({reason(error)})") from error
         return episodes
+
+    def _check_environment(self, task: Task, recorded_in: str | None) -> None:
+        """Raises `UserError` for data of another environment than the task's, as far as both are known."""
+        if recorded_in is None or task.recorded_in in (None, recorded_in):
+            return
+        if isinstance(task, Gym):
+            advice = f"not in {task.recorded_in}; give env.id={recorded_in}"
+        elif re.fullmatch(rf"{task.recorded_in}(_\w+)?(-v\d+)?", recorded_in):  # a maze may name where its goals are
+            return
+        else:
+            advice = f"not in {task.recorded_in} as those of env={task.name}; or give env=gym env.id={recorded_in}"
+        raise UserError(f"dataset.id={self.id}: recorded in {recorded_in}, {advice}")

@@ -41,6 +41,10 @@ class OwnFile(Dataset):
         """The file must be there, and of this format, before a run is made of it."""
         cls.existing(config.dataset.path)
 
+    def location(self, task: Task) -> Path:
+        """The file's absolute path."""
+        return Path(self.path).expanduser().absolute()
+
     def source(self, task: Task) -> str:
         """The file's absolute path."""
         return str(self.existing(self.path))

@@ -53,11 +53,14 @@ class Waypoint(FileDataset):
                 "give dataset=d4rl, or dataset=hdf5 dataset.path=FILE"
             )
 
+    def location(self, task: Task) -> Path:
+        """The file of these settings."""
+        settings = f"v{VERSION}-{self.episodes}x{task.max_episode_steps}-noise{self.noise:g}-seed{self.seed}"
+        return self.directory / f"genpolicy-waypoint-{task.name}-{settings}.hdf5"
+
     def file(self, task: Task) -> Path:
         """The file of these settings, made first if it does not exist yet."""
-        settings = f"v{VERSION}-{self.episodes}x{task.max_episode_steps}-noise{self.noise:g}-seed{self.seed}"
-        path = self.directory / f"genpolicy-waypoint-{task.name}-{settings}.hdf5"
-        return kept(path, functools.partial(self._make, task))
+        return kept(self.location(task), functools.partial(self._make, task))
 
     def _make(self, task: Task, path: Path) -> None:
         columns = walk(task.simulate(), self.episodes, task.max_episode_steps, self.noise, self.seed)

@@ -73,6 +73,11 @@ class Adroit(Task):
 
     simulator: str = setting(choices=tuple(RULES), doc="the hand's gymnasium id; the rules are D4RL's")
 
+    @property
+    def recorded_in(self) -> str:
+        """The hand."""
+        return self.simulator.rpartition("-")[0]
+
     def simulate(self) -> "Hand":
         """The hand under D4RL's rules."""
         return Hand(self.simulator)

@@ -74,6 +74,11 @@ class AntMaze(Task):
 
     maze: str = setting(choices=tuple(MAPS), doc="which of D4RL's mazes")
 
+    @property
+    def recorded_in(self) -> str:
+        """The maze, with the sparse reward."""
+        return f"AntMaze_{'UMaze' if self.maze == 'umaze' else self.maze.capitalize()}"
+
     def simulate(self) -> "Ant":
         """The ant in its maze."""
         return Ant(self.maze)

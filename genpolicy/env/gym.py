@@ -43,6 +43,16 @@ class Gym(Task):
         """Makes the simulator once, so that what is wrong with it is said before a run is made."""
         build(config.env).simulate().close()
 
+    @property
+    def mistakable(self) -> bool:
+        """Of gymnasium's own robots; others may see more than the state of their simulation."""
+        return str(gymnasium.spec(self.recorded_in).entry_point).startswith("gymnasium.envs.mujoco.")
+
+    @property
+    def recorded_in(self) -> str:
+        """The environment itself, of this version."""
+        return self.id.rpartition(":")[2]
+
     def simulate(self) -> gymnasium.Env:
         """The environment. Raises `UserError` if it cannot be made, or its spaces are no boxes of vectors."""
         return self._make()

@@ -61,6 +61,11 @@ class Kitchen(Task):
 
     things: list[str] = setting(choices=tuple(THINGS), doc="what has to be done")
 
+    @property
+    def recorded_in(self) -> str:
+        """The arm."""
+        return "FrankaKitchen"
+
     def simulate(self) -> "Franka":
         """The arm in its kitchen."""
         return Franka(self.things)

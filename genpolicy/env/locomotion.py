@@ -19,7 +19,14 @@ MAX_SPEED = 10.0
 class Locomotion(Task):
     """Hopper, HalfCheetah or Walker2d: rewarded for forward speed and for being upright."""
 
+    mistakable = True
+
     simulator: str = setting(choices=SIMULATORS, doc="what stands in for D4RL's simulator: its gymnasium id")
+
+    @property
+    def recorded_in(self) -> str:
+        """The robot."""
+        return self.simulator.rpartition("-")[0]
 
     def simulate(self) -> gymnasium.Env:
         """The simulator named by `simulator`, without wrappers."""

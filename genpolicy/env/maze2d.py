@@ -42,6 +42,11 @@ class Maze2d(Task):
     simulator: str = setting(choices=SIMULATORS, doc="what stands in for D4RL's simulator: its gymnasium id")
     goal: list[int] = setting(ge=0, le=10**3, doc="row and column of the goal in the map")
 
+    @property
+    def recorded_in(self) -> str:
+        """The maze, with the sparse reward."""
+        return self.simulator.rpartition("-")[0]
+
     def simulate(self) -> "PointMaze":
         """The maze with D4RL's observations, reward and start states."""
         return PointMaze(self.simulator, self.goal)

@@ -18,7 +18,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from genpolicy.env.camera import Camera, look
 from genpolicy.errors import UserError
-from genpolicy.settings import setting
+from genpolicy.settings import EVALUATION, setting
 
 log = logging.getLogger(__name__)
 
@@ -31,19 +31,22 @@ class Task(ABC):
     steps, and its end by that limit is a truncation, not a termination.
 
     has_video: whether an episode can be filmed. data_within_limit: whether recorded episodes are no longer than that
-    either. Those of people are, and so are D4RL's in mazes: walks from goal to goal, or without end.
+    either. Those of people are, and so are D4RL's in mazes: walks from goal to goal, or without end. mistakable:
+    whether there are other robots whose observations and actions have the same sizes, so that data are tried in the
+    simulator.
     """
 
     has_video: ClassVar[bool] = True
     data_within_limit: ClassVar[bool] = True
+    mistakable: ClassVar[bool] = False
 
     name: str = setting(doc="the name under which D4RL knows the task")
     max_episode_steps: int = setting(ge=1, le=10**9, doc="steps after which an episode is cut off")
     reference_min: float | None = setting(
-        ge=-1e30, le=1e30, doc="return that scores 0 (D4RL: a random policy); null for no scores"
+        ge=-1e30, le=1e30, doc="return that scores 0 (D4RL: a random policy); null for no scores", affects=EVALUATION
     )
     reference_max: float | None = setting(
-        ge=-1e30, le=1e30, doc="return that scores 100 (D4RL: an expert); null for no scores"
+        ge=-1e30, le=1e30, doc="return that scores 100 (D4RL: an expert); null for no scores", affects=EVALUATION
     )
     url: str | None = setting(doc="where D4RL keeps the data of this task; null if it has none")
 
@@ -117,6 +120,11 @@ class Task(ABC):
     def score(self, returns):
         """D4RL's normalised score of raw returns, times 100 (Fu et al. 2020, section 5)."""
         return (returns - self.reference_min) * self.score_scale
+
+    @property
+    def recorded_in(self) -> str | None:
+        """The environment of gymnasium that data of the task are recorded in, without its version; None: not known."""
+        return None
 
     def states(self, observation: np.ndarray) -> dict[str, np.ndarray] | None:
         """The simulator's states that observations [N,O] tell, as `place` takes them, NaN where they do not.

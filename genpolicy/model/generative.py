@@ -28,7 +28,7 @@ from genpolicy.model.flow import (
 )
 from genpolicy.model.path import ProbabilityPath
 from genpolicy.model.policy import Policy
-from genpolicy.settings import build, component, locate, setting
+from genpolicy.settings import EVALUATION, TARGET, TRAINING, build, component, locate, setting
 from genpolicy.solver.solver import FixedGrid, ODESolver, Solver, StateField
 
 EXACT_UP_TO = 16  # action dimensions up to which `divergence: auto` is exact
@@ -57,6 +57,7 @@ class GenerativePolicy(Policy):
         "auto",
         choices=["auto", "exact", "hutchinson"],
         doc=f"auto is exact up to {EXACT_UP_TO} action dimensions",
+        affects=lambda config: TRAINING if locate(config["algo"][TARGET]).uses_density else EVALUATION,
     )
     prediction: InitVar[str]
     solver: InitVar[Solver]

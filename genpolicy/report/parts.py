@@ -161,7 +161,7 @@ def _curves(comparison: Comparison, history: Callable) -> dict[tuple[str, str], 
     """The evaluations during training of each run that has any, whatever has become of it."""
     curves = defaultdict(list)
     for (task, method), runs in comparison.runs.items():
-        for run in runs:
+        for run in (run for run in runs if not run.evaluation):
             score = dict(history(run.number, f"eval/{comparison.kinds[task]}_mean"))
             log_prob = dict(history(run.number, "eval/log_prob")) if "eval/log_prob" in run.metrics else {}
             pretrained = 0
@@ -204,8 +204,8 @@ def _trade_offs(comparison: Comparison, history: Callable) -> Iterator[Picture]:
             runs = [run for run in comparison.runs.get((task, method), ()) if "steps/ms_per_action" in run.metrics]
             found = defaultdict(list)
             for run in runs:
-                times = dict(history(run.number, "steps/ms_per_action"))
-                for count, score in history(run.number, f"steps/{kind}_mean"):
+                times = dict(history(run.number, f"{run.evaluation}steps/ms_per_action"))
+                for count, score in history(run.number, f"{run.evaluation}steps/{kind}_mean"):
                     found[count].append((score, times[count]))
             if found:
                 points[method] = {count: tuple(np.mean(found[count], axis=0)) for count in sorted(found)}

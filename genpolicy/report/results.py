@@ -1,13 +1,15 @@
 """What an MLflow store knows about the runs of a study, put in order: tasks, methods, seeds."""
 
+import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from genpolicy.errors import printable
+from genpolicy.evaluation import LATER
 from genpolicy.run import GROUPS, INCIDENTAL
 
 NAMING = ("algo", "model", "env", "dataset")  # options that every run has
@@ -18,7 +20,8 @@ LAST, BEST = "final", "best"  # metrics of the last checkpoint, and of the best 
 class Result:
     """One training run. `number` and `experiment` are MLflow's ids, `directory` is genpolicy's own.
 
-    `metrics` holds the last value of each metric, `created` orders runs in time.
+    `metrics` holds the last value of each metric, `created` orders runs in time. evaluation: begins the names of its
+    metrics in the store where it is a later evaluation of the run's policy, by other settings.
     """
 
     number: str
@@ -32,6 +35,7 @@ class Result:
     settings: Mapping[str, str]
     commit: str | None
     metrics: Mapping[str, float]
+    evaluation: str = ""
 
     @property
     def task(self) -> str:
@@ -184,14 +188,35 @@ def _choices_first(runs: Mapping) -> Callable[[str], tuple]:
 
 
 def results_of(runs: Iterable) -> tuple[list[Result], list[str]]:
-    """Runs as the store tells them (`mlflow.entities.Run`), and a line for each that says too little of itself."""
+    """Runs as the store tells them (`mlflow.entities.Run`), and a line for each that says too little of itself.
+
+    Each later evaluation of a run is a result of its own, as if it were the one at the run's end.
+    """
     found, odd = [], []
     for run in runs:
         try:
-            found.append(_result(run))
+            own = _result(run)
+            found += [own, *_later(own, run.data.tags)]
         except (KeyError, ValueError) as error:
             odd.append(printable(f"MLflow run {run.info.run_id}: not as genpolicy tags its runs ({error!r:.100})"))
     return found, odd
+
+
+def _later(own: Result, tags: Mapping[str, str]) -> Iterator[Result]:
+    for tag, text in tags.items():
+        if not tag.startswith(LATER):
+            continue
+        prefix = f"evaluation-{tag.removeprefix(LATER)}/"
+        try:
+            told = json.loads(printable(text))
+            changed, chosen = ({str(k): str(v) for k, v in told[name].items()} for name in ("changed", "choices"))
+            settings = {name: value for name, value in own.settings.items() if name not in told["without"]} | changed
+        except (ValueError, KeyError, TypeError, AttributeError):  # no tag of genpolicy's
+            continue
+        metrics = {name.removeprefix(prefix): value for name, value in own.metrics.items() if name.startswith(prefix)}
+        metrics = {name if name.startswith("steps/") else f"{LAST}/{name}": value for name, value in metrics.items()}
+        choices = {group: chosen.get(group, option) for group, option in own.choices.items()}
+        yield replace(own, settings=settings, choices=choices, metrics=metrics, evaluation=prefix)
 
 
 def _result(run) -> Result:

@@ -48,7 +48,9 @@ class RungeKutta(FixedGrid, ODESolver):
     """An explicit Runge-Kutta scheme, given by its Butcher tableau."""
 
     recompute: bool = setting(
-        False, doc="when differentiated, keep no more of a step than where it began: memory independent of `steps`"
+        False,
+        doc="when differentiated, keep no more of a step than where it began: memory independent of `steps`",
+        affects=None,
     )
 
     nodes: ClassVar[tuple[float, ...]]

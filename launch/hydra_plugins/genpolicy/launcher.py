@@ -122,13 +122,15 @@ class Here(Prepared):
 
     def carry_out(self, jobs: Sequence, name: str | None = None) -> None:
         from genpolicy import app, compose
-        from genpolicy.sweep import Sweep, titles
+        from genpolicy.sweep import Sweep, overwrite_once, titles, verify_data
 
         if len(jobs) == 1 and name is None:
             app.start(jobs[0])
             return
         sweep = Sweep.of(jobs, name)
         if jobs[0].config.mode == "train":
+            overwrite_once(jobs)
+            verify_data(jobs)
             sweep.save()
         failed = []
         for number, (job, varied) in enumerate(zip(jobs, titles(jobs), strict=True), 1):

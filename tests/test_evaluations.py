@@ -1,0 +1,206 @@
+"""A trained run asked for other evaluations: it is evaluated, never trained, and tells each by its own name."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import yaml
+from command_line import genpolicy
+from tiny import events, only_run, opened, plain_words, records, undrawn, words
+
+from genpolicy import api, sweep, train
+from genpolicy.run import find_runs, load_run
+from genpolicy.search import mean_score
+
+SHORT = ("algo.critic_steps=4", "algo.policy_steps=4", "eval.per_phase=1", "eval.final_episodes=3", "eval.episodes=2")
+
+
+def command(outputs, *more):
+    with undrawn():
+        result = genpolicy(*words(outputs, *SHORT, *more))
+    assert result.code == 0, result.err
+    return result
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    outputs = tmp_path_factory.mktemp("trained")
+    command(outputs)
+    return outputs
+
+
+@pytest.fixture
+def outputs(trained, tmp_path):
+    """A folder of its own with the trained run."""
+    shutil.copytree(trained, tmp_path / "outputs")
+    return tmp_path / "outputs"
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """No update may be made."""
+
+    def trains(*_):
+        raise AssertionError("this trains")
+
+    monkeypatch.setattr(train.Trainer, "fit", trains)
+
+
+def record(directory):
+    (found,) = directory.glob("evaluation-*.json")
+    return found, json.loads(found.read_text())
+
+
+def test_a_finished_run_is_evaluated_anew_and_not_trained(outputs, untrained):
+    run, before = only_run(outputs), records(only_run(outputs))
+    frozen, status = ((run / name).read_bytes() for name in ("config.yaml", "status.json"))
+    result = command(outputs, "eval.final_episodes=5", "select=greedy", "likelihood=euler")
+    kept, found = record(run)
+    assert only_run(outputs) == run
+    assert str(kept) in result.out
+    assert "select=greedy likelihood=euler eval.final_episodes=5" in " ".join(result.out.split())
+    assert len(found["returns"]) == 5
+    assert found["metrics"]["return_mean"] == pytest.approx(np.mean(found["returns"]))
+    # The first ones are there as they were, and the new ones beside them under their own names.
+    added = records(run)[len(before) :]
+    assert records(run)[: len(before)] == before
+    assert {name.split("/")[0] for name, _, _ in added} == {kept.stem}
+    assert (f"{kept.stem}/return_mean", 8, found["metrics"]["return_mean"]) in added
+    assert events(run)[-1]["returns"] == found["returns"]
+    assert [(run / name).read_bytes() for name in ("config.yaml", "status.json")] == [frozen, status]
+
+
+def test_what_was_asked_before_is_answered_from_the_record(outputs, untrained, monkeypatch):
+    run, more = only_run(outputs), ("eval.final_episodes=5", "eval.steps=[1,2]")
+    first = command(outputs, *more)
+    kept, found = record(run)
+    assert {"1 step", "2 steps"} < found["results"].keys()
+    assert kept.with_suffix(".png").exists()
+    monkeypatch.setattr(train, "Assessor", None)  # nothing is evaluated
+    before = (run / "journal.jsonl").read_bytes()
+    again = command(outputs, *more)
+    assert first.out.split("dashboard")[0] == again.out
+    assert (run / "journal.jsonl").read_bytes() == before
+    assert (
+        "finished already" in command(outputs, "eval.episodes=1", "eval.per_phase=9").out
+    )  # of training's, which is over
+    # mode=eval is the same evaluation by another way.
+    told = genpolicy(
+        "mode=eval", f"checkpoint={run}", "eval.final_episodes=5", "eval.steps=[1,2]", "eval.log_prob_actions=20"
+    )
+    assert told.code == 0, told.err
+    assert told.out == again.out
+
+
+def test_mode_eval_leaves_what_the_command_finds(outputs, untrained, monkeypatch):
+    run = only_run(outputs)
+    evaluation = ["eval.final_episodes=4", "eval.log_prob_actions=20", "select=greedy"]
+    told = genpolicy("mode=eval", f"checkpoint={run}", f"paths.data={outputs}", *evaluation)
+    assert told.code == 0, told.err
+    monkeypatch.setattr(train, "Assessor", None)
+    assert command(outputs, *evaluation).out == told.out
+    assert f"{record(run)[0].stem}/return_mean" in {name for name, _, _ in records(run)}
+
+
+def test_other_reference_scores_are_no_other_run(tmp_path):
+    scores = "env.reference_min=-10", "env.reference_max=0"
+    with undrawn():
+        for more in ((), scores):
+            result = genpolicy(*plain_words(tmp_path, *SHORT, *more))
+            assert result.code == 0, result.err
+    kept, found = record(only_run(tmp_path))
+    assert found["metrics"]["score_mean"] == pytest.approx(10 * (found["metrics"]["return_mean"] + 10))
+    final = {name: value for name, _, value in records(kept.parent)}
+    assert "final/score_mean" not in final
+    assert found["metrics"]["return_mean"] == final["final/return_mean"]  # the same episodes
+
+
+def test_an_unfinished_run_is_trained_as_it_was_begun_and_then_evaluated(tmp_path):
+    opened(tmp_path, *SHORT).close()
+    result = command(tmp_path, "eval.final_episodes=5")
+    run = only_run(tmp_path)
+    finals = [event["returns"] for event in events(run) if "final/return_mean" in event["metrics"]]
+    assert [len(returns) for returns in finals] == [3]
+    assert len(record(run)[1]["returns"]) == 5
+    assert result.out.index("behaviour data") < result.out.index("eval.final_episodes=5")
+
+
+def test_a_sweep_counts_what_is_to_be_evaluated_and_hands_on_directories(outputs, untrained, capsys):
+    """As SLURM's jobs and local ones are: a process that is given the directory alone evaluates what was asked for."""
+    from command_line import jobs
+
+    from genpolicy import work
+
+    def asked(*more):
+        return [job for job, _ in jobs("-m", *words(outputs, *SHORT), *more)]
+
+    run, several = only_run(outputs), asked("eval.final_episodes=3,5,6")
+    assert mean_score(several[:1]) is not None
+    assert mean_score(several[1:2]) is None
+    with sweep.claimed(several, sweep.Sweep.of(several)) as runs:
+        assert runs == [run]
+    assert "1 of 1 to start: 1 to evaluate" in capsys.readouterr().out
+    assert len(list(run.glob("evaluation-*.yaml"))) == 2
+    with undrawn():
+        work.main(run)
+    lengths = {len(json.loads(path.read_text())["returns"]) for path in run.glob("evaluation-*.json")}
+    assert lengths == {5, 6}
+    assert mean_score(several[1:2]) is not None
+    with sweep.claimed(several, sweep.Sweep.of(several)) as runs:
+        assert runs == []
+    assert "0 of 1 to start\nleft alone: 1" in capsys.readouterr().out
+    with sweep.claimed(asked("eval.final_episodes=3,5,6", "overwrite=true"), sweep.Sweep.of(several)) as runs:
+        assert runs == [run]  # thrown away once, and asked for all
+    assert len(list(run.glob("evaluation-*.yaml"))) == 2
+    assert not list(run.glob("evaluation-*.json"))
+
+
+def test_the_status_of_a_run_is_not_that_of_its_evaluations(outputs, untrained):
+    command(outputs, "eval.final_episodes=4")
+    assert genpolicy("mode=status", f"paths.outputs={outputs}").out.count("finished") == 2  # its state, and the sum
+
+
+def test_one_sweep_over_evaluations_trains_once(tmp_path):
+    result = command(tmp_path, "-m", "eval.final_episodes=2,3", "overwrite=true")
+    assert result.out.count("behaviour data") == 2
+    assert len(list(find_runs(tmp_path))) == 1
+    assert len(record(only_run(tmp_path))[1]["returns"]) == 3
+
+
+def test_seeds_and_python_ask_the_same_way(outputs, untrained):
+    command(outputs, "seeds=[0]", "eval.final_episodes=4")
+    with undrawn():
+        found = api.train(*words(outputs, *SHORT, "eval.final_episodes=4"))
+    assert found.results["final"]["return_mean"] == record(only_run(outputs))[1]["metrics"]["return_mean"]
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[1]", "settings: {}\nchoices: {}", "a: [", "!!python/object/apply:os.getcwd []"]
+)
+def test_a_damaged_request_is_one_line(outputs, content):
+    path = only_run(outputs) / "evaluation-0a1b2c3d.yaml"
+    path.write_text(content)
+    result = genpolicy(*words(outputs, *SHORT))
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert f"{path}: not what genpolicy has written" in result.err
+
+
+def test_settings_that_do_not_go_together_are_refused_before_anything_is_asked(outputs):
+    result = genpolicy(*words(outputs, *SHORT, "select=expectile", "critic=iql", "select.num_candidates=1"))
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert not list(only_run(outputs).glob("evaluation-*"))
+
+
+def test_a_run_of_a_class_that_is_not_here_is_kept(outputs):
+    run = only_run(outputs)
+    frozen = yaml.safe_load((run / "config.yaml").read_text())
+    frozen["config"]["algo"]["_target_"] = "genpolicy.algo.mine.Mine"
+    (run / "config.yaml").write_text(yaml.safe_dump(frozen))
+    for attempt in (words(outputs, *SHORT), ["mode=eval", f"checkpoint={run}"]):
+        result = genpolicy(*attempt)
+        assert (result.code, result.err.count("\n")) == (1, 1)
+        assert "genpolicy has no component genpolicy.algo.mine.Mine" in result.err
+        assert "overwrite" not in result.err
+    with pytest.raises(Exception, match="Mine"):
+        load_run(run)

@@ -1,0 +1,139 @@
+"""What makes another run: all that trained weights depend on, and nothing else."""
+
+import copy
+import functools
+
+import pytest
+import torch
+from command_line import genpolicy, jobs
+from omegaconf import OmegaConf
+from test_conformance import ALGORITHMS, random_transitions, sizes
+from tiny import only_run, same, undrawn, words
+
+from genpolicy import checkpoint
+from genpolicy.algo.algorithm import assemble
+from genpolicy.run import identity
+
+ALWAYS = {
+    "seed",
+    "seeds",
+    "mode",
+    "study",
+    "device",
+    "threads",
+    "compile",
+    "overwrite",
+    "checkpoint",
+    "sweep",
+    "follow",
+}
+ALWAYS |= {"log_every", "checkpoint_seconds", "paths", "eval", "check", "collect", "report", "tracking", "launch"}
+ALWAYS |= {"search", "genpolicy", "select", "likelihood", "env.reference_min", "env.reference_max"}
+# What else training does not use, by algorithm.
+FREE = {
+    "bc": {"solver", "critic", "model.divergence"},
+    "gmpo": {"solver", "model.divergence"},
+    "idql": {"solver", "model.divergence"},
+    "sfbc": {"model.divergence"},  # its critic takes samples of the behaviour model
+    "edp": {"model.divergence"},
+    "srpo": {"solver", "model.divergence"},
+    "gmpg": {"solver.recompute", "algo.chunk"},
+    "gmpg_matching": {"solver.recompute", "algo.chunk", "model.divergence"},
+    "qgpo": {"solver.recompute", "algo.guidance_scale", "model.divergence"},
+    "diffusion_ql": {"model.divergence"},
+    "td3_bc": {"solver"},  # its model has no flow
+}
+
+
+def leaves(node, path=()):
+    for key, value in node.items():
+        if isinstance(value, dict):
+            yield from leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
+
+
+@functools.cache
+def composed(name):
+    ((job, _),) = jobs(f"algo={name}", "tuned=none", "network=mlp", "env=multi-goal", "solver.steps=3")
+    return job.config
+
+
+@pytest.mark.parametrize("name", FREE)
+def test_of_every_setting_it_is_known_whether_it_makes_another_run(name):
+    plain = OmegaConf.to_container(composed(name))
+    own, found, expected = identity(OmegaConf.create(plain)), set(), set()
+    for path, value in leaves(plain):
+        if path[-1] == "_target_":
+            continue
+        changed = copy.deepcopy(plain)
+        node = changed
+        for part in path[:-1]:
+            node = node[part]
+        node[path[-1]] = f"not {value}"
+        dotted = [".".join(path[: length + 1]) for length in range(len(path))]
+        if identity(OmegaConf.create(changed)) == own:
+            found.add(dotted[-1])
+        if not (ALWAYS | FREE[name]).isdisjoint(dotted):
+            expected.add(dotted[-1])
+    assert found == expected
+    assert len(expected) > 50
+
+
+def updated(config) -> dict:
+    """The weights after two updates of each phase: GMPG's first knows nothing of its densities' error."""
+    config = config.copy()
+    for key, size in sizes(config).items():
+        if not key.startswith(("solver", "select", "likelihood")):
+            OmegaConf.update(config, key, size)
+    torch.manual_seed(0)
+    algorithm, data = assemble(config, 2, -torch.ones(2), torch.ones(2)), random_transitions()
+    generator = torch.Generator().manual_seed(0)
+    for phase in algorithm.phases:
+        if phase.start is not None:
+            phase.start()
+        source = phase.prepare(data) if phase.prepare is not None else data
+        for _ in range(2):
+            phase.update(source.sample(8, generator), generator, 0.5)
+    return {name: value for name, value in algorithm.state_dict().items() if not name.startswith("_extra")}
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_what_makes_another_run_makes_other_weights_and_nothing_else_does(name):
+    config = composed(name)
+    changes = [("solver.steps", 2), ("likelihood.steps", 2)]
+    if "guidance_scale" in config.algo:
+        changes.append(("algo.guidance_scale", 2.0))
+    if "divergence" in config.model:
+        changes.append(("model.divergence", "hutchinson"))
+    if config.algo._target_ != "genpolicy.algo.bc.BC":
+        changes += [
+            ("select", {"_target_": f"genpolicy.select.selection.{kind}"}) for kind in ("Greedy", "NoSelection")
+        ]
+    weights = updated(config)
+    for key, value in changes:
+        changed = config.copy()
+        OmegaConf.update(changed, key, value, merge=False)
+        assert same(updated(changed), weights) == (identity(changed) == identity(config)), (key, value)
+
+
+def test_number_length_and_kind_of_evaluations_change_no_weight(tmp_path):
+    few = ("eval.per_phase=1", "eval.episodes=1", "eval.final_episodes=1", "likelihood=euler", "seed=3")
+    many = (
+        "eval.per_phase=7",
+        "eval.episodes=5",
+        "eval.final_episodes=3",
+        "eval.steps=[1,3]",
+        "select=softmax",
+        "seed=3",
+    )
+    many += ("eval.log_prob_actions=50", "likelihood=heun", "solver=euler")
+    saved = []
+    for number, more in enumerate((few, many)):
+        short = ("algo.critic_steps=30", "algo.policy_steps=30", "eval.log_prob_actions=20", *more)
+        with undrawn():
+            result = genpolicy(*dict.fromkeys(words(tmp_path / str(number), *short)))
+        assert result.code == 0, result.err
+        saved.append(checkpoint.load(only_run(tmp_path / str(number)) / "last.pt"))
+    assert same(saved[0]["algorithm"], saved[1]["algorithm"])
+    assert same(saved[0]["generators"], saved[1]["generators"])
