@@ -5,18 +5,20 @@ traceback.
 """
 
 import importlib.metadata
+import json
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from genpolicy import command, plugins
 from genpolicy.errors import UnknownSetting, UserError
 from genpolicy.root import CheckSettings, CollectSettings, TrainSettings, absolute, run_settings
-from genpolicy.settings import check, suggest
+from genpolicy.run import absolute_uri, directory_of, each_seed
+from genpolicy.settings import build, check, locate, suggest
 
 PRESETS = ("tuned", "experiment")  # groups whose options set what belongs to others
 COMPONENTS = {"check": CheckSettings, "collect": CollectSettings}
@@ -125,6 +127,7 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
             if top == "select":
                 checked.select = config.select
     option_files.check_said(checked, overrides)
+    checked.tracking.uri = absolute_uri(checked.tracking.uri)
     for name, path in checked.paths.items():
         checked.paths[name] = absolute(path)
     if "path" in checked.get("dataset", ()):
@@ -137,9 +140,26 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
     return Job(checked, choices, overrides)
 
 
+def check_data(jobs: Sequence[Job]) -> None:
+    """Probes the data of runs that are to be made (`Dataset.probe`), each once; raises `UserError` for bad ones."""
+    from genpolicy.dataset.dataset import Dataset
+
+    probed = set()
+    for job in jobs:
+        config = job.config
+        if config.mode != "train" or locate(config.dataset._target_).probe is Dataset.probe:
+            continue
+        node = json.dumps([OmegaConf.to_container(config[name]) for name in ("env", "dataset")], sort_keys=True)
+        if node not in probed and not all(directory_of(each, job.choices).exists() for each in each_seed(config)):
+            probed.add(node)
+            build(config.dataset, directory=config.paths.data).probe(build(config.env))
+
+
 def start(job: Job, sweep: str | None = None) -> None:
     """Does what the configuration's mode says. `sweep` names the multirun that the job belongs to."""
     config = job.config
+    if sweep is None:
+        check_data([job])
     match config.mode:
         case "train" if config.seeds:
             from genpolicy import seeds

@@ -34,6 +34,8 @@ Act = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 def collect(config: DictConfig) -> None:
     """Records what `config.collect` says; goes on with what is there. On a signal keeps whole batches and stops."""
     path = Path(absolute(config.collect.path))
+    if not config.collect.path.strip() or path.is_dir() or not path.name:
+        raise UserError(f"collect.path: {path} is a folder; name the file that is to be written")
     lock = Lock(path.with_name(path.name + ".lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

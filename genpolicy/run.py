@@ -50,6 +50,9 @@ _CONTENT = ("last.pt", "best.pt", POLICY, "journal.jsonl", "evaluation-*", "figu
 _CONTENT += ("tracking.log", "log.txt", "job.json", "data.json", "status.json", "config.yaml")
 
 
+STORES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc")  # MLflow's schemes
+
+
 class InUse(UserError):
     """Another process owns the run."""
 
@@ -249,7 +252,7 @@ def absolute_uri(uri: str | None) -> str | None:
     if uri is None or uri in ("none", "databricks"):
         return uri
     scheme, separator, place = uri.partition("://")
-    if not separator or not place or scheme == "file":
+    if not separator or not place or scheme.partition("+")[0] not in STORES:
         raise UserError(f"tracking.uri={uri}: not a store; legal: none, sqlite:///FILE, http://HOST:PORT")
     if scheme.startswith("http") and "@" in place.partition("/")[0]:
         raise UserError(

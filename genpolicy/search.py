@@ -18,6 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 
 from genpolicy import sqlite
+from genpolicy.app import check_data
 from genpolicy.errors import UserError
 from genpolicy.evaluation import result
 from genpolicy.files import no_link
@@ -55,6 +56,7 @@ class Search:
         if not launcher.waits:
             self.words["launch.wait"] = ["launch.wait=true"]  # as the next trials follow from the scores of these
         checked = launcher.prepare(self._examples())
+        check_data(checked)
         settings = checked[0].config.search
         self.open(checked[0].config)
         waiting = self._abandoned()

@@ -197,6 +197,8 @@ def sync(config: DictConfig) -> None:
     outputs = Path(config.paths.outputs)
     if config.tracking.uri == "none":
         raise UserError("tracking.uri=none: there is no store to ship to; give a tracking URI, or leave it out")
+    if next(find_runs(outputs), None) is None:
+        raise UserError(f"{outputs}: no runs there; give paths.outputs=")
     if config.follow:
         follow_all(outputs, config.tracking.uri)
         return

@@ -107,6 +107,9 @@ class Dataset(ABC):
         """Where the data of `task` come from: an address, a file, or the class that makes them, with its settings."""
         return f"{type(self).__module__}.{self!r}"
 
+    def probe(self, task: Task) -> None:  # noqa: B027 (most have nothing to look at)
+        """Raises `UserError` if a run is begun in vain: for a file that a user names, or data that cannot be had."""
+
     def recorded(self, task: Task) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None]:
         """`arrays`, and the simulator's state before each transition, as `Task.place` takes it; None if unknown."""
         arrays, _ = self.arrays(task)

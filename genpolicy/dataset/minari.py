@@ -2,9 +2,14 @@
 
 import contextlib
 import io
+import logging
 import os
 import re
+import socket
+import urllib.parse
+import urllib.request
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +23,33 @@ from genpolicy.env.gym import Gym
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.settings import setting
+
+CONNECTION_SECONDS = 5.0
+
+
+@contextlib.contextmanager
+def quiet_logs() -> Iterator[None]:
+    """Nothing is logged meanwhile: what a library says of its retries, where the error says it as well."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def require_connection(name: str) -> None:
+    """Raises `UserError` if Minari's server on the Hugging Face hub cannot be reached, which it would try for long.
+
+    With a proxy, or another server of one's own (MINARI_REMOTE), nothing is known before.
+    """
+    if os.environ.get("MINARI_REMOTE") or urllib.request.getproxies():
+        return
+    host = urllib.parse.urlsplit(os.environ.get("HF_ENDPOINT", "https://huggingface.co")).hostname
+    try:
+        socket.create_connection((host, 443), CONNECTION_SECONDS).close()
+    except OSError as error:
+        raise UserError(f"dataset.id={name}: not in Minari's cache, and {host} cannot be reached ({error})") from error
 
 
 @dataclass(kw_only=True, eq=False)
@@ -34,6 +66,15 @@ class Minari(Dataset):
                 f"dataset.id={config.dataset.id}: new data, not D4RL's, do not go with env={config.env.name} and its "
                 "scores; give env=gym env.id=<the environment they were recorded in>"
             )
+
+    def probe(self, task: Task) -> None:
+        """The data set must be in the cache, or Minari's server there to be asked."""
+        import minari
+
+        with quiet_logs():
+            known = self.id in minari.list_local_datasets()
+        if not known:
+            require_connection(self.id)
 
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """All steps of all episodes, and the returns of those that terminated or are as long as the task's."""
@@ -64,7 +105,7 @@ class Minari(Dataset):
 
         said, episodes, size = io.StringIO(), [], 0
         try:
-            with warnings.catch_warnings(), contextlib.redirect_stdout(said), limited_memory():
+            with warnings.catch_warnings(), contextlib.redirect_stdout(said), limited_memory(), quiet_logs():
                 warnings.simplefilter("ignore")
                 found = minari.load_dataset(self.id, download=True)
                 recorded_in = found.env_spec and found.env_spec.id

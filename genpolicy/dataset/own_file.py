@@ -49,6 +49,10 @@ class OwnFile(Dataset):
         """The file's absolute path."""
         return str(self.existing(self.path))
 
+    def probe(self, task: Task) -> None:
+        """The file must hold transitions of the task."""
+        self.load(task)
+
     @classmethod
     def existing(cls, name: str) -> Path:
         """The absolute path of a file that is there. Raises `UserError` if it is not, or is of another format."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from genpolicy import plugins
 from genpolicy.env.camera import canvas
-from genpolicy.env.task import Task, make_quietly
+from genpolicy.env.task import Task, make_quietly, unmade
 from genpolicy.errors import UserError
 from genpolicy.settings import build, setting
 
@@ -104,8 +104,9 @@ def _registered_limit(name: str) -> int:
         if package:
             importlib.import_module(package)
         limit = gymnasium.spec(registered).max_episode_steps
-    except (gymnasium.error.Error, ImportError) as error:
-        raise UserError(f"env.id: {name} cannot be made: {error}") from error
+    except Exception as error:  # whatever a name that is none, or the package, may raise
+        raise unmade("env.id", name, error) from error
     if limit is None:
+        make_quietly(name, "env.id").close()  # if it cannot be made at all, that is what to say
         raise UserError(f"env.max_episode_steps must be given: {name} is registered without a limit")
     return limit

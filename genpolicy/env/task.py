@@ -172,8 +172,14 @@ def make_quietly(simulator: str, key: str = "env.simulator", **more) -> gymnasiu
         warnings.simplefilter("ignore")
         try:
             return gymnasium.make(simulator, max_episode_steps=-1, disable_env_checker=True, **more)
-        except (gymnasium.error.Error, ImportError) as error:
-            raise UserError(f"{key}: {simulator} cannot be made: {error}") from error
+        except Exception as error:  # whatever the simulator's package may raise
+            raise unmade(key, simulator, error) from error
+
+
+def unmade(key: str, simulator: str, error: Exception) -> UserError:
+    """What is said of a simulator, named by the setting `key`, that could not be made."""
+    kind = "" if isinstance(error, gymnasium.error.Error | ImportError) else f"{type(error).__name__}: "
+    return UserError(f"{key}: {simulator} cannot be made: {kind}{' '.join(str(error).split())}")
 
 
 def make_robotics(simulator: str) -> gymnasium.Env:

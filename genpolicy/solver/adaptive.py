@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torchdiffeq
+from torch import Tensor
 
+from genpolicy.errors import UserError
 from genpolicy.settings import setting
 from genpolicy.solver.solver import ODESolver, State, StateField
 
@@ -23,10 +25,18 @@ class Dopri5(ODESolver):
         # A step must end at `end`: beyond it, where torchdiffeq would go and interpolate, the path is not defined.
         exact_end = {"step_t": times[-1:]}
         tolerances = {"rtol": self.rtol, "atol": self.atol, "method": "dopri5", "options": exact_end}
+        try:
+            path = self._path(field, state, times, tolerances, parameters)
+        except AssertionError as error:  # torchdiffeq's, such as "underflow in dt 0.0"
+            raise UserError(
+                f"dopri5: its steps came to nothing ({' '.join(str(error).split())}): the field has diverged, "
+                "or is too rough; try a smaller learning rate, larger tolerances or a solver of fixed steps"
+            ) from error
+        return tuple(member[-1] for member in path)
+
+    def _path(self, field: StateField, state: State, times: Tensor, tolerances: dict, parameters) -> State:
         if self.adjoint:
             needed = tuple(p for p in parameters if p.requires_grad)
             back = {"adjoint_params": needed, "adjoint_options": {"step_t": times[:1]}}
-            path = torchdiffeq.odeint_adjoint(field, state, times, **back, **tolerances)
-        else:
-            path = torchdiffeq.odeint(field, state, times, **tolerances)
-        return tuple(member[-1] for member in path)
+            return torchdiffeq.odeint_adjoint(field, state, times, **back, **tolerances)
+        return torchdiffeq.odeint(field, state, times, **tolerances)

@@ -27,7 +27,10 @@ class Prepared(Launcher):
         self.config_loader, self.config = hydra_context.config_loader, config
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        from genpolicy import app
+
         jobs = distinct(self.prepare(job_overrides))
+        app.check_data(jobs)
         self.carry_out(jobs)
         return [JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED) for job in jobs]
 

@@ -1,0 +1,93 @@
+"""What is wrong with a command is said before anything is made: stores, data files, simulators, paths."""
+
+import logging
+import time
+
+import numpy as np
+import pytest
+import torch
+from command_line import genpolicy
+from tiny import opened, plain_words
+
+from genpolicy.dataset import minari
+from genpolicy.errors import UserError
+from genpolicy.solver.adaptive import Dopri5
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("tracking.uri=file:///x", "tracking.uri=file:///x: not a store; legal: none, sqlite:///FILE, http"),
+        ("tracking.uri=foo://x", "tracking.uri=foo://x: not a store"),
+        ("-m seed=0,1 tracking.uri=./mlruns", "tracking.uri=./mlruns: not a store"),
+        ("mode=sync tracking.uri=http://u:p@h/", "tracking.uri: would store the password with the run"),
+        ("mode=report tracking.uri=http://u:p@h/", "tracking.uri: would store the password with the run"),
+        ("mode=sync", "{0}/outputs: no runs there; give paths.outputs="),
+        ("mode=sync --follow paths.outputs=nowhere", "{0}/nowhere: no runs there; give paths.outputs="),
+        ("mode=collect env=swiss-roll collect.path=/", "collect.path: / is a folder; name the file"),
+        ("mode=collect env=swiss-roll collect.path=.", "collect.path: {0} is a folder; name the file"),
+        ("mode=collect env=gym env.id=.x:N-v0", "env.id: .x:N-v0 cannot be made: TypeError: "),
+        ("mode=collect env=gym env.id=:N-v0", "env.id: :N-v0 cannot be made: "),
+        ("mode=collect env=gym env.id=Hopper-v2", "env.id: Hopper-v2 cannot be made: The mujoco v2 and v3"),
+    ],
+)
+def test_a_bad_command_makes_nothing(words, message, tmp_path):
+    result = genpolicy(*words.split())
+    assert (result.code, result.err.count("\n"), list(tmp_path.iterdir())) == (1, 1, [])
+    assert result.err.startswith("genpolicy: " + message.format(tmp_path)), result.err
+
+
+@pytest.mark.parametrize("sweep", [[], ["-m", "seed=0,1"], ["-m", "hydra/launcher=local", "seed=0,1"]])
+def test_a_fault_in_a_data_file_is_found_before_a_run_is_made(sweep, tmp_path, monkeypatch):
+    words = plain_words(tmp_path)
+    reads, load = [], minari.Dataset.load
+    monkeypatch.setattr(minari.Dataset, "load", lambda *given: reads.append(1) or load(*given))
+    with np.load(tmp_path / "data.npz") as file:
+        columns = dict(file)
+    columns["reward"][7] = np.nan
+    np.savez(tmp_path / "data.npz", **columns)
+    result = genpolicy(*sweep, *words)
+    assert result.code == 1
+    assert (
+        result.err
+        == f"genpolicy: {tmp_path}/data.npz: reward has a NaN or infinite value in row 7; all values must be finite\n"
+    )
+    assert len(reads) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["data.npz"]
+
+
+def test_a_data_set_that_cannot_be_had_is_said_at_once(tmp_path, monkeypatch, capfd):
+    monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_ENDPOINT", "https://nowhere.invalid")
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "MINARI_REMOTE"):
+        monkeypatch.delenv(name, raising=False)
+    words = ["env=gym", "env.id=Pendulum-v1", "dataset=minari", "dataset.id=mujoco/hopper/medium-v0"]
+    begun = time.process_time()
+    result = genpolicy(*words)
+    assert result.err.startswith(
+        "genpolicy: dataset.id=mujoco/hopper/medium-v0: not in Minari's cache, and nowhere.inv"
+    )
+    assert (result.code, result.err.count("\n"), result.out) == (1, 1, "")
+    assert not (tmp_path / "outputs").exists()
+    assert capfd.readouterr() == ("", "")
+    assert time.process_time() - begun < 30
+    assert logging.root.manager.disable == logging.NOTSET
+
+
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_a_diverged_field_is_no_assertion(adjoint):
+    def field(time, state):
+        return (state[0] * torch.nan,)
+
+    with pytest.raises(UserError, match=r"dopri5: its steps came to nothing \(underflow in dt.*diverged"):
+        Dopri5(adjoint=adjoint).integrate(field, (torch.ones(3),), 0.0, 1.0)
+
+
+def test_runs_that_have_not_begun_are_no_fault(tmp_path):
+    opened(tmp_path).close()
+    assert genpolicy("mode=sync", f"paths.outputs={tmp_path}").code == 0
