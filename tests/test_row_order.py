@@ -304,3 +304,16 @@ def test_a_termination_is_kept_at_a_time_limit_and_in_the_last_row(tmp_path, cap
     assert data.next_observation.isfinite().all()
     assert data.behaviour.episodes == 30
     assert capfd.readouterr().err == ""
+
+
+def test_recorded_states_stay_beside_their_rows(tmp_path):
+    columns = flagged()
+    for order in (np.arange(600), ORDERS["shuffled"](600)):
+        mixed = {name: column[order] for name, column in columns.items()}
+        hdf5(tmp_path, mixed)
+        with h5py.File(tmp_path / "data.hdf5", "a") as file:
+            file["infos/qpos"], file["infos/qvel"] = mixed["obs"][:, :2], mixed["obs"][:, 2:]
+        arrays, states = HDF5(path=str(tmp_path / "data.hdf5"), directory=tmp_path).recorded(walk())
+        assert len(arrays["reward"]) == 580
+        found = np.hstack([states["qpos"], states["qvel"]])
+        np.testing.assert_allclose(found, arrays["observation"], rtol=1e-6)
