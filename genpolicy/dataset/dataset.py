@@ -1,6 +1,7 @@
 """What every data set does: load the transitions of a task, their rewards transformed for training."""
 
 import contextlib
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import InitVar, dataclass
@@ -208,8 +209,9 @@ def kept(path: Path, make: Callable[[Path], None]) -> Path:
     return path
 
 
+@functools.cache  # data may be looked at before they are loaded, and are loaded for each run of a sweep
 def remark(text: str) -> None:
-    """Says in a line on stderr what data were taken for, where they could mean something else."""
+    """Says in a line on stderr, once, what data were taken for, where they could mean something else."""
     Console(stderr=True).print(text, soft_wrap=True, markup=False, highlight=False)
 
 
