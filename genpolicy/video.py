@@ -18,6 +18,9 @@ from genpolicy.files import make_folder, write_atomically
 
 FASTEST = 30.0  # pictures a second; where steps are shorter, not every one is drawn
 USUAL = 30.0  # steps a second of an environment that does not say
+# Of x264, so that the same pictures give the same bytes: it otherwise rounds as suits the processor, and weighs
+# macroblocks (mbtree) by memory that it has not written.
+REPEATABLE = "cpu-independent=1:mbtree=0"
 
 
 def film(task: Task, episode: Episode, path: Path) -> None:
@@ -65,13 +68,17 @@ def _played(task: Task, env: gymnasium.Env, episode: Episode) -> tuple[bytes, fl
 
 
 def encoded(pictures: Iterator[np.ndarray], rate: float) -> bytes:
-    """An MP4 file of pictures, uint8 [H, W, 3], so many a second. An odd last row or column is left out."""
+    """An MP4 file of pictures, uint8 [H, W, 3], so many a second. An odd last row or column is left out.
+
+    The same pictures give the same bytes, on any machine.
+    """
     file, stream = io.BytesIO(), None
     with av.open(file, "w", format="mp4") as container:
         for picture in pictures:
             height, width = (size // 2 * 2 for size in picture.shape[:2])
             if stream is None:
-                stream = container.add_stream("libx264", rate=Fraction(rate).limit_denominator(1000))
+                rate = Fraction(rate).limit_denominator(1000)
+                stream = container.add_stream("libx264", rate=rate, options={"x264-params": REPEATABLE})
                 stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"  # what browsers play
                 stream.codec_context.thread_count = 1  # else as many as there are cores
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[:height, :width]), format="rgb24")

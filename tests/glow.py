@@ -17,8 +17,9 @@ class Glow(gymnasium.Env):
     action_space = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
     dt = 0.1
 
-    def __init__(self, render_mode=None, moody=False, dark=False):
-        self.render_mode, self.moody, self.dark, self.number, self.extra = render_mode, moody, dark, 0, 0.0
+    def __init__(self, render_mode=None, moody=False, dark=False, blind=False):
+        self.render_mode, self.moody, self.dark, self.blind = render_mode, moody, dark, blind
+        self.number, self.extra = 0, 0.0
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
@@ -30,12 +31,14 @@ class Glow(gymnasium.Env):
         return np.zeros(1, np.float32), float(action[0]) + self.extra, False, False, {}
 
     def render(self):
-        if self.dark:
+        if self.blind:
+            raise gymnasium.error.DependencyNotInstalled("pygame is not installed")
+        if self.dark and self.number:
             raise RuntimeError("there is\nno light")
         if self.render_mode == "rgb_array":
             return np.full((HEIGHT, WIDTH, 3), 20 * self.number, np.uint8)
         return None
 
 
-for name, known in {"Glow": {}, "Moody": {"moody": True}, "Dark": {"dark": True}}.items():
+for name, known in {"Glow": {}, "Moody": {"moody": True}, "Dark": {"dark": True}, "Blind": {"blind": True}}.items():
     gymnasium.register(f"{name}-v0", Glow, max_episode_steps=STEPS, kwargs=known)

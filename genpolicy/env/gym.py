@@ -1,5 +1,6 @@
 """Any registered gymnasium environment whose observations and actions are vectors."""
 
+import contextlib
 import importlib
 from dataclasses import dataclass
 
@@ -40,8 +41,11 @@ class Gym(Task):
 
     @classmethod
     def partners(cls, config) -> None:
-        """Makes the simulator once, so that what is wrong with it is said before a run is made."""
-        build(config.env).simulate().close()
+        """Makes the simulator once, and draws it if it is to be filmed: what is wrong is said before a run is made."""
+        task = build(config.env)
+        task.simulate().close()
+        if config.eval.video:
+            task.require_pictures()
 
     @property
     def mistakable(self) -> bool:
@@ -64,6 +68,21 @@ class Gym(Task):
     def camera(self, env: gymnasium.Env) -> "Pictures":
         """The environment's own pictures."""
         return Pictures(env)
+
+    def require_pictures(self) -> None:
+        """Raises `UserError` if the environment cannot draw itself.
+
+        MuJoCo's always can: where OpenGL is missing, that is the machine's, and the runs may be for another one.
+        """
+        try:
+            with contextlib.closing(self.visible()) as env:
+                if isinstance(getattr(env.unwrapped, "model", None), mujoco.MjModel):
+                    return
+                env.reset(seed=0)
+                self.camera(env).picture()
+        except Exception as error:  # whatever an environment may raise
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise UserError(f"eval.video: {self.id} cannot be drawn ({reason}); leave eval.video out") from error
 
     def _make(self, **more) -> gymnasium.Env:
         env = make_quietly(self.id, "env.id", **more)
