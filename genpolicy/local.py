@@ -8,6 +8,7 @@ from pathlib import Path
 from genpolicy import pool, tracking
 from genpolicy.errors import UserError
 from genpolicy.files import last_line
+from genpolicy.forecast import shown_left, time_left
 from genpolicy.interrupt import Interrupted, Signals
 from genpolicy.sweep import Sweep, claimed, common_launch, missing
 
@@ -33,8 +34,15 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
     tracking.start_follower(jobs[0].config)
     print(f"at most {at_once} at once; watch: {sweep.watch}", flush=True)
 
+    took: list[float] = []
+
     def ended(directory: Path, code: int) -> None:
-        outcome = "finished" if code == 0 else last_line(directory / "log.txt")
+        if code == 0:
+            took.append(children.seconds(directory))
+            running = [children.seconds(other) for other in children.running]
+            outcome = "finished" + shown_left(time_left(took, running, len(children.waiting), at_once))
+        else:
+            outcome = last_line(directory / "log.txt")
         print(f"{len(children.codes)} of {len(runs)}: {sweep.runs[directory]}: {outcome}", flush=True)
 
     children = pool.Pool(runs, pool.slots(gpus, at_once), ended)

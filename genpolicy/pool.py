@@ -29,9 +29,10 @@ class Pool:
         slots: Sequence[Mapping[str, str]],
         ended: Callable[[Path, int], None] = lambda directory, code: None,
     ):
-        self._waiting = list(directories)
+        self.waiting = list(directories)
         self._free = list(slots)
-        self._running: dict[Path, tuple[subprocess.Popen, Mapping[str, str]]] = {}
+        self.running: dict[Path, tuple[subprocess.Popen, Mapping[str, str]]] = {}
+        self._begun: dict[Path, float] = {}
         self._ended = ended
         self.codes: dict[Path, int] = {}
 
@@ -40,27 +41,32 @@ class Pool:
 
         `check` is called now and then, and may raise; `stop` and `run` then bring those to an end that still run.
         """
-        while self._waiting or self._running:
+        while self.waiting or self.running:
             check()
-            while self._waiting and self._free:
-                self._start(self._waiting.pop(0), self._free.pop(0))
+            while self.waiting and self._free:
+                self._start(self.waiting.pop(0), self._free.pop(0))
             time.sleep(POLL_SECONDS)
-            for directory, (process, slot) in list(self._running.items()):
+            for directory, (process, slot) in list(self.running.items()):
                 if (code := process.poll()) is not None:
-                    del self._running[directory]
+                    del self.running[directory]
                     self._free.append(slot)
                     self.codes[directory] = code
                     self._ended(directory, code)
 
     def stop(self, number: signal.Signals) -> None:
         """Start no more, and send those that run a signal: they save a checkpoint and end. Returns at once."""
-        self._waiting = []
-        for process, _ in self._running.values():
+        self.waiting = []
+        for process, _ in self.running.values():
             process.send_signal(number)
 
     def _start(self, directory: Path, slot: Mapping[str, str]) -> None:
         process = child.start("genpolicy.work", str(directory), log=directory / "log.txt", environment=slot)
-        self._running[directory] = process, slot
+        self.running[directory] = process, slot
+        self._begun[directory] = time.monotonic()
+
+    def seconds(self, directory: Path) -> float:
+        """How long ago a directory was started."""
+        return time.monotonic() - self._begun[directory]
 
 
 def was_interrupted(code: int) -> bool:

@@ -4,14 +4,15 @@ import time
 
 from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
 from rich.progress import Progress as Bars
-from rich.table import Table
+from rich.table import Column, Table
 
 from genpolicy.console import plain
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.env.task import Task
 from genpolicy.errors import printable
+from genpolicy.forecast import duration
 
 TERMINAL_SECONDS = 0.5
 LINE_SECONDS = 10.0
@@ -30,9 +31,7 @@ class Progress:
         self.console = console or Console(stderr=True)
         self._steps_shown, self._bars = steps, None
         if self.console.is_terminal and steps:
-            columns = [TextColumn("[bold]{task.description}"), BarColumn(20), MofNCompleteColumn()]
-            columns.append(TextColumn("{task.fields[text]}"))
-            self._bars = Bars(*columns, console=self.console, refresh_per_second=2)
+            self._bars = Bars(*_columns(), console=self.console, refresh_per_second=2, expand=True)
         self._seconds = TERMINAL_SECONDS if self._bars else LINE_SECONDS
 
     def __enter__(self):
@@ -50,7 +49,7 @@ class Progress:
         self._mark = done, time.monotonic()
         self._next = self._mark[1] + self._seconds
         if self._bars:
-            self._bar = self._bars.add_task(phase, total=steps, completed=done, text="")
+            self._bar = self._bars.add_task(phase, total=steps, completed=done, pace="", metrics="")
 
     def advance(self, step: int) -> None:
         """`step` steps of the phase are done. Cheap: shows nothing more often than a person can read."""
@@ -76,19 +75,26 @@ class Progress:
         made, seconds = step - self._mark[0], now - self._mark[1]
         if made and seconds > 0:
             self._rate = made / seconds
-        text = self._metrics
-        if self._rate:
-            text = f"{self._rate:,.3g}/s  {_duration((self._steps - step) / self._rate)} left  {text}"
+        pace = f"{self._rate:,.3g}/s  {duration((self._steps - step) / self._rate)} left" if self._rate else ""
         if self._bars:
-            self._bars.update(self._bar, completed=step, text=text)
+            self._bars.update(self._bar, completed=step, pace=pace, metrics=self._metrics)
         else:
-            self.say(f"{self._phase} {step:,}/{self._steps:,}  {text}".rstrip())
+            self.say("  ".join(filter(None, (f"{self._phase} {step:,}/{self._steps:,}", pace, self._metrics))))
 
 
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
+def _columns() -> list[ProgressColumn]:
+    """Of a bar; what a narrow terminal has no room for is cut off the metrics, and then the bar."""
+
+    def whole() -> Column:
+        return Column(no_wrap=True)
+
+    return [
+        TextColumn("{task.description}", style="bold", markup=False, table_column=whole()),
+        BarColumn(None, table_column=Column(ratio=1, min_width=4)),
+        MofNCompleteColumn(table_column=whole()),
+        TextColumn("{task.fields[pace]}", markup=False, table_column=whole()),
+        TextColumn("{task.fields[metrics]}", markup=False, table_column=Column(ratio=2, no_wrap=True)),
+    ]
 
 
 def behaviour_metrics(data: Behaviour, task: Task) -> dict[str, float]:

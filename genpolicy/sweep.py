@@ -154,6 +154,14 @@ def incidental(word: str) -> bool:
     return word.lstrip("+~").partition("=")[0].partition(".")[0] in NO_EFFECT - {"seeds"} | {"cluster"}
 
 
+def finished_already(job: Any) -> bool:
+    """Whether a checked job has nothing left to train."""
+    if job.config.mode != "train" or job.config.overwrite:
+        return False
+    runs = (directory_of(single, job.choices) for single in each_seed(job.config))
+    return all(read_status(run)["state"] == "finished" for run in runs)
+
+
 def verify_data(jobs: Sequence) -> None:
     """Raises `UserError` if the data of a run that is there, and is not to be overwritten, have changed."""
     for job in jobs:

@@ -1,6 +1,7 @@
 """What a person sees: lines where there is no terminal, bars where there is one, and the table at the end."""
 
 import io
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +9,7 @@ from rich.console import Console
 
 from genpolicy import progress
 from genpolicy.dataset.transitions import Behaviour
+from genpolicy.forecast import shown_left, time_left
 from genpolicy.progress import Progress, behaviour_metrics, print_table
 
 
@@ -19,9 +21,9 @@ def clock(monkeypatch):
     return now
 
 
-def shown(terminal: bool, clock) -> str:
+def shown(terminal: bool, clock, width: int = 120) -> str:
     out = io.StringIO()
-    console = Console(file=out, force_terminal=terminal, width=120)
+    console = Console(file=out, force_terminal=terminal, width=width)
     with Progress(console) as display:
         display.begin("critic", steps=1000, done=200)
         for step in range(201, 601):
@@ -51,6 +53,24 @@ def test_a_bar_on_a_terminal(clock):
     assert "1000/1000" in text
     assert "8/s" in text
     assert "━" in text
+
+
+@pytest.mark.parametrize("width", [60, 80, 120])
+def test_a_narrow_terminal_costs_metrics_and_nothing_else(clock, width):
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown(True, clock, width))
+    (last, *_) = [line for line in reversed(re.split(r"[\r\n]+", text)) if "1000/1000" in line]
+    assert re.match(r"critic +━{4,} 1000/1000 8/s  0:00:00 left", last), last
+    assert len(last) <= width
+    assert ("q 600" in last) == (width > 60)
+
+
+def test_when_all_jobs_will_have_ended():
+    assert time_left([], [], 5) is None
+    assert time_left([10.0, 20.0], [], 4) == 60.0
+    assert time_left([10.0], [], 0) == 0.0
+    assert time_left([10.0], [4.0, 12.0], 0, at_once=2) == 6.0  # the second is overdue
+    assert time_left([10.0], [4.0, 9.0, 1.0], 4, at_once=3) == 21.0  # they end after 1, 6, 9 and 11, 16, 19 and 21
+    assert (shown_left(None), shown_left(0.2), shown_left(3725.0)) == ("", "", ", about 1:02:05 left")
 
 
 TASK = SimpleNamespace(reference_min=10.0, score_scale=2.0, score=lambda returns: (returns - 10.0) * 2.0)

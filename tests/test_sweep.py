@@ -13,11 +13,12 @@ from types import SimpleNamespace
 
 import pytest
 from command_line import genpolicy
-from tiny import opened, plain_words, records, words
+from tiny import ended, opened, plain_words, records, words
 
-from genpolicy import pool, slurm, squeue, sweep
+from genpolicy import app, local, pool, slurm, squeue, sweep
 from genpolicy.files import last_line
 from genpolicy.run import find_runs, read_status
+from hydra_plugins.genpolicy import launcher
 
 LOCAL = ["-m", "hydra/launcher=local", "launch.parallel=2"]
 
@@ -88,7 +89,7 @@ def test_local_runs_side_by_side(two, tmp_path):
     assert lines[1].startswith("at most 2 at once; watch: genpolicy mode=status")
     assert {line[:8] for line in lines[2:]} == {"1 of 2: ", "2 of 2: "}
     good, bad = sorted(line[8:] for line in lines[2:])
-    assert good == "algo.policy_lr=0.001: finished"
+    assert good.startswith("algo.policy_lr=0.001: finished")
     assert bad.startswith("algo.policy_lr=1e+30: genpolicy: policy/loss is nan at update")
     assert result.err.startswith("genpolicy: 1 of 2 runs failed: ")
     assert result.err.count("\n") == 1
@@ -114,6 +115,48 @@ def test_the_same_sweep_again_starts_what_is_missing(two, tmp_path):
     done = genpolicy(*LOCAL, *plain_words(two[0], "algo.policy_lr=0.001"), f"paths.outputs={outputs}")
     assert (done.code, done.err) == (0, "")
     assert "0 of 1 to start" in done.out
+
+
+def test_a_sweep_in_this_process_says_when_it_will_have_ended(tmp_path, monkeypatch):
+    now = SimpleNamespace(seconds=0.0)
+
+    def start(job, sweep):
+        if job.config.seed != 1:  # that one has finished already
+            now.seconds += 60
+
+    monkeypatch.setattr(launcher, "time", SimpleNamespace(monotonic=lambda: now.seconds))
+    monkeypatch.setattr(app, "start", start)
+    ended(tmp_path, "seed=1")
+    result = genpolicy("-m", *words(tmp_path, "seed=0,1,2,3"))
+    assert (result.code, result.err) == (0, "")
+    first, *others = result.out.splitlines()
+    assert first == "job 1 of 4: seed=0"  # nothing is known yet
+    assert others == [
+        "job 2 of 4: seed=1, about 0:02:00 left",
+        "job 3 of 4: seed=2, about 0:02:00 left",
+        "job 4 of 4: seed=3, about 0:01:00 left",
+    ]
+
+
+def test_local_runs_say_when_all_will_have_ended(tmp_path, monkeypatch):
+    """Four runs on two slots, each of which takes a minute by the clock of the pool."""
+    now = SimpleNamespace(seconds=0.0)
+
+    def sleep(seconds):
+        now.seconds += 60
+
+    monkeypatch.setattr(pool, "time", SimpleNamespace(monotonic=lambda: now.seconds, sleep=sleep))
+    process = SimpleNamespace(poll=lambda: 0, send_signal=lambda number: None)
+    monkeypatch.setattr(pool.child, "start", lambda *_, **__: process)
+    monkeypatch.setattr(local.tracking, "start_follower", lambda config: None)
+    result = genpolicy(*LOCAL, *words(tmp_path, "seed=0,1,2,3"))
+    assert (result.code, result.err) == (0, "")
+    assert result.out.splitlines()[2:] == [
+        "1 of 4: seed=0: finished, about 0:01:00 left",
+        "2 of 4: seed=1: finished, about 0:01:00 left",
+        "3 of 4: seed=2: finished",
+        "4 of 4: seed=3: finished",
+    ]
 
 
 def test_status_shows_a_study_or_a_sweep(two):

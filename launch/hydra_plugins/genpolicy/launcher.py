@@ -125,7 +125,8 @@ class Here(Prepared):
 
     def carry_out(self, jobs: Sequence, name: str | None = None) -> None:
         from genpolicy import app, compose
-        from genpolicy.sweep import Sweep, overwrite_once, titles, verify_data
+        from genpolicy.forecast import shown_left, time_left
+        from genpolicy.sweep import Sweep, finished_already, overwrite_once, titles, verify_data
 
         if len(jobs) == 1 and name is None:
             app.start(jobs[0])
@@ -135,12 +136,16 @@ class Here(Prepared):
             overwrite_once(jobs)
             verify_data(jobs)
             sweep.save()
-        failed = []
+        failed, took = [], []
+        todo = [not finished_already(job) for job in jobs]
         for number, (job, varied) in enumerate(zip(jobs, titles(jobs), strict=True), 1):
             title = f"job {number} of {len(jobs)}: {varied}"
-            print(title, flush=True)
+            print(title + shown_left(time_left(took, [], sum(todo[number - 1 :]))), flush=True)
+            begun = time.monotonic()
             try:
                 app.start(job, sweep=sweep.name)
+                if todo[number - 1]:
+                    took.append(time.monotonic() - begun)
             except Exception as error:
                 print(f"genpolicy: {title}: {compose.explain(error)}", file=sys.stderr, flush=True)
                 failed.append(f"{number} ({varied})")
