@@ -5,7 +5,7 @@ import re
 import shlex
 from pathlib import Path
 
-from genpolicy import plain_yaml
+from genpolicy import plain_yaml, sbatch
 from genpolicy.errors import UserError
 from genpolicy.settings import suggest
 
@@ -162,6 +162,10 @@ def _rewrite_override(word: str, multirun: bool) -> str:
         if not re.fullmatch(r"\d+(,\d+)+|\[[\d, ]*\]", value):
             raise UserError(f"{word}: not a list of seeds; write it as in seeds=0,1,2")
         return f"seeds=[{value.strip('[]')}]"
+    if key.lstrip("+") == "launch.time":  # as SLURM writes it; the setting is one
+        return f"launch.minutes={sbatch.minutes(value)}"
+    if re.match(r"launch\.extra\b", key):  # whose names are not known beforehand
+        return f"++{word}"
     if key in PLACED:
         return f"{PLACED[key]}@{key}={value}"
     sets = options("taskset")

@@ -76,6 +76,11 @@ def check_words(words: list[str]) -> None:
     for override in overrides:
         _check_key(override, known, words)
         if override.is_sweep_override():
+            if override.key_or_group.startswith("launch."):
+                raise UserError(
+                    f"{override.input_line}: all jobs of a sweep are launched alike; one value with commas is written "
+                    f"'{override.key_or_group}=\"{override.input_line.partition('=')[2]}\"'"
+                )
             if not multirun:
                 key, _, value = override.input_line.partition("=")
                 text = "." in key and re.search("[A-Za-z/]", value)

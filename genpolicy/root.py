@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from genpolicy import sbatch
 from genpolicy.errors import UserError
 from genpolicy.settings import EVALUATION, TARGET, TRAINING, check, component, group, locate, setting
 
@@ -54,7 +55,9 @@ class Launch:
     partition: str | None = setting(None, doc="SLURM partition; null: the cluster's default")
     account: str | None = setting(None, doc="SLURM account; null: the user's default")
     qos: str | None = setting(None, doc="SLURM quality of service; null: the default")
-    gpus: int = setting(1, ge=0, le=2**10, doc="GPUs of a job")
+    constraint: str | None = setting(None, doc="SLURM features of the nodes, such as a100|h100; null: any")
+    exclude: str | None = setting(None, doc="SLURM nodes that are not used; null: none")
+    gpus: int | str = setting(1, doc="GPUs of a job: a number, or a type and a number such as a100:1")
     cpus: int = setting(4, ge=1, le=2**12, doc="CPU cores of a job")
     memory: float = setting(16.0, gt=0, le=1e6, doc="memory of a job in GB")
     minutes: int = setting(
@@ -69,6 +72,11 @@ class Launch:
     )
     requeues: int = setting(100, ge=0, le=10**6, doc="times a job is requeued because its time was up")
     setup: list[str] = setting([], doc="shell lines before a job's command, such as module load")
+    srun: list[str] = setting([], doc="more options of srun, such as --container-image=<image>")
+    extra: dict[str, Any] = setting(
+        {}, doc="more options of sbatch, such as {reservation: night}; true: without a value"
+    )
+    mail: str | None = setting(None, doc="address that SLURM writes to when jobs have failed, or all have ended")
     parallel: int = setting(
         0, ge=0, le=10**6, doc="slurm: jobs of an array at once; local: runs at once; 0: as many as fit"
     )
@@ -78,8 +86,9 @@ class Launch:
 
     @classmethod
     def partners(cls, config: Any) -> None:
-        """Refuses a job that would be asked to stop before it has begun."""
+        """Refuses what SLURM would, and a job that would be asked to stop before it has begun."""
         launch = config.launch
+        sbatch.check(launch)
         if 2 * launch.grace_seconds > 60 * launch.minutes:
             raise UserError(
                 f"launch.grace_seconds={launch.grace_seconds}: at most half of launch.minutes={launch.minutes}"

@@ -21,7 +21,7 @@ from submitit.core.job_environment import JobEnvironment
 from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
 from submitit.helpers import clean_env
 
-from genpolicy import plugins, pool, tracking
+from genpolicy import plugins, pool, sbatch, tracking
 from genpolicy.errors import UserError
 from genpolicy.evaluation import is_pending
 from genpolicy.files import write_atomically
@@ -95,12 +95,20 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
         _wait(sweep)
 
 
+class _Preview(SlurmExecutor):
+    """Shows what would be submitted, on any machine."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 1
+
+
 def _executor(sweep: Sweep, settings: DictConfig) -> SlurmExecutor:
+    kind = _Preview if settings.dry_run else SlurmExecutor
     try:
-        executor = SlurmExecutor(sweep.directory, max_num_timeout=settings.requeues, python=PATIENT_PYTHON)
+        executor = kind(sweep.directory, max_num_timeout=settings.requeues, python=PATIENT_PYTHON)
     except RuntimeError as error:
         raise UserError("hydra/launcher=slurm: there is no srun here; use it on a login node of the cluster") from error
-    given = {name: settings[name] for name in ("partition", "account", "qos") if settings[name] is not None}
     executor.update_parameters(
         job_name=f"{sweep.study} {sweep.name}",
         time=settings.minutes,
@@ -109,18 +117,17 @@ def _executor(sweep: Sweep, settings: DictConfig) -> SlurmExecutor:
         signal_delay_s=settings.grace_seconds,
         array_parallelism=settings.parallel or max_array(),
         setup=list(settings.setup),
-        srun_args=[f"--cpus-per-task={settings.cpus}"],  # which srun does not take from sbatch since 22.05
+        srun_args=[f"--cpus-per-task={settings.cpus}", *settings.srun],  # srun does not take the first since 22.05
         stderr_to_stdout=True,
         wckey=None,
-        **({"gpus_per_node": settings.gpus} if settings.gpus else {}),
-        **given,
+        additional_parameters=sbatch.options(settings),
     )
     return executor
 
 
 def _arrays(runs: Sequence[Path], settings: DictConfig) -> Iterator[list[list[Path]]]:
     """The runs by jobs, and the jobs by arrays that the cluster accepts."""
-    size = settings.runs_per_gpu * max(1, settings.gpus)
+    size = settings.runs_per_gpu * max(1, sbatch.gpu_count(settings.gpus))
     jobs = [list(runs[start : start + size]) for start in range(0, len(runs), size)]
     limit = max_array()
     return (jobs[start : start + limit] for start in range(0, len(jobs), limit))

@@ -82,7 +82,7 @@ configure() {
 
   # A GPU without a device file counts as 0 and makes the node invalid; any character device will do: these are /dev/null.
   for gpu in 0 1; do [[ -c $DIR/dev/gpu$gpu ]] || mknod "$DIR/dev/gpu$gpu" c 1 3; done
-  write gres.conf slurmd slurmctld <<<"Name=gpu File=$DIR/dev/gpu[0-1]"
+  write gres.conf slurmd slurmctld <<<"Name=gpu Type=null File=$DIR/dev/gpu[0-1]"
 
   write slurm.conf slurmd slurmctld <<EOF
 ClusterName=dev
@@ -113,7 +113,7 @@ OverTimeLimit=0
 KillWait=5
 DefMemPerCPU=1024
 GresTypes=gpu
-NodeName=$NODE NodeAddr=127.0.0.1 CPUs=8 RealMemory=32768 Gres=gpu:2
+NodeName=$NODE NodeAddr=127.0.0.1 CPUs=8 RealMemory=32768 Gres=gpu:null:2 Feature=dev
 PartitionName=low Nodes=$NODE Default=YES DefaultTime=60 PriorityTier=1 PreemptMode=REQUEUE GraceTime=30
 PartitionName=high Nodes=$NODE DefaultTime=60 PriorityTier=10 PreemptMode=OFF
 EOF

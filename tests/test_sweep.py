@@ -13,9 +13,10 @@ from types import SimpleNamespace
 
 import pytest
 from command_line import genpolicy
+from patience import PATIENCE
 from tiny import ended, opened, plain_words, records, words
 
-from genpolicy import app, local, pool, slurm, squeue, sweep
+from genpolicy import app, local, pool, sbatch, slurm, squeue, sweep
 from genpolicy.files import last_line
 from genpolicy.run import find_runs, read_status
 from hydra_plugins.genpolicy import launcher
@@ -186,7 +187,7 @@ def test_a_signal_to_the_launcher_saves_and_stops_all_its_runs(tmp_path):
         assert process.poll() is None
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + signal.SIGINT
     assert "the same command goes on" in out
     states = [read_status(run) for run in find_runs(tmp_path)]
@@ -284,6 +285,88 @@ def test_runs_share_jobs(cluster):
     assert genpolicy(*SLURM, *words(outputs), *shared).code == 0
     given = [json.loads((run / "job.json").read_text())["job"] for run in find_runs(outputs)]
     assert given == ["41_0"] * 4 + ["41_1"] * 4
+
+
+JOBS = {
+    "launch.gpus=a100:1": "gpus-per-node=a100:1",
+    'launch.partition="gpu,preempt"': "partition=gpu,preempt",
+    'launch.constraint="a100|h100"': "constraint='a100|h100'",
+    'launch.exclude="node[1-3]"': "exclude='node[1-3]'",
+    "launch.mail=me@site.org": "mail-user=me@site.org",
+    "launch.time=1-2:00": "time=1560",
+    "launch.extra={reservation:night,nice:100,exclusive:true}": "reservation=night",
+    "launch.extra.comment=two": "comment=two",
+}
+
+
+def test_a_dry_run_needs_no_cluster_and_shows_all_that_a_job_asks_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    container = 'launch.srun=["--container-image=nvcr.io#a/b"]'
+    outputs = tmp_path / "outputs"
+    shown = genpolicy(*SLURM[:2], *words(outputs, "seed=0,1"), *JOBS, container, "launch.dry_run=true")
+    assert (shown.code, shown.err) == (0, "")
+    asked = {line.removeprefix("#SBATCH --") for line in shown.out.splitlines() if line.startswith("#SBATCH")}
+    assert {*JOBS.values(), "nice=100", "exclusive", "mail-type=END,FAIL"} <= asked
+    assert {"qos", "account"}.isdisjoint(line.partition("=")[0] for line in asked)
+    (command,) = [line for line in shown.out.splitlines() if line.startswith("srun ")]
+    assert " --cpus-per-task=4 '--container-image=nvcr.io#a/b' " in command
+    assert not outputs.exists()
+
+
+def test_gpus_of_a_type_are_shared_like_others(cluster):
+    shared = ["launch.runs_per_gpu=2", "launch.gpus=a100:2", "launch.dry_run=true"]
+    shown = genpolicy(*SLURM, *words(cluster / "outputs"), *shared)
+    assert "job 0: seed=0, seed=1, seed=2, seed=3\njob 1: seed=4" in shown.out
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("launch.gpus=a100", "launch.gpus=a100: must be a number, or a type and a number as in launch.gpus=a100:1"),
+        ("launch.gpus=-1", "launch.gpus=-1: must be a number"),
+        ("launch.partition=gpu,preempt", "one value with commas is written 'launch.partition=\"gpu,preempt\"'"),
+        ("launch.partition=", "launch.partition='': must be a text of one line"),
+        ("launch.time=soon", "launch.time=soon: not a time of SLURM's, such as 90, 12:00:00 or 1-12"),
+        ("launch.extra={gpus:1}", "launch.extra.gpus: write it as launch.gpus"),
+        ("launch.extra={job-name:x}", "launch.extra.job-name: genpolicy sets this itself"),
+        ("launch.extra={Nice:1}", "launch.extra.Nice: the name of an option has small letters and hyphens only"),
+        ("launch.extra={nice:[1]}", "launch.extra.nice: must be a text, a number, true"),
+        ('launch.srun=["--cpus-per-task=3"]', "launch.srun: --cpus-per-task=3: write it as launch.cpus"),
+        ("launch.srun=[container]", "launch.srun: 'container' must be an option such as --container-image=<image>"),
+    ],
+)
+def test_what_slurm_would_not_take_is_refused_by_name(word, reason, tmp_path):
+    result = genpolicy(*SLURM[:2], *words(tmp_path / "outputs", "launch.dry_run=true", word))
+    assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
+    assert reason in result.err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_profile_cannot_write_lines_into_the_script(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    profile = tmp_path / "conf" / "cluster" / "mine.yaml"
+    profile.parent.mkdir(parents=True)
+    for lines in ('account: "a\\n#SBATCH --wrap=x"', 'extra: {comment: "a\\nreboot"}', 'srun: ["--x=a\\nreboot"]'):
+        profile.write_text(f"# @package launch\n# Mine\n{lines}\n")
+        result = genpolicy(*SLURM[:2], *words(tmp_path / "outputs", "launch.dry_run=true", "cluster=mine"))
+        assert (result.code, result.err.count("\n")) == (1, 1)
+        assert "must be a text of one line" in result.err
+
+
+@pytest.mark.parametrize(
+    ("time", "minutes"),
+    [
+        ("90", 90),
+        ("90:30", 91),
+        ("2:00:00", 120),
+        ("0:00:01", 1),
+        ("1-12", 2160),
+        ("1-2:03", 1563),
+        ("1-2:03:04", 1564),
+    ],
+)
+def test_times_of_slurm(time, minutes):
+    assert sbatch.minutes(time) == minutes
 
 
 def test_what_a_launcher_cannot_do_is_one_line(tmp_path, monkeypatch):
