@@ -1,5 +1,6 @@
 """One thread for torch (the machines are shared), property tests without deadlines, and what makes tests quick."""
 
+import math
 import shutil
 from pathlib import Path
 from unittest import mock
@@ -11,6 +12,7 @@ from hypothesis import settings
 from tiny import undrawn
 
 from genpolicy import tracking
+from hydra_plugins.genpolicy import launcher
 
 torch.set_num_threads(1)
 settings.register_profile("genpolicy", deadline=None, derandomize=True)
@@ -21,6 +23,13 @@ settings.load_profile("genpolicy")
 def composed_once():
     """Hydra composes every command twice, at first only to look for hydra.mode, which no word may set."""
     with mock.patch.object(Hydra, "get_mode", return_value=None):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_said_of_slow_machines():
+    """Of a sweep whose jobs take long to check, how far that is: a line more where something else is busy."""
+    with mock.patch.object(launcher, "SAY_SECONDS", math.inf):
         yield
 
 

@@ -5,9 +5,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
+
+from patience import wait_until
 
 QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 QUIET |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # eight processes that we have no work for
@@ -38,10 +39,7 @@ class Server:
 
     def wait(self) -> None:
         """Until it answers."""
-        deadline = time.monotonic() + 120
-        while not self.answers():
-            assert time.monotonic() < deadline, (self.folder / "server.log").read_text()
-            time.sleep(0.2)
+        wait_until(self.answers, lambda: (self.folder / "server.log").read_text())
 
     def stop(self) -> None:
         """At once, as if its machine had gone."""

@@ -9,6 +9,7 @@ import time
 import pytest
 from command_line import genpolicy
 from mlflow_server import Server
+from patience import PATIENCE, wait_until
 from store import SQLITE, ask, counts, importer, journaled, stored
 from tiny import ended, only_run, opened, records, words
 
@@ -62,9 +63,8 @@ def test_a_run_is_tracked_while_it_trains_and_the_next_run_ships_what_is_missing
     command = f"mlflow ui --host 127.0.0.1 --backend-store-uri sqlite:///{outputs}/mlflow.db"
     assert f"dashboard: {command}" in result.out
     runs = [Run(directory) for directory in find_runs(outputs)]
-    deadline = time.monotonic() + 60
-    while set(stored(outputs)) != {run.id for run in runs} and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(lambda: set(stored(outputs)) == {run.id for run in runs})
+    wait_until(lambda: stored(outputs) == {run.id: journaled(run) for run in runs})
     assert stored(outputs) == {run.id: journaled(run) for run in runs}
     assert missed.id in stored(outputs)
     assert len(list((outputs / "mlartifacts").glob("*/artifacts/last.pt"))) == 1
@@ -83,10 +83,8 @@ def test_a_server_that_does_not_answer_and_then_does(outputs, monkeypatch):
     monkeypatch.setattr(tracking, "WAIT_SECONDS", 0.5)
     silent = socket.create_server(("127.0.0.1", 0))
     address = f"http://127.0.0.1:{silent.getsockname()[1]}"
-    before = time.monotonic()
     result = genpolicy(*words(outputs, f"tracking.uri={address}"))
     assert result.code == 0, result.err
-    assert time.monotonic() - before < 60
     assert f"tracking: still shipping to {address}" in result.out
     run = Run(only_run(outputs))
     assert run.finished
@@ -94,9 +92,7 @@ def test_a_server_that_does_not_answer_and_then_does(outputs, monkeypatch):
     server = Server(int(address.rpartition(":")[2]), outputs)
     server.start()
     try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and is_locked(run.path("tracking.lock")):
-            time.sleep(0.2)
+        wait_until(lambda: not is_locked(run.path("tracking.lock")))
         assert genpolicy("mode=sync", f"paths.outputs={outputs}", f"tracking.uri={address}").code == 0
         before = counts(outputs)
         assert stored(outputs) == {run.id: journaled(run)}
@@ -144,16 +140,14 @@ def test_one_follower_ships_all_runs_and_ends_with_them(outputs):
         follower = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         line = {"time": 1_700_000_000_000, "step": 1, "metrics": {"policy/loss": 1.0}}
         second.path("journal.jsonl").write_text(json.dumps(line) + "\n")
-        deadline = time.monotonic() + 120
-        while stored(outputs) != {run.id: journaled(run) for run in (first, second)}:
-            assert follower.poll() is None, follower.communicate()
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
-        assert subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout == ""
+        both = {run.id: journaled(run) for run in (first, second)}
+        wait_until(lambda: stored(outputs) == both or follower.poll() is not None)
+        assert follower.poll() is None, follower.communicate()
+        assert subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True).stdout == ""
         with second.path("journal.jsonl").open("a") as journal:
             journal.write(json.dumps(line | {"step": 2}) + "\n")
     second.close()
-    assert follower.communicate(timeout=120)[0] == ""
+    assert follower.communicate(timeout=PATIENCE)[0] == ""
     assert follower.returncode == 0
     assert stored(outputs) == {run.id: journaled(run) for run in (first, second)}
     assert ask(outputs, "SELECT status, COUNT(*) FROM runs GROUP BY status") == [("FINISHED", 2)]

@@ -1,10 +1,10 @@
 """What an installed genpolicy needs of its environment, and what it must not load."""
 
 import os
+import resource
 import subprocess
 import sys
 import sysconfig
-import time
 import tomllib
 from pathlib import Path
 
@@ -30,10 +30,16 @@ def test_help_is_light_and_quick(tmp_path):
     assert packages.isdisjoint(HEAVY)
     seconds = []
     for _ in range(3):
-        begun = time.perf_counter()
+        begun = processor_seconds()
         assert run(sys.executable, "-m", "genpolicy.app", "--help", cwd=tmp_path).returncode == 0
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(processor_seconds() - begun)
     assert min(seconds) < 2
+
+
+def processor_seconds() -> float:
+    """That all processes have used that this one has started and waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 @pytest.mark.parametrize("words", [("algo=nothing",), ("seed=x",), ("--cfg", "job"), ("mode=eval",)])

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from pathlib import Path
 
@@ -19,6 +18,7 @@ import torch
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelStatus
 from mlflow_server import QUIET
+from patience import PATIENCE, wait_until
 from shipped import FIXED, models, ship, trained
 from tiny import events, undrawn
 
@@ -102,15 +102,12 @@ def test_mlflow_serves_it(logged, tmp_path):
     with open(tmp_path / "log", "w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        deadline = time.monotonic() + 120
-        while not answers(port):
-            assert server.poll() is None, (tmp_path / "log").read_text()
-            assert time.monotonic() < deadline
-            time.sleep(0.2)
+        wait_until(lambda: answers(port) or server.poll() is not None, lambda: (tmp_path / "log").read_text())
+        assert server.poll() is None, (tmp_path / "log").read_text()
         question = json.dumps({"inputs": SEEN}).encode()
         request = urllib.request.Request(f"http://127.0.0.1:{port}/invocations", question)
         request.add_header("Content-Type", "application/json")
-        answer = json.load(urllib.request.urlopen(request, timeout=60))
+        answer = json.load(urllib.request.urlopen(request, timeout=PATIENCE))
     finally:
         os.killpg(server.pid, signal.SIGKILL)
         server.wait()

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_line import genpolicy
+from patience import PATIENCE
 from store import SQLITE, ask, counts, importer, journaled, stored
 from tiny import ended, opened
 
@@ -26,7 +27,7 @@ def swept(tmp_path_factory):
     runs[0].path("figures/samples.png").write_bytes(b"a picture")
     runs[0].path("evaluation-last-9-8.mp4").write_bytes(b"a video")
     children = [importer(run.directory) for run in runs]
-    said = [child.communicate(timeout=300)[0] for child in children]
+    said = [child.communicate(timeout=PATIENCE)[0] for child in children]
     assert [child.returncode for child in children] == [0] * RUNS, said
     return outputs, runs
 
