@@ -13,11 +13,12 @@ from torch import Tensor
 
 from genpolicy import checkpoint
 from genpolicy import train as training
-from genpolicy.algo.algorithm import Algorithm
+from genpolicy.algo.actor import Actor
 from genpolicy.app import Job, each_job
 from genpolicy.command import quoted
+from genpolicy.critic.critic import Critic
 from genpolicy.errors import UserError
-from genpolicy.run import open_run
+from genpolicy.run import POLICY, open_run
 from genpolicy.settings import build
 
 Array = TypeVar("Array", np.ndarray, Tensor)
@@ -66,19 +67,23 @@ def restored(config: DictConfig, path: Path, device: str = "auto") -> TrainedPol
     with torch.random.fork_rng():  # fresh networks are drawn by the run's seed, which is none of the caller's
         algorithm = training.fresh_algorithm(config, task, device)
     training.restore(algorithm, path)
-    return TrainedPolicy(algorithm, task.observation_size, device)
+    actor = algorithm.actor().eval().requires_grad_(False)
+    if path.name != POLICY:
+        return TrainedPolicy(actor, algorithm.critic, task.observation_size, device)
+    return TrainedPolicy(actor, actor.critic, task.observation_size, device)
 
 
 class TrainedPolicy:
     """A trained policy; takes float arrays of NumPy or torch and gives the same kind.
 
-    observation_size, action_size: O and A. has_density: whether `log_prob` can be asked for.
+    observation_size, action_size: O and A. has_density: whether `log_prob` can be asked for. has_critic: whether `q`
+    can. module: what acts, as a `torch.nn.Module` for `torch.export`, see `genpolicy.algo.actor.Actor`.
     """
 
-    def __init__(self, algorithm: Algorithm, observation_size: int, device: torch.device):
-        self._algorithm, self._device = algorithm, device
-        self.observation_size, self.action_size = observation_size, algorithm.policy.action_size
-        self.has_density = algorithm.policy.has_density
+    def __init__(self, module: Actor, critic: Critic | None, observation_size: int, device: torch.device):
+        self.module, self._critic, self._device = module, critic, device
+        self.observation_size, self.action_size = observation_size, module.policy.action_size
+        self.has_density, self.has_critic = module.policy.has_density, critic is not None
 
     def act(self, observation: Array, seed: int | None = None) -> Array:
         """Actions [..., A] in the action space at observations [..., O], as in the run's evaluations.
@@ -86,24 +91,57 @@ class TrainedPolicy:
         seed: of what is random in them; None is another one at every call.
         """
         rows = self._rows(observation, "observation", self.observation_size)
-        return _like(self._algorithm.clip(self._algorithm.act(rows, self._generator(seed))), observation)
+        return _like(self.module.clip(self.module.act(rows, self._generator(seed))), observation)
 
     def sample(self, observation: Array, num_samples: int, seed: int | None = None) -> Array:
         """`num_samples` actions [..., K, A] of the model alone: not selected, not clipped. seed: as in `act`."""
         rows = self._rows(observation, "observation", self.observation_size)
         with torch.no_grad():
-            return _like(self._algorithm.policy.sample(rows, self._generator(seed), num_samples), observation)
+            return _like(self.module.policy.sample(rows, self._generator(seed), num_samples), observation)
 
     def log_prob(self, observation: Array, action: Array, seed: int | None = None) -> Array:
         """log pi(a|s) [...] in nats of actions [..., A] at observations [..., O], before clipping and selection.
 
         seed: of Hutchinson's probe, if the model's divergence is estimated. Raises `UserError` without a density.
         """
+        rows, actions = self._pairs(observation, action)
+        return _like(self.module.log_prob(actions, rows, self._generator(seed)), observation)
+
+    def q(self, observation: Array, action: Array) -> Array:
+        """Q(s, a) [...] of the critic, at observations [..., O] and actions [..., A].
+
+        It is the least of the critic's Q functions, or their mean with `critic.aggregate=mean`, and in units of the
+        rewards that it was trained on (`dataset.reward`). Raises `UserError` where there is no critic (`has_critic`).
+        """
+        critic, (rows, actions) = self._require_critic(), self._pairs(observation, action)
+        with torch.no_grad():
+            return _like(critic.aggregated(critic.q(rows, actions)), observation)
+
+    def v(self, observation: Array) -> Array:
+        """V(s) [...] of the critic at observations [..., O], in the units of `q`.
+
+        Raises `UserError` where there is no critic, or it learns Q alone.
+        """
+        critic, rows = self._require_critic(), self._rows(observation, "observation", self.observation_size)
+        if critic.expectile is None:
+            raise UserError("this run's critic learns no V: critic=iql does, and critic=double_q with critic.expectile")
+        with torch.no_grad():
+            return _like(critic.v(rows), observation)
+
+    def _require_critic(self) -> Critic:
+        if self._critic is None:
+            raise UserError(
+                f"there is no critic: the algorithm learns none, or {POLICY} was loaded, which holds one only for a "
+                "policy that acts by it; the run directory or its last.pt has it"
+            )
+        return self._critic
+
+    def _pairs(self, observation: Array, action: Array) -> tuple[Tensor, Tensor]:
         rows = self._rows(observation, "observation", self.observation_size)
         actions = self._rows(action, "action", self.action_size)
         if action.shape[:-1] != observation.shape[:-1]:
             raise UserError(f"actions {tuple(action.shape)} do not go with observations {tuple(observation.shape)}")
-        return _like(self._algorithm.log_prob(actions, rows, self._generator(seed)), observation)
+        return rows, actions
 
     def _rows(self, array: Array, what: str, size: int) -> Tensor:
         if array.ndim == 0 or array.shape[-1] != size:

@@ -187,7 +187,7 @@ def restore(algorithm: Algorithm, path: Path) -> int:
     saved = checkpoint.load(path)
     try:
         if path.name == POLICY:
-            algorithm.load_acting_state(saved["algorithm"])
+            algorithm.actor().load_state_dict(saved["algorithm"])
         else:
             algorithm.load_state_dict(saved["algorithm"])
     except (KeyError, TypeError, RuntimeError) as error:

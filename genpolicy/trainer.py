@@ -225,7 +225,7 @@ class Trainer:
         self.journal.log(self.state.updates, {f"final/{name}": value for name, value in measured.items()})
         best = {f"best/{name}": value for name, value in self.state.best.items()}
         self.journal.log(self.state.updates, best)
-        trained = {"algorithm": self.algorithm.acting_state(), "state": {"updates": self.state.updates}}
+        trained = {"algorithm": self.algorithm.actor().state_dict(), "state": {"updates": self.state.updates}}
         checkpoint.save(self.run.path(POLICY), trained)
 
     def _film(self) -> None:

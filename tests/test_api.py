@@ -9,7 +9,7 @@ import torch
 from tiny import SMALL, words
 
 import genpolicy
-from genpolicy import api
+from genpolicy import api, checkpoint
 from genpolicy.errors import UserError
 from genpolicy.run import load_run
 from genpolicy.settings import build
@@ -68,6 +68,87 @@ def test_samples_and_densities_are_those_of_the_model(policy, algorithm):
     log_prob = policy.log_prob(SEEN[0], samples[:, 0])
     np.testing.assert_array_equal(log_prob, algorithm.log_prob(expected[:, 0], rows).numpy())
     assert policy.log_prob(SEEN[0, 0], samples[0, 0]).shape == ()
+
+
+def short(outputs, *more):
+    """A run of three updates a phase."""
+    plain = [word for word in SMALL if not word.startswith(("env=", "algo", "eval.per_phase="))]
+    places = [f"paths.outputs={outputs}", f"paths.data={outputs}"]
+    return api.train(*places, *plain, "env=multi-goal", "eval.per_phase=1", *more).directory
+
+
+def values(state: dict, network: str, x: np.ndarray) -> np.ndarray:
+    """What the E perceptrons of a checkpoint give [B, in]: [E, B], by NumPy."""
+    prefix = f"critic.{network}."
+    weights = {name.removeprefix(prefix): np.float64(state[name]) for name in state if name.startswith(prefix)}
+    x = np.float64(x)[None]
+    for layer in range(sum(name.startswith("layers.") for name in weights) // 2):
+        x = np.maximum(x @ weights[f"layers.{layer}.weight"] + weights[f"layers.{layer}.bias"], 0)
+    return np.einsum("ebi,ei->eb", x, weights["head.weight"][:, 0]) + weights["head.bias"]
+
+
+def test_values_are_those_of_the_networks(policy, trained):
+    state = checkpoint.load(trained.directory / "last.pt")["algorithm"]
+    action = np.random.default_rng(1).uniform(-1, 1, SEEN.shape).astype(np.float32)
+    q = values(state, "q_network", np.concatenate([SEEN, action], -1).reshape(12, 4))
+    assert q.shape == (2, 12)
+    assert policy.has_critic
+    np.testing.assert_allclose(policy.q(SEEN, action), q.min(0).reshape(3, 4), rtol=1e-4, atol=1e-5)
+    (v,) = values(state, "v_network", SEEN.reshape(12, 2))
+    np.testing.assert_allclose(policy.v(SEEN), v.reshape(3, 4), rtol=1e-4, atol=1e-5)
+    one = policy.q(torch.from_numpy(SEEN[0, 0]), torch.from_numpy(action[0, 0]))
+    assert one.shape == ()
+    assert one.item() == pytest.approx(q.min(0)[0], abs=1e-4)
+    with pytest.raises(UserError, match="do not go with observations"):
+        policy.q(SEEN, action[0])
+
+
+def test_where_there_is_no_critic_that_is_said(trained, tmp_path, no_figures):
+    alone = genpolicy.load_policy(trained.directory / "policy.pt")
+    cloned = genpolicy.load_policy(short(tmp_path, "algo=bc", "algo.behaviour_steps=3"))
+    for policy in (alone, cloned):
+        assert not policy.has_critic
+        for ask in (lambda policy=policy: policy.q(SEEN, SEEN), lambda policy=policy: policy.v(SEEN)):
+            with pytest.raises(UserError, match=r"there is no critic: .*; the run directory or its last\.pt has it"):
+                ask()
+    np.testing.assert_array_equal(alone.act(SEEN, seed=3), genpolicy.load_policy(trained.directory).act(SEEN, seed=3))
+
+
+def test_a_policy_that_is_chosen_from_keeps_its_critic(tmp_path, no_figures):
+    run = short(tmp_path, "algo=gmpo", "algo.critic_steps=3", "algo.policy_steps=3", "select=greedy")
+    whole, alone = (genpolicy.load_policy(run / name) for name in ("last.pt", "policy.pt"))
+    assert alone.has_critic
+    np.testing.assert_array_equal(alone.q(SEEN, SEEN), whole.q(SEEN, SEEN))
+    rows, noise = torch.from_numpy(SEEN).reshape(12, 2), alone.module.draw_noise(12)
+    assert noise.shape == (12, 32, 1, 2)
+    candidates = alone.module.clip(alone.module.policy.sample(rows, num_samples=32, noise=noise.flatten(0, 1)))
+    best = whole.q(rows[:, None].expand(12, 32, 2), candidates).argmax(1)
+    assert torch.equal(alone.module(rows, noise), candidates[torch.arange(12), best])
+
+
+def test_the_mean_of_q_functions_and_no_v(tmp_path, no_figures):
+    policy = genpolicy.load_policy(short(tmp_path, "algo=td3_bc", "algo.steps=3", "critic.aggregate=mean"))
+    rows = torch.from_numpy(SEEN[0])
+    with torch.no_grad():
+        each = policy._critic.q(rows, rows)
+    assert each.shape == (2, 4)
+    np.testing.assert_allclose(policy.q(SEEN[0], SEEN[0]), each.mean(0).numpy(), rtol=1e-6)
+    with pytest.raises(UserError, match="critic learns no V"):
+        policy.v(SEEN)
+
+
+def test_what_acts_is_a_module_of_weights_alone(policy, tmp_path):
+    """It is exported as a function of observations and noise, for any number of them."""
+    module, rows = policy.module, torch.from_numpy(SEEN).reshape(12, 2)
+    assert {name.partition(".")[0] for name in module.state_dict()} == {"policy"}
+    torch.save(module.state_dict(), tmp_path / "weights.pt")
+    saved = torch.load(tmp_path / "weights.pt", weights_only=True)
+    assert all(isinstance(value, torch.Tensor) for value in saved.values())
+    noise = module.draw_noise(12, torch.Generator().manual_seed(3))
+    np.testing.assert_array_equal(module(rows, noise).numpy(), policy.act(SEEN, seed=3).reshape(12, 2))
+    size = torch.export.Dim("size")
+    exported = torch.export.export(module, (rows, noise), dynamic_shapes=({0: size}, {0: size})).module()
+    torch.testing.assert_close(exported(rows[:5], noise[:5]), module(rows[:5], noise[:5]))
 
 
 def test_the_package_gives_both_by_itself():

@@ -129,7 +129,7 @@ def assert_works(config, word: str = "") -> None:
     action = algorithm.act(data.observation, generator.manual_seed(1))
     assert action.shape == (32, 2)
     other = assemble(config, 2, -torch.ones(2), torch.ones(2))
-    other.load_acting_state(algorithm.acting_state())
+    other.actor().load_state_dict(algorithm.actor().state_dict())
     assert torch.equal(other.act(data.observation, generator.manual_seed(1)), action), word
 
 

@@ -9,8 +9,9 @@ from dataclasses import InitVar, dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from genpolicy.algo.actor import Actor
 from genpolicy.algo.update import Metrics, Update, Updates, imitation
 from genpolicy.critic.critic import Critic
 from genpolicy.dataset.transitions import Transitions
@@ -39,7 +40,7 @@ class Phase:
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
-class Algorithm(nn.Module, ABC):
+class Algorithm(Actor, ABC):
     """Phases of training and the policy they end with; `state_dict` holds everything, optimisers included.
 
     bounds: the ends [A] of the action space; none if not given. selection: chooses among several actions of the policy.
@@ -59,13 +60,10 @@ class Algorithm(nn.Module, ABC):
     bounds: InitVar[tuple[Tensor, Tensor] | None] = None
 
     def __post_init__(self, policy, objective, critic, selection, bounds):
-        nn.Module.__init__(self)
         infinite = torch.full((policy.action_size,), math.inf)
         low, high = bounds or (-infinite, infinite)
-        self.register_buffer("action_low", low.clone(), persistent=False)
-        self.register_buffer("action_high", high.clone(), persistent=False)
-        self.objective, self.critic = objective, critic if self.learns_critic else None
-        self.selection = selection or NoSelection()
+        Actor.__init__(self, policy, critic if self.learns_critic else None, selection or NoSelection(), low, high)
+        self.objective = objective
         self.policy, self.behaviour = self.policies(policy)
         self.phases = self.plan()
 
@@ -85,23 +83,6 @@ class Algorithm(nn.Module, ABC):
     def plan(self) -> list[Phase]:
         """The phases, in order."""
 
-    def act(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Actions [B, A] of the trained policy at observations [B, O]; not clipped to the action space."""
-        with torch.no_grad():
-            if self.selection.num_candidates == 1:
-                return self.policy.act(observation, generator)
-            candidates = self.policy.sample(observation, generator, self.selection.num_candidates)
-            return self.selection.choose(self.critic, observation, self.clip(candidates), generator)
-
-    def clip(self, action: Tensor) -> Tensor:
-        """Actions [..., A] clipped to the action space, outside of which the critic has seen none."""
-        return action.clamp(self.action_low, self.action_high)
-
-    def log_prob(self, action: Tensor, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """log pi(a|s) [B] in nats of the trained policy."""
-        with torch.no_grad():
-            return self.policy.log_prob(action, observation, generator)
-
     def get_extra_state(self) -> dict[str, Any]:
         """The optimisers' states, so that `state_dict` is all there is to save."""
         return {phase.name: phase.update.state_dict() for phase in self.phases}
@@ -111,16 +92,10 @@ class Algorithm(nn.Module, ABC):
         for phase in self.phases:
             phase.update.load_state_dict(state[phase.name])
 
-    def acting_state(self) -> dict[str, Tensor]:
-        """The part of `state_dict` that acting and densities need: the policy, and the critic where it chooses."""
-        needed = ("policy.", "critic.") if self.selection.num_candidates > 1 else ("policy.",)
-        return {name: value for name, value in self.state_dict().items() if name.startswith(needed)}
-
-    def load_acting_state(self, state: dict[str, Tensor]) -> None:
-        """Restore what `acting_state` gave, and nothing else. Raises RuntimeError if it is another algorithm's."""
-        if other := state.keys() ^ self.acting_state().keys():
-            raise RuntimeError(f"missing or superfluous: {', '.join(sorted(other))}")
-        self.load_state_dict(state, strict=False)
+    def actor(self) -> Actor:
+        """What acting and densities take, of the same networks: the policy, and the critic where it chooses."""
+        critic = self.critic if self.selection.num_candidates > 1 else None
+        return Actor(self.policy, critic, self.selection, self.action_low, self.action_high)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

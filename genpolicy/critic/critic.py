@@ -15,6 +15,7 @@ class Critic(nn.Module):
     """Subclasses make `q_network`, its copy `q_target` and `v_network`, and have a setting `target_rate`."""
 
     next_actions: ClassVar[str | None]  # whose actions at the next states its loss takes: "policy", "behaviour"
+    expectile: float | None  # that V is of min_j Q_j over the data's actions; None if no V is learned
 
     def q(self, observation: Tensor, action: Tensor) -> Tensor:
         """Q_j(s, a) [E, B] of observation [B, O] and action [B, A]."""
@@ -27,6 +28,10 @@ class Critic(nn.Module):
     def q_min(self, observation: Tensor, action: Tensor) -> Tensor:
         """min_j Q_j(s, a) [B]."""
         return self.q(observation, action).amin(0)
+
+    def aggregated(self, q: Tensor) -> Tensor:
+        """What Q functions say together, [...] of q [E, ...]: their minimum."""
+        return q.amin(0)
 
     def update_target(self) -> None:
         """One step of Polyak averaging of the target Q."""

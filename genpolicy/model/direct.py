@@ -71,7 +71,7 @@ class DeterministicPolicy(DirectPolicy):
 
     def mean(self, observation: Tensor) -> Tensor:
         """mu(s) [B, A]: the network at the centre of the noise."""
-        return self.output(observation.new_zeros(len(observation), self.action_size), observation)
+        return self.output(observation.new_zeros(observation.shape[0], self.action_size), observation)
 
     def actions(self, noise: Tensor, observation: Tensor) -> Tensor:
         return self.mean(observation)
@@ -103,7 +103,7 @@ class GaussianPolicy(DeterministicPolicy):
     def actions(self, noise: Tensor, observation: Tensor) -> Tensor:
         return self.mean(observation) + self.std() * noise[:, 0]
 
-    def act(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def act(self, observation: Tensor, generator: torch.Generator | None = None, noise: Tensor | None = None) -> Tensor:
         return self.mean(observation)
 
     def log_prob(self, action: Tensor, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -109,12 +109,12 @@ class Policy(nn.Module, ABC):
             observation = observation.repeat_interleave(num_samples, 0)
         if noise is None:
             noise = self.draw_noise(len(observation), generator, observation)
-        action = self.actions(noise.reshape(len(observation), -1, self.action_size), observation)
+        action = self.actions(noise.reshape(observation.shape[0], -1, self.action_size), observation)
         return action if num_samples is None else action.unflatten(0, (-1, num_samples))
 
-    def act(self, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """What the policy does [B, A]: a sample, unless it has something better."""
-        return self.sample(observation, generator)
+    def act(self, observation: Tensor, generator: torch.Generator | None = None, noise: Tensor | None = None) -> Tensor:
+        """What the policy does [B, A]: a sample, unless it has something better. noise: as in `sample`."""
+        return self.sample(observation, generator, noise=noise)
 
     def draw_noise(self, size: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
         """All that is random in `size` samples: standard normal draws [size, noises, A]."""

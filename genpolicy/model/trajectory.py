@@ -59,7 +59,7 @@ class TrajectoryPolicy(GenerativePolicy):
     def flow(self, observation: Tensor) -> ProbabilityFlow:
         def solution(y: Tensor, angles: Sequence[float]) -> Tensor:
             for keep, out, scale, times in self._jumps(tuple(angles), y):
-                moved = self.network(scale * y, times.expand(len(y), 2), observation)
+                moved = self.network(scale * y, times.expand(y.shape[0], 2), observation)
                 y = torch.add(keep * y, moved, alpha=out)
             return y
 

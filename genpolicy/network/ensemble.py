@@ -87,4 +87,4 @@ class _Constant(nn.Module):
         self.value = nn.Parameter(torch.zeros(()))
 
     def forward(self, observation: Tensor) -> Tensor:
-        return self.value.expand(1, len(observation))
+        return self.value.expand(1, observation.shape[0])

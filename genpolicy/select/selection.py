@@ -41,7 +41,7 @@ class Selection(ABC):
     ) -> Tensor:
         """The chosen actions [B, A] of candidates [B, K, A] at observations [B, O]."""
         index = self.index(q_min_of_each(critic, observation, action), critic, observation, generator)
-        return action[torch.arange(len(action), device=action.device), index]
+        return action[torch.arange(action.shape[0], device=action.device), index]
 
     @abstractmethod
     def index(self, q: Tensor, critic: Critic, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
