@@ -127,6 +127,19 @@ def test_the_users_signal_requeues_the_job(outputs, undisturbed):
     assert_as_if_nothing_had_happened(run, undisturbed)
 
 
+def test_what_a_job_asks_for_is_what_slurm_was_told(outputs):
+    asked = ["launch.gpus=null:1", "launch.constraint=dev", "launch.mail=root@localhost", "launch.time=0:45:00"]
+    asked += ['launch.partition="low,high"', "launch.extra={nice:5,comment:two words}", 'launch.srun=["--label"]']
+    launch(outputs, *asked)
+    told = scontrol("show", "job", job_of(only_run(outputs)))
+    facts = ["MailUser=root@localhost", "MailType=END,FAIL", "TimeLimit=00:45:00", "Nice=5", "Comment=two words"]
+    for fact in [*facts, "Features=dev", "gres:gpu:null:1"]:
+        assert fact in told, told
+    refused = genpolicy(*LAUNCH, *words(outputs, "seed=1"), "launch.constraint=elsewhere")
+    assert (refused.code, refused.err.count("\n")) == (1, 1)
+    assert refused.err.startswith("genpolicy: sbatch refused the job: ")
+
+
 def preempt(run: Path) -> None:
     """A job of the better partition that needs the GPUs."""
     better = ["sbatch", "--partition=high", "--gres=gpu:2", "--wrap=sleep 2", "--output=/dev/null"]
