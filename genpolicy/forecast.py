@@ -2,7 +2,15 @@
 
 import heapq
 import statistics
+import time
 from collections.abc import Sequence
+
+SAY_SECONDS = 5.0  # between two lines that say how far something is
+
+
+def now() -> float:
+    """Seconds by a clock that nobody sets."""
+    return time.monotonic()
 
 
 def time_left(took: Sequence[float], running: Sequence[float], waiting: int, at_once: int = 1) -> float | None:

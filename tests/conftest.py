@@ -11,8 +11,7 @@ from hydra._internal.hydra import Hydra
 from hypothesis import settings
 from tiny import undrawn
 
-from genpolicy import tracking
-from hydra_plugins.genpolicy import launcher
+from genpolicy import forecast, tracking
 
 torch.set_num_threads(1)
 settings.register_profile("genpolicy", deadline=None, derandomize=True)
@@ -29,7 +28,7 @@ def composed_once():
 @pytest.fixture(scope="session", autouse=True)
 def nothing_said_of_slow_machines():
     """Of a sweep whose jobs take long to check, how far that is: a line more where something else is busy."""
-    with mock.patch.object(launcher, "SAY_SECONDS", math.inf):
+    with mock.patch.object(forecast, "SAY_SECONDS", math.inf):
         yield
 
 

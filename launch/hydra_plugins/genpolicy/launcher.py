@@ -2,7 +2,6 @@
 
 import json
 import sys
-import time
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
@@ -14,8 +13,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from genpolicy.errors import UnknownSetting, UserError
-
-SAY_SECONDS = 5.0
 
 
 class Prepared(Launcher):
@@ -39,18 +36,18 @@ class Prepared(Launcher):
 
         A setting that some of them lack is refused with the options that lack it.
         """
-        from genpolicy import app, compose
+        from genpolicy import app, compose, forecast
 
         if not job_overrides:
             raise UserError("the sweep is empty: one of its patterns matches no option")
-        jobs, unknown, tried, said = [], [], set(), time.monotonic()
+        jobs, unknown, tried, said = [], [], set(), forecast.now()
         for number, overrides in enumerate(job_overrides):
             chosen = compose.choosing(overrides)
             if unknown and chosen in tried:
                 continue
             tried.add(chosen)
-            if time.monotonic() - said > SAY_SECONDS:
-                said = time.monotonic()
+            if forecast.now() - said > forecast.SAY_SECONDS:
+                said = forecast.now()
                 print(f"checked {number} of {len(job_overrides)} jobs", flush=True)
             try:
                 config = self.config_loader.load_sweep_config(self.config, compose.hydra_words(overrides))
@@ -124,8 +121,7 @@ class Here(Prepared):
     """Runs the jobs of a sweep one by one in this process; a job that fails does not stop the others."""
 
     def carry_out(self, jobs: Sequence, name: str | None = None) -> None:
-        from genpolicy import app, compose
-        from genpolicy.forecast import shown_left, time_left
+        from genpolicy import app, compose, forecast
         from genpolicy.sweep import Sweep, finished_already, overwrite_once, titles, verify_data
 
         if len(jobs) == 1 and name is None:
@@ -140,12 +136,12 @@ class Here(Prepared):
         todo = [not finished_already(job) for job in jobs]
         for number, (job, varied) in enumerate(zip(jobs, titles(jobs), strict=True), 1):
             title = f"job {number} of {len(jobs)}: {varied}"
-            print(title + shown_left(time_left(took, [], sum(todo[number - 1 :]))), flush=True)
-            begun = time.monotonic()
+            print(title + forecast.shown_left(forecast.time_left(took, [], sum(todo[number - 1 :]))), flush=True)
+            begun = forecast.now()
             try:
                 app.start(job, sweep=sweep.name)
                 if todo[number - 1]:
-                    took.append(time.monotonic() - begun)
+                    took.append(forecast.now() - begun)
             except Exception as error:
                 print(f"genpolicy: {title}: {compose.explain(error)}", file=sys.stderr, flush=True)
                 failed.append(f"{number} ({varied})")
