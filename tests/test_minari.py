@@ -188,7 +188,7 @@ def test_what_is_not_there_and_cannot_be_had_is_one_line(tmp_path):
     offline = os.environ | {"HF_HUB_OFFLINE": "1"}
     result = subprocess.run(command, env=offline, capture_output=True, text=True, timeout=100)
     assert result.returncode == 1
-    assert result.stderr.startswith("genpolicy: dataset.id=nobody/nothing-v0: Minari cannot load it (")
+    assert result.stderr.startswith("genpolicy: dataset.id=nobody/nothing-v0: not in Minari's cache, and ")
     assert result.stderr.count("\n") == 1
 
 
