@@ -7,7 +7,6 @@ all of them fixed in the journal, so that a batch that was stored but not noted 
 
 import contextlib
 import hashlib
-import json
 import os
 import tempfile
 from pathlib import Path
@@ -20,10 +19,12 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE, MLFLOW_SOURCE_NAME
 
-from genpolicy import journal, sqlite, view
-from genpolicy.files import Lock, no_link, regular_files, write_atomically
+from genpolicy import journal, sqlite, tracked, view
+from genpolicy.errors import UserError
+from genpolicy.files import Lock, no_link, unwritable
 from genpolicy.relocate import check_database, check_place, relocate
-from genpolicy.run import FINAL, POLICY, Run, read_json
+from genpolicy.run import FINAL, POLICY, Run
+from genpolicy.tracked import Record
 
 METRICS_PER_BATCH = 1000  # MLflow's limits
 PARAMS_PER_BATCH = 100
@@ -49,7 +50,12 @@ class Store:
         if (database := sqlite.file_of(uri)) is not None:
             if no_link(database).parent == outputs:  # it comes with the runs, and may be a stranger's as they may
                 self._home = outputs / "mlartifacts"
-            database.parent.mkdir(parents=True, exist_ok=True)
+            if os.path.lexists(database) and not database.is_file():  # which MLflow would try to open for minutes
+                raise UserError(f"{database}: not a file, where MLflow's store is to be; move it away")
+            try:
+                database.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise unwritable(database.parent, error) from error
             self.artifacts = (database.parent / "mlartifacts").as_uri()
             self._making = self._lock = Lock(database.with_name(database.name + ".lock"))
             with self._lock:
@@ -70,9 +76,11 @@ class Store:
 
         The caller holds the run's tracking lock. Raises whatever MLflow raises; calling again goes on.
         """
+        place = tracked.place(run.directory)  # before anything is read: what changes from now on is shipped next time
         status = run.status()  # before the journal is read: if it is final, the journal is complete
-        record = Record(run, self.uri)
+        record = Record(run.directory, self.uri, run.id)
         found = self._find(run, record)
+        before = dict(record)
         if found.info.lifecycle_stage == "deleted":
             return status["state"]  # somebody threw it away in MLflow
         number = found.info.run_id
@@ -80,12 +88,12 @@ class Store:
         self._tag(found, view.tags(run, status))
         if "configured" not in record:
             self._configure(number, run)
-            record.keep(configured=True)
+            record["configured"] = True
         data = status.get("data")
         if data is not None and record.get("data") != data:
             with self._lock:
                 self.client.log_inputs(number, [view.data_set(data)])
-            record.keep(data=data)
+            record["data"] = data
         self._metrics(number, run, record)
         self._files(number, run, record, status["state"] in FINAL)
         if record.get("state") != status["state"]:
@@ -97,9 +105,11 @@ class Store:
                     self.client.set_terminated(number, STATUS[status["state"]], end_time=end)
             if status["state"] == "finished" and run.config.tracking.model:
                 self._policy(found, run, data)
-            record.keep(state=status["state"])
+            record["state"] = status["state"]
             if status["state"] in FINAL and MLFLOW_PARENT_RUN_ID in found.data.tags:
                 self._summarise(found.info.experiment_id, found.data.tags[MLFLOW_PARENT_RUN_ID])
+        if record != before | {"place": place}:
+            record.keep(place=place)
         return status["state"]
 
     def directory(self, number: str) -> tuple[Path, str]:
@@ -138,7 +148,7 @@ class Store:
         SqlAlchemyStore(sqlite.uri_of(unfinished), self.artifacts).engine.dispose()
         unfinished.rename(database)
 
-    def _find(self, run: Run, record: "Record") -> MlflowRun:
+    def _find(self, run: Run, record: Record) -> MlflowRun:
         """The MLflow run of the run, made if there is none."""
         if "run" in record:
             try:
@@ -224,7 +234,7 @@ class Store:
                 self.client.log_batch(number, params=params[start : start + PARAMS_PER_BATCH])
             self.client.log_artifact(number, str(run.path("config.yaml")))
 
-    def _metrics(self, number: str, run: Run, record: "Record") -> None:
+    def _metrics(self, number: str, run: Run, record: Record) -> None:
         """Send what the journal has beyond the part already sent; note after each batch how far it goes."""
         path = run.path("journal.jsonl")
         if not os.path.lexists(path):
@@ -241,25 +251,22 @@ class Store:
         if waiting:
             self._send(number, waiting, record, start)
 
-    def _send(self, number: str, metrics: list[Metric], record: "Record", offset: int) -> None:
+    def _send(self, number: str, metrics: list[Metric], record: Record, offset: int) -> None:
         with self._lock:
             self.client.log_batch(number, metrics=metrics)
         record.keep(offset=offset)
 
-    def _files(self, number: str, run: Run, record: "Record", final: bool) -> None:
+    def _files(self, number: str, run: Run, record: Record, final: bool) -> None:
         """Figures, videos and evaluations that are new or have changed; checkpoints at the end, if asked for."""
-        patterns = ["figures/*", "evaluation-*"]
+        patterns = list(tracked.FILES)
         if final and run.config.tracking.checkpoints:
             patterns += ["last.pt", "best.pt"]
         shipped = record.get("files", {})
-        for path in regular_files(run.directory, *patterns):
-            name, now = str(path.relative_to(run.directory)), [path.stat().st_size, path.stat().st_mtime_ns]
+        for name, now in tracked.files(run.directory, *patterns).items():
             if shipped.get(name) != now:
-                folder = os.path.dirname(name) or None
                 with self._lock:
-                    self.client.log_artifact(number, str(path), folder)
-                shipped = shipped | {name: now}
-                record.keep(files=shipped)
+                    self.client.log_artifact(number, str(run.path(name)), os.path.dirname(name) or None)
+                record["files"] = shipped = shipped | {name: now}
 
     def _policy(self, found: MlflowRun, run: Run, data: dict) -> None:
         """Log the trained policy as a model, with the run's final results; a model begun earlier is gone on with."""
@@ -289,28 +296,3 @@ class Store:
             if model.model_id not in [output.model_id for output in outputs]:
                 self.client.log_outputs(number, [LoggedModelOutput(model.model_id, results[-1].step)])
             self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
-
-
-class Record(dict):
-    """What one store has been told about a run, kept in its tracking.json; empty for a new store."""
-
-    def __init__(self, run: Run, uri: str):
-        self._path, self._uri, self._id = run.path("tracking.json"), uri, run.id
-        known = self._all().get(uri, {})
-        super().__init__(known if known.get("id") == run.id else {})
-
-    def keep(self, **facts) -> None:
-        """Note `facts` in the file."""
-        self.update(facts)
-        content = self._all() | {self._uri: {"id": self._id} | self}
-        write_atomically(self._path, json.dumps(content, indent=1).encode())
-
-    def _all(self) -> dict:
-        return read_json(self._path) or {}
-
-
-def shipped(run: Run, uri: str) -> bool:
-    """Whether all of a run that has ended is in the store, by its own record."""
-    record, path = Record(run, uri), run.path("journal.jsonl")
-    sent = record.get("offset", 0) >= (path.stat().st_size if path.exists() else 0)
-    return sent and record.get("state") == run.status()["state"] and record["state"] in FINAL

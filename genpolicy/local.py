@@ -26,10 +26,12 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
     if settings.dry_run:
         for directory in missing(jobs, sweep):
             print(f"  {sweep.runs[directory]}")
+        sweep.check()
         return
     with claimed(jobs, sweep) as runs:
         pass  # another command that looks at them while they wait here starts them too; the locks keep them apart
     if not runs:
+        sweep.check()
         return
     tracking.start_follower(jobs[0].config)
     print(f"at most {at_once} at once; watch: {sweep.watch}", flush=True)
@@ -59,3 +61,4 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
     if failed := [run for run, code in children.codes.items() if code]:
         logs = ", ".join(str(run / "log.txt") for run in failed[:3])
         raise UserError(f"{len(failed)} of {len(runs)} runs failed: {logs}{', ...' if len(failed) > 3 else ''}")
+    sweep.check()

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from genpolicy import child
+from genpolicy.errors import UserError
 from genpolicy.interrupt import Signals
 
 POLL_SECONDS = 0.2
@@ -60,9 +61,16 @@ class Pool:
             process.send_signal(number)
 
     def _start(self, directory: Path, slot: Mapping[str, str]) -> None:
-        process = child.start("genpolicy.work", str(directory), log=directory / "log.txt", environment=slot)
-        self.running[directory] = process, slot
         self._begun[directory] = time.monotonic()
+        try:
+            process = child.start("genpolicy.work", str(directory), log=directory / "log.txt", environment=slot)
+        except (OSError, UserError) as error:
+            print(error, flush=True)
+            self._free.append(slot)
+            self.codes[directory] = 1
+            self._ended(directory, 1)
+        else:
+            self.running[directory] = process, slot
 
     def seconds(self, directory: Path) -> float:
         """How long ago a directory was started."""

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
+from genpolicy import records
 from genpolicy.errors import UserError
 from genpolicy.files import write_atomically
-from genpolicy.run import read_json, read_status
+from genpolicy.run import read_status
 from genpolicy.settings import build
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def compare(directory: Path, transitions: Transitions, now: list | None) -> None
 
 def _noted(directory: Path) -> dict | None:
     """What a run was made of, as far as it is known: older ones have noted a digest in their status only."""
-    known = read_json(directory / NAME) or read_status(directory).get("data")
+    known = records.read(directory / NAME, records.STATUS["data"]) or read_status(directory).get("data")
     return known if known and "digest" in known else None
 
 

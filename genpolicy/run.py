@@ -4,7 +4,7 @@
         config.yaml              what runs: identity, choices, sweep and the whole configuration; written once, but for
                                  where it is tracked, which each command says anew
         status.json              how it goes: state, process, step, times, the reason of a failure
-        journal.jsonl            every metric (genpolicy.journal)
+        journal.jsonl            every metric (genpolicy.journal); journal.index, its last steps, to go on quickly
         last.pt, best.pt         checkpoints (genpolicy.checkpoint)
         policy.pt                the trained policy alone, without what only training needs
         figures/                 pictures, and the video of an episode
@@ -32,7 +32,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from genpolicy import plain_yaml, sqlite
+from genpolicy import plain_yaml, records, sqlite
 from genpolicy.errors import UserError, printable
 from genpolicy.evaluation import Evaluation, own_evaluation
 from genpolicy.files import Lock, is_locked, make_folder, no_link, read_regular, unwritable, write_atomically
@@ -46,8 +46,8 @@ _ID = re.compile("[0-9a-f]{32}")
 FINAL = ("finished", "failed", "interrupted", "died")
 POLICY = "policy.pt"
 GROUPS = ("algo", "model", "objective", "solver", "select", "network", "dataset", "env")  # that are shown of a run
-_CONTENT = ("last.pt", "best.pt", POLICY, "journal.jsonl", "evaluation-*", "figures/*", "tracking.json")
-_CONTENT += ("tracking.log", "log.txt", "job.json", "data.json", "status.json", "config.yaml")
+_CONTENT = ("last.pt", "best.pt", POLICY, "journal.jsonl", "journal.index", "evaluation-*", "figures/*")
+_CONTENT += ("tracking.json", "tracking.log", "log.txt", "job.json", "data.json", "status.json", "config.yaml")
 
 
 STORES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc")  # MLflow's schemes
@@ -211,14 +211,35 @@ def find_runs(outputs: Path, study: str = "*") -> Iterator[Path]:
 
 
 def read_status(directory: Path) -> dict:
-    """The last status written of a run. One that says it is running but has no living owner has died."""
-    path = directory / "status.json"
-    status = read_json(path) or {"state": "queued"}
+    """The last status written of a run. One that says it is running but has no living owner has died.
+
+    Raises `UserError` if it cannot be read.
+    """
+    status = _read_status(directory)
     if status["state"] == "running" and not is_locked(directory / "lock"):
-        status = read_json(path)  # it may have ended between the two looks
+        status = _read_status(directory)  # it may have ended between the two looks
         if status["state"] == "running":
-            status |= {"state": "died", "reason": f"process {status['pid']} on {status['host']} is gone"}
+            process = f"process {status.get('pid')} on {status.get('host')}"
+            status |= {"state": "died", "reason": f"{process} is gone"}
     return status
+
+
+def _read_status(directory: Path) -> dict:
+    path = directory / "status.json"
+    status = records.read(path, records.STATUS)
+    if status is None:
+        return {"state": "queued"}
+    if status.get("state") not in ("running", *FINAL):
+        raise UserError(f"{path}: not what genpolicy writes there (state: {status.get('state')!r}); move it away")
+    return status
+
+
+def known_status(directory: Path) -> dict:
+    """The same for a list of runs, of which one must not take the others along: 'unreadable', and the reason."""
+    try:
+        return read_status(directory)
+    except UserError as error:
+        return {"state": "unreadable", "reason": str(error)}
 
 
 def each_seed(config: DictConfig) -> list[DictConfig]:
@@ -300,6 +321,8 @@ def _read_frozen(path: Path) -> dict:
         frozen = plain_yaml.parse(text, path)
         if frozen.keys() != {"id", "replaces", "sweep", "choices", "config"}:
             raise ValueError("other keys than genpolicy writes")
+        if odd := records.misfit(frozen, records.FROZEN):
+            raise ValueError(odd)
         if not all(_ID.fullmatch(number) for number in (frozen["id"], *frozen["replaces"])):
             raise ValueError("its id is none of genpolicy's")
         refuse_interpolation(frozen, "")
@@ -331,14 +354,6 @@ def _clear(directory: Path) -> None:
                 path.unlink()
             except OSError as error:
                 raise unwritable(path, error) from error
-
-
-def read_json(path: Path) -> dict | None:
-    """The content of one of a run's small files; None if there is no such file."""
-    try:
-        return json.loads(read_regular(path))
-    except FileNotFoundError:
-        return None
 
 
 def slurm_job() -> str | None:

@@ -22,7 +22,7 @@ from genpolicy.app import check_data
 from genpolicy.errors import UserError
 from genpolicy.evaluation import result
 from genpolicy.files import no_link
-from genpolicy.run import directory_of, read_status
+from genpolicy.run import directory_of, known_status
 from genpolicy.settings import digest
 from genpolicy.sweep import incidental, standings
 
@@ -116,7 +116,7 @@ class Search:
         try:
             launcher.carry_out(jobs, self.name)
         except UserError as error:
-            if all(read_status(directory_of(job.config, job.choices))["state"] == "queued" for job in jobs):
+            if all(known_status(directory_of(job.config, job.choices))["state"] == "queued" for job in jobs):
                 raise  # nothing was started, and the next trials would fare no better
             print(error, flush=True)
         for trial, its in zip(batch, groups, strict=True):
@@ -176,7 +176,7 @@ def mean_score(jobs: Sequence) -> float | None:
     results = []
     for job in jobs:
         directory = directory_of(job.config, job.choices)
-        results.append(result(directory, read_status(directory), job.config, job.choices) or None)
+        results.append(result(directory, known_status(directory), job.config, job.choices) or None)
     if None in results:
         return None
     scored = ["score_mean" in result for result in results]

@@ -85,6 +85,7 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
     executor = _executor(sweep, settings)
     if settings.dry_run:
         _show(executor, sweep, settings, list(missing(jobs, sweep)))
+        sweep.check()
         return
     with claimed(jobs, sweep) as runs, clean_env():  # as one may be inside a job oneself
         for part in _arrays(runs, settings):
@@ -93,6 +94,7 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
     print(f"watch: {sweep.watch}")
     if settings.wait:
         _wait(sweep)
+    sweep.check()
 
 
 class _Preview(SlurmExecutor):

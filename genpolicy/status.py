@@ -21,7 +21,14 @@ from genpolicy.sweep import Standing, Sweep, label, standings
 REFRESH_SECONDS = 2.0
 FRAME_LINES = 6  # of a screen, that the table's heading and the summary take
 WIDTH = 200  # of what goes to a file or a pipe
-COLOURS = {"running": "cyan", "finished": "green", "failed": "red", "died": "red", "interrupted": "yellow"}
+COLOURS = {
+    "running": "cyan",
+    "finished": "green",
+    "failed": "red",
+    "died": "red",
+    "unreadable": "red",
+    "interrupted": "yellow",
+}
 
 
 def show(config: DictConfig) -> None:
@@ -78,22 +85,23 @@ def _runs(config: DictConfig) -> dict[Path, str]:
 
 
 def _progress(status: dict) -> str:
-    if "steps" not in status:
-        return ""
-    return f"{status['step']:,} of {status['steps']:,} ({status['step'] / status['steps']:4.0%})"
+    step, steps = (status.get(name, 0) for name in ("step", "steps"))
+    return f"{step:,} of {steps:,} ({step / steps:4.0%})" if steps > 0 else ""
 
 
 def _score(status: dict) -> str:
     result = status.get("result", {})
     if "score_mean" in result:
         return f"{result['score_mean']:.1f}"
-    return f"return {result['return_mean']:.1f}" if result else ""
+    return f"return {result['return_mean']:.1f}" if "return_mean" in result else ""
 
 
 def _remark(run: Standing) -> str:
     """Why a run has not ended well, with the last line of its log; how long ago a running one was heard of."""
     if run.state == "running":
-        return f"{time.time() - run.status['updated']:.0f} s ago"
+        return f"{time.time() - run.status.get('updated', 0):.0f} s ago"
+    if run.state == "unreadable":
+        return run.status["reason"]
     if run.state not in ("failed", "died", "interrupted"):
         return ""
     reason, said = run.status.get("reason") or "", last_line(run.directory / "log.txt")

@@ -18,13 +18,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from genpolicy import provenance, squeue
+from genpolicy import provenance, records, squeue
 from genpolicy.command import quoted, shell
 from genpolicy.errors import UserError, printable
 from genpolicy.evaluation import is_pending, result
 from genpolicy.files import Lock, make_folder, unwritable, write_atomically
 from genpolicy.root import NO_EFFECT
-from genpolicy.run import directory_of, each_seed, open_run, read_json, read_status
+from genpolicy.run import directory_of, each_seed, known_status, open_run
 from genpolicy.settings import digest
 
 
@@ -32,8 +32,8 @@ from genpolicy.settings import digest
 class Standing:
     """How a run stands, for people and for the decision whether it is to be started.
 
-    `state` is that of status.json, or 'new', or 'waiting' (for its job); `job` is the SLURM job it was last
-    given to, `alive` whether SLURM still has that job, `status` what status.json says.
+    `state` is that of status.json, or 'new', 'waiting' (for its job) or 'unreadable'; `job` is the SLURM job it was
+    last given to, `alive` whether SLURM still has that job, `status` what status.json says.
     """
 
     directory: Path
@@ -56,8 +56,11 @@ def standings(runs: Iterable[Path]) -> Iterator[Standing]:
 
 def standing(directory: Path, alive: Callable[[], dict[str, str]]) -> Standing:
     """How a run directory stands; `alive` tells the living SLURM jobs, and is asked only about a run that has one."""
-    status = read_status(directory)
-    job = (read_json(directory / "job.json") or {}).get("job")
+    status = known_status(directory)
+    try:
+        job = (records.read(directory / "job.json", records.JOB) or {}).get("job")
+    except UserError as error:
+        status, job = {"state": "unreadable", "reason": str(error)}, None
     state = status["state"]
     living = job is not None and (state != "finished" or is_pending(directory)) and job in alive()
     if living and state in ("failed", "died") and alive()[job].startswith("COMPLETING"):
@@ -72,13 +75,15 @@ def standing(directory: Path, alive: Callable[[], dict[str, str]]) -> Standing:
 class Sweep:
     """The runs of one command: `runs` holds each directory with what people call it there, the words that vary.
 
-    `name` has them all, and the eight hexadecimal digits that the folder is named by.
+    `name` has them all, and the eight hexadecimal digits that the folder is named by. `failures` says which runs could
+    not be started, and why.
     """
 
     def __init__(self, outputs: Path, study: str, digits: str):
         self.outputs, self.study, self.digits = Path(outputs), study, digits
         self.directory = self.outputs / study / "sweeps" / digits
-        known = read_json(self.directory / "sweep.json") or {}
+        self.failures: list[str] = []
+        known = records.read(self.directory / "sweep.json", records.SWEEP) or {}
         self.name: str = known.get("name", digits)
         own = {run: title for run, title in known.get("runs", {}).items() if ".." not in Path(run).parts}
         self.runs = {self.outputs / run.lstrip("/"): printable(title) for run, title in own.items()}
@@ -111,6 +116,12 @@ class Sweep:
         for folder in (self.directory.parent, self.directory):
             make_folder(folder)
         write_atomically(self.directory / "sweep.json", json.dumps(content, indent=1).encode())
+
+    def check(self) -> None:
+        """Raises `UserError` if there are runs that could not be started."""
+        if self.failures:
+            more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
+            raise UserError(f"not started: {self.failures[0]}{more}")
 
     @property
     def watch(self) -> str:
@@ -181,6 +192,9 @@ def missing(jobs: Sequence, sweep: Sweep) -> dict[Path, list]:
     todo, left, states = {}, {}, {}
     directories = [directory_of(job.config, job.choices) for job in jobs]
     for job, run in zip(jobs, standings(directories), strict=True):
+        if run.state == "unreadable" and not job.config.overwrite:
+            sweep.failures.append(f"{sweep.runs[run.directory]}: {run.status['reason']}")
+            continue
         state, begun = run.state, run.directory in todo
         if state == "finished" and not (run.busy or job.config.overwrite or begun):
             if result(run.directory, run.status, job.config, job.choices) is not None:
@@ -207,7 +221,10 @@ def missing(jobs: Sequence, sweep: Sweep) -> dict[Path, list]:
 
 @contextlib.contextmanager
 def claimed(jobs: Sequence, sweep: Sweep) -> Iterator[list[Path]]:
-    """The missing runs of a sweep, frozen; while entered, no other command looks for runs to start."""
+    """The missing runs of a sweep, frozen; while entered, no other command looks for runs to start.
+
+    Those that cannot be are among the sweep's failures. Raises `UserError` if there are no others.
+    """
     overwrite_once(jobs)
     try:
         sweep.outputs.mkdir(parents=True, exist_ok=True)
@@ -216,10 +233,17 @@ def claimed(jobs: Sequence, sweep: Sweep) -> Iterator[list[Path]]:
     with Lock(sweep.outputs / ".launch.lock"):
         todo = missing(jobs, sweep)
         sweep.save()
-        for same in todo.values():
-            for job in same:
-                open_run(job.config, job.choices, sweep.name if len(sweep.runs) > 1 else None).close()
-        yield list(todo)
+        name, runs = sweep.name if len(sweep.runs) > 1 else None, []
+        for directory, same in todo.items():
+            try:
+                for job in same:
+                    open_run(job.config, job.choices, name).close()
+                runs.append(directory)
+            except UserError as error:
+                sweep.failures.append(f"{sweep.runs[directory]}: {error}")
+        if todo and not runs:
+            sweep.check()
+        yield runs
 
 
 def overwrite_once(jobs: Sequence) -> None:

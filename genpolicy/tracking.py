@@ -19,12 +19,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from genpolicy import child, sqlite
+from genpolicy import child, sqlite, tracked
 from genpolicy.command import quoted, shell
 from genpolicy.errors import UserError
 from genpolicy.files import Lock, last_line, open_regular
 from genpolicy.interrupt import Interrupted
-from genpolicy.run import FINAL, Run, absolute_uri, find_runs, read_json
+from genpolicy.run import FINAL, Run, absolute_uri, find_runs
 from genpolicy.sweep import label, standings
 
 POLL_SECONDS = 2.0
@@ -98,8 +98,10 @@ class Tracker:
             if code:
                 reason = last_line(self.run.path("tracking.log")) or f"exit code {code}"
                 print(f"tracking: not shipped ({reason}); {SYNC}")
-        known = (read_json(self.run.path("tracking.json")) or {}).get(self.uri, {})
-        print(f"dashboard: {dashboard(self.uri, known.get('experiment'))}")
+        try:
+            print(f"dashboard: {dashboard(self.uri, tracked.experiment(self.run.directory, self.uri))}")
+        except UserError as error:
+            print(f"tracking: {error}")
 
 
 def follow(directory: Path) -> None:
@@ -148,36 +150,41 @@ def catch_up(outputs: Path, uri: str | None, stores: dict, thorough: bool = True
     the open stores by URI, and gets those opened here. Unless `thorough`, runs that are shipped by their own account
     are left alone, and a store that fails is not tried again.
     """
-    outcome, broken, shipped = Outcome(), set(), _importer().shipped
+    outcome, broken = Outcome(), ""  # broken: what is wrong with the store
     target = store_uri(uri, outputs)
+    numbers = tracked.numbers(target) if thorough else None
     for directory in find_runs(outputs):
         try:
+            if (numbers is not None or not thorough) and tracked.shipped(directory, target, numbers):
+                outcome.shipped += thorough
+                continue
             run = _known(directory, (directory / "config.yaml").stat().st_mtime_ns)
-        except (OSError, UserError) as error:
-            outcome.failures.append(str(error))
-            continue
-        named = store_uri(run.config.tracking.uri, outputs)
-        if named != target and (own or uri is None):
-            outcome.elsewhere += [directory] if named is not None else []
-            continue
-        skipped = target in broken or run.status()["state"] == "queued"
-        if skipped or (not thorough and shipped(run, target)):
-            continue
-        lock = Lock(run.path("tracking.lock"))
-        try:
+            named = store_uri(run.config.tracking.uri, outputs)
+            if named != target and (own or uri is None):
+                outcome.elsewhere += [directory] if named is not None else []
+                continue
+            if run.status()["state"] == "queued" or (broken and not thorough):
+                continue
+            lock = Lock(run.path("tracking.lock"))
             if not lock.acquire():
                 outcome.busy += 1
                 continue
-            if target not in stores:
-                stores[target] = open_store(target, outputs)
-            stores[target].ship(run)
-            outcome.shipped += 1
+            try:
+                if broken:
+                    raise UserError(broken)
+                if target not in stores:
+                    broken = "the store cannot be opened"
+                    stores[target] = open_store(target, outputs)
+                    broken = ""
+                stores[target].ship(run)
+                outcome.shipped += 1
+            finally:
+                lock.release()
         except Exception as error:  # as in `follow`; the other runs are shipped all the same
-            outcome.failures.append(f"{directory}: {target}: {one_line(error)}")
-            if not thorough:
-                broken.add(target)
-        finally:
-            lock.release()
+            said = one_line(error)
+            outcome.failures.append(said if str(directory) in said else f"{directory}: {target}: {said}")
+            if broken or not (thorough or isinstance(error, UserError)):
+                broken = said
     return outcome
 
 
@@ -213,7 +220,7 @@ def sync(config: DictConfig) -> None:
         raise UserError(f"{len(outcome.failures)} runs could not be shipped: {outcome.failures[0]}")
     if not outcome.busy:
         _settle(outputs)
-    for uri in stores:
+    for uri in stores or [store_uri(config.tracking.uri, outputs)] * bool(outcome.shipped):
         print(f"dashboard: {dashboard(uri)}")
 
 

@@ -16,8 +16,8 @@ from mlflow_server import Server
 from playwright.sync_api import Page, expect, sync_playwright
 from tiny import opened
 
-from genpolicy import tracking
-from genpolicy.run import find_runs, read_json
+from genpolicy import records, tracking
+from genpolicy.run import find_runs
 
 PATIENCE = 60_000  # milliseconds, for a page of MLflow's on a busy machine
 
@@ -75,7 +75,7 @@ def page(browser) -> Page:
 def shipped(outputs: Path) -> list[dict]:
     """What MLflow's store calls each run: its ids."""
     uri = tracking.store_uri(None, outputs)
-    return [read_json(directory / "tracking.json")[uri] for directory in find_runs(outputs)]
+    return [records.read(directory / "tracking.json", records.TRACKING)[uri] for directory in find_runs(outputs)]
 
 
 def test_the_dashboard_shows_the_sweep_and_its_curves(page, outputs, address):
