@@ -47,7 +47,7 @@ def shipped(directory: Path, uri: str, numbers: Collection[str] | None = None) -
     journal, sent = directory / "journal.jsonl", record.get("files", {})
     if record.get("offset", 0) < (journal.lstat().st_size if os.path.lexists(journal) else 0):
         return False
-    return not any(sent.get(name) != now for name, now in files(directory, *FILES).items())
+    return all(sent.get(name) == now for name, now in files(directory, *FILES).items())
 
 
 def place(directory: Path) -> dict:

@@ -217,6 +217,7 @@ def sync(config: DictConfig) -> None:
         first = f"{label(outcome.elsewhere[0])}{', ...' if len(outcome.elsewhere) > 1 else ''}"
         print(f"left out: {len(outcome.elsewhere)} runs that name another store ({first}); tracking.uri=... ships them")
     if outcome.failures:
+        print(*(f"not shipped: {said}" for said in outcome.failures), sep="\n", flush=True)
         raise UserError(f"{len(outcome.failures)} runs could not be shipped: {outcome.failures[0]}")
     if not outcome.busy:
         _settle(outputs)
