@@ -128,6 +128,30 @@ def _open(path: Path, flags: int) -> int:
     return handle
 
 
+@contextlib.contextmanager
+def new_folder(path: Path, own: int = 0) -> Iterator[list[Path]]:
+    """Makes the folder, with its parents, for what is then written there; yields those that were not there before.
+
+    If that fails, they are removed again, unless something is in them. Raises `UserError` in place of any OSError, and
+    if one of the last `own` folders of the path is a link.
+    """
+    made = []
+    for folder in (path, *path.parents)[:own]:
+        if folder.is_symlink():
+            raise UserError(f"{folder}: a link, where genpolicy makes a folder; move it away")
+    try:
+        made = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
+        path.mkdir(parents=True, exist_ok=True)
+        yield made
+    except BaseException as error:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        if isinstance(error, OSError):
+            raise unwritable(path, error) from error
+        raise
+
+
 def unreadable(path: Path, error: OSError) -> UserError:
     """The one line for a file of a run that is there and cannot be read."""
     if error.errno in (errno.ELOOP, errno.ENOTDIR, errno.ENXIO, errno.EISDIR):
@@ -178,8 +202,9 @@ class Lock:
                 return False
             time.sleep(0.05)
         owner = {"pid": os.getpid(), "host": socket.gethostname()}
-        os.ftruncate(self._handle, 0)
-        os.pwrite(self._handle, json.dumps(owner).encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk: only who holds the lock is then not known
+            os.ftruncate(self._handle, 0)
+            os.pwrite(self._handle, json.dumps(owner).encode(), 0)
         return True
 
     def release(self) -> None:

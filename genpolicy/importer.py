@@ -21,7 +21,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE, MLFL
 
 from genpolicy import journal, sqlite, tracked, view
 from genpolicy.errors import UserError
-from genpolicy.files import Lock, no_link, unwritable
+from genpolicy.files import Lock, new_folder, no_link
 from genpolicy.relocate import check_database, check_place, relocate
 from genpolicy.run import FINAL, POLICY, Run
 from genpolicy.tracked import Record
@@ -52,10 +52,8 @@ class Store:
                 self._home = outputs / "mlartifacts"
             if os.path.lexists(database) and not database.is_file():  # which MLflow would try to open for minutes
                 raise UserError(f"{database}: not a file, where MLflow's store is to be; move it away")
-            try:
-                database.parent.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise unwritable(database.parent, error) from error
+            with new_folder(database.parent):
+                pass
             self.artifacts = (database.parent / "mlartifacts").as_uri()
             self._making = self._lock = Lock(database.with_name(database.name + ".lock"))
             with self._lock:

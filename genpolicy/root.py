@@ -14,6 +14,7 @@ from genpolicy import sbatch
 from genpolicy.errors import UserError
 from genpolicy.settings import EVALUATION, TARGET, TRAINING, check, component, group, locate, setting
 
+RESERVED = re.compile(r"(mlflow\.|(mlartifacts|mlruns|follow\.log)$)", re.IGNORECASE)  # names beside studies
 MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect", "report")
 
 
@@ -201,6 +202,10 @@ class RunSettings:
         """Refuses a study that is no folder's name, and a checkpoint without mode=eval or the reverse."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.study):
             raise UserError(f"study: {config.study!r} is not a plain folder name of letters, digits and ._-")
+        if RESERVED.match(config.study):
+            raise UserError(
+                f"study={config.study}: the name of something else in the folder of all runs; choose another"
+            )
         steps = config.eval.steps
         if list(steps) != sorted(set(steps)):
             raise UserError(f"eval.steps={list(steps)}: must increase, as in [1,2,5,10]")

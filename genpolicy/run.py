@@ -35,7 +35,7 @@ from omegaconf import DictConfig, OmegaConf
 from genpolicy import plain_yaml, records, sqlite
 from genpolicy.errors import UserError, printable
 from genpolicy.evaluation import Evaluation, own_evaluation
-from genpolicy.files import Lock, is_locked, make_folder, no_link, read_regular, unwritable, write_atomically
+from genpolicy.files import Lock, is_locked, new_folder, no_link, read_regular, unwritable, write_atomically
 from genpolicy.interrupt import Interrupted
 from genpolicy.plugins import PluginNeeded
 from genpolicy.root import TrainSettings, absolute
@@ -141,9 +141,7 @@ def open_run(config: DictConfig, choices: Mapping[str, str], sweep: str | None =
     cannot be written.
     """
     directory = directory_of(config, choices)
-    for folder in (*reversed(directory.parents[:2]), directory):
-        make_folder(folder)
-    with _held(directory, timeout=1.0) as lock:
+    with new_folder(directory, own=3) as made, _held(directory, timeout=1.0) as lock:
         frozen = directory / "config.yaml"
         replaces = []
         if config.overwrite and frozen.exists():
@@ -151,7 +149,12 @@ def open_run(config: DictConfig, choices: Mapping[str, str], sweep: str | None =
             replaces = [*old.replaces, old.id]
             _clear(directory)
         if not frozen.exists():
-            write_atomically(frozen, _freeze(config, choices, sweep, replaces))
+            try:
+                write_atomically(frozen, _freeze(config, choices, sweep, replaces))
+            except UserError:
+                if directory in made:
+                    lock.path.unlink()
+                raise
         run = load_run(directory)
         _verify_data(run)
         _track(run, _tracking(config))
@@ -254,6 +257,8 @@ def each_seed(config: DictConfig) -> list[DictConfig]:
 def directory_of(config: DictConfig, choices: Mapping[str, str]) -> Path:
     """Where the run of a configuration lives, as an absolute path."""
     env, algo, model = (choices[group].replace("/", "-") for group in ("env", "algo", "model"))
+    if env in ("sweeps", "report", "search.db"):
+        raise UserError(f"env={env}: genpolicy keeps something else by this name in a study; rename the option")
     outputs = Path(config.paths.outputs).expanduser().absolute()
     return outputs / config.study / env / f"{algo}-{model}-{identity(config)}" / f"seed{config.seed}"
 

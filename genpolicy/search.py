@@ -21,7 +21,7 @@ from genpolicy import sqlite
 from genpolicy.app import check_data
 from genpolicy.errors import UserError
 from genpolicy.evaluation import result
-from genpolicy.files import no_link
+from genpolicy.files import new_folder, no_link
 from genpolicy.run import directory_of, known_status
 from genpolicy.settings import digest
 from genpolicy.sweep import incidental, standings
@@ -79,7 +79,8 @@ class Search:
         words = sorted(word for each in self.words.values() for word in each if not incidental(word))
         contents = [config.study, words, sorted((key, repr(found)) for key, found in self.space.items())]
         self.name = f"search {' '.join(self.space)} ({digest(contents)})"
-        (outputs / config.study).mkdir(parents=True, exist_ok=True)
+        with new_folder(outputs / config.study):
+            pass
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
             self.study = optuna.create_study(

@@ -22,7 +22,7 @@ from genpolicy import provenance, records, squeue
 from genpolicy.command import quoted, shell
 from genpolicy.errors import UserError, printable
 from genpolicy.evaluation import is_pending, result
-from genpolicy.files import Lock, make_folder, unwritable, write_atomically
+from genpolicy.files import Lock, new_folder, write_atomically
 from genpolicy.root import NO_EFFECT
 from genpolicy.run import directory_of, each_seed, known_status, open_run
 from genpolicy.settings import digest
@@ -113,9 +113,8 @@ class Sweep:
     def save(self) -> None:
         """Write the sweep down, for `mode=status`. Raises `UserError` if that cannot be."""
         content = {"name": self.name, "runs": {str(run.relative_to(self.outputs)): self.runs[run] for run in self.runs}}
-        for folder in (self.directory.parent, self.directory):
-            make_folder(folder)
-        write_atomically(self.directory / "sweep.json", json.dumps(content, indent=1).encode())
+        with new_folder(self.directory, own=2):
+            write_atomically(self.directory / "sweep.json", json.dumps(content, indent=1).encode())
 
     def check(self) -> None:
         """Raises `UserError` if there are runs that could not be started."""
@@ -226,11 +225,7 @@ def claimed(jobs: Sequence, sweep: Sweep) -> Iterator[list[Path]]:
     Those that cannot be are among the sweep's failures. Raises `UserError` if there are no others.
     """
     overwrite_once(jobs)
-    try:
-        sweep.outputs.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(sweep.outputs, error) from error
-    with Lock(sweep.outputs / ".launch.lock"):
+    with new_folder(sweep.outputs), Lock(sweep.outputs / ".launch.lock"):
         todo = missing(jobs, sweep)
         sweep.save()
         name, runs = sweep.name if len(sweep.runs) > 1 else None, []

@@ -1,5 +1,7 @@
 """Folders with spaces, brackets, quotes and other signs that mean something to Hydra, a shell, SQLAlchemy or SLURM."""
 
+import errno
+import os
 import shutil
 import subprocess
 import time
@@ -12,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
 from store import SQLITE, ask, journaled, stored
-from tiny import ended, only_run, plain_words
+from tiny import ended, only_run, opened, plain_words
 
 from genpolicy import sqlite, tracking
 from genpolicy.command import quoted, shell
@@ -120,3 +122,44 @@ def test_a_launcher_trains_and_its_follower_ships(odd):
         assert time.monotonic() < deadline, (odd / "follow.log").read_text()
         time.sleep(0.2)
     assert stored(odd) == {run.id: journaled(run)}
+
+
+@pytest.mark.parametrize(
+    "name", ["mlflow.db", "mlflow.db.lock", "mlflow.db-wal", "MLArtifacts", "mlruns", "follow.log"]
+)
+def test_a_study_by_the_name_of_something_else_is_refused(tmp_path, name):
+    result = genpolicy(f"study={name}", f"paths.outputs={tmp_path}/outputs")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert f"study={name}: the name of something else" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_where_the_store_is_to_be_is_said_at_once(tmp_path):
+    run = ended(tmp_path, SQLITE)
+    (tmp_path / "mlflow.db").mkdir()
+    before = time.process_time()
+    result = genpolicy("mode=sync", f"paths.outputs={tmp_path}")
+    assert time.process_time() - before < 60  # MLflow tries for minutes
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert f"{tmp_path}/mlflow.db: not a file" in result.err
+    assert not run.path("tracking.json").exists()
+
+
+@pytest.mark.parametrize("function", ["fsync", "pwrite", "mkdir"])
+def test_a_full_disk_at_the_start_names_the_place_and_leaves_nothing(tmp_path, monkeypatch, function):
+    real, calls = getattr(os, function), []
+
+    def full(*arguments, **more):
+        calls.append(arguments)
+        if function == "mkdir" and len(calls) < 3:
+            return real(*arguments, **more)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, function, full)
+    if function == "pwrite":  # who holds a lock is only said
+        opened(tmp_path / "outputs").close()
+        return
+    with pytest.raises(UserError, match=f"{tmp_path}/outputs/default/.*: the disk is full"):
+        opened(tmp_path / "outputs")
+    assert calls
+    assert list(tmp_path.iterdir()) == []
