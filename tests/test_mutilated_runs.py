@@ -27,7 +27,7 @@ from genpolicy.train import train
 
 COUNT, GOOD = 300, 3
 FILES = ("config.yaml", "status.json", "journal.jsonl", "job.json", "tracking.json", "journal.index")
-FILES += ("lock", "tracking.lock", "log.txt", "evaluation-last-9-8.json", "figures", "figures/samples.png", "policy.pt")
+FILES += ("lock", "tracking.lock", "log.txt", "evaluation-last-9-8.json", "figures", "figures/samples.png", "last.pt")
 ODD = [None, True, -1, 10**30, 1.5, float("nan"), "", "text", "${oc.env:HOME}", [], [1], {}, {"a": None}]
 DEEP = "[" * 100_000
 
@@ -102,7 +102,7 @@ def mutilated(tmp_path_factory, template):
     first.path("figures").mkdir()
     for name, content in {
         "figures/samples.png": "a picture",
-        "policy.pt": "weights",
+        "last.pt": "weights",
         "log.txt": "said\n",
         "job.json": '{"job": "7_1"}',
         "tracking.json": json.dumps({"sqlite:///x.db": {"id": "a", "run": "b", "offset": 3, "files": {"a": [1, 2]}}}),
