@@ -137,8 +137,7 @@ def new_folder(path: Path, own: int = 0) -> Iterator[list[Path]]:
     """
     made = []
     for folder in (path, *path.parents)[:own]:
-        if folder.is_symlink():
-            raise UserError(f"{folder}: a link, where genpolicy makes a folder; move it away")
+        no_link(folder)
     try:
         made = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
         path.mkdir(parents=True, exist_ok=True)

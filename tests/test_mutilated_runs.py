@@ -58,10 +58,10 @@ def retyped(draw: random.Random, text: str, path: Path) -> str:
 
 def mutilate(draw: random.Random, path: Path, precious: Path) -> str:
     """Changes a file of a run; says how."""
-    ways = ["empty", "gone", "cut", "bytes", "link", "dangling", "folder", "pipe", "folder link"]
+    ways = ["empty", "gone", "cut", "bytes", "deep", "link", "dangling", "folder", "pipe", "folder link"]
     text = path.read_bytes() if path.is_file() else b"content\n"
     if path.suffix in (".json", ".jsonl", ".yaml"):
-        ways += ["types"] * 6 + ["deep"] * (path.suffix != ".yaml")
+        ways += ["types"] * 6
     way = draw.choice(ways)
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     match way:
