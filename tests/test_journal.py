@@ -1,6 +1,7 @@
 """The journal: nothing twice, nothing lost, whatever a crash leaves of the file."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -72,3 +73,50 @@ def test_every_event_is_readable_at_once_and_has_its_time(tmp_path):
 def test_a_folder_in_the_way(tmp_path):
     with pytest.raises(UserError, match="a file stands where a folder"):
         Journal(tmp_path)
+
+
+@given(kept=st.floats(0, 1), synced=st.integers(0, 20))
+def test_a_killed_writer_is_gone_on_from_the_index_without_a_double(tmp_path_factory, kept, synced):
+    path = tmp_path_factory.mktemp("journal") / "journal.jsonl"
+    journal = Journal(path)
+    for step in STEPS:
+        journal.log(step, {"a": float(step), "once": 1.0} if step < 6 else {"a": float(step)})
+        if step // 3 == synced:
+            journal.sync()
+            whole = len(path.read_bytes())
+    whole = max(whole if synced < len(STEPS) else 0, int(kept * path.stat().st_size))
+    os.truncate(path, whole)  # killed: what was synced is there, of the rest a part
+    again = Journal(path)
+    for step in STEPS:
+        again.log(step, {"a": float(step), "once": 1.0} if step < 6 else {"a": float(step)})
+    again.close()
+    assert sorted(keys(path)) == sorted(
+        {("a", step) for step in STEPS} | {("once", step) for step in STEPS if step < 6}
+    )
+
+
+def test_opening_reads_what_follows_the_index_only(tmp_path, monkeypatch):
+    path = tmp_path / "journal.jsonl"
+    write(path)
+    offsets, real = [], read
+    monkeypatch.setattr("genpolicy.journal.read", lambda path, offset=0: offsets.append(offset) or real(path, offset))
+    Journal(path).close()
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"a/loss", b"b/loss"))  # another journal of the same length: read from its start
+    Journal(path).close()
+    path.write_bytes(content[:100])
+    Journal(path).close()
+    assert offsets == [len(content), 0, 0]
+
+
+def test_damage_before_the_end_is_said_and_nothing_is_cut_off(tmp_path):
+    path = tmp_path / "journal.jsonl"
+    write(path)
+    (tmp_path / "journal.index").unlink()
+    lines = path.read_bytes().splitlines(keepends=True)
+    damaged = b"".join([*lines[:3], lines[3].replace(b'"step"', b'"stop"'), *lines[4:]])
+    path.write_bytes(damaged)
+    for attempt in (lambda: Journal(path), lambda: list(read(path))):
+        with pytest.raises(UserError, match=f"damaged at byte {sum(map(len, lines[:3]))}"):
+            attempt()
+    assert path.read_bytes() == damaged
