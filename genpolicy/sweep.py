@@ -225,7 +225,9 @@ def claimed(jobs: Sequence, sweep: Sweep) -> Iterator[list[Path]]:
     Those that cannot be are among the sweep's failures. Raises `UserError` if there are no others.
     """
     overwrite_once(jobs)
-    with new_folder(sweep.outputs), Lock(sweep.outputs / ".launch.lock"):
+    with new_folder(sweep.outputs):
+        pass
+    with Lock(sweep.outputs / ".launch.lock"):
         todo = missing(jobs, sweep)
         sweep.save()
         name, runs = sweep.name if len(sweep.runs) > 1 else None, []
