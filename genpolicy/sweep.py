@@ -170,7 +170,7 @@ def finished_already(job: Any) -> bool:
     if job.config.mode != "train" or job.config.overwrite:
         return False
     runs = (directory_of(single, job.choices) for single in each_seed(job.config))
-    return all(read_status(run)["state"] == "finished" for run in runs)
+    return all(known_status(run)["state"] == "finished" for run in runs)
 
 
 def verify_data(jobs: Sequence) -> None:
