@@ -5,6 +5,7 @@ Nothing heavy is imported, unless the settings of one option are asked for.
 
 import dataclasses
 import inspect
+import itertools
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,33 +14,34 @@ from typing import get_type_hints
 from genpolicy import plain_yaml
 from genpolicy.command import CONF, HYDRA_GROUPS, PLACED, groups, options
 from genpolicy.errors import UserError, printable
-from genpolicy.root import RunSettings, TrainSettings
+from genpolicy.root import MODES, RunSettings, TrainSettings
 from genpolicy.settings import TARGET, is_component, locate, name_of, suggest
 
+WIDTH = 100  # columns of the first page, which fits a screen
 _INTRODUCTION = """\
-Trains, evaluates and compares generative policies (diffusion, flow, trajectory) on offline data sets.
+Trains, evaluates and compares generative policies (diffusion, flow, trajectory) on offline data.
 
-    genpolicy [mode=train|eval|sync|status|tasks|check|collect] [group=option ...] [key=value ...]
+    genpolicy [-m] [mode=...] [group=option ...] [key=value ...]
 
-Examples
-    genpolicy                                               a first run, nothing to download
-    genpolicy algo=gmpo seed=1                              another algorithm, another seed
-    genpolicy algo=gmpg model=vpsde env=hopper-medium-v2    a D4RL task (its data: see README.md)
-    genpolicy -m algo=bc,gmpo,gmpg seed=0,1,2               a sweep over all combinations
-    genpolicy -m env=locomotion 'seed=range(5)'             a sweep over a set of tasks
-    genpolicy -m hydra/launcher=slurm algo=gmpo,gmpg        the same as jobs of a SLURM cluster (or local: side by side)
-    genpolicy mode=status                                   how the runs of a study stand
-    genpolicy mode=eval checkpoint=outputs/default/.../seed0
-    genpolicy mode=tasks                                    all tasks: sizes, simulators, scores, which data are there
-    genpolicy mode=check env=hopper-medium-v2               whether the simulator repeats what the data recorded
-    genpolicy mode=collect env=hopper-medium-v2 collect.policy=outputs/default/.../seed0
-    genpolicy mode=sync                                     send to MLflow what it has missed
-    genpolicy --help algo=gmpg                              the settings of one option, explained
-    genpolicy --cfg job algo=gmpg                           the composed configuration, without a run
+Modes: %s
 
-The same command finds the same run: it goes on where it was stopped; overwrite=true starts it anew.
-Your own options in ./conf/<group>/<option>.yaml are found too.
-Completion of words by the shell: eval "$(genpolicy -sc install=bash)"
+    genpolicy                                              a first run, nothing to download
+    genpolicy algo=gmpg model=vpsde env=hopper-medium-v2   a D4RL task (its data: see README.md)
+    genpolicy -m algo=bc,gmpo,gmpg seed=0,1,2              a sweep over all combinations
+    genpolicy -m hydra/launcher=slurm algo=gmpo,gmpg       the same as jobs of a SLURM cluster
+    genpolicy mode=status                                  how the runs of a study stand
+    genpolicy mode=eval checkpoint=outputs/.../seed0       a trained policy, evaluated again
+    genpolicy mode=report                                  a study's tables and figures
+    genpolicy --cfg job algo=gmpg                          the composed configuration, without a run
+"""
+_MORE = """\
+    genpolicy --help algo                                  the options of a group, explained
+    genpolicy --help algo=gmpg                             the settings of an option, explained
+    genpolicy --help settings                              the settings of every run
+
+The same command finds the same run: it resumes where it was stopped; overwrite=true starts it anew.
+Your own options in ./conf/<group>/<option>.yaml are found too. Completion of words by the shell:
+eval "$(genpolicy -sc install=bash)"
 """
 _GROUP_DOCS = {
     "tuned": "values for one algorithm on one task, taken by themselves; tuned=none leaves them out",
@@ -51,11 +53,11 @@ _GROUP_DOCS = {
 
 
 def show(words: list[str]) -> None:
-    """Prints the help of the whole program, or of each `group=option` in `words`."""
+    """Prints the help of the whole program, or of each `group`, `group=option` or "settings" in `words`."""
     if not words:
-        _print([*_INTRODUCTION.split("\n"), *_groups(), "", *_settings(), "", *_tasksets()])
+        _print([*(_INTRODUCTION % ", ".join(MODES)).split("\n"), *_groups(), "", *_MORE.rstrip().split("\n")])
     for word in words:
-        _print(_option(word))
+        _print(_explained(word))
 
 
 def _print(lines: Iterable[str]) -> None:
@@ -63,27 +65,40 @@ def _print(lines: Iterable[str]) -> None:
 
 
 def _groups() -> list[str]:
-    """Each group and its options, the default marked with a star."""
-    defaults = _defaults()
-    docs = {field.name: field.metadata.get("doc", "") for field in dataclasses.fields(TrainSettings)}
-    docs |= _GROUP_DOCS
-    order = list(docs)
-    lines = ["Groups and their options (* is the default)"]
-    named = sorted(groups(), key=lambda name: order.index(name) if name in docs else len(order))
-    for group in [*named, *HYDRA_GROUPS]:
-        found = options(group)
-        lines.append(f"  {group}: {docs.get(group, '')}".rstrip(": "))
-        if group == "tuned":
-            lines += textwrap.wrap(", ".join(found), 108, initial_indent=" " * 4, subsequent_indent=" " * 4)
-            continue
-        width = max(map(len, found), default=0)
-        for name, path in found.items():
-            first = next(iter(comment(path)), "")
-            star = "*" if defaults.get(group) == name else " "
-            lines.append(f"   {star}{name:{width}}  {first}".rstrip())
-    for node, group in PLACED.items():
-        lines.append(f"  {node}: {docs[node]} (default {defaults[f'{group}@{node}']})")
+    """A line a group: its default, and as many of its options as fit."""
+    defaults, lines = _defaults(), ["Groups, their default options, and others"]
+    for group in [*_named(), *PLACED, *HYDRA_GROUPS]:
+        chosen = defaults.get(f"{PLACED[group]}@{group}" if group in PLACED else group)
+        others = [name for name in options(PLACED.get(group, group)) if name != chosen]
+        start = f"  {f'{group}={chosen}' if chosen else group:24} "
+        wrapped = textwrap.wrap(", ".join(others), WIDTH - len(start) - len(" ..."), break_on_hyphens=False)
+        lines.append(start + " ".join(wrapped[:1] + ["..."] * (len(wrapped) > 1)))
     return lines
+
+
+def _named() -> list[str]:
+    """The groups, those of components first."""
+    order = [*(field.name for field in dataclasses.fields(TrainSettings)), *_GROUP_DOCS]
+    return sorted(groups(), key=lambda name: order.index(name) if name in order else len(order))
+
+
+def _group(group: str) -> list[str]:
+    """A group and its options, the default marked with a star."""
+    docs = {field.name: field.metadata.get("doc", "") for field in dataclasses.fields(TrainSettings)} | _GROUP_DOCS
+    found, defaults = options(PLACED.get(group, group)), _defaults()
+    lines = [f"{group}: {docs.get(group, '')}".rstrip(": "), ""]
+    if group == "tuned":
+        for algo, named in itertools.groupby(found, lambda name: name.partition("/")[0]):
+            tasks = ", ".join(name.partition("/")[2] for name in named)
+            shown = f"{algo}/ {tasks}"
+            lines += textwrap.wrap(shown, WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+        return lines
+    chosen = defaults.get(f"{PLACED[group]}@{group}" if group in PLACED else group)
+    width = max(map(len, found), default=0)
+    for name, path in found.items():
+        star = "*" if chosen == name else " "
+        lines.append(f" {star}{name:{width}}  {next(iter(comment(path)), '')}".rstrip())
+    return [*lines, "", *_tasksets()] if group == "env" else lines
 
 
 def _settings() -> list[str]:
@@ -99,14 +114,23 @@ def _tasksets() -> list[str]:
     return ["Sets of tasks, for sweeps (-m)", *lines]
 
 
-def _option(word: str) -> list[str]:
+def _explained(word: str) -> list[str]:
+    """The help of one word: a group, an option of one, or "settings"."""
     group, equals, name = word.partition("=")
-    legal = groups()
-    group = PLACED.get(group, group)
-    if not equals or group not in legal:
-        raise UserError(f"--help {word}: ask for group=option, such as algo=gmpg; {suggest(group, legal)}")
+    legal = [*groups(), *PLACED, *HYDRA_GROUPS]
+    if word == "settings":
+        return _settings()
+    if group not in legal:
+        raise UserError(
+            f"--help {word}: ask for a group, such as algo, an option, such as algo=gmpg, or settings; "
+            f"{suggest(group, legal)}"
+        )
+    return _option(PLACED.get(group, group), name) if equals else _group(group)
+
+
+def _option(group: str, name: str) -> list[str]:
     if name not in options(group):
-        raise UserError(f"{word}: no such option; {suggest(name, options(group), group)}")
+        raise UserError(f"{group}={name}: no such option; {suggest(name, options(group), group)}")
     path = options(group)[name]
     lines = [f"{group}={name}: {' '.join(comment(path))}", *background(path), ""]
     if CONF not in path.parents:

@@ -42,6 +42,7 @@ def tried(*words: str) -> tuple[Result, list[tuple[app.Job, str | None]]]:
         started.extend((job, sweep_name(jobs)) for job in jobs)
 
     with (
+        mock.patch.object(app, "check_data"),
         mock.patch.object(app, "start", lambda job, sweep=None: started.append((job, sweep))),
         mock.patch.object(Sweep, "save"),
         mock.patch.object(local, "launch", launch),

@@ -132,7 +132,7 @@ def test_own_options_are_found_and_come_first(tmp_path):
     mine = job("algo=mine")
     assert mine.config.algo.behaviour_steps == 3
     assert list(mine.config.network.hidden) == [7]
-    assert "    mine " in genpolicy("--help").out
+    assert "\n  mine " in genpolicy("--help", "algo").out
     write(tmp_path / "conf/config.yaml", "another: program\n")
     assert genpolicy("algo=mine").err.startswith("genpolicy: algo=mine: no such option")
 
@@ -268,7 +268,7 @@ def test_a_defect_is_one_line_and_its_traceback_on_request(monkeypatch):
             "-m algo=gmpg,bc algo.beta=1",
             "algo.beta: algo=bc has no such setting; give it to a sweep over algo=gmpg alone",
         ),
-        ("--help algo", "--help algo: ask for group=option, such as algo=gmpg; "),
+        ("--help algos", "--help algos: ask for a group, such as algo, an option, such as algo=gmpg, or settings; "),
         ("--help algo=gmpf", "algo=gmpf: no such option; did you mean gmpo? "),
     ],
 )

@@ -146,7 +146,7 @@ def bad_flag(draw):
             ["--info=" + draw.choice(["", "everything", "1"])],
             ["--multirun=" + value],
             ["--package"],
-            ["--help", value or "algo"],
+            ["--help", value or "algorithm"],
         ]
     )
 

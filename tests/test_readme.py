@@ -24,7 +24,7 @@ def commands(text: str, program: str) -> list[str]:
     return [re.split(r"\s{2,}|\s+#", line)[0] for line in lines if "[" not in line]
 
 
-EXAMPLES = sorted({*commands(README, "genpolicy"), *commands(help._INTRODUCTION, "genpolicy")})
+EXAMPLES = sorted({*commands(README, "genpolicy"), *commands(help._INTRODUCTION + help._MORE, "genpolicy")})
 
 
 @pytest.fixture(autouse=True)
