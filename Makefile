@@ -8,6 +8,7 @@ READY := $(VENV)/.ready
 PEERS := $(VENV)/peers
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DO_NOT_TRACK := true
+unexport PYTHONDONTWRITEBYTECODE    # without it every process would compile torch and MLflow anew, for some ten seconds
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-slurm test-browser lint bench mlflow clean

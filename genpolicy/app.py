@@ -142,12 +142,15 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
 
 def check_data(jobs: Sequence[Job]) -> None:
     """Probes the data of runs that are to be made (`Dataset.probe`), each once; raises `UserError` for bad ones."""
-    from genpolicy.dataset.dataset import Dataset
+    training = [job for job in jobs if job.config.mode == "train"]
+    if not training:
+        return
+    from genpolicy.dataset.dataset import Dataset  # which imports torch
 
     probed = set()
-    for job in jobs:
+    for job in training:
         config = job.config
-        if config.mode != "train" or locate(config.dataset._target_).probe is Dataset.probe:
+        if locate(config.dataset._target_).probe is Dataset.probe:
             continue
         node = json.dumps([OmegaConf.to_container(config[name]) for name in ("env", "dataset")], sort_keys=True)
         if node not in probed and not all(directory_of(each, job.choices).exists() for each in each_seed(config)):

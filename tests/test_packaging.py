@@ -42,7 +42,9 @@ def processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-@pytest.mark.parametrize("words", [("algo=nothing",), ("seed=x",), ("--cfg", "job"), ("mode=eval",)])
+@pytest.mark.parametrize(
+    "words", [("algo=nothing",), ("seed=x",), ("--cfg", "job"), ("mode=eval",), ("mode=status",), ("mode=sync",)]
+)
 def test_what_needs_no_component_loads_no_torch(words, tmp_path):
     packages = loaded(*words, cwd=tmp_path)
     assert "hydra" in packages
