@@ -276,7 +276,7 @@ def test_what_has_ended_since_is_in_the_report(outputs):
 
 
 def test_a_later_evaluation_is_a_method_of_its_own(outputs):
-    run = opened(outputs, "algo.beta=1.0", "seed=0", "eval.final_episodes=77")
+    run = opened(outputs, "algo.beta=1.0", "seed=0", "eval.final_episodes=77", "tracking.uri=null")
     run.asked.keep(
         run, checkpoint="last.pt", updates=3, metrics={}, returns=[], results={"final": {"score_mean": 33.0}}
     )

@@ -69,15 +69,20 @@ def likelihood(curves: Mapping[str, Sequence[Curve]], task: str, kind: str) -> F
     """
     figure, panels = _panels(sorted(curves), shared=True)
     for method, axis in panels.items():
-        for curve in curves[method]:
-            axis.plot(curve.log_prob, curve.score, color="grey", linewidth=0.5, alpha=0.6, zorder=1)
-            parts = (PRETRAINING, curve.pretraining, "tab:blue"), (FINETUNING, ~curve.pretraining, "tab:orange")
-            for name, part, colour in parts:
-                if part.any():
-                    axis.scatter(curve.log_prob[part], curve.score[part], s=22, color=colour, label=name, zorder=2)
-            if curve.best is not None:
-                place = curve.log_prob[curve.best], curve.score[curve.best]
-                axis.scatter(*place, s=110, marker="*", facecolor="none", edgecolor="black", label="best", zorder=3)
+        found = curves[method]  # drawn together: hundreds of runs would be thousands of artists
+        lines = [np.column_stack([curve.log_prob, curve.score]) for curve in found]
+        broken = np.concatenate([np.append(line, [[np.nan, np.nan]], axis=0) for line in lines])
+        axis.plot(*broken.T, color="grey", linewidth=0.5, alpha=0.6, zorder=1)
+        points = np.concatenate(lines)
+        before = np.concatenate([curve.pretraining for curve in found])
+        best = [line[curve.best] for line, curve in zip(lines, found, strict=True) if curve.best is not None]
+        for name, part, colour in (PRETRAINING, before, "tab:blue"), (FINETUNING, ~before, "tab:orange"):
+            if part.any():
+                axis.scatter(*points[part].T, s=22, color=colour, label=name, zorder=2)
+        if best:
+            axis.scatter(
+                *np.transpose(best), s=110, marker="*", facecolor="none", edgecolor="black", label="best", zorder=3
+            )
         axis.set(xlabel="log-likelihood of the data (nats)", ylabel=SAID[kind])
         axis.label_outer()
     figure.suptitle(task)

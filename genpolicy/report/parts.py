@@ -1,5 +1,6 @@
 """What a report consists of: tables, statistics and figures on runs that can be compared."""
 
+import itertools
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -136,17 +137,17 @@ def _statistics(methods: Mapping[str, statistics.Scores]) -> Iterator[Table | Pi
     yield Table("aggregates", "Statistics over tasks", ["", *MEASURED], rows, note)
     if len(methods) == 1:
         return
-    rows = [[name, *("" if name == other else _wins(methods, name, other) for other in methods)] for name in methods]
+    wins = {}
+    for name, other in itertools.combinations(methods, 2):
+        wins[name, other] = statistics.estimate(statistics.improvement, methods[name], methods[other])
+        wins[other, name] = wins[name, other].complement()
+    rows = [[name, *(wins[name, other].text(2) if name != other else "" for other in methods)] for name in methods]
     note = (
         f"{over} The probability that a run of the row's method scores more than one of the column's on the same task."
     )
     yield Table("improvement", "Probability of improvement", ["", *methods], rows, note)
     yield Picture("aggregates", "Statistics over tasks, drawn", charts.aggregates(found), over)
     yield Picture("profiles", "Performance profiles", charts.profiles(methods), over)
-
-
-def _wins(methods: Mapping[str, statistics.Scores], name: str, other: str) -> str:
-    return statistics.estimate(statistics.improvement, methods[name], methods[other]).text(2)
 
 
 def _log_likelihoods(comparison: Comparison) -> Iterator[Table]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import trim_mean
+from scipy.stats import rankdata, trim_mean
 
 RESAMPLES = 2000
 CONFIDENCE = 0.95
@@ -27,6 +27,10 @@ class Estimate:
         """'65.0 [55.9, 73.2]'."""
         shown = f"{self.value:.{digits}f}"
         return shown + (f" [{', '.join(f'{end:.{digits}f}' for end in self.interval)}]" if self.interval else "")
+
+    def complement(self) -> "Estimate":
+        """That of 1 less the statistic: of a probability, that of the opposite."""
+        return Estimate(1 - self.value, self.interval and (1 - self.interval[1], 1 - self.interval[0]))
 
 
 def mean(scores: Scores) -> np.ndarray:
@@ -51,8 +55,9 @@ def improvement(scores: Scores, others: Scores) -> np.ndarray:
     """
     wins = []
     for x, y in zip(scores, others, strict=True):
-        difference = x[..., :, None] - y[..., None, :]
-        wins.append(((difference > 0) + 0.5 * (difference == 0)).mean((-2, -1)))
+        count = x.shape[-1]
+        ranks = rankdata(np.concatenate([x, y], axis=-1), axis=-1)[..., :count]
+        wins.append((ranks.sum(-1) - count * (count + 1) / 2) / (count * y.shape[-1]))
     return np.mean(wins, axis=0)
 
 
