@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 NAME = "data.json"
 
 
+class DataChanged(UserError):
+    """A run was made of other data than its file holds now."""
+
+
 def stamp(config: DictConfig) -> list | None:
     """The file of a configuration's data as it is now: its path, size and time of last change; None without one."""
     place = build(config.dataset, directory=config.paths.data).location(build(config.env))
@@ -35,7 +39,7 @@ def stamp(config: DictConfig) -> list | None:
 
 
 def verify(directory: Path, config: DictConfig) -> None:
-    """Raises `UserError` if the file of the data of a run directory has changed; one of the same time is not read.
+    """Raises `DataChanged` if the file of the data of a run directory has changed; one of the same time is not read.
 
     config: says where they are.
     """
@@ -60,7 +64,7 @@ def keep(directory: Path, transitions: Transitions, now: list | None) -> None:
 
 
 def compare(directory: Path, transitions: Transitions, now: list | None) -> None:
-    """Raises `UserError` if a run was made of other transitions than these. now: as for `keep`."""
+    """Raises `DataChanged` if a run was made of other transitions than these. now: as for `keep`."""
     if (known := _noted(directory)) is not None:
         _compare(directory, known, _facts(transitions), now)
 
@@ -89,11 +93,11 @@ def _compare(directory: Path, known: dict, found: dict, now: list | None) -> Non
         return
     then, here = (" and ".join(str(facts[name]) for name in names) for facts in (known, found))
     if now is not None and known.get("file") == now:
-        raise UserError(
+        raise DataChanged(
             f"{directory}: made of the data {then}, but this version of genpolicy reads {here} from the same file, "
             f"{now[0]}; take the version that made it, or overwrite=true trains anew"
         )
-    raise UserError(
+    raise DataChanged(
         f"{directory}: its data have changed: it was made of {then}, and {found['source']} has {here} now; put the old "
         "data back, or overwrite=true trains anew"
     )

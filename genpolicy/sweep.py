@@ -174,18 +174,26 @@ def finished_already(job: Any) -> bool:
 
 
 def verify_data(jobs: Sequence) -> None:
-    """Raises `UserError` if the data of a run that is there, and is not to be overwritten, have changed."""
+    """Raises `DataChanged` if the data of a run that is there, and is not to be overwritten, have changed.
+
+    Whatever else is wrong with a run is said when it is opened, and stops no other.
+    """
     for job in jobs:
         for single in each_seed(job.config):
             if not job.config.overwrite:
-                provenance.verify(directory_of(single, job.choices), single)
+                try:
+                    provenance.verify(directory_of(single, job.choices), single)
+                except provenance.DataChanged:
+                    raise
+                except UserError:
+                    continue
 
 
 def missing(jobs: Sequence, sweep: Sweep) -> dict[Path, list]:
     """The jobs whose runs are neither finished nor in somebody's hands, by run directory; says what is left alone.
 
     A finished run that has not been evaluated as a job says is to be evaluated. Jobs that differ in their evaluation
-    only have the same run. Raises `UserError` if the data of one of the runs have changed.
+    only have the same run. Raises `DataChanged` if the data of one of the runs have changed.
     """
     verify_data(jobs)
     todo, left, states = {}, {}, {}

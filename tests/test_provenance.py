@@ -152,3 +152,12 @@ def test_what_is_held_out_counts_and_a_file_that_is_read_differently_is_said_to_
         provenance.compare(run.directory, Known("0a1b2c3d"), None)
     with pytest.raises(UserError, match=r"this version of genpolicy reads ffffffff from the same file, /data/x.npz"):
         provenance.compare(run.directory, Known("ffffffff", "4e5f6a7b"), stamp)
+
+
+@pytest.mark.parametrize("launcher", ["here", "local"])
+def test_a_damaged_note_stops_its_own_run_and_no_other(words, run, launcher):
+    (run / "data.json").write_text("[]")
+    result = genpolicy("-m", f"hydra/launcher={launcher}", *words, "seed=0,1")
+    assert result.code == 1
+    assert "data.json: not what genpolicy writes there" in result.err
+    assert json.loads((run.with_name("seed1") / "status.json").read_text())["state"] == "finished"
