@@ -158,6 +158,8 @@ def _rewrite_override(word: str, multirun: bool) -> str:
     if value.startswith("~/"):  # the shell does not expand it there, and Hydra cannot read it
         home = str(Path(value).expanduser())
         return f"{key}={quoted(home) if _PLAIN.fullmatch(value[1:]) else home}"
+    if key == "sweep" and re.fullmatch(r"[0-9a-f]{8}", value):  # where Hydra might see a number
+        return f"sweep={quoted(value)}"
     if key.lstrip("+") == "seeds":  # a list, where Hydra would see a sweep
         if not re.fullmatch(r"\d+(,\d+)+|\[[\d, ]*\]", value):
             raise UserError(f"{word}: not a list of seeds; write it as in seeds=0,1,2")

@@ -33,9 +33,6 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
     if not runs:
         sweep.check()
         return
-    tracking.start_follower(jobs[0].config)
-    print(f"at most {at_once} at once; watch: {sweep.watch}", flush=True)
-
     took: list[float] = []
 
     def ended(directory: Path, code: int) -> None:
@@ -48,7 +45,9 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
         print(f"{len(children.codes)} of {len(runs)}: {sweep.runs[directory]}: {outcome}", flush=True)
 
     children = pool.Pool(runs, pool.slots(gpus, at_once), ended)
-    with Signals() as signals, signals.deferred():
+    with sweep.in_progress(), Signals() as signals, signals.deferred():
+        tracking.start_follower(jobs[0].config)  # which ends when no run is left to wait for
+        print(f"at most {at_once} at once; watch: {sweep.watch}", flush=True)
         try:
             children.run(signals.check)
         except Interrupted:

@@ -2,6 +2,7 @@
 
 outputs/<study>/sweeps/<digits>/
     sweep.json           its name, and its run directories relative to the outputs
+    lock                 held by a process on this machine in which runs wait for their turn
     ...                  submitit's files and logs, if it went to SLURM
 """
 
@@ -22,7 +23,7 @@ from genpolicy import provenance, records, squeue
 from genpolicy.command import quoted, shell
 from genpolicy.errors import UserError, printable
 from genpolicy.evaluation import is_pending, result
-from genpolicy.files import Lock, new_folder, write_atomically
+from genpolicy.files import Lock, is_locked, new_folder, regular_files, write_atomically
 from genpolicy.root import NO_EFFECT
 from genpolicy.run import directory_of, each_seed, known_status, open_run
 from genpolicy.settings import digest
@@ -70,6 +71,11 @@ def standing(directory: Path, alive: Callable[[], dict[str, str]]) -> Standing:
     elif state == "queued":
         state = "new"
     return Standing(directory, state, job, living, status)
+
+
+def launching(outputs: Path) -> bool:
+    """Whether runs below the folder of all runs wait for their turn in a process on this machine."""
+    return any(map(is_locked, regular_files(outputs, "*/sweeps/*/lock")))
 
 
 class Sweep:
@@ -122,10 +128,20 @@ class Sweep:
             more = f" (and {len(self.failures) - 1} more)" if len(self.failures) > 1 else ""
             raise UserError(f"not started: {self.failures[0]}{more}")
 
+    @contextlib.contextmanager
+    def in_progress(self) -> Iterator[None]:
+        """While entered, runs of the sweep wait for their turn in this process, and `launching` is true."""
+        lock = Lock(self.directory / "lock")
+        lock.acquire()  # unless the same command holds it elsewhere
+        try:
+            yield
+        finally:
+            lock.release()
+
     @property
     def watch(self) -> str:
         """The command that shows how the sweep stands."""
-        words = ["mode=status", f"study={quoted(self.study)}", f"sweep={quoted(self.digits)}"]
+        words = ["mode=status", f"study={quoted(self.study)}", f"sweep={self.digits}"]
         if self.outputs != Path("outputs").absolute():
             words.append(f"paths.outputs={quoted(str(self.outputs))}")
         return shell("genpolicy", *words)
@@ -173,20 +189,23 @@ def finished_already(job: Any) -> bool:
     return all(known_status(run)["state"] == "finished" for run in runs)
 
 
-def verify_data(jobs: Sequence) -> None:
+def verify_data(jobs: Sequence) -> dict[Path, str]:
     """Raises `DataChanged` if the data of a run that is there, and is not to be overwritten, have changed.
 
-    Whatever else is wrong with a run is said when it is opened, and stops no other.
+    Returns what else is wrong, by run directory: it concerns that run alone.
     """
+    wrong = {}
     for job in jobs:
         for single in each_seed(job.config):
             if not job.config.overwrite:
+                directory = directory_of(single, job.choices)
                 try:
-                    provenance.verify(directory_of(single, job.choices), single)
+                    provenance.verify(directory, single)
                 except provenance.DataChanged:
                     raise
-                except UserError:
-                    continue
+                except UserError as error:
+                    wrong[directory] = str(error)
+    return wrong
 
 
 def missing(jobs: Sequence, sweep: Sweep) -> dict[Path, list]:
@@ -195,12 +214,12 @@ def missing(jobs: Sequence, sweep: Sweep) -> dict[Path, list]:
     A finished run that has not been evaluated as a job says is to be evaluated. Jobs that differ in their evaluation
     only have the same run. Raises `DataChanged` if the data of one of the runs have changed.
     """
-    verify_data(jobs)
+    wrong = verify_data(jobs)
     todo, left, states = {}, {}, {}
     directories = [directory_of(job.config, job.choices) for job in jobs]
     for job, run in zip(jobs, standings(directories), strict=True):
-        if run.state == "unreadable" and not job.config.overwrite:
-            sweep.failures.append(f"{sweep.runs[run.directory]}: {run.status['reason']}")
+        if reason := wrong.get(run.directory):
+            sweep.failures.append(f"{sweep.runs[run.directory]}: {reason}")
             continue
         state, begun = run.state, run.directory in todo
         if state == "finished" and not (run.busy or job.config.overwrite or begun):

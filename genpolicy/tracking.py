@@ -25,7 +25,7 @@ from genpolicy.errors import UserError
 from genpolicy.files import Lock, last_line, open_regular
 from genpolicy.interrupt import Interrupted
 from genpolicy.run import FINAL, Run, absolute_uri, find_runs
-from genpolicy.sweep import label, standings
+from genpolicy.sweep import label, launching, standings
 
 POLL_SECONDS = 2.0
 FOLLOW_SECONDS = 5.0
@@ -282,9 +282,9 @@ def _settle(outputs: Path) -> None:
 
 
 def _unfinished(outputs: Path) -> bool:
-    """Whether any run below a folder trains or waits for its job, as far as one can see."""
+    """Whether any run below a folder trains or waits for its job or its turn, as far as one can see."""
     try:
-        return any(run.busy for run in standings(find_runs(outputs)))
+        return launching(outputs) or any(run.busy for run in standings(find_runs(outputs)))
     except UserError:
         return True  # SLURM's controller is away
 

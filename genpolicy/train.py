@@ -178,6 +178,8 @@ def find_run(reference: str, config: DictConfig) -> tuple[Run, Path]:
     path = path / "last.pt" if path.is_dir() else path
     path = path.parent.resolve() / path.name  # a link that the user names is followed; one in a run is not
     run = load_run(path.parent)
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such checkpoint")
     run.config.threads, run.config.paths.data = config.threads, config.paths.data
     return run, path
 

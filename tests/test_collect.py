@@ -233,7 +233,7 @@ def test_states_of_another_simulator_are_one_line(hopper, tmp_path):
             file[name] = column if name != "infos/qpos" else column[:, :4]
     result = checked(tmp_path / "other.hdf5")
     assert result.code == 1
-    assert "qpos [4], qvel [6] is no state of hopper-medium-v2" in result.err
+    assert "the data's states, qpos [4], qvel [6], are none of hopper-medium-v2" in result.err
 
 
 def test_actions_of_a_random_policy_are_uniform(tmp_path):

@@ -13,6 +13,7 @@ from command_line import genpolicy, jobs
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given
 from hypothesis import strategies as st
+from patience import wait_until
 from store import SQLITE, ask, journaled, stored
 from tiny import ended, only_run, opened, plain_words
 
@@ -117,10 +118,7 @@ def test_a_launcher_trains_and_its_follower_ships(odd):
     assert result.code == 0, result.err
     run = Run(only_run(odd))
     assert run.finished
-    deadline = time.monotonic() + 100
-    while ask(odd, "SELECT status FROM runs") != [("FINISHED",)]:
-        assert time.monotonic() < deadline, (odd / "follow.log").read_text()
-        time.sleep(0.2)
+    wait_until(lambda: ask(odd, "SELECT status FROM runs") == [("FINISHED",)], lambda: (odd / "follow.log").read_text())
     assert stored(odd) == {run.id: journaled(run)}
 
 

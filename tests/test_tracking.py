@@ -206,10 +206,21 @@ def test_a_follower_that_fails_is_said_until_all_is_shipped(outputs, capsys):
 
 
 def test_nothing_to_ship_is_no_failure(tmp_path):
+    opened(tmp_path).close()  # which has not begun
     assert genpolicy("mode=sync", f"paths.outputs={tmp_path}").code == 0
-    assert list(tmp_path.iterdir()) == []
+    assert not (tmp_path / "mlflow.db").exists()
     with pytest.raises(UserError, match="there is no store to ship to"):
         tracking.sync(opened(tmp_path).config)
+
+
+def test_a_follower_waits_for_runs_that_wait_for_their_turn(tmp_path):
+    opened(tmp_path).close()
+    sweep = Sweep(tmp_path, "default", "0123abcd")
+    sweep.save()
+    assert not tracking._unfinished(tmp_path)
+    with sweep.in_progress():
+        assert tracking._unfinished(tmp_path)
+    assert not tracking._unfinished(tmp_path)
 
 
 def test_stores():
