@@ -14,6 +14,7 @@ from tiny import ended, opened
 
 from genpolicy import tracking
 from genpolicy.errors import UserError
+from genpolicy.sweep import Sweep
 
 RUNS = 3
 
