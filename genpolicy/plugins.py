@@ -28,6 +28,8 @@ def permit(words: Sequence[str]) -> None:
 def require(name: str) -> None:
     """Raises `PluginNeeded` for the name of an environment of a package that may not be imported."""
     package = name.rpartition(":")[0]
+    if package and not re.fullmatch(r"[A-Za-z_][\w.]*", package):
+        raise UserError(f"env.id: {name} cannot be made: {package!r} is no package's name")
     if package and package not in _permitted():
         raise PluginNeeded(
             f"plugin needed: the environment {name} is of the package {package}, whose code runs when it is imported; "

@@ -201,9 +201,10 @@ def test_modules_in_the_working_folder_are_not_imported(folder):
 
 @pytest.mark.parametrize("name", ["tracking: {uri: 'http://127.0.0.1:9'}", "search: {storage: 'sqlite:///x.db'}"])
 def test_where_data_are_sent_is_said_on_the_command_line(folder, name):
-    write(folder / "conf/algo/gmpg.yaml", f"{GLOBAL}{name}\nalgo: {{_target_: genpolicy.algo.bc.BC}}\n")
+    steps = "behaviour_steps: 3, behaviour_batch_size: 2, behaviour_lr: 0.1"
+    write(folder / "conf/algo/gmpg.yaml", f"{GLOBAL}{name}\nalgo: {{_target_: genpolicy.algo.bc.BC, {steps}}}\n")
     setting = name.replace(": {", ".").partition(":")[0]
-    for words in ([], ["mode=status"], ["mode=sync"]):
+    for words in (["tuned=none"], ["mode=status"], ["mode=sync"]):
         result, started = tried(*words)
         assert (result.code, result.err.count("\n")) == (1, 1)
         assert f"{setting}: says where data are sent" in result.err

@@ -144,7 +144,7 @@ class Dataset(ABC):
     def _check_robot(self, task: Task, arrays: dict[str, np.ndarray]) -> None:
         """Raises `UserError` for data of another robot than the task's. What has passed is not asked again."""
         place = self.location(task)
-        if not task.mistakable or place is None:
+        if place is None or not task.mistakable:
             return
         known, passed = place.stat(), self.directory / "genpolicy-replayed.txt"
         asked = digest([str(place), known.st_size, known.st_mtime_ns, repr(task)])
