@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from genpolicy import child, sqlite, tracked
 from genpolicy.command import quoted, shell
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, printable
 from genpolicy.files import Lock, last_line, open_regular
 from genpolicy.interrupt import Interrupted
 from genpolicy.run import FINAL, Run, absolute_uri, find_runs
@@ -182,7 +182,7 @@ def catch_up(outputs: Path, uri: str | None, stores: dict, thorough: bool = True
                 lock.release()
         except Exception as error:  # as in `follow`; the other runs are shipped all the same
             said = one_line(error)
-            outcome.failures.append(said if str(directory) in said else f"{directory}: {target}: {said}")
+            outcome.failures.append(printable(said if str(directory) in said else f"{directory}: {target}: {said}"))
             if broken or not (thorough or isinstance(error, UserError)):
                 broken = said
     return outcome
