@@ -5,6 +5,7 @@ import http.server
 import threading
 from multiprocessing.pool import ThreadPool
 
+import gymnasium
 import h5py
 import numpy as np
 import pytest
@@ -62,11 +63,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def content(tmp_path_factory) -> bytes:
     path = tmp_path_factory.mktemp("content") / "file.hdf5"
-    rng = np.random.default_rng(0)
+    env = gymnasium.make("Hopper-v4", terminate_when_unhealthy=False)
+    actions = np.random.default_rng(0).uniform(-1, 1, size=(2000, 3)).astype(np.float32)
+    observations, rewards = np.empty((2000, 11), np.float32), np.empty(2000, np.float32)
+    for row, action in enumerate(actions):
+        observations[row] = env.reset(seed=row)[0] if row % 1000 == 0 else following
+        following, rewards[row], *_ = env.step(action)
+    env.close()
     with h5py.File(path, "w") as file:
-        file["observations"] = rng.normal(size=(2000, 11)).astype(np.float32)
-        file["actions"] = rng.uniform(-1, 1, size=(2000, 3)).astype(np.float32)
-        file["rewards"] = rng.normal(size=2000).astype(np.float32)
+        file["observations"], file["actions"], file["rewards"] = observations, actions, rewards
         file["terminals"] = np.zeros(2000, bool)
         file["timeouts"] = np.arange(1, 2001) % 1000 == 0
     return path.read_bytes()

@@ -246,7 +246,7 @@ def test_a_run_with_a_video_is_the_run_without(tmp_path):
 
 def test_a_video_that_fails_costs_no_results(tmp_path):
     result, run = train(tmp_path, "Dark", "eval.video=true")
-    lines = [line for line in result.err.splitlines() if "video" in line]
+    lines = [line for line in result.err.splitlines() if line.startswith("no video: ")]
     assert len(lines) == 1
     assert lines[0].startswith("no video: eval.video: the episode cannot be drawn (RuntimeError: there is no light); ")
     assert "trained policy" in result.out
