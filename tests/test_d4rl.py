@@ -67,8 +67,10 @@ def content(tmp_path_factory) -> bytes:
     actions = np.random.default_rng(0).uniform(-1, 1, size=(2000, 3)).astype(np.float32)
     observations, rewards = np.empty((2000, 11), np.float32), np.empty(2000, np.float32)
     for row, action in enumerate(actions):
-        observations[row] = env.reset(seed=row)[0] if row % 1000 == 0 else following
-        following, rewards[row], *_ = env.step(action)
+        if row % 1000 == 0:
+            observation, _ = env.reset(seed=row)
+        observations[row] = observation
+        observation, rewards[row], *_ = env.step(action)
     env.close()
     with h5py.File(path, "w") as file:
         file["observations"], file["actions"], file["rewards"] = observations, actions, rewards
