@@ -16,9 +16,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from genpolicy import command, plugins
 from genpolicy.errors import UnknownSetting, UserError
+from genpolicy.evaluation import CHOSEN
 from genpolicy.root import CheckSettings, CollectSettings, TrainSettings, absolute, run_settings
 from genpolicy.run import absolute_uri, directory_of, each_seed
-from genpolicy.settings import build, check, locate, suggest
+from genpolicy.settings import TARGET, build, check, locate, suggest
 
 PRESETS = ("tuned", "experiment")  # groups whose options set what belongs to others
 COMPONENTS = {"check": CheckSettings, "collect": CollectSettings}
@@ -57,6 +58,7 @@ def _run(words: list[str]) -> None:
     if "-sc" in words or "--shell-completion" in words:
         compose.run(words, lambda config: None)
         return
+    command.check_once(command.rewrite(words))
     each_job(words, start)
 
 
@@ -79,7 +81,7 @@ def each_job(words: list[str], act: Callable[[Job], None]) -> None:
     words = command.rewrite(words)
     plugins.permit(words)
     if "mode=eval" in words:  # where the task is the run's, and the word is a permission
-        words = [word for word in words if not word.startswith("env.id=")]
+        words = [word for word in words if not word.startswith(plugins.WORDS)]
     compose.check_words(words)
     failures = []
 
@@ -97,8 +99,8 @@ def each_job(words: list[str], act: Callable[[Job], None]) -> None:
 def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -> Job:
     """Checks a composed configuration and resolves its paths; creates nothing.
 
-    Modes other than train read no component but those of `COMPONENTS`: their configuration holds nothing else. But
-    mode=eval may choose another `select`, which is checked with the run that it is for.
+    Modes other than train read no component but those of `COMPONENTS`: their configuration holds nothing else. But that
+    of mode=eval has what the words say of `evaluation.CHOSEN`, to be checked with the run that it is for.
     """
     from genpolicy import option_files  # which imports Hydra
 
@@ -120,12 +122,12 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
     else:
         if checked.mode in COMPONENTS:
             checked = run_settings(config, COMPONENTS[checked.mode], choices)
-        legal = [*checked, "select"] if checked.mode == "eval" else list(checked)
+        legal = [*checked, *CHOSEN] if checked.mode == "eval" else list(checked)
         for word, top in tops.items():
             if top not in legal:
                 raise UserError(f"{word}: mode={checked.mode} takes no such setting; {suggest(top, legal, 'settings')}")
-            if top == "select":
-                checked.select = config.select
+        if checked.mode == "eval":
+            checked = OmegaConf.merge(checked, _chosen(config, overrides))
     option_files.check_said(checked, overrides)
     checked.tracking.uri = absolute_uri(checked.tracking.uri)
     for name, path in checked.paths.items():
@@ -138,6 +140,22 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
         if not torch.cuda.is_available():
             raise UserError("device=cuda: torch finds no GPU here; use device=cpu or device=auto")
     return Job(checked, choices, overrides)
+
+
+def _chosen(config: DictConfig, overrides: Sequence[str]) -> dict:
+    """What words of mode=eval say of `CHOSEN`: a whole node where an option is chosen, else the values of settings."""
+    found: dict = {}
+    for key in (word.lstrip("+~").partition("=")[0] for word in overrides):
+        group, dot, _ = key.rpartition("@")[2].partition(".")
+        if group in CHOSEN and not dot:
+            found[group] = OmegaConf.to_container(config[group], resolve=True)
+    for key in (word.lstrip("+~").partition("=")[0] for word in overrides):
+        group, *path = key.split(".")
+        if path and group in CHOSEN and TARGET not in (node := found.setdefault(group, {})):
+            for part in path[:-1]:
+                node = node.setdefault(part, {})
+            node[path[-1]] = OmegaConf.select(config, key)
+    return found
 
 
 def check_data(jobs: Sequence[Job]) -> None:
@@ -158,10 +176,18 @@ def check_data(jobs: Sequence[Job]) -> None:
             build(config.dataset, directory=config.paths.data).probe(build(config.env))
 
 
+def check_memory(jobs: Sequence[Job], there: float | None = None) -> None:
+    """Raises `UserError` if networks to be trained do not fit into so many bytes; None: those of this machine."""
+    from genpolicy import memory
+
+    memory.check([job for job in jobs if job.config.mode == "train"], there)
+
+
 def start(job: Job, sweep: str | None = None) -> None:
     """Does what the configuration's mode says. `sweep` names the multirun that the job belongs to."""
     config = job.config
     if sweep is None:
+        check_memory([job])
         check_data([job])
     match config.mode:
         case "train" if config.seeds:

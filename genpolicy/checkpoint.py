@@ -44,6 +44,8 @@ def load(path: Path) -> dict:
         raise
     except Exception as error:  # a damaged file raises whatever the reader stumbles over
         reason = " ".join(f"{type(error).__name__} {error}".split())[:100]
+        if "Weights only load failed" in reason:  # what follows is how to load it all the same
+            reason = "it holds more than tensors and plain values"
         raise UserError(
             f"{path}: not a readable checkpoint ({reason}); restore it from a copy, or redo the run with overwrite=true"
         ) from error

@@ -3,6 +3,7 @@
 import os
 import re
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from genpolicy import plain_yaml, sbatch
@@ -106,6 +107,16 @@ def rewrite(words: list[str]) -> list[str]:
     flags, overrides = _split(words)
     multirun = "--multirun" in flags
     return flags + [_rewrite_override(word, multirun) for word in overrides]
+
+
+def check_once(words: Sequence[str]) -> None:
+    """Refuses rewritten words that say the same setting, or choose of the same group, twice: Hydra takes the last."""
+    first: dict[str, str] = {}
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0].rpartition("@")[2]
+        if not word.startswith("--") and first.setdefault(key, word) is not word:
+            how = "give it once" + (f", as in {first[key]},..." if "--multirun" in words else "")
+            raise UserError(f"{first[key]} and {word}: both say {key}; {how}")
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:

@@ -23,6 +23,18 @@ class UnknownSetting(UserError):
         super().__init__(f"{name}: {has} no such setting; {hint}")
 
 
+def message(error: Exception) -> str:
+    """What an exception says, on one line, be it one sentence or several; its kind if it says nothing."""
+    sentences = error.args if len(error.args) != 1 or isinstance(error, KeyError) else ()
+    if not sentences or not all(isinstance(sentence, str) for sentence in sentences):
+        sentences = (str(error),)
+    whole = (" ".join(sentence.split()) for sentence in sentences)
+    return (
+        ". ".join(sentence.rstrip(".") if len(sentences) > 1 else sentence for sentence in whole if sentence)
+        or type(error).__name__
+    )
+
+
 def printable(text: str) -> str:
     """Text that comes from files and stores, fit for a terminal: what would steer it is written out, as in \\x1b."""
     if text.isprintable():

@@ -2,7 +2,7 @@
 
     outputs/<study>/<env>/<algo>-<model>-<hash8>/seed<k>/
         config.yaml              what runs: identity, choices, sweep and the whole configuration; written once, but for
-                                 where it is tracked, which each command says anew
+                                 where it is tracked and data lie, which each command says anew
         status.json              how it goes: state, process, step, times, the reason of a failure
         journal.jsonl            every metric (genpolicy.journal); journal.index, its last steps, to go on quickly
         last.pt, best.pt         checkpoints (genpolicy.checkpoint)
@@ -134,11 +134,11 @@ def open_run(config: DictConfig, choices: Mapping[str, str], sweep: str | None =
     """The run of a checked configuration, owned by this process until `close` or its end.
 
     A new run directory gets the configuration, frozen. An existing one keeps its own, which is what runs, but for where
-    it is tracked: the folder may come from other people, and theirs is no place to send anything to. It is asked for an
-    evaluation if the configuration's is another one, made on the device that the configuration says.
-    With `overwrite` its content is deleted first, by the names that genpolicy gives and nothing else. `sweep`
-    names the multirun. Raises `UserError` if another process owns the run, if its data have changed, or if the folder
-    cannot be written.
+    it is tracked and where data lie: the folder may come from other people, and theirs are no places to send or write
+    anything to. It is asked for an evaluation if the configuration's is another one, made on the device that the
+    configuration says. With `overwrite` its content is deleted first, by the names that genpolicy gives and nothing
+    else. `sweep` names the multirun. Raises `UserError` if another process owns the run, if its data have changed, or
+    if the folder cannot be written.
     """
     directory = directory_of(config, choices)
     with new_folder(directory, own=3) as made, _held(directory, timeout=1.0) as lock:
@@ -156,15 +156,20 @@ def open_run(config: DictConfig, choices: Mapping[str, str], sweep: str | None =
                     lock.path.unlink()
                 raise
         run = load_run(directory)
+        places = _places(config)
+        moved = any(run.config[name] != places[name] for name in places)
+        run.config.merge_with(places)
         _verify_data(run)
-        _track(run, _tracking(config))
+        if moved:
+            changed = _read_frozen(frozen)
+            changed["config"] |= places
+            write_atomically(frozen, plain_yaml.dump(changed))
         asked = Evaluation.of(directory, config, choices)
         if asked.digits != own_evaluation(run).digits:
             run.asked = asked
             asked.ask()
         if run.finished:
             run.config.device, run.config.threads = config.device, config.threads
-            run.config.paths.data = config.paths.data
         run._lock = lock
     return run
 
@@ -294,27 +299,18 @@ def _freeze(config: DictConfig, choices: Mapping[str, str], sweep: str | None, r
     plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     plain["overwrite"] = False  # a resumed run must not start again
     del plain["launch"], plain["search"], plain["seeds"]  # how it was started is no part of it, and may hold a password
-    plain["paths"] = {name: str(Path(path).expanduser().absolute()) for name, path in plain["paths"].items()}
-    plain["tracking"] = _tracking(config)
+    plain |= _places(config)
     content = {"id": uuid.uuid4().hex, "replaces": replaces, "sweep": sweep}
     content |= {"choices": dict(choices), "config": plain}
     refuse_interpolation(content, "")
     return plain_yaml.dump(content)
 
 
-def _tracking(config: DictConfig) -> dict:
-    """How a command has its runs tracked, as it is frozen."""
-    plain = OmegaConf.to_container(config.tracking, resolve=True)
-    return plain | {"uri": absolute_uri(plain["uri"])}
-
-
-def _track(run: Run, tracking: dict) -> None:
-    """Have a run be tracked so, now and by whoever reads its frozen configuration."""
-    if run.config.tracking != tracking:
-        frozen = _read_frozen(run.path("config.yaml"))
-        frozen["config"]["tracking"] = tracking
-        write_atomically(run.path("config.yaml"), plain_yaml.dump(frozen))
-        run.config.tracking = tracking
+def _places(config: DictConfig) -> dict:
+    """How a command has its runs tracked, and where things lie for it, as it is frozen."""
+    tracking, paths = (OmegaConf.to_container(config[name], resolve=True) for name in ("tracking", "paths"))
+    paths = {name: str(Path(path).expanduser().absolute()) for name, path in paths.items()}
+    return {"tracking": tracking | {"uri": absolute_uri(tracking["uri"])}, "paths": paths}
 
 
 def _read_frozen(path: Path) -> dict:

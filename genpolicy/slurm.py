@@ -46,11 +46,11 @@ class Work:
     """What a job does: submitit calls it with the run directories, and `checkpoint` when the job must make room."""
 
     def __init__(self):
-        self._plugins = os.environ.get(plugins.VARIABLE, "")
+        self._permissions = plugins.permissions()
 
     def __call__(self, directories: Sequence[str]) -> None:
         """Return when all runs have finished. Raises `UserError` if some have failed, so that the job fails too."""
-        os.environ[plugins.VARIABLE] = self._plugins
+        os.environ |= self._permissions
         runs = [Path(directory) for directory in directories]
         _rename(runs)
         self._pool = pool.Pool(runs, pool.slots(pool.visible_gpus(), len(runs)), _report)

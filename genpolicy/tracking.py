@@ -221,8 +221,23 @@ def sync(config: DictConfig) -> None:
         raise UserError(f"{len(outcome.failures)} runs could not be shipped: {outcome.failures[0]}")
     if not outcome.busy:
         _settle(outputs)
+    if not stores:
+        _look_at(store_uri(config.tracking.uri, outputs), outputs)
     for uri in stores or [store_uri(config.tracking.uri, outputs)] * bool(outcome.shipped):
         print(f"dashboard: {dashboard(uri)}")
+
+
+def _look_at(uri: str, outputs: Path) -> None:
+    """Raises `UserError` for a store that cannot be read, even if nothing is to be sent there.
+
+    A SQLite file need not be there: it is made when it is needed.
+    """
+    if (file := sqlite.file_of(uri)) is not None and not os.path.lexists(file):
+        return
+    try:
+        open_store(uri, outputs).studies()
+    except Exception as error:  # as in `follow`
+        raise UserError(f"{uri}: {one_line(error)}") from error
 
 
 def follow_all(outputs: Path, uri: str | None) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from genpolicy import checkpoint, provenance, tracking
 from genpolicy.algo.algorithm import Algorithm, assemble
@@ -14,13 +14,13 @@ from genpolicy.assess import Assessor
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
-from genpolicy.evaluation import Evaluation, pending
+from genpolicy.evaluation import CHOSEN, Evaluation, pending
 from genpolicy.interrupt import Signals
 from genpolicy.journal import Journal
 from genpolicy.progress import Progress, behaviour_metrics, print_table
 from genpolicy.root import TrainSettings
-from genpolicy.run import POLICY, Run, claim_run, load_run
-from genpolicy.settings import build, check
+from genpolicy.run import POLICY, Run, claim_run, identity, load_run
+from genpolicy.settings import TARGET, build, check
 from genpolicy.trainer import Trainer, Turns, draw_steps, steps_name
 
 FINISHED = "{}: finished already; overwrite=true redoes it"
@@ -91,7 +91,8 @@ def evaluate_run(reference: str, config: DictConfig, choices: Mapping[str, str])
 
     `reference` is a run directory, one of its checkpoints or an MLflow run id. The run's own configuration
     holds but for what `config` says about this machine (device, threads, paths.data), about the size of the
-    evaluation and, if it does, about the selection among candidates, whose option `choices` tell. The episodes are
+    evaluation and, if it does, about solvers and the selection among candidates, whose options `choices` tell: none of
+    it may be what training depends on. The episodes are
     those of the run's own final evaluation, as far as there are as many. What has been evaluated so before is answered
     from its record. Where the video of `eval.video` cannot be made, raises `UserError` when all else is done.
     """
@@ -99,9 +100,17 @@ def evaluate_run(reference: str, config: DictConfig, choices: Mapping[str, str])
     wanted = run.config.copy()
     wanted.eval = config.eval
     chosen = dict(run.choices)
-    if "select" in config:
-        wanted.select, chosen["select"] = config.select, choices["select"]
+    for group in (group for group in CHOSEN if group in config):
+        if TARGET in config[group]:
+            wanted[group], chosen[group] = config[group], choices[group]
+        else:
+            wanted[group] = OmegaConf.merge(wanted[group], config[group])
     wanted = check(wanted, chosen, root=TrainSettings)
+    if identity(wanted) != identity(run.config):
+        raise UserError(
+            f"solver: the updates of {run.directory} sample with it, and another one makes another run; leave it out, "
+            "or give other numbers of its steps as in eval.steps=[1,2,5]"
+        )
     trained = run.finished and path.name in ("last.pt", POLICY)
     stage = "" if trained else f"{path.stem}-{_updates(path, checkpoint.load(path))}-"
     asked = Evaluation.of(run.directory, wanted, chosen, stage)

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from unittest import mock
 
@@ -19,8 +20,22 @@ class Result:
     err: str
 
 
+def last(words: Iterable[str]) -> list[str]:
+    """The words, of those that say the same setting the last one: what is typed says each once."""
+    kept = {
+        number if word.startswith("-") else word.partition("=")[0].lstrip("+"): word
+        for number, word in enumerate(words)
+    }
+    return list(kept.values())
+
+
 def genpolicy(*words: str) -> Result:
-    """Runs the command with these words."""
+    """Runs the command with the `last` of these words."""
+    return typed(*last(words))
+
+
+def typed(*words: str) -> Result:
+    """Runs the command with these very words."""
     out, err, code = io.StringIO(), io.StringIO(), 0
     with (
         mock.patch.object(sys, "argv", ["genpolicy", *words]),

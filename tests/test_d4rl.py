@@ -12,6 +12,7 @@ import pytest
 from composed import task
 from d4rl_package import offline_env
 
+from genpolicy import plugins
 from genpolicy.dataset import d4rl as downloads
 from genpolicy.dataset.d4rl import D4RL, download
 from genpolicy.env.locomotion import Locomotion
@@ -183,6 +184,7 @@ def test_only_http(tmp_path, url):
 
 
 def _load(url: str, directory: str) -> int:
+    plugins.permit([f"env.url={url}"])
     hopper = Locomotion(
         name="hopper-medium-v2",
         simulator="Hopper-v4",

@@ -3,13 +3,15 @@
 import logging
 import time
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
-from command_line import genpolicy
+from command_line import genpolicy, typed
 from tiny import opened, plain_words
 
 from genpolicy.dataset import minari
+from genpolicy.env.task import unmade
 from genpolicy.errors import UserError
 from genpolicy.solver.adaptive import Dopri5
 
@@ -91,3 +93,48 @@ def test_a_diverged_field_is_no_assertion(adjoint):
 def test_runs_that_have_not_begun_are_no_fault(tmp_path):
     opened(tmp_path).close()
     assert genpolicy("mode=sync", f"paths.outputs={tmp_path}").code == 0
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+@pytest.mark.parametrize(("uri", "message"), [("http://127.0.0.1:9", ""), ("sqlite:///text.db", "no MLflow store")])
+def test_a_store_that_is_not_there_is_said_though_nothing_is_to_be_sent(uri, message, tmp_path):
+    opened(tmp_path).close()
+    (tmp_path / "text.db").write_text("text")
+    result = genpolicy("mode=sync", f"paths.outputs={tmp_path}", f"tracking.uri={uri}")
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert uri in result.err or str(tmp_path / "text.db") in result.err
+    assert message in result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("seed=1 algo=bc seed=2", "seed=1 and seed=2: both say seed; give it once"),
+        ("seed=1 ++seed=2", "seed=1 and ++seed=2: both say seed; give it once"),
+        ("-m seed=0,1 seed=2", "seed=0,1 and seed=2: both say seed; give it once, as in seed=0,1,..."),
+        ("algo=bc algo=gmpo", "algo=bc and algo=gmpo: both say algo; give it once"),
+        ("likelihood=rk4 likelihood=euler", "solver@likelihood=rk4 and solver@likelihood=euler: both say likelihood; "),
+        (
+            "-m hydra/launcher=local launch.time=1:00:00 launch.minutes=3",
+            "launch.minutes=60 and launch.minutes=3: both",
+        ),
+        ("mode=eval checkpoint=a checkpoint=b", "checkpoint=a and checkpoint=b: both say checkpoint; give it once"),
+    ],
+)
+def test_what_is_said_twice_is_not_taken_to_be_the_last(words, message, tmp_path):
+    result = typed(*words.split())
+    assert (result.code, result.err.count("\n"), list(tmp_path.iterdir())) == (1, 1, [])
+    assert result.err.startswith("genpolicy: " + message), result.err
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ImportError("No module named 'x'.", "You could install it"), "No module named 'x'. You could install it"),
+        (gymnasium.error.Error("one\n  line"), "one line"),
+        (ValueError(), "ValueError: ValueError"),
+        (OSError(2, "No such file", "x"), "FileNotFoundError: [Errno 2] No such file: 'x'"),
+    ],
+)
+def test_an_error_of_several_sentences_is_no_tuple(error, said):
+    assert str(unmade("env.id", "N-v0", error)) == f"env.id: N-v0 cannot be made: {said}"

@@ -6,11 +6,11 @@ import shutil
 import numpy as np
 import pytest
 import yaml
-from command_line import genpolicy
+from command_line import genpolicy, jobs
 from tiny import events, only_run, opened, plain_words, records, undrawn, words
 
-from genpolicy import api, sweep, train
-from genpolicy.run import find_runs, load_run
+from genpolicy import api, checkpoint, sweep, train
+from genpolicy.run import find_runs, load_run, open_run
 from genpolicy.search import mean_score
 
 SHORT = ("algo.critic_steps=4", "algo.policy_steps=4", "eval.per_phase=1", "eval.final_episodes=3", "eval.episodes=2")
@@ -54,7 +54,8 @@ def record(directory):
 
 def test_a_finished_run_is_evaluated_anew_and_not_trained(outputs, untrained):
     run, before = only_run(outputs), records(only_run(outputs))
-    frozen, status = ((run / name).read_bytes() for name in ("config.yaml", "status.json"))
+    status = (run / "status.json").read_bytes()
+    frozen = yaml.safe_load((run / "config.yaml").read_text())
     result = command(outputs, "eval.final_episodes=5", "select=greedy", "likelihood=euler")
     kept, found = record(run)
     assert only_run(outputs) == run
@@ -68,7 +69,9 @@ def test_a_finished_run_is_evaluated_anew_and_not_trained(outputs, untrained):
     assert {name.split("/")[0] for name, _, _ in added} == {kept.stem}
     assert (f"{kept.stem}/return_mean", 8, found["metrics"]["return_mean"]) in added
     assert events(run)[-1]["returns"] == found["returns"]
-    assert [(run / name).read_bytes() for name in ("config.yaml", "status.json")] == [frozen, status]
+    assert (run / "status.json").read_bytes() == status
+    frozen["config"]["paths"] = {"outputs": str(outputs), "data": str(outputs)}  # the copy's, for this command
+    assert yaml.safe_load((run / "config.yaml").read_text()) == frozen
 
 
 def test_what_was_asked_before_is_answered_from_the_record(outputs, untrained, monkeypatch):
@@ -101,6 +104,50 @@ def test_mode_eval_leaves_what_the_command_finds(outputs, untrained, monkeypatch
     monkeypatch.setattr(train, "Assessor", None)
     assert command(outputs, *evaluation).out == told.out
     assert f"{record(run)[0].stem}/return_mean" in {name for name, _, _ in records(run)}
+
+
+def test_mode_eval_takes_what_the_command_takes(outputs, untrained, monkeypatch):
+    """Options, and settings of the run's own ones, which here are none, rk4 and midpoint."""
+    run, evaluation = only_run(outputs), ["eval.final_episodes=4", "eval.log_prob_actions=20"]
+    more = ["select=greedy", "select.num_candidates=4", "likelihood=euler", "solver.steps=3"]
+    told = genpolicy(
+        "mode=eval", f"checkpoint={run}", f"paths.data={outputs}", *evaluation, *more, "likelihood.steps=2"
+    )
+    assert told.code == 0, told.err
+    settings = record(run)[1]["settings"]
+    assert settings["select"]["num_candidates"] == 4
+    assert settings["likelihood"]["_target_"].endswith(".Euler")
+    assert (settings["solver"]["steps"], settings["solver"]["_target_"].rpartition(".")[2]) == (3, "Midpoint")
+    monkeypatch.setattr(train, "Assessor", None)
+    assert command(outputs, *evaluation, *more).out == told.out  # its likelihood.steps are 2, too
+    for word, lacks in {"select.beta=2": "select=none", "likelihood.rtol=1": "likelihood=rk4"}.items():
+        refused = genpolicy("mode=eval", f"checkpoint={run}", f"paths.data={outputs}", word)
+        key = word.partition("=")[0]
+        assert (refused.code, refused.err.count("\n")) == (1, 1)
+        assert refused.err.startswith(f"genpolicy: {key}: {lacks} has no such setting"), refused.err
+
+
+def test_mode_eval_changes_the_selection_that_the_run_has(tmp_path):
+    select = {"_target_": "genpolicy.select.selection.Softmax", "num_candidates": 8, "beta": 3}
+    run = opened(tmp_path, *SHORT, *(f"select.{name}={value}" for name, value in select.items())).directory
+    checkpoint.save(run / "last.pt", {"state": {"updates": 0}, "algorithm": {}})
+    evaluate = ["mode=eval", f"checkpoint={run}", f"paths.data={tmp_path}"]
+    refused = genpolicy(*evaluate, "select.num_candidates=0")
+    assert refused.err.startswith("genpolicy: select.num_candidates: 0 must be >= "), refused.err
+    assert "does not fit" in genpolicy(*evaluate, "select.num_candidates=4").err  # it comes to the empty checkpoint
+
+
+def test_mode_eval_takes_no_solver_that_training_depends_on(tmp_path):
+    ((job, _),) = jobs(*words(tmp_path, "algo=gmpg"))
+    run = open_run(job.config, job.choices)
+    run.close()
+    checkpoint.save(run.path("last.pt"), {"state": {"updates": 0}, "algorithm": {}})
+    evaluate = ["mode=eval", f"checkpoint={run.directory}", f"paths.data={tmp_path}"]
+    for word in ("solver=euler", "solver.steps=9"):
+        refused = genpolicy(*evaluate, word)
+        assert (refused.code, refused.err.count("\n")) == (1, 1)
+        assert f"solver: the updates of {run.directory} sample with it" in refused.err
+    assert "does not fit" in genpolicy(*evaluate, "solver.steps=2", "likelihood=euler").err
 
 
 def test_other_reference_scores_are_no_other_run(tmp_path):

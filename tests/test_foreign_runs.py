@@ -15,18 +15,19 @@ import gymnasium
 import numpy as np
 import pytest
 import yaml
-from command_line import genpolicy, tried
+from command_line import genpolicy, jobs, tried
 from omegaconf import OmegaConf
 from store import SQLITE, counts, stored
 from tiny import ended, only_run, opened, plain_words
 
-from genpolicy import plain_yaml, plugins, tracking
+from genpolicy import app, checkpoint, plain_yaml, plugins, tracking
 from genpolicy.api import load_policy
 from genpolicy.app import Job
 from genpolicy.errors import UserError
 from genpolicy.files import Lock, is_locked, make_folder, open_regular, read_regular, regular_files, write_atomically
-from genpolicy.run import find_runs, load_run
+from genpolicy.run import find_runs, load_run, open_run
 from genpolicy.served import _load_pyfunc
+from genpolicy.settings import build
 from genpolicy.sweep import Sweep, sweep_name
 
 
@@ -289,6 +290,60 @@ def test_a_run_that_is_gone_on_with_is_tracked_where_the_command_says(outputs, l
     other.close()
     assert load_run(run).config.tracking.uri == "http://127.0.0.1:9"
     assert load_run(run).id == again.id == other.id
+
+
+@pytest.fixture
+def undownloaded(listener, monkeypatch):
+    """A stranger's address of a data file, and what came there; nobody has permitted it, and nobody will have."""
+    monkeypatch.setenv(plugins.ADDRESSES, "")
+    return f"{listener[0]}/hopper.hdf5", listener[1]
+
+
+def test_nothing_is_downloaded_from_where_only_a_run_says_so(tmp_path, undownloaded):
+    """Neither by whoever evaluates it, nor by whoever goes on with it."""
+    address, came = undownloaded
+    task = ["env=hopper-medium-v2", "algo=bc", "tracking.uri=none", f"paths.data={tmp_path}/data"]
+    ((job, _),) = jobs(*task, f"paths.outputs={tmp_path}/outputs")
+    run = open_run(job.config, job.choices)
+    run.close()
+    edit(run.directory, config__env__url=address, config__paths__data=f"{tmp_path}/theirs")
+    checkpoint.save(run.path("last.pt"), {"state": {"updates": 0}, "algorithm": {}})
+    evaluate = ["mode=eval", f"checkpoint={run.directory}", f"paths.data={tmp_path}/data"]
+    for words in (evaluate, [*task, f"paths.outputs={tmp_path}/outputs"]):
+        result = genpolicy(*words)
+        assert (result.code, result.err.count("\n"), came) == (1, 1, [])
+        assert f"env.url: {address} is not asked for data" in result.err
+        assert f"add env.url={address} to the command" in result.err
+    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "theirs").exists()
+    assert f"{address} (the server says 404" in genpolicy(*evaluate, f"env.url={address}").err
+    assert came
+
+
+def test_an_option_of_ones_own_names_no_address_but_the_packaged_ones(tmp_path, undownloaded, monkeypatch):
+    address, came = undownloaded
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf/env").mkdir(parents=True)
+    for name, more in {"theirs": f"url: {address}", "mine": "max_episode_steps: 500"}.items():
+        (tmp_path / f"conf/env/{name}.yaml").write_text(f"defaults: [hopper-medium-v2@_here_, _self_]\n{more}\n")
+    words = ["dataset=d4rl", f"paths.data={tmp_path}/data"]
+    for more in (["algo=bc"], ["algo=bc", "-m", "seed=0,1"], ["mode=check"]):
+        result = genpolicy("env=theirs", *words, *more)
+        assert (result.code, result.err.count("\n"), came) == (1, 1, [])
+        assert f"env.url: {address} is not asked for data" in result.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["conf"]
+    ((job, _),) = jobs("env=mine", *words)
+    app.check_data([job])  # the packaged task's address
+
+
+def test_a_run_names_no_file_outside_of_the_folder_of_data(tmp_path):
+    ((job, _),) = jobs(f"paths.data={tmp_path}")
+    task = build(job.config.env)
+    task.name = "../../x"
+    assert build(job.config.dataset, directory=tmp_path).location(task).parent == tmp_path
+    for name in ("../../x", "/x/y", "a//b", "a/./b"):
+        result = genpolicy("env=gym", "env.id=Pendulum-v1", "dataset=minari", f"dataset.id={name}")
+        assert result.err.startswith(f"genpolicy: dataset.id={name}: no name of a data set"), result.err
 
 
 PLACES = {

@@ -175,10 +175,9 @@ def test_d4rls_scores_are_not_given_to_other_data(name, env, legal):
         assert "new data, not D4RL's, do not go with env=hopper-medium-v2 and its scores" in result.err
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "x"])
-def test_a_name_that_is_none_is_one_line(name):
-    with pytest.raises(UserError, match=rf"dataset.id={name}: Minari cannot load it \(.*") as refusal:
-        loaded(name, "Pendulum-v1")
+def test_a_name_that_is_none_is_one_line():
+    with pytest.raises(UserError, match=r"dataset.id=x: Minari cannot load it \(.*") as refusal:
+        loaded("x", "Pendulum-v1")
     assert "\n" not in str(refusal.value)
 
 

@@ -403,7 +403,7 @@ def pickled(path, random):
     columns["reward"] = np.array([{}] * len(columns["reward"]), dtype=object)
     with open(path, "wb") as file:
         np.savez(file, **columns)
-    return "not a readable NPZ file .*pickle"
+    return "not a readable NPZ file .no arrays of numbers"
 
 
 def header_of(path) -> bytes:

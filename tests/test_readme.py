@@ -60,12 +60,14 @@ def test_every_sweep_of_a_script_is_legal(script, tmp_path, monkeypatch):
     told.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     if script.name != "slurm-dev.sh":
-        said = subprocess.run([script, "launch.minutes=60"], capture_output=True, text=True, check=True).stdout
+        given = [script, "launch.minutes=60", "launch.runs_per_gpu=2"]
+        said = subprocess.run(given, capture_output=True, text=True, check=True).stdout
         for line in said.splitlines():
             words = ["seed=0" if word.startswith("seed=") else word for word in line.split()]
             started = jobs(*(FEWER.get(word, word) for word in words))
             assert len(started) > 1
-            assert {job.config.launch.minutes for job, _ in started} == {60}
+            assert {(job.config.launch.minutes, job.config.launch.runs_per_gpu) for job, _ in started} == {(60, 2)}
+            assert line.count("runs_per_gpu") == 1  # the script's own is left out
 
 
 def test_there_are_commands_to_test():

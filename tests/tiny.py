@@ -13,7 +13,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from command_line import jobs
+from command_line import jobs, last
 from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.command import quoted
@@ -28,7 +28,7 @@ SMALL += ("log_every=7", "checkpoint_seconds=0.05", "tracking.uri=none")
 
 def words(outputs: Path, *more: str) -> list[str]:
     """The words of a command that trains such a run."""
-    return [f"paths.outputs={quoted(str(outputs))}", f"paths.data={quoted(str(outputs))}", *SMALL, *more]
+    return last([f"paths.outputs={quoted(str(outputs))}", f"paths.data={quoted(str(outputs))}", *SMALL, *more])
 
 
 def plain_words(outputs: Path, *more: str) -> list[str]:
@@ -44,7 +44,7 @@ def plain_words(outputs: Path, *more: str) -> list[str]:
         "dataset=npz",
         f"dataset.path={quoted(str(data))}",
     ]
-    return [*task, *(word for word in words(outputs, *more) if word != "env=swiss-roll")]
+    return last([*task, *(word for word in words(outputs, *more) if word != "env=swiss-roll")])
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import h5py
 
+from genpolicy import plugins
 from genpolicy.dataset.dataset import kept, progress
 from genpolicy.dataset.hdf5 import FileDataset
 from genpolicy.env.task import Task
@@ -40,8 +41,17 @@ class D4RL(FileDataset):
         """The file in the cache, under the name that d4rl gives it."""
         return cached(task.url, self.directory)
 
+    def probe(self, task: Task) -> None:
+        """The file must be in the cache, or its address one that may be asked."""
+        place = self.location(task)
+        if not place.exists():
+            plugins.require_address(task.url)
+        elif place.is_dir():
+            raise UserError(f"env.url: {task.url} is the address of no file")
+
     def file(self, task: Task) -> Path:
         """The file in the cache, downloaded first if it is not there."""
+        self.probe(task)
         return kept(self.location(task), functools.partial(download, task.url))
 
 

@@ -61,6 +61,8 @@ class Minari(Dataset):
     @classmethod
     def partners(cls, config) -> None:
         """Refuses a D4RL task for data that are not D4RL's: its reference scores are of other data and simulators."""
+        if {"", "..", "."} & {*config.dataset.id.split("/")}:  # which would lie outside of the cache
+            raise UserError(f"dataset.id={config.dataset.id}: no name of a data set, such as mujoco/hopper/medium-v0")
         if config.env.url is not None and not config.dataset.id.startswith("D4RL/"):
             raise UserError(
                 f"dataset.id={config.dataset.id}: new data, not D4RL's, do not go with env={config.env.name} and its "

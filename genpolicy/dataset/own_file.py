@@ -12,7 +12,7 @@ import numpy as np
 
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.env.task import Task
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, message
 from genpolicy.settings import setting
 
 ACTION_TOLERANCE = 1e-4  # float32 rounding lets recorded actions overshoot their bounds a little
@@ -109,7 +109,8 @@ def reason(error: Exception) -> str:
     """What a parser says of a bad file, in a line."""
     if isinstance(error, MemoryError):
         return "it claims more memory than there is"
-    return " ".join(str(error.args[0] if len(error.args) == 1 else error).split())[:200] or type(error).__name__
+    said = message(error)[:200]
+    return "no arrays of numbers, and nothing else is read" if "allow_pickle" in said else said
 
 
 def check_shape(found: tuple[int, ...], name: str, shape: tuple[int, ...], path: Path | str) -> None:

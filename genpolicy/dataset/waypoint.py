@@ -56,7 +56,7 @@ class Waypoint(FileDataset):
     def location(self, task: Task) -> Path:
         """The file of these settings."""
         settings = f"v{VERSION}-{self.episodes}x{task.max_episode_steps}-noise{self.noise:g}-seed{self.seed}"
-        return self.directory / f"genpolicy-waypoint-{task.name}-{settings}.hdf5"
+        return self.directory / f"genpolicy-waypoint-{task.name.replace('/', '-')}-{settings}.hdf5"
 
     def file(self, task: Task) -> Path:
         """The file of these settings, made first if it does not exist yet."""

@@ -11,7 +11,7 @@ import numpy as np
 from genpolicy import plugins
 from genpolicy.env.camera import canvas
 from genpolicy.env.task import Task, make_quietly, unmade
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, message
 from genpolicy.settings import build, setting
 
 # Of an action, in size: 3.4e38, float32's largest number, says that there is none. With larger ones than this, what a
@@ -81,8 +81,9 @@ class Gym(Task):
                 env.reset(seed=0)
                 self.camera(env).picture()
         except Exception as error:  # whatever an environment may raise
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UserError(f"eval.video: {self.id} cannot be drawn ({reason}); leave eval.video out") from error
+            raise UserError(
+                f"eval.video: {self.id} cannot be drawn ({message(error)[:200]}); leave eval.video out"
+            ) from error
 
     def _make(self, **more) -> gymnasium.Env:
         env = make_quietly(self.id, "env.id", **more)

@@ -17,7 +17,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from genpolicy.env.camera import Camera, look
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, message
 from genpolicy.settings import EVALUATION, setting
 
 log = logging.getLogger(__name__)
@@ -179,7 +179,7 @@ def make_quietly(simulator: str, key: str = "env.simulator", **more) -> gymnasiu
 def unmade(key: str, simulator: str, error: Exception) -> UserError:
     """What is said of a simulator, named by the setting `key`, that could not be made."""
     kind = "" if isinstance(error, gymnasium.error.Error | ImportError) else f"{type(error).__name__}: "
-    return UserError(f"{key}: {simulator} cannot be made: {kind}{' '.join(str(error).split())}")
+    return UserError(f"{key}: {simulator} cannot be made: {kind}{message(error)}")
 
 
 def make_robotics(simulator: str) -> gymnasium.Env:

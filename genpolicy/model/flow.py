@@ -102,7 +102,7 @@ class ProbabilityFlow:
 
 def angle_of(path: ProbabilityPath, sigma_data: float, t: float) -> float:
     """The angle theta of a time."""
-    time = torch.tensor(t, dtype=torch.float64)
+    time = torch.tensor(t, dtype=torch.float64, device="cpu")  # whatever networks are made on
     return math.atan2(path.sigma(time).item(), path.alpha(time).clamp(min=0).item() * sigma_data)
 
 

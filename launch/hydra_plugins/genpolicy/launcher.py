@@ -1,6 +1,7 @@
 """The launchers: they compose and check all jobs of a sweep, and hand them to what carries them out."""
 
 import json
+import math
 import sys
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -27,9 +28,14 @@ class Prepared(Launcher):
         from genpolicy import app
 
         jobs = distinct(self.prepare(job_overrides))
+        app.check_memory(jobs, self.memory(jobs[0].config))
         app.check_data(jobs)
         self.carry_out(jobs)
         return [JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED) for job in jobs]
+
+    def memory(self, config: DictConfig) -> float | None:
+        """Bytes that a run may take where it is carried out; None: what there is on this machine."""
+        return None
 
     def prepare(self, job_overrides: Sequence[Sequence[str]]) -> list:
         """Every job of a sweep as a `genpolicy.app.Job`, all checked before the first is started or written.
@@ -101,6 +107,9 @@ class Slurm(Prepared):
     """Submits the jobs to SLURM (genpolicy.slurm)."""
 
     waits = False  # unless launch.wait says so
+
+    def memory(self, config: DictConfig) -> float | None:
+        return 1e9 * config.launch.memory if str(config.launch.gpus) == "0" else math.inf  # of a GPU we do not know
 
     def carry_out(self, jobs: Sequence, name: str | None = None) -> None:
         from genpolicy import slurm
