@@ -40,7 +40,7 @@ def check(jobs: Sequence, there: float | None = None) -> None:
 
 @functools.lru_cache(maxsize=1000)
 def _needed(parts: str) -> tuple[int, int]:
-    """Bytes that the networks of components take in training, beside what batches do, and how many parameters they have."""
+    """Bytes that the networks of components take in training, without batches, and how many parameters they have."""
     import torch
 
     from genpolicy.algo.algorithm import assemble
