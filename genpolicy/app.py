@@ -58,7 +58,6 @@ def _run(words: list[str]) -> None:
     if "-sc" in words or "--shell-completion" in words:
         compose.run(words, lambda config: None)
         return
-    command.check_once(command.rewrite(words))
     each_job(words, start)
 
 
@@ -79,6 +78,7 @@ def each_job(words: list[str], act: Callable[[Job], None]) -> None:
     from genpolicy import compose
 
     words = command.rewrite(words)
+    command.check_once(words)
     plugins.permit(words)
     if "mode=eval" in words:  # where the task is the run's, and the word is a permission
         words = [word for word in words if not word.startswith(plugins.WORDS)]

@@ -107,6 +107,11 @@ class _Preview(SlurmExecutor):
 
 def _executor(sweep: Sweep, settings: DictConfig) -> SlurmExecutor:
     kind = _Preview if settings.dry_run else SlurmExecutor
+    if {"%", "\\"} & {*str(sweep.directory)}:
+        raise UserError(
+            f"paths.outputs: SLURM reads % and \\ in {sweep.outputs} as its own signs, and would write jobs' logs "
+            "elsewhere; name another folder"
+        )
     try:
         executor = kind(sweep.directory, max_num_timeout=settings.requeues, python=PATIENT_PYTHON)
     except RuntimeError as error:

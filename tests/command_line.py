@@ -2,9 +2,11 @@
 
 import contextlib
 import io
+import random
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from unittest import mock
 
 from genpolicy import app, local, slurm
@@ -47,6 +49,38 @@ def typed(*words: str) -> Result:
         except SystemExit as end:
             code = end.code
     return Result(code, out.getvalue(), err.getvalue())
+
+
+def mistaken(make: Callable[[random.Random], list[str]], count: int, folder: Path) -> list[tuple]:
+    """Those of so many bad command lines, as `make` draws them, that are not refused as they should be in a folder.
+
+    Each must be one line, neither empty nor long nor an exception's, and exit code 1, and leave nothing behind; the
+    folder, which is the working folder, holds a `file`. With each line how it ended, and what it left.
+    """
+    (folder / "file").write_text("in the way")
+    draw, start = random.Random(make.__name__), app.start
+    lines, wrong = set(), []
+
+    def guarded(job, sweep=None):
+        # What is in the way of a run, or a bad data file, is found as it starts.
+        if job.config.mode == "train" and not ("file" in job.config.paths.outputs or job.config.dataset.get("path")):
+            raise AssertionError("accepted")
+        start(job, sweep)
+
+    while len(lines) < count and len(wrong) < count:
+        words = make(draw)
+        if tuple(words) in lines:
+            continue
+        with mock.patch.object(app, "start", guarded):
+            result = genpolicy(*words)
+        lines.add(tuple(words))
+        left = sorted(path.name for path in folder.iterdir())
+        told = result.err.startswith("genpolicy: ") and result.err.count("\n") == 1 and 20 < len(result.err) < 1000
+        raw = "Error:" in result.err or "accepted" in result.err
+        if result.code != 1 or not told or raw or left != ["file"]:
+            wrong.append((words, result.code, result.err[:300], left))
+    assert (folder / "file").read_text() == "in the way"
+    return wrong
 
 
 def tried(*words: str) -> tuple[Result, list[tuple[app.Job, str | None]]]:

@@ -33,6 +33,12 @@ def nothing_said_of_slow_machines():
 
 
 @pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """An empty folder to work in: no options, runs or data of wherever the tests happen to run."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
 def no_figures():
     """Runs in this process draw nothing."""
     with undrawn():

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from command_line import jobs
 from tiny import SMALL, words
 
 import genpolicy
@@ -149,6 +150,18 @@ def test_what_acts_is_a_module_of_weights_alone(policy, tmp_path):
     size = torch.export.Dim("size")
     exported = torch.export.export(module, (rows, noise), dynamic_shapes=({0: size}, {0: size})).module()
     torch.testing.assert_close(exported(rows[:5], noise[:5]), module(rows[:5], noise[:5]))
+
+
+def test_a_policy_is_exported_or_says_why_not():
+    def exported(name):
+        ((job, _),) = jobs(f"algo={name}", "env=swiss-roll", "tuned=none", "network.hidden=[8]", "network=mlp")
+        actor = fresh_algorithm(job.config, build(job.config.env), torch.device("cpu")).actor().requires_grad_(False)
+        given = torch.zeros(3, 0), actor.draw_noise(3, torch.Generator().manual_seed(0))
+        return actor(*given), torch.export.export(actor, given).module()(*given)
+
+    torch.testing.assert_close(*exported("gtp"))
+    with pytest.raises(UserError, match=r"algo=qgpo: takes the gradient of its energy .* cannot trace"):
+        exported("qgpo")
 
 
 def test_the_package_gives_both_by_itself():

@@ -41,9 +41,8 @@ LEGAL = [
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """A folder with nothing but the file that the commands name."""
-    monkeypatch.chdir(tmp_path)
+def mine(elsewhere, tmp_path):
+    """The file that the commands name."""
     (tmp_path / "mine.npz").touch()
 
 

@@ -18,10 +18,7 @@ from genpolicy.settings import TARGET, is_component, locate
 COMPONENTS = [group for group in groups() if group not in ("tuned", "experiment", "cluster")]
 
 
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """No option of a folder that the tests happen to run in."""
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 def listed(node: dict, path: str) -> None:

@@ -15,10 +15,7 @@ from genpolicy.env.task import unmade
 from genpolicy.errors import UserError
 from genpolicy.solver.adaptive import Dopri5
 
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 @pytest.mark.parametrize(

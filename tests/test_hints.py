@@ -8,10 +8,7 @@ from hypothesis import strategies as st
 from genpolicy.command import options
 from genpolicy.settings import FEW, suggest
 
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,14 @@ def test_a_folder_that_no_configuration_can_hold_is_one_line(tmp_path, monkeypat
     assert list((tmp_path / name).iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["50%j", "a\\b"])
+def test_a_folder_whose_name_slurm_would_change_is_refused(tmp_path, name):
+    launch = ["-m", "hydra/launcher=slurm", "launch.dry_run=true", "seed=0,1", "env=swiss-roll", "algo=bc"]
+    result = genpolicy(*launch, f"paths.outputs={quoted(str(tmp_path / name))}")
+    assert (result.code, result.err.count("\n"), list(tmp_path.iterdir())) == (1, 1, [])
+    assert "paths.outputs: SLURM reads % and \\ in " in result.err
+
+
 @pytest.fixture
 def odd(tmp_path, monkeypatch, template) -> Path:
     """The folder of runs, with an empty store in it, of a working folder that has all of these signs in its name."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from genpolicy.errors import UserError
 from genpolicy.model.generative import GenerativePolicy
 
 
@@ -25,6 +26,8 @@ class GuidedNetwork(nn.Module):
         self.action_size, self.observation_size = energy.action_size, energy.observation_size
 
     def forward(self, scaled: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        if torch.compiler.is_exporting():
+            raise UserError("algo=qgpo: takes the gradient of its energy at each step, which torch.export cannot trace")
         path, prediction = self.model.path, self.model.prediction
         skip, out = (factor[..., None] for factor in self.model.preconditioning(t))  # u = skip x
         mean = skip * scaled / self.model.input_scale(t)[..., None]

@@ -30,6 +30,7 @@ from genpolicy.squeue import alive
 
 LAUNCH = ["-m", "hydra/launcher=slurm", "launch.gpus=0", "launch.cpus=1", "launch.memory=1"]
 LONG = ["algo.policy_steps=4000", "log_every=100", "checkpoint_seconds=0.5"]  # some ten seconds: time to be disturbed
+ODD = 'proj (copy), ä=$[x]\' "q" #z;\ttab !*?~'  # a folder's name
 SLURM_DEV = Path(__file__).parents[2] / "launch" / "slurm-dev.sh"
 
 
@@ -264,6 +265,8 @@ def test_four_runs_as_an_array_under_one_parent_and_two_commands_at_once(outputs
 
 
 def test_several_runs_share_a_job(outputs):
+    outputs /= ODD
+    outputs.mkdir()
     command = [*LAUNCH, *words(outputs), "seed=range(3)", "launch.runs_per_gpu=2", "launch.cpus=2"]
     assert genpolicy(*command).code == 0
     assert sorted(Counter(map(job_of, find_runs(outputs))).values()) == [1, 2]
