@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from command_line import last
 from mlflow import MlflowClient
 from tiny import words
 
@@ -18,7 +19,7 @@ SMALL = [word for word in words(Path()) if not word.startswith(("env=", "algo", 
 
 def trained(outputs: Path, *more: str) -> Run:
     places = [f"paths.outputs={outputs}", f"paths.data={outputs}"]
-    return Run(api.train(*SMALL, *places, *more).directory)
+    return Run(api.train(*last([*SMALL, *places, *more])).directory)
 
 
 def ship(outputs: Path) -> str:

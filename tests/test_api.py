@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from command_line import jobs
+from command_line import jobs, last
 from tiny import SMALL, words
 
 import genpolicy
@@ -75,7 +75,7 @@ def short(outputs, *more):
     """A run of three updates a phase."""
     plain = [word for word in SMALL if not word.startswith(("env=", "algo", "eval.per_phase="))]
     places = [f"paths.outputs={outputs}", f"paths.data={outputs}"]
-    return api.train(*places, *plain, "env=multi-goal", "eval.per_phase=1", *more).directory
+    return api.train(*last([*places, *plain, "env=multi-goal", "eval.per_phase=1", *more])).directory
 
 
 def values(state: dict, network: str, x: np.ndarray) -> np.ndarray:
