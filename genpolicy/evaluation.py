@@ -75,10 +75,16 @@ class Evaluation:
         write_atomically(self.path(".json"), json.dumps(found | asked, indent=1).encode())
 
     def configuration(self, run: Run) -> DictConfig:
-        """The run's configuration with these settings, checked. Raises `UserError` if they do not go together."""
+        """The run's configuration with these settings, checked.
+
+        Raises `UserError` if they do not go together, or if one is none of an evaluation's, as other people may write.
+        """
         plain = OmegaConf.to_container(run.config, resolve=True)
         _put(plain, self.settings)
-        return check(OmegaConf.create(plain), run.choices | self.choices, root=TrainSettings)
+        config = check(OmegaConf.create(plain), run.choices | self.choices, root=TrainSettings)
+        if part(config, TrainSettings, EVALUATION) != self.settings:
+            raise UserError(f"{self.path('.yaml')}: has settings that are none of an evaluation; delete it")
+        return config
 
     def differences(self, run: Run) -> tuple[dict[str, object], list[str]]:
         """The settings that are others than the run's own, by dotted name, and the names of those that this lacks."""

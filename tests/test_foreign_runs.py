@@ -19,11 +19,13 @@ from command_line import genpolicy, jobs, tried
 from omegaconf import OmegaConf
 from store import SQLITE, counts, stored
 from tiny import ended, only_run, opened, plain_words
+from tiny import words as small_run
 
 from genpolicy import app, checkpoint, plain_yaml, plugins, tracking
 from genpolicy.api import load_policy
 from genpolicy.app import Job
 from genpolicy.errors import UserError
+from genpolicy.evaluation import Evaluation, own_evaluation
 from genpolicy.files import Lock, is_locked, make_folder, open_regular, read_regular, regular_files, write_atomically
 from genpolicy.run import find_runs, load_run, open_run
 from genpolicy.served import _load_pyfunc
@@ -334,6 +336,19 @@ def test_an_option_of_ones_own_names_no_address_but_the_packaged_ones(tmp_path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["conf"]
     ((job, _),) = jobs("env=mine", *words)
     app.check_data([job])  # the packaged task's address
+
+
+@pytest.mark.parametrize("more", [{"paths": {"data": "theirs"}}, {"env": {"url": "x"}}, {"device": "cpu"}])
+def test_an_evaluation_that_was_asked_for_sets_nothing_else(outputs, tmp_path, monkeypatch, more):
+    monkeypatch.chdir(tmp_path)
+    own = own_evaluation(load_run(only_run(outputs)))
+    asked = Evaluation(own.directory, {**own.settings, **more}, own.choices)
+    asked.ask()
+    result = genpolicy(*small_run(outputs, SQLITE))
+    assert result.code == 1
+    said = result.err.splitlines()[-1]  # after the one of what is evaluated
+    assert said == f"genpolicy: {asked.path('.yaml')}: has settings that are none of an evaluation; delete it"
+    assert not (tmp_path / "theirs").exists()
 
 
 def test_a_run_names_no_file_outside_of_the_folder_of_data(tmp_path):
