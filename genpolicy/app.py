@@ -4,22 +4,24 @@ Whatever is wrong with a command is one line on stderr and exit code 1; `genpoli
 traceback.
 """
 
-import importlib.metadata
+import functools
 import json
 import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
 from genpolicy import command, plugins
 from genpolicy.errors import UnknownSetting, UserError
 from genpolicy.evaluation import CHOSEN
-from genpolicy.root import CheckSettings, CollectSettings, TrainSettings, absolute, run_settings
+from genpolicy.nodes import created
+from genpolicy.root import CheckSettings, CollectSettings, RunSettings, TrainSettings, absolute
 from genpolicy.run import absolute_uri, directory_of, each_seed
-from genpolicy.settings import TARGET, build, check, locate, suggest
+from genpolicy.settings import TARGET, build, checked, locate, plain_values, suggest
 
 PRESETS = ("tuned", "experiment")  # groups whose options set what belongs to others
 COMPONENTS = {"check": CheckSettings, "collect": CollectSettings}
@@ -51,12 +53,14 @@ def _run(words: list[str]) -> None:
         help.show([word for word in words if word not in ("--help", "-h")])
         return
     if "--version" in words:
+        import importlib.metadata  # slow, and needed only here
+
         print("genpolicy", importlib.metadata.version("genpolicy"))
         return
     from genpolicy import compose
 
     if "-sc" in words or "--shell-completion" in words:
-        compose.run(words, lambda config: None)
+        compose.ask_hydra(words)
         return
     each_job(words, start)
 
@@ -68,6 +72,11 @@ class Job:
     config: DictConfig
     choices: dict[str, str]
     overrides: list[str]
+
+    @functools.cached_property
+    def directories(self) -> list[Path]:
+        """The directories of its runs: one, or one for each of its `seeds`."""
+        return [directory_of(single, self.choices) for single in each_seed(self.config)]
 
 
 def each_job(words: list[str], act: Callable[[Job], None]) -> None:
@@ -83,17 +92,7 @@ def each_job(words: list[str], act: Callable[[Job], None]) -> None:
     if "mode=eval" in words:  # where the task is the run's, and the word is a permission
         words = [word for word in words if not word.startswith(plugins.WORDS)]
     compose.check_words(words)
-    failures = []
-
-    def task(config: DictConfig) -> None:
-        try:
-            act(prepare(*compose.take_choices(config, words)))
-        except Exception as error:
-            failures.append(error)
-
-    compose.run(words, task)
-    if failures:
-        raise failures[0]
+    compose.run(words, lambda composed: act(prepare(*composed)))
 
 
 def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -> Job:
@@ -104,42 +103,46 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
     """
     from genpolicy import option_files  # which imports Hydra
 
-    checked = run_settings(config)
+    own = {field.name for field in fields(RunSettings)}
+    plain = plain_values(config, own)
+    settings = checked(plain, root=RunSettings)
+    mode = settings["mode"]
     tops = {word: re.split(r"[=.@/]", word.lstrip("+~"))[0] for word in overrides}
     for word, top in tops.items():
-        if top in ("check", "collect", "report") and top != checked.mode:
+        if top in ("check", "collect", "report") and top != mode:
             raise UserError(f"{word}: goes with mode={top}")
-    if checked.mode == "train":
+    if mode == "train":
         try:
-            checked = check(config, choices, root=TrainSettings)
+            plain |= plain_values(config, config.keys() - own)
+            settings = checked(plain, choices, root=TrainSettings)
         except UnknownSetting as error:
             presets = [f"{group}={choices[group]}" for group in PRESETS if choices.get(group, "none") != "none"]
             if presets and not any(error.name == word.lstrip("+").partition("=")[0] for word in overrides):
                 raise UserError(f"{error}; it comes from {' or '.join(presets)}") from error
             raise
-        if checked.seeds and "seed" in tops.values():
+        if settings["seeds"] and "seed" in tops.values():
             raise UserError("seed and seeds do not go together; leave one out")
     else:
-        if checked.mode in COMPONENTS:
-            checked = run_settings(config, COMPONENTS[checked.mode], choices)
-        legal = [*checked, *CHOSEN] if checked.mode == "eval" else list(checked)
+        if mode in COMPONENTS:
+            plain |= plain_values(config, {field.name for field in fields(COMPONENTS[mode])} - own)
+            settings = checked(plain, choices, root=COMPONENTS[mode])
+        legal = [*settings, *CHOSEN] if mode == "eval" else list(settings)
         for word, top in tops.items():
             if top not in legal:
-                raise UserError(f"{word}: mode={checked.mode} takes no such setting; {suggest(top, legal, 'settings')}")
-        if checked.mode == "eval":
-            checked = OmegaConf.merge(checked, _chosen(config, overrides))
-    option_files.check_said(checked, overrides)
-    checked.tracking.uri = absolute_uri(checked.tracking.uri)
-    for name, path in checked.paths.items():
-        checked.paths[name] = absolute(path)
-    if "path" in checked.get("dataset", ()):
-        checked.dataset.path = absolute(checked.dataset.path)
-    if checked.device == "cuda":
+                raise UserError(f"{word}: mode={mode} takes no such setting; {suggest(top, legal, 'settings')}")
+        if mode == "eval":
+            settings |= _chosen(config, overrides)
+    option_files.check_said(settings, overrides)
+    settings["tracking"]["uri"] = absolute_uri(settings["tracking"]["uri"])
+    settings["paths"] = {name: absolute(path) for name, path in settings["paths"].items()}
+    if "path" in settings.get("dataset", ()):
+        settings["dataset"]["path"] = absolute(settings["dataset"]["path"])
+    if settings["device"] == "cuda":
         import torch
 
         if not torch.cuda.is_available():
             raise UserError("device=cuda: torch finds no GPU here; use device=cpu or device=auto")
-    return Job(checked, choices, overrides)
+    return Job(created(settings), choices, overrides)
 
 
 def _chosen(config: DictConfig, overrides: Sequence[str]) -> dict:
@@ -154,7 +157,8 @@ def _chosen(config: DictConfig, overrides: Sequence[str]) -> dict:
         if path and group in CHOSEN and TARGET not in (node := found.setdefault(group, {})):
             for part in path[:-1]:
                 node = node.setdefault(part, {})
-            node[path[-1]] = OmegaConf.select(config, key)
+            value = OmegaConf.select(config, key)
+            node[path[-1]] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
     return found
 
 
@@ -171,7 +175,7 @@ def check_data(jobs: Sequence[Job]) -> None:
         if locate(config.dataset._target_).probe is Dataset.probe:
             continue
         node = json.dumps([OmegaConf.to_container(config[name]) for name in ("env", "dataset")], sort_keys=True)
-        if node not in probed and not all(directory_of(each, job.choices).exists() for each in each_seed(config)):
+        if node not in probed and not all(directory.exists() for directory in job.directories):
             probed.add(node)
             build(config.dataset, directory=config.paths.data).probe(build(config.env))
 

@@ -1,6 +1,6 @@
 """What genpolicy asks of Hydra: composing the command line, and saying in one line what is wrong with it.
 
-Only this module and the plugins in `hydra_plugins.genpolicy` know Hydra.
+Only this module, `genpolicy.loader`, `genpolicy.option_files` and the plugins in `hydra_plugins.genpolicy` know Hydra.
 """
 
 import os
@@ -12,44 +12,87 @@ from dataclasses import fields
 
 import hydra
 import yaml
-from hydra.core.hydra_config import HydraConfig
+from hydra._internal.callbacks import Callbacks
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, Sweep, ValueType
+from hydra.core.plugins import Plugins
 from hydra.errors import MissingConfigException, OverrideParseException
-from hydra.types import RunMode
-from omegaconf import DictConfig, open_dict
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from genpolicy import hints
 from genpolicy.command import CONF, HYDRA_GROUPS, PLACED, groups, options, quoted, shell
 from genpolicy.errors import UserError, printable
+from genpolicy.loader import Loader
 from genpolicy.root import TrainSettings
 from genpolicy.settings import TARGET, suggest
 
-_swept: list[str] = []  # what the sweeper is to make jobs of
+Composed = tuple[DictConfig, dict[str, str], list[str]]  # a configuration, the option of each group, the words
 
 
-def run(words: list[str], task: Callable[[DictConfig], None]) -> None:
-    """Composes the configuration of each job on the command line, and calls `task` with it.
+def run(words: list[str], task: Callable[[Composed], None]) -> None:
+    """Composes the configuration of the job on a command line, and calls `task` with it.
 
-    A sweep goes to Hydra's launcher, which calls the application itself. Raises whatever goes wrong; `task`
-    must not raise, or Hydra reports the error in its own way.
+    A sweep goes to Hydra's sweeper and launcher, which call the application themselves; what --cfg and --info ask for,
+    Hydra prints. Raises whatever goes wrong.
     """
-    if "--multirun" in words:
-        # Before a sweep Hydra composes one configuration without the options that vary, to know who sweeps and who
-        # launches. What a word means depends on the options of its job: there it has no place.
-        own = ("--", *HYDRA_GROUPS)
-        _swept[:] = [word for word in words if not word.startswith(own)]
-        words = [word for word in words if word.startswith(own)]
-    elif not any(word.startswith(("--cfg", "--info")) for word in words):
-        words = hydra_words(words)
+    overrides = [word for word in words if not word.startswith("--")]
+    if any(word.startswith(("--cfg", "--info")) for word in words):
+        ask_hydra(words)
+    elif "--multirun" in words:
+        _sweep(overrides)
+    else:
+        task(job(Loader(), overrides))
+
+
+def ask_hydra(words: list[str]) -> None:
+    """Has Hydra answer --cfg, --info or --shell-completion."""
     with _full_errors(), _arguments(words):
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(task)()
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(lambda config: None)()
 
 
-def sweep_words() -> list[str]:
-    """The words of the sweep that `run` has handed to Hydra, without Hydra's own."""
-    return list(_swept)
+def _sweep(words: list[str]) -> None:
+    # Who sweeps and who launches is composed without the words of the jobs: what such a word means depends on the
+    # options of its job.
+    own = [word for word in words if word.startswith(HYDRA_GROUPS)]
+    loader = Loader()
+    config = loader.load_configuration("config", [*own, "hydra.mode=MULTIRUN"], RunMode.MULTIRUN)
+    context = HydraContext(config_loader=loader, callbacks=Callbacks())
+    plugins = Plugins.instance()
+    sweeper = plugins.instantiate_sweeper(hydra_context=context, task_function=lambda config: None, config=config)
+    sweeper.sweep([word for word in words if word not in own])
+
+
+def job(loader: Loader, words: Sequence[str], number: int | None = None) -> Composed:
+    """What the words of a job compose, without Hydra's part; the option of each group; and the job's own words.
+
+    A group placed elsewhere goes by that name: `solver@likelihood: rk4` is `likelihood: rk4`. `number` is the job's
+    place in its sweep. Raises `UserError` for a launcher without a sweep, and for settings of a launcher that is not
+    chosen.
+    """
+    own = [word for word in words if word.startswith(HYDRA_GROUPS)]
+    overrides = [word for word in words if word not in own]
+    config, choices = loader.job(hydra_words(overrides), number)
+    launching = dict(zip(HYDRA_GROUPS, ("here", "product"), strict=True))
+    launching |= {override.key_or_group: override.value() for override in map(loader.parsed, own)}
+    _check_launching(overrides, *launching.values(), sweep=number is not None)
+    named = {group.rpartition("@")[2].removeprefix("_global_."): option for group, option in choices.items() if option}
+    return config, named, overrides
+
+
+def _check_launching(words: Sequence[str], launcher: str, sweeper: str, sweep: bool) -> None:
+    here = (launcher, sweeper) == ("here", "product")
+    for word in words:
+        if launcher == "here" and word.lstrip("+").startswith(("launch.", "cluster=")):
+            raise UserError(f"{word}: goes with hydra/launcher=slurm or hydra/launcher=local")
+        if sweeper == "product" and word.lstrip("+").startswith("search."):
+            raise UserError(f"{word}: goes with hydra/sweeper=optuna")
+        if not here and word.lstrip("+").startswith("seeds="):
+            raise UserError(f"{word}: trains in this process; with another launcher or sweeper list them as seed=")
+    if not here and not sweep:
+        part = f"hydra/launcher={launcher}" if launcher != "here" else f"hydra/sweeper={sweeper}"
+        raise UserError(f"{part}: starts the jobs of a sweep, which may be one; add -m")
 
 
 def hydra_words(words: Iterable[str]) -> list[str]:
@@ -93,36 +136,6 @@ def check_words(words: list[str]) -> None:
                 )
         if override.key_or_group in known or override.key_or_group in HYDRA_GROUPS:
             _check_options(override)
-
-
-def take_choices(config: DictConfig, words: Sequence[str]) -> tuple[DictConfig, dict[str, str], list[str]]:
-    """The configuration composed of a job's words without Hydra's part, the option of each group, and the words.
-
-    A group placed elsewhere goes by that name: `solver@likelihood: rk4` is `likelihood: rk4`. Raises `UserError`
-    for a launcher without a sweep, and for settings of a launcher that is not chosen.
-    """
-    runtime = HydraConfig.get()
-    overrides = [word for word in words if not word.startswith(("--", "hydra/"))]
-    launcher, sweeper = (runtime.runtime.choices[f"hydra/{part}"] for part in ("launcher", "sweeper"))
-    for word in overrides:
-        if launcher == "here" and word.lstrip("+").startswith(("launch.", "cluster=")):
-            raise UserError(f"{word}: goes with hydra/launcher=slurm or hydra/launcher=local")
-        if sweeper == "product" and word.lstrip("+").startswith("search."):
-            raise UserError(f"{word}: goes with hydra/sweeper=optuna")
-        if (launcher, sweeper) != ("here", "product") and word.lstrip("+").startswith("seeds="):
-            raise UserError(f"{word}: trains in this process; with another launcher or sweeper list them as seed=")
-    if (launcher, sweeper) != ("here", "product") and runtime.mode != RunMode.MULTIRUN:
-        part = f"hydra/launcher={launcher}" if launcher != "here" else f"hydra/sweeper={sweeper}"
-        raise UserError(f"{part}: starts the jobs of a sweep, which may be one; add -m")
-    choices = {
-        str(group).rpartition("@")[2].removeprefix("_global_."): str(option)
-        for group, option in runtime.runtime.choices.items()
-        if option and not str(group).startswith("hydra/")
-    }
-    config = config.copy()
-    with open_dict(config):
-        config.pop("hydra", None)
-    return config, choices, overrides
 
 
 def explain(error: Exception) -> str:
@@ -173,6 +186,8 @@ def _check_key(override: Override, known: list[str], words: list[str]) -> None:
     if top == "hydra":
         if key not in HYDRA_GROUPS:
             raise UserError(f"{key}: genpolicy arranges this itself; legal: {', '.join(HYDRA_GROUPS)}")
+        if override.is_delete():
+            raise UserError(f"{override.input_line}: cannot be left out; choose one, as in {key}=<option>")
         return
     legal = {field.name for field in fields(TrainSettings)} | set(known)
     if top not in legal or "/" in key:
@@ -187,12 +202,10 @@ def _check_key(override: Override, known: list[str], words: list[str]) -> None:
 
 def _composed(words: list[str]) -> DictConfig | None:
     """What the options among the words compose, or None if that cannot be."""
-    found: list[DictConfig] = []
     try:
-        run([word for word in choosing(words) if "," not in word], found.append)
+        return Loader().job(hydra_words(word for word in choosing(words) if "," not in word))[0]
     except Exception:  # some of them may be wrong as well
         return None
-    return found[0]
 
 
 def _check_options(override: Override) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.plugins.config_source import ConfigSource
-from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf import Container, OmegaConf
 
 from genpolicy import plain_yaml
 from genpolicy.command import options
@@ -55,20 +55,23 @@ def checked(path: Path) -> tuple[Container, dict[str, str | None]]:
     return config, header
 
 
-def check_said(config: DictConfig, overrides: list[str]) -> None:
+def check_said(settings: dict, overrides: list[str]) -> None:
     """Refuses what only the command line may say, where a file of options has said it: the file may be a stranger's.
 
     That is where data are sent, and lines for a shell, but for those of the `cluster` that the command line names.
     """
     words = [word.lstrip("+").partition("=") for word in overrides]
-    said = {key for key, _, _ in words}
-    for name in ("tracking.uri", "search.storage"):
-        if OmegaConf.select(config, name) is not None and not said & {name, name.partition(".")[0]}:
-            raise UserError(f"{name}: says where data are sent; give it on the command line, not in a file of options")
-    if config.launch.setup and not said & {"launch.setup", "launch"}:
+    given = {key for key, _, _ in words}
+    for group, name in ("tracking", "uri"), ("search", "storage"):
+        if settings[group][name] is not None and not given & {f"{group}.{name}", group}:
+            raise UserError(
+                f"{group}.{name}: says where data are sent; give it on the command line, not in a file of options"
+            )
+    if settings["launch"]["setup"] and not given & {"launch.setup", "launch"}:
         known = options("cluster")
         sites = [plain_yaml.read(known[name]) for key, _, name in words if key == "cluster" and name in known]
-        if list(config.launch.setup) not in [site.get("setup", site.get("launch", {}).get("setup")) for site in sites]:
+        said = [site.get("setup", site.get("launch", {}).get("setup")) for site in sites]
+        if settings["launch"]["setup"] not in said:
             raise UserError("launch.setup: lines for a shell; give them, or the cluster=<site> that has them, yourself")
 
 

@@ -8,11 +8,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
 from genpolicy import sbatch
 from genpolicy.errors import UserError
-from genpolicy.settings import EVALUATION, TARGET, TRAINING, check, component, group, locate, setting
+from genpolicy.settings import EVALUATION, TARGET, TRAINING, component, group, locate, setting
 
 RESERVED = re.compile(r"(mlflow\.|(mlartifacts|mlruns|follow\.log)$)", re.IGNORECASE)  # names beside studies
 MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect", "report")
@@ -281,11 +279,6 @@ class TrainSettings(CheckSettings):
                 raise UserError("eval.steps: this solver chooses its steps itself; leave eval.steps out")
             if config.compile != "none":
                 raise UserError("compile: this solver chooses its steps itself, by what it computes; leave compile out")
-
-
-def run_settings(config: DictConfig, root: type[RunSettings] = RunSettings, choices: Any = None) -> DictConfig:
-    """The settings of a composed configuration that `root` names, checked; by default those without components."""
-    return check(OmegaConf.masked_copy(config, [field.name for field in fields(root)]), choices, root=root)
 
 
 # The settings and groups of settings that make neither other weights nor another evaluation.

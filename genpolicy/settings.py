@@ -15,19 +15,22 @@ import importlib
 import json
 import math
 import re
+import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genpolicy.errors import UnknownSetting, UserError
+from genpolicy.nodes import created
 
 TARGET = "_target_"
 MISSING = "???"
 FEW = 10  # names that a message lists at the most
 LONGEST = 1000  # items of a list
+EXACT = 2**53  # below which every whole number is a float
 TRAINING, EVALUATION = "training", "evaluation"  # what a setting may affect, the stronger first
 _LIMITS = {
     "ge": (">=", lambda value, limit: value >= limit),
@@ -127,7 +130,11 @@ def check(config: DictConfig, choices: Mapping[str, str] | None = None, root: ty
     a wrong type, a number outside its range, and for components that do not go together: each class with a
     classmethod `partners(config)` is asked, once everything is typed.
     """
-    plain = _resolved(config, "")
+    return created(checked(plain_values(config), choices, root))
+
+
+def checked(plain: dict, choices: Mapping[str, str] | None = None, root: type | None = None) -> dict:
+    """The same for what `plain_values` returns, as plain values."""
     checker = _Checker(dict(choices or {}))
     if root is not None:
         typed = checker.node(plain, root, "")
@@ -136,11 +143,21 @@ def check(config: DictConfig, choices: Mapping[str, str] | None = None, root: ty
             name: checker.component(value, name) if isinstance(value, dict) and TARGET in value else value
             for name, value in plain.items()
         }
-    checked = OmegaConf.create(typed)
     for cls in checker.classes:
         if (partners := getattr(cls, "partners", None)) is not None:
-            partners(checked)
-    return checked
+            partners(Node(typed))
+    return typed
+
+
+class Node(dict):
+    """Plain values of a configuration, which are attributes, too."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            value = self[name]
+        except KeyError as error:
+            raise AttributeError(name) from error
+        return Node(value) if isinstance(value, dict) else value
 
 
 def digest(content: Any) -> str:
@@ -154,7 +171,7 @@ def part(config: Mapping, root: type, what: str) -> dict:
     Plain values, nested as they are; `root` is the dataclass of the settings outside all components. A component whose
     class itself belongs to the part has its `_target_`, too.
     """
-    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True) if OmegaConf.is_config(config) else config
+    plain = OmegaConf.to_container(config, enum_to_str=True) if OmegaConf.is_config(config) else config
     return _part(plain, root, what, TRAINING, plain)
 
 
@@ -179,15 +196,20 @@ def _part(node: dict, cls: type, what: str, affects: str | None, config: dict) -
 _hints = functools.cache(get_type_hints)
 
 
-def _resolved(node: DictConfig, path: str) -> dict:
-    """A node and all below it as plain values; a missing value stays `???`."""
+def plain_values(config: DictConfig, names: Collection[str] | None = None, path: str = "") -> dict:
+    """A configuration, or the nodes of it in `names`, as plain values, resolved; a missing value stays `???`.
+
+    `path`, with a dot at its end, is where it lies. Raises `UserError` for what cannot be resolved.
+    """
     plain = {}
-    for name in node:
+    for name in config:
+        if names is not None and name not in names:
+            continue
         full = f"{path}{name}"
         try:
-            value = MISSING if OmegaConf.is_missing(node, name) else node[name]
+            value = MISSING if OmegaConf.is_missing(config, name) else config[name]
             if isinstance(value, DictConfig):
-                value = _resolved(value, f"{full}.")
+                value = _plain(value, full)
             elif isinstance(value, ListConfig):
                 value = OmegaConf.to_container(value, resolve=True)
         except OmegaConfBaseException as error:
@@ -195,6 +217,19 @@ def _resolved(node: DictConfig, path: str) -> dict:
         refuse_interpolation(value, full)
         plain[str(name)] = value
     return plain
+
+
+def _plain(node: DictConfig, path: str) -> dict:
+    try:
+        plain = OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException:
+        return plain_values(node, path=f"{path}.")  # which says where the fault is
+    return _named(plain)
+
+
+def _named(plain: dict) -> dict:
+    """The same with names that are strings."""
+    return {str(name): _named(value) if isinstance(value, dict) else value for name, value in plain.items()}
 
 
 def refuse_interpolation(value: Any, path: str) -> None:
@@ -318,8 +353,10 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
     But 1e4 is an int as well.
     """
     value = _whole(value, hint)
-    if type(value) is hint and hint in (bool, float, int):
+    if _fits(value, hint):
         return value  # what OmegaConf would return, a hundred times faster
+    if type(value) is int and hint is float and abs(value) < EXACT:
+        return float(value)
     if hint is bool and isinstance(value, int | float) and value not in (0, 1):  # which OmegaConf takes for true
         raise UserError(f"{path}: {_shown(value)} is not of type bool")
     schema = OmegaConf.structured(_schema(hint))
@@ -328,6 +365,22 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         return OmegaConf.to_container(schema)["value"]
     except (OmegaConfBaseException, OverflowError) as error:
         raise UserError(f"{path}: {_shown(value)} is not of type {name_of(hint)}") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of the annotated type as it is: a number, a text, none of these, a list of them, or {}."""
+    if type(value) is list:
+        return typing.get_origin(hint) is list and all(type(item) in _scalars(*typing.get_args(hint)) for item in value)
+    if value == {}:
+        return typing.get_origin(hint) is dict
+    return type(value) in _scalars(hint)
+
+
+@functools.cache
+def _scalars(hint: Any) -> frozenset[type]:
+    """The types that an annotation allows; none if it allows anything that is no number or text."""
+    allowed = {*typing.get_args(hint)} if isinstance(hint, types.UnionType) else {hint}
+    return frozenset(allowed if allowed <= {bool, int, float, str, types.NoneType} else ())
 
 
 def _shown(value: Any) -> str:

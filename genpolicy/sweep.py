@@ -25,7 +25,7 @@ from genpolicy.errors import UserError, printable
 from genpolicy.evaluation import is_pending, result
 from genpolicy.files import Lock, is_locked, new_folder, regular_files, write_atomically
 from genpolicy.root import NO_EFFECT
-from genpolicy.run import directory_of, each_seed, known_status, open_run
+from genpolicy.run import each_seed, known_status, open_run
 from genpolicy.settings import digest
 
 
@@ -107,8 +107,7 @@ class Sweep:
             sweep.runs = {}
         directories = set()
         for job, title in zip(jobs, titles(jobs), strict=True):
-            for single in each_seed(job.config):
-                directory = directory_of(single, job.choices)
+            for single, directory in zip(each_seed(job.config), job.directories, strict=True):
                 own = title if single is job.config else f"{title} seed={single.seed}".strip()
                 if (known := sweep.runs.get(directory)) and directory in directories:  # of another evaluation
                     own = " ".join(word for word in known.split() if word in own.split())
@@ -185,8 +184,7 @@ def finished_already(job: Any) -> bool:
     """Whether a checked job has nothing left to train."""
     if job.config.mode != "train" or job.config.overwrite:
         return False
-    runs = (directory_of(single, job.choices) for single in each_seed(job.config))
-    return all(known_status(run)["state"] == "finished" for run in runs)
+    return all(known_status(run)["state"] == "finished" for run in job.directories)
 
 
 def verify_data(jobs: Sequence) -> dict[Path, str]:
@@ -196,9 +194,8 @@ def verify_data(jobs: Sequence) -> dict[Path, str]:
     """
     wrong = {}
     for job in jobs:
-        for single in each_seed(job.config):
+        for single, directory in zip(each_seed(job.config), job.directories, strict=True):
             if not job.config.overwrite:
-                directory = directory_of(single, job.choices)
                 try:
                     provenance.verify(directory, single)
                 except provenance.DataChanged:
@@ -216,8 +213,7 @@ def missing(jobs: Sequence, sweep: Sweep) -> dict[Path, list]:
     """
     wrong = verify_data(jobs)
     todo, left, states = {}, {}, {}
-    directories = [directory_of(job.config, job.choices) for job in jobs]
-    for job, run in zip(jobs, standings(directories), strict=True):
+    for job, run in zip(jobs, standings(job.directories[0] for job in jobs), strict=True):
         if reason := wrong.get(run.directory):
             sweep.failures.append(f"{sweep.runs[run.directory]}: {reason}")
             continue
@@ -274,7 +270,7 @@ def overwrite_once(jobs: Sequence) -> None:
     """Has a run that several jobs only evaluate differently be overwritten by the first of them alone."""
     seen = set()
     for job in jobs:
-        directory = directory_of(job.config, job.choices)
+        directory = job.directories[0]
         job.config.overwrite = job.config.overwrite and directory not in seen
         seen.add(directory)
 

@@ -7,7 +7,6 @@ from unittest import mock
 
 import pytest
 import torch
-from hydra._internal.hydra import Hydra
 from hypothesis import settings
 from tiny import undrawn
 
@@ -16,13 +15,6 @@ from genpolicy import forecast, tracking
 torch.set_num_threads(1)
 settings.register_profile("genpolicy", deadline=None, derandomize=True)
 settings.load_profile("genpolicy")
-
-
-@pytest.fixture(scope="session", autouse=True)
-def composed_once():
-    """Hydra composes every command twice, at first only to look for hydra.mode, which no word may set."""
-    with mock.patch.object(Hydra, "get_mode", return_value=None):
-        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -7,11 +7,10 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from hydra.core.hydra_config import HydraConfig
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.errors import UnknownSetting, UserError
 
@@ -22,7 +21,10 @@ class Prepared(Launcher):
     waits: ClassVar[bool] = True
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config_loader, self.config = hydra_context.config_loader, config
+        from genpolicy.command import HYDRA_GROUPS
+
+        self.config_loader = hydra_context.config_loader
+        self.own = [word for word in config.hydra.overrides.hydra if word.startswith(HYDRA_GROUPS)]
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from genpolicy import app
@@ -56,11 +58,7 @@ class Prepared(Launcher):
                 said = forecast.now()
                 print(f"checked {number} of {len(job_overrides)} jobs", flush=True)
             try:
-                config = self.config_loader.load_sweep_config(self.config, compose.hydra_words(overrides))
-                with open_dict(config):
-                    config.hydra.job.id, config.hydra.job.num = str(number), number
-                HydraConfig.instance().set_config(config)
-                jobs.append(app.prepare(*compose.take_choices(config, overrides)))
+                jobs.append(app.prepare(*compose.job(self.config_loader, [*self.own, *overrides], number)))
             except UnknownSetting as error:
                 unknown.append(error)
             except Exception as error:

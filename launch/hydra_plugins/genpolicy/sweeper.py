@@ -13,12 +13,10 @@ from omegaconf import DictConfig
 
 
 class Parsed(Sweeper):
-    """A sweeper with a launcher and the command's words, parsed. `arguments` are none of them: see `compose.run`."""
+    """A sweeper with a launcher, which reads the words of a sweep by Hydra's grammar."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from genpolicy.compose import sweep_words
-
-        self.overrides = OverridesParser.create(hydra_context.config_loader).parse_overrides(sweep_words())
+        self.parser = OverridesParser.create(hydra_context.config_loader)
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -30,7 +28,7 @@ class Optuna(Parsed):
     def sweep(self, arguments: list[str]) -> None:
         from genpolicy.search import Search
 
-        Search(self.overrides).run(self.launcher)
+        Search(self.parser.parse_overrides(arguments)).run(self.launcher)
 
 
 class Product(Parsed):
@@ -42,7 +40,7 @@ class Product(Parsed):
 
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
         values: dict[str, list[str]] = {}
-        for override in self.overrides:
+        for override in self.parser.parse_overrides(arguments):
             key = override.get_key_element()
             if override.is_sweep_override():
                 values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
