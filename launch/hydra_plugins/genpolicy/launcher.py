@@ -1,5 +1,6 @@
 """The launchers: they compose and check all jobs of a sweep, and hand them to what carries them out."""
 
+import gc
 import json
 import math
 import sys
@@ -29,7 +30,11 @@ class Prepared(Launcher):
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         from genpolicy import app
 
-        jobs = distinct(self.prepare(job_overrides))
+        gc.freeze()  # else the thousands of objects of each job have all that is there, torch's too, looked through
+        try:
+            jobs = distinct(self.prepare(job_overrides))
+        finally:
+            gc.unfreeze()
         app.check_memory(jobs, self.memory(jobs[0].config))
         app.check_data(jobs)
         self.carry_out(jobs)
