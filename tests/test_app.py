@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from command_line import genpolicy, jobs
+from command_line import genpolicy, jobs, typed
 
 from genpolicy import app
 from genpolicy.command import CONF, options
@@ -296,7 +296,7 @@ def test_main_leaves_the_process_as_it_found_it():
 
 
 def test_the_composed_configuration_can_be_looked_at():
-    result = genpolicy("--cfg=job", "algo=bc", "-p", "algo")
+    result = typed("--cfg=job", "algo=bc", "-p", "algo")
     assert result.code == 0
     assert "_target_: genpolicy.algo.bc.BC" in result.out
 
