@@ -11,15 +11,15 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from genpolicy import checkpoint
-from genpolicy import train as training
 from genpolicy.algo.actor import Actor
 from genpolicy.app import Job, each_job
-from genpolicy.command import quoted
+from genpolicy.config.arguments import quoted
+from genpolicy.config.schema import build
 from genpolicy.critic.critic import Critic
 from genpolicy.errors import UserError
-from genpolicy.run import POLICY, open_run
-from genpolicy.settings import build
+from genpolicy.runs import checkpoint
+from genpolicy.runs.run import POLICY, open_run
+from genpolicy.training import train as training
 
 Array = TypeVar("Array", np.ndarray, Tensor)
 

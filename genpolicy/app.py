@@ -15,13 +15,13 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from genpolicy import command, plugins
+from genpolicy.config import arguments, plugins
+from genpolicy.config.nodes import created
+from genpolicy.config.run_settings import CheckSettings, CollectSettings, RunSettings, TrainSettings, absolute
+from genpolicy.config.schema import TARGET, build, checked, locate, plain_values, suggest
 from genpolicy.errors import UnknownSetting, UserError
-from genpolicy.evaluation import CHOSEN
-from genpolicy.nodes import created
-from genpolicy.root import CheckSettings, CollectSettings, RunSettings, TrainSettings, absolute
-from genpolicy.run import absolute_uri, directory_of, each_seed
-from genpolicy.settings import TARGET, build, checked, locate, plain_values, suggest
+from genpolicy.runs.evaluations import CHOSEN
+from genpolicy.runs.run import absolute_uri, directory_of, each_seed
 
 PRESETS = ("tuned", "experiment")  # groups whose options set what belongs to others
 COMPONENTS = {"check": CheckSettings, "collect": CollectSettings}
@@ -40,7 +40,7 @@ def main() -> None:
     except Exception as error:
         if _wants_traceback(words):
             raise
-        from genpolicy.compose import explain
+        from genpolicy.config.compose import explain
 
         print(f"genpolicy: {explain(error)}", file=sys.stderr)
         sys.exit(1)
@@ -48,7 +48,7 @@ def main() -> None:
 
 def _run(words: list[str]) -> None:
     if "--help" in words or "-h" in words:
-        from genpolicy import help
+        from genpolicy.config import help
 
         help.show([word for word in words if word not in ("--help", "-h")])
         return
@@ -57,7 +57,7 @@ def _run(words: list[str]) -> None:
 
         print("genpolicy", importlib.metadata.version("genpolicy"))
         return
-    from genpolicy import compose
+    from genpolicy.config import compose
 
     if "-sc" in words or "--shell-completion" in words:
         compose.ask_hydra(words)
@@ -84,10 +84,10 @@ def each_job(words: list[str], act: Callable[[Job], None]) -> None:
 
     Raises whatever goes wrong.
     """
-    from genpolicy import compose
+    from genpolicy.config import compose
 
-    words = command.rewrite(words)
-    command.check_once(words)
+    words = arguments.rewrite(words)
+    arguments.check_once(words)
     plugins.permit(words)
     if "mode=eval" in words:  # where the task is the run's, and the word is a permission
         words = [word for word in words if not word.startswith(plugins.WORDS)]
@@ -101,7 +101,7 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
     Modes other than train read no component but those of `COMPONENTS`: their configuration holds nothing else. But that
     of mode=eval has what the words say of `evaluation.CHOSEN`, to be checked with the run that it is for.
     """
-    from genpolicy import option_files  # which imports Hydra
+    from genpolicy.config import option_files  # which imports Hydra
 
     own = {field.name for field in fields(RunSettings)}
     plain = plain_values(config, own)
@@ -182,7 +182,7 @@ def check_data(jobs: Sequence[Job]) -> None:
 
 def check_memory(jobs: Sequence[Job], there: float | None = None) -> None:
     """Raises `UserError` if networks to be trained do not fit into so many bytes; None: those of this machine."""
-    from genpolicy import memory
+    from genpolicy.training import memory
 
     memory.check([job for job in jobs if job.config.mode == "train"], there)
 
@@ -195,39 +195,40 @@ def start(job: Job, sweep: str | None = None) -> None:
         check_data([job])
     match config.mode:
         case "train" if config.seeds:
-            from genpolicy import seeds
+            from genpolicy.training import lockstep
 
-            seeds.train(config, job.choices, sweep)
+            lockstep.train(config, job.choices, sweep)
         case "train":
-            from genpolicy import run, train
+            from genpolicy.runs import run
+            from genpolicy.training import train
 
             train.train(run.open_run(config, job.choices, sweep))
         case "eval":
-            from genpolicy import train
+            from genpolicy.training import train
 
             train.evaluate_run(config.checkpoint, config, job.choices)
         case "sync":
-            from genpolicy import tracking
+            from genpolicy.tracking import follower
 
-            tracking.sync(config)
+            follower.sync(config)
         case "status":
-            from genpolicy import status
+            from genpolicy.modes import status
 
             status.show(config)
         case "report":
-            from genpolicy.report import report
+            from genpolicy.modes import report
 
             report.show(config)
         case "tasks":
-            from genpolicy import tasks
+            from genpolicy.modes import tasks
 
             tasks.show(config)
         case "check":
-            from genpolicy import fidelity
+            from genpolicy.modes import check
 
-            fidelity.show(config)
+            check.show(config)
         case "collect":
-            from genpolicy import collect
+            from genpolicy.modes import collect
 
             collect.collect(config)
 

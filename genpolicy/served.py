@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from genpolicy.api import TrainedPolicy, restored
-from genpolicy.run import POLICY, Run
+from genpolicy.runs.run import POLICY, Run
 
 
 class Served:
@@ -23,5 +23,5 @@ class Served:
 
 
 def _load_pyfunc(path: str) -> Served:
-    """Called by MLflow with the folder that `genpolicy.view.save_policy` filled. Needs no data set."""
+    """Called by MLflow with the folder that `genpolicy.tracking.entities.save_policy` filled. Needs no data set."""
     return Served(restored(Run(Path(path)).config, Path(path) / POLICY))

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from unittest import mock
 
-from genpolicy import app, local, slurm
-from genpolicy.sweep import Sweep, sweep_name
+from genpolicy import app
+from genpolicy.launch import local, slurm
+from genpolicy.launch.sweep import Sweep, sweep_name
 
 
 @dataclass(frozen=True)

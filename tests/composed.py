@@ -5,8 +5,8 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from genpolicy.config.schema import build, check
 from genpolicy.env.task import Task
-from genpolicy.settings import build, check
 
 CONF = Path(__file__).resolve().parent.parent / "conf"
 

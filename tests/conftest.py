@@ -10,7 +10,8 @@ import torch
 from hypothesis import settings
 from tiny import undrawn
 
-from genpolicy import forecast, tracking
+from genpolicy.system import forecast
+from genpolicy.tracking import follower
 
 torch.set_num_threads(1)
 settings.register_profile("genpolicy", deadline=None, derandomize=True)
@@ -41,7 +42,7 @@ def no_figures():
 def template(tmp_path_factory) -> Path:
     """An empty store, whose tables take seconds to make."""
     folder = tmp_path_factory.mktemp("template")
-    tracking.open_store(f"sqlite:///{folder}/mlflow.db", folder)
+    follower.open_store(f"sqlite:///{folder}/mlflow.db", folder)
     return folder / "mlflow.db"
 
 

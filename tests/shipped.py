@@ -9,7 +9,7 @@ from mlflow import MlflowClient
 from tiny import words
 
 from genpolicy import api
-from genpolicy.run import Run
+from genpolicy.runs.run import Run
 
 # A policy without randomness: its answers can be compared.
 FIXED = ("env=multi-goal", "algo=td3_bc", "model=gaussian", "critic=double_q", "objective=least_squares")

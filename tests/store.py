@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tiny import events
 
-from genpolicy.run import Run
+from genpolicy.runs.run import Run
 
 SQLITE = "tracking.uri=null"
 

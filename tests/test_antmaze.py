@@ -11,9 +11,9 @@ from command_line import jobs
 from d4rl_package import LOCOMOTION, maze_env, wrappers
 from models import assert_equal_physics
 
+from genpolicy.config.schema import build
 from genpolicy.dataset.hdf5 import HDF5
 from genpolicy.env.antmaze import MAPS, compiled
-from genpolicy.settings import build
 
 D4RL_MAPS = {
     "umaze": maze_env.U_MAZE_TEST,

@@ -10,11 +10,12 @@ from command_line import jobs, last
 from tiny import SMALL, words
 
 import genpolicy
-from genpolicy import api, checkpoint
+from genpolicy import api
+from genpolicy.config.schema import build
 from genpolicy.errors import UserError
-from genpolicy.run import load_run
-from genpolicy.settings import build
-from genpolicy.train import fresh_algorithm, restore
+from genpolicy.runs import checkpoint
+from genpolicy.runs.run import load_run
+from genpolicy.training.train import fresh_algorithm, restore
 
 GOALS = ("env=multi-goal", "algo.policy_steps=60", "eval.per_phase=1")
 

@@ -9,7 +9,7 @@ import pytest
 from command_line import genpolicy, jobs, typed
 
 from genpolicy import app
-from genpolicy.command import CONF, options
+from genpolicy.config.arguments import CONF, options
 from genpolicy.errors import UserError
 
 

@@ -8,9 +8,9 @@ import typing
 import pytest
 from command_line import jobs, mistaken
 
-from genpolicy.command import groups, options
-from genpolicy.root import RunSettings
-from genpolicy.settings import TARGET, is_component, locate
+from genpolicy.config.arguments import groups, options
+from genpolicy.config.run_settings import RunSettings
+from genpolicy.config.schema import TARGET, is_component, locate
 
 EACH = 25  # lines of each of the eight kinds
 

@@ -10,7 +10,7 @@ from scipy.optimize import brentq
 
 from genpolicy.algo.algorithm import Algorithm, assemble
 from genpolicy.algo.update import Updates
-from genpolicy.precision import arithmetic
+from genpolicy.training.precision import arithmetic
 
 SMALL = ["tuned=none", "network=mlp", "network.hidden=[64,64,64]", "critic.hidden=[64,64,64]", "critic.lr=1e-2"]
 SMALL += ["critic.target_rate=0.02"]

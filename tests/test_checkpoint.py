@@ -4,8 +4,8 @@ import pytest
 import torch
 from tiny import same
 
-from genpolicy import checkpoint
 from genpolicy.errors import UserError
+from genpolicy.runs import checkpoint
 
 STATE = {
     "algorithm": {

@@ -6,8 +6,8 @@ import pytest
 from command_line import genpolicy, jobs, tried
 from omegaconf import OmegaConf
 
-from genpolicy.command import groups, options
-from genpolicy.help import merged
+from genpolicy.config.arguments import groups, options
+from genpolicy.config.help import merged
 
 # Sweeps with a setting that each job has, and the default options of the groups have not.
 LEGAL = [

@@ -11,14 +11,14 @@ from command_line import genpolicy
 from composed import task
 from tiny import only_run, words
 
-from genpolicy import collect
-from genpolicy.collect import play
 from genpolicy.dataset.hdf5 import HDF5
 from genpolicy.dataset.waypoint import walk
-from genpolicy.evaluate import evaluation_seed
-from genpolicy.fidelity import replay
-from genpolicy.run import load_run
-from genpolicy.train import fresh_algorithm, restore
+from genpolicy.evaluation.rollout import evaluation_seed
+from genpolicy.modes import collect
+from genpolicy.modes.check import replay
+from genpolicy.modes.collect import play
+from genpolicy.runs.run import load_run
+from genpolicy.training.train import fresh_algorithm, restore
 
 TASKS = ["hopper-medium-v2", "halfcheetah-medium-v2", "antmaze-umaze-v0", "maze2d-umaze-v1", "dmc-cheetah-run"]
 TASKS += [f"{robot}-human-v1" for robot in ("pen", "door", "hammer", "relocate")]

@@ -11,7 +11,7 @@ from torch._dynamo.utils import counters
 
 from genpolicy.algo.algorithm import assemble
 from genpolicy.algo.update import Updates
-from genpolicy.vectorised import VectorisedPhase
+from genpolicy.training.vectorised import VectorisedPhase
 
 NETWORKS = ("tuned=none", "network=mlp", "network.hidden=[16]", "critic.hidden=[16]")
 SIZE = 24

@@ -10,10 +10,10 @@ from command_line import jobs
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from genpolicy.command import CONF, groups, options
-from genpolicy.help import comment, merged
-from genpolicy.root import RunSettings, TrainSettings
-from genpolicy.settings import TARGET, is_component, locate
+from genpolicy.config.arguments import CONF, groups, options
+from genpolicy.config.help import comment, merged
+from genpolicy.config.run_settings import RunSettings, TrainSettings
+from genpolicy.config.schema import TARGET, is_component, locate
 
 COMPONENTS = [group for group in groups() if group not in ("tuned", "experiment", "cluster")]
 
@@ -82,7 +82,7 @@ def test_every_number_has_bounds():
                 if not (low and high) and "choices" not in field.metadata:
                     unbounded.append(f"{cls.__name__}.{field.name}")
     assert found > 200
-    assert unbounded == ["Launch.gpus"]  # a number or 'a100:1', which genpolicy.sbatch checks
+    assert unbounded == ["Launch.gpus"]  # a number or 'a100:1', which genpolicy.config.sbatch checks
 
 
 def test_every_component_has_a_group_and_every_group_a_component():

@@ -10,14 +10,14 @@ from command_line import genpolicy, jobs, tried
 from omegaconf import OmegaConf
 from tiny import only_run, records, same
 
-from genpolicy import checkpoint
 from genpolicy.algo.algorithm import assemble
 from genpolicy.algo.update import Update, Updates
-from genpolicy.command import options
+from genpolicy.config.arguments import options
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.policy import Policy
-from genpolicy.run import load_run
-from genpolicy.train import restore
+from genpolicy.runs import checkpoint
+from genpolicy.runs.run import load_run
+from genpolicy.training.train import restore
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 ALGORITHMS = sorted(options("algo"))

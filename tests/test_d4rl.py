@@ -12,12 +12,12 @@ import pytest
 from composed import task
 from d4rl_package import offline_env
 
-from genpolicy import plugins
+from genpolicy.config import plugins
+from genpolicy.config.schema import build
 from genpolicy.dataset import d4rl as downloads
 from genpolicy.dataset.d4rl import D4RL, download
 from genpolicy.env.locomotion import Locomotion
 from genpolicy.errors import UserError
-from genpolicy.settings import build
 
 
 class Server(http.server.ThreadingHTTPServer):

@@ -11,10 +11,10 @@ from command_line import genpolicy
 from composed import CONF, names, nodes, task
 from d4rl_package import d4rl, infos, maze_model
 
+from genpolicy.config.schema import locate
 from genpolicy.env.maze2d import PointMaze
 from genpolicy.env.task import make_quietly
 from genpolicy.errors import UserError
-from genpolicy.settings import locate
 
 # gym and the control suite's tasks have tests of their own, in test_own_data.py and test_control_suite.py
 TASKS = [name for name in names("env") if name != "gym" and not name.startswith("dmc-")]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
-from genpolicy.evaluate import Returns, evaluation_seed, log_likelihood, rollout, summary
+from genpolicy.evaluation.rollout import Returns, evaluation_seed, log_likelihood, rollout, summary
 
 LIMIT = 9
 

@@ -9,9 +9,12 @@ import yaml
 from command_line import genpolicy, jobs
 from tiny import events, only_run, opened, plain_words, records, undrawn, words
 
-from genpolicy import api, checkpoint, sweep, train
-from genpolicy.run import find_runs, load_run, open_run
-from genpolicy.search import mean_score
+from genpolicy import api
+from genpolicy.launch import sweep
+from genpolicy.launch.search import mean_score
+from genpolicy.runs import checkpoint
+from genpolicy.runs.run import find_runs, load_run, open_run
+from genpolicy.training import train
 
 SHORT = ("algo.critic_steps=4", "algo.policy_steps=4", "eval.per_phase=1", "eval.final_episodes=3", "eval.episodes=2")
 
@@ -177,7 +180,7 @@ def test_a_sweep_counts_what_is_to_be_evaluated_and_hands_on_directories(outputs
     """As SLURM's jobs and local ones are: a process that is given the directory alone evaluates what was asked for."""
     from command_line import jobs
 
-    from genpolicy import work
+    from genpolicy.launch import worker
 
     def asked(*more):
         return [job for job, _ in jobs("-m", *words(outputs, *SHORT), *more)]
@@ -190,7 +193,7 @@ def test_a_sweep_counts_what_is_to_be_evaluated_and_hands_on_directories(outputs
     assert "1 of 1 to start: 1 to evaluate" in capsys.readouterr().out
     assert len(list(run.glob("evaluation-*.yaml"))) == 2
     with undrawn():
-        work.main(run)
+        worker.main(run)
     lengths = {len(json.loads(path.read_text())["returns"]) for path in run.glob("evaluation-*.json")}
     assert lengths == {5, 6}
     assert mean_score(several[1:2]) is not None

@@ -8,7 +8,7 @@ from matplotlib.image import imread
 from scipy.stats import norm
 from torch import nn
 
-from genpolicy.figures import draw_plane
+from genpolicy.evaluation.figures import draw_plane
 from genpolicy.model.policy import Policy
 from genpolicy.select.selection import Greedy, NoSelection
 from genpolicy.solver.fixed import RK4

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from genpolicy.errors import UserError
-from genpolicy.files import Lock, is_locked, write_atomically
+from genpolicy.system.files import Lock, is_locked, write_atomically
 
 WRITER = """
 import sys

@@ -10,7 +10,7 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from genpolicy.command import CONF, options
+from genpolicy.config.arguments import CONF, options
 
 MODULE = "stranger"  # whose import leaves a file
 

@@ -21,16 +21,27 @@ from store import SQLITE, counts, stored
 from tiny import ended, only_run, opened, plain_words
 from tiny import words as small_run
 
-from genpolicy import app, checkpoint, plain_yaml, plugins, tracking
+from genpolicy import app
 from genpolicy.api import load_policy
 from genpolicy.app import Job
+from genpolicy.config import plain_yaml, plugins
+from genpolicy.config.schema import build
 from genpolicy.errors import UserError
-from genpolicy.evaluation import Evaluation, own_evaluation
-from genpolicy.files import Lock, is_locked, make_folder, open_regular, read_regular, regular_files, write_atomically
-from genpolicy.run import find_runs, load_run, open_run
+from genpolicy.launch.sweep import Sweep, sweep_name
+from genpolicy.runs import checkpoint
+from genpolicy.runs.evaluations import Evaluation, own_evaluation
+from genpolicy.runs.run import find_runs, load_run, open_run
 from genpolicy.served import _load_pyfunc
-from genpolicy.settings import build
-from genpolicy.sweep import Sweep, sweep_name
+from genpolicy.system.files import (
+    Lock,
+    is_locked,
+    make_folder,
+    open_regular,
+    read_regular,
+    regular_files,
+    write_atomically,
+)
+from genpolicy.tracking import follower
 
 
 @pytest.fixture
@@ -273,8 +284,8 @@ def test_nothing_is_sent_where_only_a_run_says_so(outputs, listener, monkeypatch
     result = genpolicy("mode=report", f"paths.outputs={outputs}")
     assert result.code == 0, result.err
     assert "not in sqlite" in result.out
-    tracking.follow(mine.directory)
-    tracking.follow_all(outputs, None)
+    follower.follow(mine.directory)
+    follower.follow_all(outputs, None)
     assert came == []
     genpolicy("mode=sync", f"paths.outputs={outputs}", f"tracking.uri={address}")
     assert came  # the test's stranger does listen

@@ -15,13 +15,13 @@ from rich.console import Console
 from store import SQLITE
 from tiny import ended, only_run
 
-from genpolicy import figures
-from genpolicy.console import plain
 from genpolicy.errors import printable
-from genpolicy.files import last_line
+from genpolicy.evaluation import figures
 from genpolicy.report import charts, statistics
 from genpolicy.report.charts import Curve
 from genpolicy.report.document import Document, Table, Text
+from genpolicy.system.console import plain
+from genpolicy.system.files import last_line
 
 NAMES = [r"$\frac{$", "a$b", "<script>alert(1)</script>", "[link=http://x]y[/link]", "![x](http://x/y.png)", "`x`"]
 NAMES += ["a|b", "**x**", "=1+1", "&lt;", '"><img src=x onerror=y>', r"\input{/etc/passwd}", "~^_#%{}", "é±≥"]

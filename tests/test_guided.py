@@ -5,7 +5,7 @@ import torch
 from gaussian import PATHS, GaussianNetwork, make_policy
 from torch import nn
 
-from genpolicy.network.guided import GuidedNetwork
+from genpolicy.model.guided import GuidedNetwork
 
 MEAN = torch.tensor([0.2, -0.3], dtype=torch.float64)
 COVARIANCE = torch.tensor([[0.25, 0.1], [0.1, 0.16]], dtype=torch.float64)

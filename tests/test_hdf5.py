@@ -268,7 +268,7 @@ def test_nothing_outside_the_file_is_read(tmp_path):
 
 
 def test_a_file_that_claims_too_much_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("genpolicy.dataset.own_file.LARGEST_FILE", 2**30)
+    monkeypatch.setattr("genpolicy.dataset.user_file.LARGEST_FILE", 2**30)
     path = write(tmp_path / "file.hdf5", {})
     with h5py.File(path, "a") as file:  # no column by itself claims more than 0.5 GiB, all together 1.1
         for name, size in {"observations": OBSERVATION, "actions": ACTION, "next_observations": OBSERVATION}.items():
@@ -281,7 +281,7 @@ def test_a_file_that_claims_too_much_is_refused(tmp_path, monkeypatch):
 
 
 def test_infos_that_claim_too_much_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("genpolicy.dataset.own_file.LARGEST_FILE", 2**20)
+    monkeypatch.setattr("genpolicy.dataset.user_file.LARGEST_FILE", 2**20)
     path = write(tmp_path / "file.hdf5", columns(9))
     with h5py.File(path, "a") as file:
         for number in range(3):
@@ -299,8 +299,8 @@ def test_memory_that_is_not_there_is_one_line(tmp_path, monkeypatch):
         for name in ("rewards", "terminals", "timeouts"):
             del file[name]
             file.create_dataset(name, (10**8,), "f4", chunks=(1000,))
-    monkeypatch.setattr("genpolicy.dataset.own_file.LARGEST_FILE", 2**50)
-    monkeypatch.setattr("genpolicy.dataset.own_file.MEMORY", 2**28)
+    monkeypatch.setattr("genpolicy.dataset.user_file.LARGEST_FILE", 2**50)
+    monkeypatch.setattr("genpolicy.dataset.user_file.MEMORY", 2**28)
     before = resource.getrlimit(resource.RLIMIT_AS)
     with pytest.raises(UserError, match=rf"{path}: not a readable HDF5 file \(it claims more memory than there is\)"):
         read(path, make_task())

@@ -12,7 +12,6 @@ from command_line import genpolicy
 from composed import task
 from tiny import only_run, records, same
 
-from genpolicy import checkpoint
 from genpolicy.dataset.dataset import chosen_episodes
 from genpolicy.dataset.hdf5 import HDF5
 from genpolicy.dataset.multi_goal import MultiGoalData
@@ -22,6 +21,7 @@ from genpolicy.dataset.waypoint import Waypoint
 from genpolicy.env.multi_goal import demonstrations
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
+from genpolicy.runs import checkpoint
 
 LENGTHS = [4, 7, 2, 5, 3, 6, 8, 2, 4, 5]  # of the episodes in files
 

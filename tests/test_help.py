@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 from command_line import genpolicy
 
-from genpolicy.command import HYDRA_GROUPS, PLACED, groups, options
-from genpolicy.root import MODES, RunSettings
+from genpolicy.config.arguments import HYDRA_GROUPS, PLACED, groups, options
+from genpolicy.config.run_settings import MODES, RunSettings
 
 GROUPS = [*groups(), *PLACED, *HYDRA_GROUPS]
 

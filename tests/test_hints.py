@@ -5,8 +5,8 @@ from command_line import genpolicy, jobs
 from hypothesis import given
 from hypothesis import strategies as st
 
-from genpolicy.command import options
-from genpolicy.settings import FEW, suggest
+from genpolicy.config.arguments import options
+from genpolicy.config.schema import FEW, suggest
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 

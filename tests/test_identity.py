@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from test_conformance import ALGORITHMS, random_transitions, sizes
 from tiny import only_run, same, undrawn, words
 
-from genpolicy import checkpoint
 from genpolicy.algo.algorithm import assemble
-from genpolicy.run import identity
+from genpolicy.runs import checkpoint
+from genpolicy.runs.run import identity
 
 ALWAYS = {
     "seed",

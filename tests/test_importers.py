@@ -13,14 +13,14 @@ from patience import PATIENCE, wait_until
 from store import SQLITE, ask, counts, importer, journaled, stored
 from tiny import ended, only_run, opened, records, words
 
-from genpolicy import tracking
-from genpolicy.files import is_locked
-from genpolicy.run import Run, find_runs
+from genpolicy.runs.run import Run, find_runs
+from genpolicy.system.files import is_locked
+from genpolicy.tracking import follower
 
 
 def test_an_importer_that_dies_after_storing_a_batch_makes_no_double(outputs, monkeypatch):
     run = ended(outputs, SQLITE, events=1300)
-    store = tracking.open_store(tracking.store_uri(None, outputs), outputs)
+    store = follower.open_store(follower.store_uri(None, outputs), outputs)
     sent, real = [], store.client.log_batch
 
     def dying(number, metrics=(), params=(), tags=()):
@@ -80,7 +80,7 @@ def test_training_never_imports_mlflow(outputs):
 
 @pytest.mark.usefixtures("no_figures")
 def test_a_server_that_does_not_answer_and_then_does(outputs, monkeypatch):
-    monkeypatch.setattr(tracking, "WAIT_SECONDS", 0.5)
+    monkeypatch.setattr(follower, "WAIT_SECONDS", 0.5)
     silent = socket.create_server(("127.0.0.1", 0))
     address = f"http://127.0.0.1:{silent.getsockname()[1]}"
     result = genpolicy(*words(outputs, f"tracking.uri={address}"))
@@ -123,9 +123,9 @@ def test_an_importer_gives_up_a_server_that_stays_away(outputs, monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as closed:
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
     run = ended(outputs, f"tracking.uri={address}")
-    monkeypatch.setattr(tracking, "PATIENCE_SECONDS", 0.2)
+    monkeypatch.setattr(follower, "PATIENCE_SECONDS", 0.2)
     with pytest.raises(SystemExit) as end:
-        tracking.follow(run.directory)
+        follower.follow(run.directory)
     assert end.value.code == 1
     assert genpolicy("mode=sync", f"paths.outputs={outputs}", f"tracking.uri=sqlite:///{outputs}/mlflow.db").code == 0
     assert stored(outputs) == {run.id: journaled(run)}

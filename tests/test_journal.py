@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genpolicy.errors import UserError
-from genpolicy.journal import Journal, read
+from genpolicy.runs.journal import Journal, read
 
 STEPS = range(0, 60, 3)
 
@@ -99,7 +99,9 @@ def test_opening_reads_what_follows_the_index_only(tmp_path, monkeypatch):
     path = tmp_path / "journal.jsonl"
     write(path)
     offsets, real = [], read
-    monkeypatch.setattr("genpolicy.journal.read", lambda path, offset=0: offsets.append(offset) or real(path, offset))
+    monkeypatch.setattr(
+        "genpolicy.runs.journal.read", lambda path, offset=0: offsets.append(offset) or real(path, offset)
+    )
     Journal(path).close()
     content = path.read_bytes()
     path.write_bytes(content.replace(b"a/loss", b"b/loss"))  # another journal of the same length: read from its start

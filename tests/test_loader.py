@@ -9,10 +9,10 @@ from command_line import genpolicy, tried
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from genpolicy.command import CONF, options
-from genpolicy.compose import hydra_words
-from genpolicy.loader import Loader
-from genpolicy.nodes import created, packed, unpacked
+from genpolicy.config.arguments import CONF, options
+from genpolicy.config.compose import hydra_words
+from genpolicy.config.loader import Loader
+from genpolicy.config.nodes import created, packed, unpacked
 
 EACH = 30  # jobs that are drawn
 GROUPS = ("algo", "model", "solver", "env", "dataset", "critic", "network", "select", "objective")

@@ -9,8 +9,9 @@ from command_line import genpolicy, jobs, tried
 from omegaconf import OmegaConf
 from tiny import words
 
-from genpolicy import app, memory, train
-from genpolicy.settings import build
+from genpolicy import app
+from genpolicy.config.schema import build
+from genpolicy.training import memory, train
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from command_line import genpolicy, jobs, tried
 from composed import task
 
+from genpolicy.config.schema import build
 from genpolicy.dataset.minari import Minari
 from genpolicy.errors import UserError
-from genpolicy.settings import build
 
 EPISODES = 4
 
@@ -193,7 +193,7 @@ def test_what_is_not_there_and_cannot_be_had_is_one_line(tmp_path):
 
 def test_what_claims_more_than_can_be_loaded_is_one_line(tmp_path, monkeypatch):
     recorded("mine/walks-v0", "Pendulum-v1")
-    monkeypatch.setattr("genpolicy.dataset.own_file.LARGEST_FILE", 2000)  # one episode has 1,976 bytes
+    monkeypatch.setattr("genpolicy.dataset.user_file.LARGEST_FILE", 2000)  # one episode has 1,976 bytes
     with pytest.raises(
         UserError, match=r"^dataset.id=mine/walks-v0: its columns claim .* more than can be loaded here"
     ):

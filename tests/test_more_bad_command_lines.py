@@ -7,9 +7,9 @@ import pytest
 from command_line import mistaken
 from test_bad_command_lines import misspelt, settings
 
-from genpolicy.command import groups, options
-from genpolicy.help import merged
-from genpolicy.root import MODES, TrainSettings
+from genpolicy.config.arguments import groups, options
+from genpolicy.config.help import merged
+from genpolicy.config.run_settings import MODES, TrainSettings
 
 EACH = 25  # lines of each of the twelve kinds
 CHOICES = [group for group in groups() if group not in ("tuned", "experiment", "cluster", "env", "dataset")]

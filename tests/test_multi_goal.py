@@ -7,7 +7,7 @@ from tiny import events, only_run
 
 from genpolicy.dataset.multi_goal import MultiGoalData
 from genpolicy.env.multi_goal import GOALS, MultiGoal, coverage, demonstrations, squared_distance
-from genpolicy.evaluate import rollout
+from genpolicy.evaluation.rollout import rollout
 
 TASK = MultiGoal(name="multi-goal", max_episode_steps=20, reference_min=None, reference_max=None, url=None)
 

@@ -80,6 +80,6 @@ def test_a_zip_that_claims_more_than_can_be_loaded(tmp_path, monkeypatch):
     place = content.index(member.filename.encode(), start) - 46 + 24  # the size in the central directory
     content[place : place + 4] = b"\xfe\xff\xff\xff"
     (tmp_path / "data.npz").write_bytes(content)
-    monkeypatch.setattr("genpolicy.dataset.own_file.LARGEST_FILE", 2**30)
+    monkeypatch.setattr("genpolicy.dataset.user_file.LARGEST_FILE", 2**30)
     with pytest.raises(UserError, match=r"its columns claim 4.0 GiB, more than can be loaded"):
         NPZ(path=str(tmp_path / "data.npz"), directory=tmp_path).load(task("halfcheetah-medium-v2"))

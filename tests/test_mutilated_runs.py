@@ -19,11 +19,11 @@ from store import SQLITE, journaled, stored
 from tiny import ended, opened
 
 from genpolicy.errors import UserError
-from genpolicy.importer import Record
-from genpolicy.journal import Journal
-from genpolicy.run import Run, known_status, load_run, read_status
-from genpolicy.sweep import standing
-from genpolicy.train import train
+from genpolicy.launch.sweep import standing
+from genpolicy.runs.journal import Journal
+from genpolicy.runs.run import Run, known_status, load_run, read_status
+from genpolicy.tracking.store import Record
+from genpolicy.training.train import train
 
 COUNT, GOOD = 300, 3
 FILES = ("config.yaml", "status.json", "journal.jsonl", "job.json", "tracking.json", "journal.index")
@@ -161,7 +161,9 @@ def test_whatever_reads_a_run_reads_it_or_says_one_line(mutilated):
 
 def test_the_other_runs_are_shown_shipped_and_reported(mutilated, monkeypatch):
     outputs, good, runs, precious = mutilated
-    monkeypatch.setattr("genpolicy.squeue.alive", dict)  # a SLURM that is there and does not answer is another fault
+    monkeypatch.setattr(
+        "genpolicy.system.squeue.alive", dict
+    )  # a SLURM that is there and does not answer is another fault
     shown = genpolicy("mode=status", f"paths.outputs={outputs}")
     assert (shown.code, shown.err) == (0, "")
     for run in good:

@@ -11,9 +11,9 @@ from command_line import genpolicy, jobs, tried
 from gymnasium.envs.registration import EnvSpec
 from tiny import only_run, records
 
+from genpolicy.config.schema import build
 from genpolicy.dataset.npz import NPZ
 from genpolicy.errors import UserError
-from genpolicy.settings import build
 
 O, A, LIMIT = 3, 1, 200  # noqa: E741, Pendulum's
 
@@ -114,7 +114,7 @@ def test_a_member_that_is_no_array_is_one_line(tmp_path):
 
 
 def test_only_what_is_read_is_counted(tmp_path, monkeypatch):
-    monkeypatch.setattr("genpolicy.dataset.own_file.LARGEST_FILE", 5_000)
+    monkeypatch.setattr("genpolicy.dataset.user_file.LARGEST_FILE", 5_000)
     assert loaded(tmp_path, pictures=np.zeros(10_000), **recorded()).size == 15
     with pytest.raises(UserError, match=rf"{tmp_path / 'data.npz'}: its columns claim .* more than can be loaded here"):
         loaded(tmp_path, **recorded(episodes=30))

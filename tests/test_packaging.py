@@ -75,7 +75,9 @@ def clean() -> dict[str, str]:
 
 
 def test_the_wheel_finds_its_configuration_from_an_empty_folder(installed, tmp_path, clean):
-    where = run(installed / "python", "-c", "import genpolicy.command as c; print(c.CONF)", cwd=tmp_path, env=clean)
+    where = run(
+        installed / "python", "-c", "import genpolicy.config.arguments as c; print(c.CONF)", cwd=tmp_path, env=clean
+    )
     assert Path(where.stdout.strip()).is_relative_to(installed.parent), where.stderr
     shown = run(installed / "genpolicy", "--help", cwd=tmp_path, env=clean)
     assert (shown.returncode, shown.stderr) == (0, "")

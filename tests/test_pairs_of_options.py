@@ -16,10 +16,10 @@ from composed import CONF
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from genpolicy.command import options
+from genpolicy.config.arguments import options
+from genpolicy.config.help import lineage, merged
+from genpolicy.config.schema import TARGET, _Checker
 from genpolicy.errors import UnknownSetting
-from genpolicy.help import lineage, merged
-from genpolicy.settings import TARGET, _Checker
 from hydra_plugins.genpolicy.launcher import lacking
 
 GROUPS = ("algo", "model", "objective", "solver", "likelihood", "network", "critic", "select", "dataset", "env")

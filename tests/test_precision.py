@@ -7,7 +7,7 @@ from tiny import words
 
 from genpolicy.algo.update import Update
 from genpolicy.errors import UserError
-from genpolicy.precision import arithmetic, require
+from genpolicy.training.precision import arithmetic, require
 
 CPU = torch.device("cpu")
 

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import pytest
 from rich.console import Console
 
-from genpolicy import progress
 from genpolicy.dataset.transitions import Behaviour
-from genpolicy.forecast import shown_left, time_left
-from genpolicy.progress import Progress, behaviour_metrics, print_table
+from genpolicy.system import progress
+from genpolicy.system.forecast import shown_left, time_left
+from genpolicy.system.progress import Progress, behaviour_metrics, print_table
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ import pytest
 from command_line import genpolicy, jobs
 from tiny import only_run, opened, plain_words
 
-from genpolicy import provenance, sweep
 from genpolicy.algo.update import Update
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.errors import UserError
+from genpolicy.launch import sweep
+from genpolicy.runs import provenance
 
 SHORT = ("algo.critic_steps=4", "algo.policy_steps=4", "eval.per_phase=1", "eval.final_episodes=2", "eval.episodes=2")
 

@@ -8,7 +8,7 @@ import pytest
 from composed import CONF, names
 from hydra import compose, initialize_config_dir
 
-from genpolicy.published import counterpart, published, sources
+from genpolicy.report.published import counterpart, published, sources
 
 LOCOMOTION = {
     f"{robot}-{kind}-v2"
@@ -55,7 +55,9 @@ def family(task: str) -> str:
 
 
 def test_every_file_has_a_source_and_the_other_way_round():
-    files = {path.name for path in resources.files("genpolicy.published").iterdir() if path.name.endswith(".csv")}
+    files = {
+        path.name for path in resources.files("genpolicy.report.published").iterdir() if path.name.endswith(".csv")
+    }
     assert files == {f"{source}.csv" for source in sources()} | {"sources.csv"}
     for source in sources().values():
         assert source.paper

@@ -10,9 +10,9 @@ import pytest
 from command_line import genpolicy, jobs
 from tiny import words
 
-from genpolicy import help
-from genpolicy.command import groups, options
-from genpolicy.run import find_runs
+from genpolicy.config import help
+from genpolicy.config.arguments import groups, options
+from genpolicy.runs.run import find_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()

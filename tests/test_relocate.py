@@ -11,15 +11,15 @@ from mlflow import MlflowClient
 from shipped import FIXED, models, ship, trained
 
 import genpolicy
-from genpolicy import tracking
 from genpolicy.errors import UserError
-from genpolicy.run import Run
+from genpolicy.runs.run import Run
+from genpolicy.tracking import follower
 
 FOREIGN = {"genpolicy/bucket": "s3://bucket/mlartifacts", "mine": "file:///data/mlartifacts"}
 
 
 def opened(outputs: Path):
-    return tracking.open_store(f"sqlite:///{outputs}/mlflow.db", outputs).client
+    return follower.open_store(f"sqlite:///{outputs}/mlflow.db", outputs).client
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_artifacts_and_runs_are_found_again(moved, tmp_path):
     np.testing.assert_array_equal(mlflow.pyfunc.load_model(model.artifact_location).predict(seen), action)
     place = client.get_model_version_download_uri("best", "1")
     assert Path(urllib.parse.urlparse(place).path, "MLmodel").exists()
-    assert tracking.catch_up(new, f"sqlite:///{new}/mlflow.db", {}).failures == []
+    assert follower.catch_up(new, f"sqlite:///{new}/mlflow.db", {}).failures == []
     assert client.get_run(number).data.tags["genpolicy.run_dir"] == str(directory)
     assert len(models(new)) == 1
     assert not old.exists()

@@ -10,12 +10,12 @@ import pytest
 from command_line import genpolicy
 from tiny import opened
 
-from genpolicy import tracking
-from genpolicy.journal import Journal
 from genpolicy.report import charts
+from genpolicy.report.contents import compose
 from genpolicy.report.document import Document, Picture, Table
-from genpolicy.report.parts import compose
 from genpolicy.report.results import Comparison, Result
+from genpolicy.runs.journal import Journal
+from genpolicy.tracking import follower
 
 SETTINGS = {"algo.beta": "1.0", "solver.steps": "8", "device": "cpu"}
 
@@ -226,7 +226,7 @@ def template(tmp_path_factory) -> Path:
         for seed, score in enumerate(scores):
             trained(outputs, f"algo.beta={beta}", f"seed={seed}", score=score, sweep="beta=1,4 (0123abcd)")
     trained(outputs, "seed=9", "algo.beta=2.0", score=0.0)
-    assert tracking.catch_up(outputs, None, {}).shipped == 7
+    assert follower.catch_up(outputs, None, {}).shipped == 7
     return outputs
 
 

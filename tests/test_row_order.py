@@ -8,7 +8,7 @@ import pytest
 from genpolicy.dataset.follow import follows
 from genpolicy.dataset.hdf5 import HDF5
 from genpolicy.dataset.npz import NPZ
-from genpolicy.dataset.table import transitions
+from genpolicy.dataset.transition_table import transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 

@@ -13,8 +13,8 @@ from optuna.trial import TrialState
 from tiny import configured
 
 from genpolicy.errors import UserError
-from genpolicy.run import directory_of
-from genpolicy.search import Search, distribution
+from genpolicy.launch.search import Search, distribution
+from genpolicy.runs.run import directory_of
 
 
 def parsed(*words):
@@ -146,7 +146,7 @@ def test_two_commands_share_one_search(tmp_path):
 
 
 def test_the_mean_is_over_seeds_and_needs_them_all(tmp_path):
-    from genpolicy.search import mean_score
+    from genpolicy.launch.search import mean_score
 
     jobs = Launcher(tmp_path).prepare([[f"seed={number}"] for number in range(3)])
     runs = [directory_of(job.config, job.choices) for job in jobs]

@@ -12,12 +12,12 @@ from invented import ACTION, OBSERVATION, transitions
 from tiny import records, same, undrawn
 from tiny import words as tiny_words
 
-from genpolicy import checkpoint
 from genpolicy.algo.algorithm import assemble
 from genpolicy.errors import UserError
-from genpolicy.run import find_runs
-from genpolicy.trainer import Trainer
-from genpolicy.vectorised import VectorisedPhase
+from genpolicy.runs import checkpoint
+from genpolicy.runs.run import find_runs
+from genpolicy.training.trainer import Trainer
+from genpolicy.training.vectorised import VectorisedPhase
 
 NETWORKS = ("tuned=none", "network=mlp", "network.hidden=[16,16]", "critic.hidden=[16,16]")
 SIZE, SEEDS, UPDATES = 200, 3, 20

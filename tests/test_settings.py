@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import nn
 
+from genpolicy.config.schema import build, check, component, setting
 from genpolicy.errors import UserError
-from genpolicy.settings import build, check, component, setting
 
 
 @dataclass(kw_only=True)

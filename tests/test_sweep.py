@@ -16,9 +16,12 @@ from command_line import genpolicy
 from patience import PATIENCE
 from tiny import ended, opened, plain_words, records, words
 
-from genpolicy import app, forecast, local, pool, sbatch, slurm, squeue, sweep
-from genpolicy.files import last_line
-from genpolicy.run import find_runs, read_status
+from genpolicy import app
+from genpolicy.config import sbatch
+from genpolicy.launch import local, pool, slurm, sweep
+from genpolicy.runs.run import find_runs, read_status
+from genpolicy.system import forecast, squeue
+from genpolicy.system.files import last_line
 
 LOCAL = ["-m", "hydra/launcher=local", "launch.parallel=2"]
 
@@ -226,12 +229,12 @@ def test_what_an_exit_code_means(code, interrupted):
 
 
 def test_a_run_in_other_hands_is_left_to_them(tmp_path, monkeypatch):
-    from genpolicy import work
+    from genpolicy.launch import worker
 
     run = opened(tmp_path)
-    monkeypatch.setattr(work, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(worker, "PATIENCE_SECONDS", 0.1)
     before = run.path("config.yaml").read_bytes()
-    work.main(run.directory)  # neither waits for ever nor fails
+    worker.main(run.directory)  # neither waits for ever nor fails
     run.close()
     assert run.path("config.yaml").read_bytes() == before
     assert not run.path("status.json").exists()

@@ -5,9 +5,9 @@ import pytest
 from composed import nodes, task
 from sklearn.datasets import make_swiss_roll
 
+from genpolicy.config.schema import build
 from genpolicy.env.swiss_roll import roll, swiss_roll
-from genpolicy.evaluate import rollout, summary
-from genpolicy.settings import build
+from genpolicy.evaluation.rollout import rollout, summary
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ from patience import PATIENCE
 from store import SQLITE, ask, counts, importer, journaled, stored
 from tiny import ended, opened
 
-from genpolicy import tracking
 from genpolicy.errors import UserError
-from genpolicy.sweep import Sweep
+from genpolicy.launch.sweep import Sweep
+from genpolicy.tracking import follower
 
 RUNS = 3
 
@@ -52,7 +52,7 @@ def test_the_parent_describes_what_has_become_of_the_sweep(outputs):
         run = ended(outputs, f"seed={seed}", SQLITE, sweep="abc")
         event = {"time": 10**12, "step": 9, "metrics": {"final/score_mean": score}}
         run.path("journal.jsonl").write_text(json.dumps(event) + "\n")
-    tracking.catch_up(outputs, None, {})
+    follower.catch_up(outputs, None, {})
     ((said,),) = ask(
         outputs,
         "SELECT note.value FROM tags AS note JOIN tags AS parent ON parent.run_uuid = note.run_uuid "
@@ -202,7 +202,7 @@ def test_a_follower_that_fails_is_said_until_all_is_shipped(outputs, capsys):
     assert "the store is away" not in genpolicy("mode=status", f"paths.outputs={outputs}").out
     (outputs / "follow.log").unlink()
     (outputs / "follow.log").mkdir()
-    tracking.start_follower(opened(outputs, "seed=1", SQLITE).config)
+    follower.start_follower(opened(outputs, "seed=1", SQLITE).config)
     assert "tracking: not started" in capsys.readouterr().out
 
 
@@ -211,21 +211,21 @@ def test_nothing_to_ship_is_no_failure(tmp_path):
     assert genpolicy("mode=sync", f"paths.outputs={tmp_path}").code == 0
     assert not (tmp_path / "mlflow.db").exists()
     with pytest.raises(UserError, match="there is no store to ship to"):
-        tracking.sync(opened(tmp_path).config)
+        follower.sync(opened(tmp_path).config)
 
 
 def test_a_follower_waits_for_runs_that_wait_for_their_turn(tmp_path):
     opened(tmp_path).close()
     sweep = Sweep(tmp_path, "default", "0123abcd")
     sweep.save()
-    assert not tracking._unfinished(tmp_path)
+    assert not follower._unfinished(tmp_path)
     with sweep.in_progress():
-        assert tracking._unfinished(tmp_path)
-    assert not tracking._unfinished(tmp_path)
+        assert follower._unfinished(tmp_path)
+    assert not follower._unfinished(tmp_path)
 
 
 def test_stores():
-    assert tracking.store_uri(None, Path("/runs")) == "sqlite:////runs/mlflow.db"
-    assert tracking.store_uri("none", Path("/runs")) is None
-    assert tracking.store_uri("http://host:5000", Path("/runs")) == "http://host:5000"
-    assert json.dumps(tracking.ENVIRONMENT["MLFLOW_DISABLE_TELEMETRY"]) == '"true"'
+    assert follower.store_uri(None, Path("/runs")) == "sqlite:////runs/mlflow.db"
+    assert follower.store_uri("none", Path("/runs")) is None
+    assert follower.store_uri("http://host:5000", Path("/runs")) == "http://host:5000"
+    assert json.dumps(follower.ENVIRONMENT["MLFLOW_DISABLE_TELEMETRY"]) == '"true"'

@@ -12,16 +12,17 @@ import torch
 from command_line import genpolicy, jobs
 from tiny import events, only_run, records, same, stop, words
 
-from genpolicy import assess, checkpoint
 from genpolicy.algo.update import Update
-from genpolicy.command import options
+from genpolicy.config.arguments import options
+from genpolicy.config.schema import build
 from genpolicy.dataset import transitions
 from genpolicy.dataset.transitions import Transitions
-from genpolicy.evaluate import evaluation_seed
-from genpolicy.run import find_runs
-from genpolicy.settings import build
-from genpolicy.train import fresh_algorithm
-from genpolicy.trainer import State, spread
+from genpolicy.evaluation import evaluator
+from genpolicy.evaluation.rollout import evaluation_seed
+from genpolicy.runs import checkpoint
+from genpolicy.runs.run import find_runs
+from genpolicy.training.train import fresh_algorithm
+from genpolicy.training.trainer import State, spread
 
 FIGURES_METRIC = "final/total_variation"
 
@@ -83,7 +84,7 @@ def test_a_run_of_a_tenth_of_the_updates_says_so(tmp_path):
     ("moment", "count"), [("update", 1), ("update", 200), ("evaluation", 2), ("evaluation", 4), ("save", 1)]
 )
 def test_a_signal_at_a_given_moment(uninterrupted, tmp_path, monkeypatch, moment, count):
-    place = {"update": (Update, "__call__"), "evaluation": (assess, "rollout"), "save": (checkpoint, "save")}
+    place = {"update": (Update, "__call__"), "evaluation": (evaluator, "rollout"), "save": (checkpoint, "save")}
     owner, name = place[moment]
     real, calls = getattr(owner, name), []
 
@@ -283,5 +284,5 @@ def test_means_of_metrics_are_read_together():
 
 
 def test_final_evaluations_share_their_start_states():
-    assert assess.FINAL == 0
+    assert evaluator.FINAL == 0
     assert evaluation_seed(3, 0) != evaluation_seed(3, 1)

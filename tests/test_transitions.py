@@ -9,10 +9,10 @@ import torch
 import yaml
 from composed import CONF, nodes
 
+from genpolicy.config.schema import build
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.transitions import Behaviour, Transitions, too_large
 from genpolicy.errors import UserError
-from genpolicy.settings import build
 
 
 def make(size: int = 50) -> Transitions:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from genpolicy.usage import Usage
+from genpolicy.system.metrics import Usage
 
 
 def test_memory_is_the_kernels():

@@ -16,12 +16,14 @@ from composed import task
 from glow import STEPS
 from tiny import only_run, records, same
 
-from genpolicy import checkpoint, plugins, video
+from genpolicy.config import plugins
 from genpolicy.env.camera import HEIGHT, WIDTH
 from genpolicy.env.gym import Gym
 from genpolicy.errors import UserError
-from genpolicy.evaluate import Episode, rollout
-from genpolicy.video import encoded, film
+from genpolicy.evaluation import video
+from genpolicy.evaluation.rollout import Episode, rollout
+from genpolicy.evaluation.video import encoded, film
+from genpolicy.runs import checkpoint
 
 
 def decoded(file) -> tuple[list[np.ndarray], float]:

@@ -16,8 +16,8 @@ import torch
 from command_line import jobs, last
 from omegaconf import DictConfig, OmegaConf
 
-from genpolicy.command import quoted
-from genpolicy.run import Run, find_runs, open_run
+from genpolicy.config.arguments import quoted
+from genpolicy.runs.run import Run, find_runs, open_run
 
 SMALL = ("env=swiss-roll", "algo=gmpo", "tuned=none", "network.hidden=[16]", "critic.hidden=[16]", "eval.episodes=4")
 SMALL += ("algo.critic_steps=120", "algo.critic_batch_size=32", "algo.policy_steps=250")

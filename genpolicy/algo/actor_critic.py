@@ -10,10 +10,10 @@ from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, Phase
 from genpolicy.algo.update import Metrics, Update, Updates
+from genpolicy.config.schema import locate, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.objective.objective import Draws
-from genpolicy.settings import locate, setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from genpolicy.algo.actor import Actor
 from genpolicy.algo.update import Metrics, Update, Updates, imitation
+from genpolicy.config.schema import build, locate, setting
 from genpolicy.critic.critic import Critic
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -21,7 +22,6 @@ from genpolicy.model.policy import Policy
 from genpolicy.objective.objective import Draws, Objective
 from genpolicy.objective.regression import Regression
 from genpolicy.select.selection import NoSelection, Selection
-from genpolicy.settings import build, locate, setting
 
 
 @dataclass

@@ -9,21 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import (
-    Algorithm,
-    BehaviourSettings,
-    CriticSettings,
-    PolicySettings,
-    require_denoiser,
-)
+from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings, require_denoiser
 from genpolicy.algo.update import Metrics, Update
+from genpolicy.config.schema import setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.direct import DirectPolicy
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.policy import Policy
 from genpolicy.network.mlp import MLP
 from genpolicy.objective.objective import Draws
-from genpolicy.settings import setting
 
 
 def distilled(cls: type[DirectPolicy], model: Policy, algorithm: Algorithm, hidden: list[int]) -> DirectPolicy:

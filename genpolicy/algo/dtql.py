@@ -8,10 +8,10 @@ from torch import Tensor
 
 from genpolicy.algo.distilled import Distilled, distilled
 from genpolicy.algo.update import Metrics
+from genpolicy.config.schema import setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.direct import GaussianPolicy
 from genpolicy.objective.objective import Draws
-from genpolicy.settings import setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

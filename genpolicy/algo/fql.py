@@ -11,11 +11,11 @@ from genpolicy.algo.actor_critic import ActorCritic
 from genpolicy.algo.algorithm import require_flow
 from genpolicy.algo.distilled import distilled
 from genpolicy.algo.update import Metrics, Update
+from genpolicy.config.schema import build, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.direct import OneStepPolicy
 from genpolicy.objective.objective import Draws
-from genpolicy.settings import build, setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

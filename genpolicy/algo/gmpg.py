@@ -19,12 +19,12 @@ from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings, require_flow
 from genpolicy.algo.update import Metrics, Update
+from genpolicy.config.schema import locate, setting
 from genpolicy.critic.critic import require_value
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.flow import rademacher, standard_normal
 from genpolicy.objective.objective import Draws
-from genpolicy.settings import locate, setting
 from genpolicy.solver.solver import ODESolver
 
 

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings
 from genpolicy.algo.update import Metrics, Update, effective_share, imitation, weight_metrics
+from genpolicy.config.schema import locate, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.objective.objective import Draws
-from genpolicy.settings import locate, setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from genpolicy.algo.actor_critic import ActorCritic
 from genpolicy.algo.update import Metrics, Update
+from genpolicy.config.schema import setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws
-from genpolicy.settings import setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -9,15 +9,15 @@ from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings, require_flow
 from genpolicy.algo.update import Metrics, Update, effective_share
+from genpolicy.config.schema import EVALUATION, locate, setting
 from genpolicy.critic.critic import q_min_of_each
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.generative import GenerativePolicy
-from genpolicy.network.guided import GuidedNetwork
+from genpolicy.model.guided import GuidedNetwork
 from genpolicy.network.mlp import MLP
 from genpolicy.objective.objective import Draws
-from genpolicy.settings import EVALUATION, locate, setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from genpolicy.algo.distilled import Distilled, distilled
+from genpolicy.config.schema import setting
 from genpolicy.model.direct import DeterministicPolicy
-from genpolicy.settings import setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.q_guided import QGuided
+from genpolicy.config.schema import locate, setting
 from genpolicy.errors import UserError
 from genpolicy.model.direct import GaussianPolicy
-from genpolicy.settings import locate, setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genpolicy.config.schema import setting
 from genpolicy.critic.double_q import DoubleQ
-from genpolicy.settings import setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

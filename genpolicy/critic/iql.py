@@ -8,10 +8,10 @@ from dataclasses import InitVar, dataclass
 import torch
 from torch import Tensor
 
+from genpolicy.config.schema import setting
 from genpolicy.critic.critic import Critic, expectile_loss
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.network.ensemble import EnsembleMLP, value_network
-from genpolicy.settings import setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import h5py
 
-from genpolicy import plugins
+from genpolicy.config import plugins
 from genpolicy.dataset.dataset import kept, progress
 from genpolicy.dataset.hdf5 import FileDataset
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
-from genpolicy.files import no_link
+from genpolicy.system.files import no_link
 
 ATTEMPTS = 3
 CHUNK = 2**20

@@ -14,11 +14,11 @@ from filelock import FileLock
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from genpolicy.config.schema import digest, setting
 from genpolicy.dataset.transitions import Behaviour, Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
-from genpolicy.files import open_regular, read_regular
-from genpolicy.settings import digest, setting
+from genpolicy.system.files import open_regular, read_regular
 
 
 def iql_locomotion(reward: np.ndarray, episode: np.ndarray) -> tuple[float, float, dict[str, float]]:
@@ -155,7 +155,7 @@ class Dataset(ABC):
         if states is None and type(self).recorded is not Dataset.recorded:
             arrays, states = self.recorded(task)
         if states is not None:
-            from genpolicy.fidelity import check_robot  # which knows data sets
+            from genpolicy.modes.check import check_robot  # which knows data sets
 
             check_robot(task, arrays, states, self.source(task))
         with contextlib.suppress(OSError, UserError):

@@ -23,8 +23,8 @@ import numpy as np
 from genpolicy.dataset.dataset import Dataset, remark
 from genpolicy.dataset.follow import follows, without_end
 from genpolicy.dataset.hdf5_file import read, read_infos
-from genpolicy.dataset.own_file import OwnFile
 from genpolicy.dataset.transitions import Behaviour
+from genpolicy.dataset.user_file import OwnFile
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 

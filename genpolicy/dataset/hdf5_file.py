@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from genpolicy.dataset.own_file import check_finite, check_shape, check_size, clip, limited_memory, reason
+from genpolicy.dataset.user_file import check_finite, check_shape, check_size, clip, limited_memory, reason
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
+from genpolicy.config.schema import setting
 from genpolicy.dataset.dataset import Dataset
-from genpolicy.dataset.own_file import check_size, limited_memory, reason
-from genpolicy.dataset.table import COLUMNS, checked, transitions
+from genpolicy.dataset.transition_table import COLUMNS, checked, transitions
 from genpolicy.dataset.transitions import Behaviour
+from genpolicy.dataset.user_file import check_size, limited_memory, reason
 from genpolicy.env.gym import Gym
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
-from genpolicy.settings import setting
 
 CONNECTION_SECONDS = 5.0
 

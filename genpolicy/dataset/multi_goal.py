@@ -4,12 +4,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from genpolicy.config.schema import setting
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.env.multi_goal import MultiGoal, demonstrations, squared_distance
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
-from genpolicy.settings import setting
 
 
 @dataclass(kw_only=True, eq=False)

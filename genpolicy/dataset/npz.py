@@ -6,9 +6,9 @@ from typing import ClassVar
 
 import numpy as np
 
-from genpolicy.dataset.own_file import OwnFile, check_size, limited_memory, reason
-from genpolicy.dataset.table import COLUMNS, checked, transitions
+from genpolicy.dataset.transition_table import COLUMNS, checked, transitions
 from genpolicy.dataset.transitions import Behaviour
+from genpolicy.dataset.user_file import OwnFile, check_size, limited_memory, reason
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 

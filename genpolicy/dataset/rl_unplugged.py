@@ -12,13 +12,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from genpolicy.dataset.own_file import OwnFile, limited_memory, reason
-from genpolicy.dataset.table import checked, transitions
+from genpolicy.config.schema import locate
+from genpolicy.dataset.transition_table import checked, transitions
 from genpolicy.dataset.transitions import Behaviour
+from genpolicy.dataset.user_file import OwnFile, limited_memory, reason
 from genpolicy.env.control_suite import ControlSuite
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
-from genpolicy.settings import locate
 
 MEMORY_PER_BYTE = 32  # of a file, at most: its numbers lie in small objects
 

@@ -21,13 +21,13 @@ import h5py
 import numpy as np
 import torch
 
+from genpolicy.config.schema import setting
 from genpolicy.dataset.dataset import kept, progress
 from genpolicy.dataset.hdf5 import FileDataset
 from genpolicy.env.maze2d import GOAL_RADIUS, Maze2d, PointMaze
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
-from genpolicy.files import no_link
-from genpolicy.settings import setting
+from genpolicy.system.files import no_link
 
 VERSION = 1  # part of the file's name: to be raised whenever other data would come out
 P_GAIN, D_GAIN = 10.0, -1.0

@@ -15,9 +15,9 @@ import gymnasium
 import mujoco
 import numpy as np
 
+from genpolicy.config.schema import setting
 from genpolicy.env.camera import look
 from genpolicy.env.task import Task, make_robotics
-from genpolicy.settings import setting
 
 FALLEN = 0.075  # height of a pen that the hand has dropped, metres
 

@@ -26,9 +26,9 @@ import gymnasium
 import mujoco
 import numpy as np
 
+from genpolicy.config.schema import setting
 from genpolicy.env.camera import HEIGHT, WIDTH, Camera, look
 from genpolicy.env.task import Task
-from genpolicy.settings import setting
 
 CELL = 4.0  # metres
 WALL_HEIGHT = 2.0

@@ -9,10 +9,10 @@ import gymnasium
 import mujoco
 import numpy as np
 
+from genpolicy.config.schema import setting
 from genpolicy.env.camera import look
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
-from genpolicy.settings import setting
 
 HAS_GOALS = ("finger", "fish", "manipulator")  # drawn for each episode, and kept in the model
 

@@ -8,11 +8,11 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from genpolicy import plugins
+from genpolicy.config import plugins
+from genpolicy.config.schema import build, setting
 from genpolicy.env.camera import canvas
 from genpolicy.env.task import Task, make_quietly, unmade
 from genpolicy.errors import UserError, message
-from genpolicy.settings import build, setting
 
 # Of an action, in size: 3.4e38, float32's largest number, says that there is none. With larger ones than this, what a
 # network puts out at first, numbers around 1, is next to nothing; squares of still larger ones leave float32.

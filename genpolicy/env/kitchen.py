@@ -21,9 +21,9 @@ import gymnasium
 import mujoco
 import numpy as np
 
+from genpolicy.config.schema import setting
 from genpolicy.env.camera import look
 from genpolicy.env.task import Task, import_robotics
-from genpolicy.settings import setting
 
 ARM, FRAME_SKIP = 9, 40
 SPEED = 2.0  # of a full action, rad/s and m/s

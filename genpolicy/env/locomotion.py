@@ -6,9 +6,9 @@ import gymnasium
 import mujoco
 import numpy as np
 
+from genpolicy.config.schema import setting
 from genpolicy.env.camera import look
 from genpolicy.env.task import Task, make_quietly
-from genpolicy.settings import setting
 
 SIMULATORS = tuple(f"{robot}-{version}" for robot in ("Hopper", "HalfCheetah", "Walker2d") for version in ("v4", "v5"))
 

@@ -22,10 +22,10 @@ import gymnasium
 import mujoco
 import numpy as np
 
+from genpolicy.config.schema import setting
 from genpolicy.env.camera import Camera, look
 from genpolicy.env.task import Task, make_robotics
 from genpolicy.errors import UserError
-from genpolicy.settings import setting
 
 SIMULATORS = ("PointMaze_UMaze-v3", "PointMaze_Medium-v3", "PointMaze_Large-v3")
 GOAL_RADIUS = 0.5

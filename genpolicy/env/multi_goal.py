@@ -93,7 +93,7 @@ class MultiGoal(Task):
         """Draws the ways that the policy takes, and measures how they cover the goals."""
         import torch
 
-        from genpolicy.figures import draw_ways  # matplotlib is slow to import and needed only here
+        from genpolicy.evaluation.figures import draw_ways  # matplotlib is slow to import and needed only here
 
         device = algorithm.action_low.device
         generator = torch.Generator(device).manual_seed(0)

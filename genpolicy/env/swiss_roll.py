@@ -121,7 +121,7 @@ class SwissRoll(Task):
         total_variation: of the trained policy from its optimum p(a) exp(beta Q(a)) / Z, for algorithms that have one;
         behaviour_total_variation: of the behaviour model from the data's distribution p. 0 is equal, 1 is disjoint.
         """
-        from genpolicy.figures import draw_plane  # matplotlib is slow to import and needed only here
+        from genpolicy.evaluation.figures import draw_plane  # matplotlib is slow to import and needed only here
 
         return draw_plane(algorithm, roll(), 1.25 * EXTENT, directory)
 

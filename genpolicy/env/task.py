@@ -16,9 +16,9 @@ import mujoco
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
+from genpolicy.config.schema import EVALUATION, setting
 from genpolicy.env.camera import Camera, look
 from genpolicy.errors import UserError, message
-from genpolicy.settings import EVALUATION, setting
 
 log = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genpolicy.config.schema import setting
 from genpolicy.errors import UserError
 from genpolicy.model.flow import DENSITY
 from genpolicy.model.policy import Policy
-from genpolicy.settings import setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from genpolicy.config.schema import EVALUATION, TARGET, TRAINING, build, component, locate, setting
 from genpolicy.errors import UserError
 from genpolicy.model.flow import (
     END,
@@ -28,7 +29,6 @@ from genpolicy.model.flow import (
 )
 from genpolicy.model.path import ProbabilityPath
 from genpolicy.model.policy import Policy
-from genpolicy.settings import EVALUATION, TARGET, TRAINING, build, component, locate, setting
 from genpolicy.solver.solver import FixedGrid, ODESolver, Solver, StateField
 
 EXACT_UP_TO = 16  # action dimensions up to which `divergence: auto` is exact

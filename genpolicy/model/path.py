@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genpolicy.settings import setting
+from genpolicy.config.schema import setting
 
 PREDICTIONS = ("velocity", "score", "noise", "data", "preconditioned")
 

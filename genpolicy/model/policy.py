@@ -12,10 +12,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from genpolicy.config.schema import locate, setting
 from genpolicy.errors import UserError
 from genpolicy.model.flow import standard_normal
 from genpolicy.network.averaging import follow
-from genpolicy.settings import locate, setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

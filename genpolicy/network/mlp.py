@@ -8,8 +8,8 @@ from dataclasses import InitVar, dataclass
 import torch
 from torch import Tensor, nn
 
+from genpolicy.config.schema import setting
 from genpolicy.network.embedding import GaussianFourier
-from genpolicy.settings import setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

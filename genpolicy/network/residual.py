@@ -8,9 +8,9 @@ from dataclasses import InitVar, dataclass
 import torch
 from torch import Tensor, nn
 
+from genpolicy.config.schema import setting
 from genpolicy.errors import UserError
 from genpolicy.network.embedding import GaussianFourier
-from genpolicy.settings import setting
 
 
 class ResidualBlock(nn.Module):

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genpolicy.config.schema import setting
 from genpolicy.model.flow import END
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
 from genpolicy.objective.solution_map import SolutionMap, doubling, grid_time, squared_error
-from genpolicy.settings import setting
 
 HUBER = 0.00054  # Song and Dhariwal 2024, section 3.4: c = 0.00054 sqrt(A)
 

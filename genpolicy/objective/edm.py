@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genpolicy.config.schema import setting
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.objective.regression import Regression, network_output
-from genpolicy.settings import setting
 
 
 @dataclass(kw_only=True, eq=False)

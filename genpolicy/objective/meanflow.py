@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genpolicy.config.schema import setting
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
 from genpolicy.objective.solution_map import SolutionMap, grid_time, squared_error
-from genpolicy.settings import setting
 
 OFFSET = 0.01  # c of the adaptive weight 1 / (error^2 + c), Geng et al. 2025, section 4.3, p = 1
 

@@ -9,11 +9,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from genpolicy.config.schema import setting
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.path import PREDICTIONS
 from genpolicy.objective.objective import Draws, Objective
-from genpolicy.settings import setting
 
 
 def network_output(default: str):

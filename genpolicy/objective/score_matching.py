@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genpolicy.config.schema import setting
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.path import ProbabilityPath
 from genpolicy.objective.regression import Regression, network_output
-from genpolicy.settings import setting
 
 
 @dataclass(kw_only=True, eq=False)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from genpolicy.config.schema import setting
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
 from genpolicy.objective.solution_map import SolutionMap, doubling, grid_time, squared_error
-from genpolicy.settings import setting
 
 
 @dataclass(kw_only=True, eq=False)

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from genpolicy.drawing import plain
+from genpolicy.evaluation.drawing import plain
 from genpolicy.report import statistics
 from genpolicy.report.statistics import Estimate, Scores
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from genpolicy.files import make_folder, regular_files, unwritable, write_atomically
+from genpolicy.system.files import make_folder, regular_files, unwritable, write_atomically
 
 if TYPE_CHECKING:  # slow to import, and tables need none
     from matplotlib.figure import Figure

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from genpolicy.errors import printable
-from genpolicy.evaluation import LATER
-from genpolicy.run import GROUPS, INCIDENTAL
+from genpolicy.runs.evaluations import LATER
+from genpolicy.runs.run import GROUPS, INCIDENTAL
 
 NAMING = ("algo", "model", "env", "dataset")  # options that every run has
 LAST, BEST = "final", "best"  # metrics of the last checkpoint, and of the best evaluation during training
@@ -220,7 +220,7 @@ def _later(own: Result, tags: Mapping[str, str]) -> Iterator[Result]:
 
 
 def _result(run) -> Result:
-    """The names are those that genpolicy.view gives. Raises KeyError or ValueError where a tag is missing or wrong."""
+    """The names are those of `tracking.entities`. Raises KeyError or ValueError for a missing or wrong tag."""
     tags = {name: printable(value) for name, value in run.data.tags.items()}
     choices = {group: tags[f"genpolicy.{group}"] for group in GROUPS if f"genpolicy.{group}" in tags}
     _ = [choices[group] for group in NAMING]

@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from genpolicy.config.schema import locate, setting
 from genpolicy.critic.critic import Critic, q_min_of_each, require_value
 from genpolicy.errors import UserError
-from genpolicy.settings import locate, setting
 
 
 @dataclass(kw_only=True, eq=False)

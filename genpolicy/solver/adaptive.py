@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torchdiffeq
 from torch import Tensor
 
+from genpolicy.config.schema import setting
 from genpolicy.errors import UserError
-from genpolicy.settings import setting
 from genpolicy.solver.solver import ODESolver, State, StateField
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from genpolicy.config.schema import setting
 from genpolicy.model.flow import ProbabilityFlow
-from genpolicy.settings import setting
 from genpolicy.solver.solver import FixedGrid, Solver
 
 # Noise-to-signal ratios between which the steps are spread; the first and the last step reach the ends beyond.

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from genpolicy.settings import setting
+from genpolicy.config.schema import setting
 from genpolicy.solver.solver import FixedGrid, ODESolver, State, StateField
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from genpolicy.config.schema import setting
 from genpolicy.model.flow import END, MAP, ProbabilityFlow
-from genpolicy.settings import setting
 from genpolicy.solver.solver import FixedGrid, Solver
 
 

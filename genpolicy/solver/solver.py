@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from genpolicy.config.schema import setting
 from genpolicy.model.flow import FIELD, Field, ProbabilityFlow
-from genpolicy.settings import setting
 
 State = tuple[Tensor, ...]
 StateField = Callable[[float | Tensor, State], State]

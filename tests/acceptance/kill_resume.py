@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tiny import events, only_run, records, same
 
-from genpolicy import checkpoint
-from genpolicy.run import Run, find_runs
+from genpolicy.runs import checkpoint
+from genpolicy.runs.run import Run, find_runs
 
 
 def command(outputs: Path, settings: list[str]) -> list[str]:

@@ -18,10 +18,11 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from tiny import words
 
-from genpolicy import app, slurm
-from genpolicy.files import Lock
-from genpolicy.journal import Journal
-from genpolicy.run import Run, find_runs, read_status
+from genpolicy import app
+from genpolicy.launch import slurm
+from genpolicy.runs.journal import Journal
+from genpolicy.runs.run import Run, find_runs, read_status
+from genpolicy.system.files import Lock
 
 
 class Fake(slurm.Work):

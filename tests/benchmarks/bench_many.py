@@ -15,11 +15,11 @@ import tiny
 from command_line import genpolicy, jobs
 from mlflow.entities import Metric
 
-from genpolicy import tracked, tracking, view
-from genpolicy.journal import Journal
-from genpolicy.loader import Loader
-from genpolicy.run import Run
-from genpolicy.tracked import Record
+from genpolicy.config.loader import Loader
+from genpolicy.runs.journal import Journal
+from genpolicy.runs.run import Run
+from genpolicy.tracking import entities, follower, tracked
+from genpolicy.tracking.tracked import Record
 
 pytestmark = pytest.mark.benchmark(timer=time.process_time)
 
@@ -74,7 +74,7 @@ def finished(tmp_path_factory, template) -> Run:
     outputs = tmp_path_factory.mktemp("runs")
     shutil.copy(template, outputs / "mlflow.db")
     run = tiny.ended(outputs, "tracking.uri=null", events=100)
-    tracking.open_store(None, outputs).ship(run)
+    follower.open_store(None, outputs).ship(run)
     return run
 
 
@@ -103,7 +103,7 @@ def note(run: Run, uri: str, number: str, record: dict) -> None:
 @pytest.fixture(scope="module")
 def many(finished) -> Path:
     """A folder of finished runs that have all been shipped."""
-    uri = tracking.store_uri(None, finished.outputs)
+    uri = follower.store_uri(None, finished.outputs)
     record = dict(Record(finished.directory, uri, finished.id))
     for seed in range(1, RUNS):
         note(duplicate(finished, seed), uri, record["run"], record)
@@ -127,14 +127,14 @@ def study(finished) -> Path:
     shutil.copy(finished.outputs / "mlflow.db", outputs)
     config = (place / "config.yaml").read_text()
     (place / "config.yaml").write_text(re.sub(r"^  study: \w+$", "  study: many", config, flags=re.MULTILINE))
-    original, store = Run(place), tracking.open_store(None, outputs)
-    experiment = store.client.create_experiment(f"{view.EXPERIMENT}many", (outputs / "mlartifacts").as_uri())
+    original, store = Run(place), follower.open_store(None, outputs)
+    experiment = store.client.create_experiment(f"{entities.EXPERIMENT}many", (outputs / "mlartifacts").as_uri())
     for seed in SEEDS:
         for task in TASKS:
             for algo, model in METHODS:
                 run = duplicate(original, 100 + seed, algo, model, task)
-                params = [*view.params(run.config)]
-                number = store.client.create_run(experiment, 0, view.tags(run, run.status()), run.name).info.run_id
+                params = [*entities.params(run.config)]
+                number = store.client.create_run(experiment, 0, entities.tags(run, run.status()), run.name).info.run_id
                 values = [("eval/return_mean", step, step * draw.random()) for step in STEPS]
                 values += [(f"{which}/score_mean", STEPS[-1], 100 * draw.random()) for which in ("final", "best")]
                 metrics = [Metric(name, value, 0, step) for name, step, value in values]

@@ -12,7 +12,7 @@ from command_line import jobs
 from composed import task
 
 from genpolicy.algo.algorithm import assemble
-from genpolicy.evaluate import rollout
+from genpolicy.evaluation.rollout import rollout
 from genpolicy.solver.fixed import AB2, Midpoint
 
 EPISODES, STEPS = 10, 1000

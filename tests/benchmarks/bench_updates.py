@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from genpolicy.solver.fixed import Midpoint
-from genpolicy.vectorised import VectorisedPhase
+from genpolicy.training.vectorised import VectorisedPhase
 
 RESIDUAL = 1_626_883  # parameters of the papers' network at Hopper's sizes
 

@@ -23,10 +23,10 @@ from command_line import Result, genpolicy, last
 from tiny import only_run, records, same
 from tiny import plain_words as words
 
-from genpolicy import checkpoint
-from genpolicy.files import Lock
-from genpolicy.run import find_runs, read_status
-from genpolicy.squeue import alive
+from genpolicy.runs import checkpoint
+from genpolicy.runs.run import find_runs, read_status
+from genpolicy.system.files import Lock
+from genpolicy.system.squeue import alive
 
 LAUNCH = ["-m", "hydra/launcher=slurm", "launch.gpus=0", "launch.cpus=1", "launch.memory=1"]
 LONG = ["algo.policy_steps=4000", "log_every=100", "checkpoint_seconds=0.5"]  # some ten seconds: time to be disturbed

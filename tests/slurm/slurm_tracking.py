@@ -16,7 +16,7 @@ from mlflow_server import Server
 from slurm_sweeps import LAUNCH, LONG, outputs, settled, wait_until, words  # noqa: F401, a fixture among them
 from tiny import events
 
-from genpolicy.run import Run, find_runs
+from genpolicy.runs.run import Run, find_runs
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ class Prepared(Launcher):
     waits: ClassVar[bool] = True
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        from genpolicy.command import HYDRA_GROUPS
+        from genpolicy.config.arguments import HYDRA_GROUPS
 
         self.config_loader = hydra_context.config_loader
         self.own = [word for word in config.hydra.overrides.hydra if word.startswith(HYDRA_GROUPS)]
@@ -49,7 +49,9 @@ class Prepared(Launcher):
 
         A setting that some of them lack is refused with the options that lack it.
         """
-        from genpolicy import app, compose, forecast
+        from genpolicy import app
+        from genpolicy.config import compose
+        from genpolicy.system import forecast
 
         if not job_overrides:
             raise UserError("the sweep is empty: one of its patterns matches no option")
@@ -107,7 +109,7 @@ def distinct(jobs: Sequence) -> list:
 
 
 class Slurm(Prepared):
-    """Submits the jobs to SLURM (genpolicy.slurm)."""
+    """Submits the jobs to SLURM (genpolicy.launch.slurm)."""
 
     waits = False  # unless launch.wait says so
 
@@ -115,16 +117,16 @@ class Slurm(Prepared):
         return 1e9 * config.launch.memory if str(config.launch.gpus) == "0" else math.inf  # of a GPU we do not know
 
     def carry_out(self, jobs: Sequence, name: str | None = None) -> None:
-        from genpolicy import slurm
+        from genpolicy.launch import slurm
 
         slurm.launch(jobs, name)
 
 
 class Local(Prepared):
-    """Runs the jobs side by side on this machine (genpolicy.local)."""
+    """Runs the jobs side by side on this machine (genpolicy.launch.local)."""
 
     def carry_out(self, jobs: Sequence, name: str | None = None) -> None:
-        from genpolicy import local
+        from genpolicy.launch import local
 
         local.launch(jobs, name)
 
@@ -133,8 +135,10 @@ class Here(Prepared):
     """Runs the jobs of a sweep one by one in this process; a job that fails does not stop the others."""
 
     def carry_out(self, jobs: Sequence, name: str | None = None) -> None:
-        from genpolicy import app, compose, forecast
-        from genpolicy.sweep import Sweep, finished_already, overwrite_once, titles, verify_data
+        from genpolicy import app
+        from genpolicy.config import compose
+        from genpolicy.launch.sweep import Sweep, finished_already, overwrite_once, titles, verify_data
+        from genpolicy.system import forecast
 
         if len(jobs) == 1 and name is None:
             app.start(jobs[0])

@@ -13,7 +13,7 @@ class OwnConf(SearchPathPlugin):
     """Lets options in `./conf` add to genpolicy's, or replace them. Other Hydra programs are left alone."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        from genpolicy.command import CONF, own_conf
+        from genpolicy.config.arguments import CONF, own_conf
 
         main = next((element for element in search_path.get_path() if element.provider == "main"), None)
         if main is None or os.path.realpath(main.path) != os.path.realpath(CONF):
@@ -48,7 +48,7 @@ class OwnOptions(ConfigSource):
         return sorted(set(found))
 
     def load_config(self, config_path: str) -> ConfigResult:
-        from genpolicy import option_files
+        from genpolicy.config import option_files
 
         place = self._place(self._normalize_file_name(config_path))
         if place is None or not place.is_file():

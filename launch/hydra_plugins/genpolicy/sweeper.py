@@ -23,10 +23,10 @@ class Parsed(Sweeper):
 
 
 class Optuna(Parsed):
-    """Searches over settings for the best score (genpolicy.search)."""
+    """Searches over settings for the best score (genpolicy.launch.search)."""
 
     def sweep(self, arguments: list[str]) -> None:
-        from genpolicy.search import Search
+        from genpolicy.launch.search import Search
 
         Search(self.parser.parse_overrides(arguments)).run(self.launcher)
 

@@ -1,0 +1,235 @@
+"""`genpolicy --help`: what can be chosen and set, read from the configuration's files.
+
+Nothing heavy is imported, unless the settings of one option are asked for.
+"""
+
+import dataclasses
+import inspect
+import itertools
+import textwrap
+from collections.abc import Iterable
+from pathlib import Path
+from typing import get_type_hints
+
+from genpolicy.config import plain_yaml
+from genpolicy.config.arguments import CONF, HYDRA_GROUPS, PLACED, groups, options
+from genpolicy.config.run_settings import MODES, RunSettings, TrainSettings
+from genpolicy.config.schema import TARGET, is_component, locate, name_of, suggest
+from genpolicy.errors import UserError, printable
+
+WIDTH = 100  # columns of the first page, which fits a screen
+_INTRODUCTION = """\
+Trains, evaluates and compares generative policies (diffusion, flow, trajectory) on offline data.
+
+    genpolicy [-m] [mode=...] [group=option ...] [key=value ...]
+
+Modes: %s
+
+    genpolicy                                              a first run, nothing to download
+    genpolicy algo=gmpg model=vpsde env=hopper-medium-v2   a D4RL task (its data: see README.md)
+    genpolicy -m algo=bc,gmpo,gmpg seed=0,1,2              a sweep over all combinations
+    genpolicy -m hydra/launcher=slurm algo=gmpo,gmpg       the same as jobs of a SLURM cluster
+    genpolicy mode=status                                  how the runs of a study stand
+    genpolicy mode=eval checkpoint=outputs/.../seed0       a trained policy, evaluated again
+    genpolicy mode=report                                  a study's tables and figures
+    genpolicy --cfg job algo=gmpg                          the composed configuration, without a run
+"""
+_MORE = """\
+    genpolicy --help algo                                  the options of a group, explained
+    genpolicy --help algo=gmpg                             the settings of an option, explained
+    genpolicy --help settings                              the settings of every run
+
+The same command finds the same run: it resumes where it was stopped; overwrite=true starts it anew.
+Your own options in ./conf/<group>/<option>.yaml are found too. Completion of words by the shell:
+eval "$(genpolicy -sc install=bash)"
+"""
+_GROUP_DOCS = {
+    "tuned": "values for one algorithm on one task, taken by themselves; tuned=none leaves them out",
+    "cluster": "a site's values of launch",
+    "hydra/launcher": "who carries out the jobs of a sweep (-m)",
+    "hydra/sweeper": "what a sweep tries",
+    "experiment": "presets, applied last; several as experiment=[a,b]",
+}
+
+
+def show(words: list[str]) -> None:
+    """Prints the help of the whole program, or of each `group`, `group=option` or "settings" in `words`."""
+    if not words:
+        _print([*(_INTRODUCTION % ", ".join(MODES)).split("\n"), *_groups(), "", *_MORE.rstrip().split("\n")])
+    for word in words:
+        _print(_explained(word))
+
+
+def _print(lines: Iterable[str]) -> None:
+    print("\n".join(map(printable, lines)))
+
+
+def _groups() -> list[str]:
+    """A line a group: its default, and as many of its options as fit."""
+    defaults, lines = _defaults(), ["Groups, their default options, and others"]
+    for group in [*_named(), *PLACED, *HYDRA_GROUPS]:
+        chosen = defaults.get(f"{PLACED[group]}@{group}" if group in PLACED else group)
+        others = [name for name in options(PLACED.get(group, group)) if name != chosen]
+        start = f"  {f'{group}={chosen}' if chosen else group:24} "
+        wrapped = textwrap.wrap(", ".join(others), WIDTH - len(start) - len(" ..."), break_on_hyphens=False)
+        lines.append(start + " ".join(wrapped[:1] + ["..."] * (len(wrapped) > 1)))
+    return lines
+
+
+def _named() -> list[str]:
+    """The groups, those of components first."""
+    order = [*(field.name for field in dataclasses.fields(TrainSettings)), *_GROUP_DOCS]
+    return sorted(groups(), key=lambda name: order.index(name) if name in order else len(order))
+
+
+def _group(group: str) -> list[str]:
+    """A group and its options, the default marked with a star."""
+    docs = {field.name: field.metadata.get("doc", "") for field in dataclasses.fields(TrainSettings)} | _GROUP_DOCS
+    found, defaults = options(PLACED.get(group, group)), _defaults()
+    lines = [f"{group}: {docs.get(group, '')}".rstrip(": "), ""]
+    if group == "tuned":
+        for algo, named in itertools.groupby(found, lambda name: name.partition("/")[0]):
+            tasks = ", ".join(name.partition("/")[2] for name in named)
+            shown = f"{algo}/ {tasks}"
+            lines += textwrap.wrap(shown, WIDTH, initial_indent="  ", subsequent_indent="    ", break_on_hyphens=False)
+        return lines
+    chosen = defaults.get(f"{PLACED[group]}@{group}" if group in PLACED else group)
+    width = max(map(len, found), default=0)
+    for name, path in found.items():
+        star = "*" if chosen == name else " "
+        lines.append(f" {star}{name:{width}}  {next(iter(comment(path)), '')}".rstrip())
+    return [*lines, "", *_tasksets()] if group == "env" else lines
+
+
+def _settings() -> list[str]:
+    """The settings that belong to no group."""
+    return [
+        "Settings of every run",
+        *_fields(RunSettings, plain_yaml.read(CONF / "config.yaml"), "  "),
+    ]
+
+
+def _tasksets() -> list[str]:
+    lines = [f"  env={name}: {' '.join(comment(path))}" for name, path in options("taskset").items()]
+    return ["Sets of tasks, for sweeps (-m)", *lines]
+
+
+def _explained(word: str) -> list[str]:
+    """The help of one word: a group, an option of one, or "settings"."""
+    group, equals, name = word.partition("=")
+    legal = [*groups(), *PLACED, *HYDRA_GROUPS]
+    if word == "settings":
+        return _settings()
+    if group not in legal:
+        raise UserError(
+            f"--help {word}: ask for a group, such as algo, an option, such as algo=gmpg, or settings; "
+            f"{suggest(group, legal)}"
+        )
+    return _option(PLACED.get(group, group), name) if equals else _group(group)
+
+
+def _option(group: str, name: str) -> list[str]:
+    if name not in options(group):
+        raise UserError(f"{group}={name}: no such option; {suggest(name, options(group), group)}")
+    path = options(group)[name]
+    lines = [f"{group}={name}: {' '.join(comment(path))}", *background(path), ""]
+    if CONF not in path.parents:
+        from genpolicy.config import option_files  # which imports Hydra
+
+        option_files.checked(path)
+    node = merged(path, group)
+    if TARGET not in node:
+        return [*lines, *textwrap.indent(plain_yaml.content(path).decode(errors="replace"), "  ").splitlines()]
+    cls = locate(node[TARGET])
+    lines += [*textwrap.indent(inspect.cleandoc(cls.__doc__ or ""), "  ").splitlines(), ""]
+    return [*lines, "Settings", *_fields(cls, node, "  ", f"{group}.")]
+
+
+def _fields(cls: type, values: dict, indent: str, prefix: str = "") -> list[str]:
+    """A line a setting: name, value, type and range, meaning; those of nested components below their own."""
+    hints, lines = get_type_hints(cls), []
+    for field in dataclasses.fields(cls):
+        name, value = prefix + field.name, values.get(field.name, "???")
+        if is_component(field) or dataclasses.is_dataclass(hints[field.name]):
+            inner = locate(value[TARGET]) if is_component(field) and TARGET in value else hints[field.name]
+            lines += _fields(inner, value, indent, f"{name}.") if dataclasses.is_dataclass(inner) else []
+            continue
+        shown = f"{name}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
+        lines.append(f"{indent}{shown:36} {field.metadata.get('doc', '')} ({_legal(field, hints[field.name])})")
+    return lines
+
+
+def _legal(field: dataclasses.Field, hint: type) -> str:
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    limits = [f"{sign} {field.metadata[name]}" for name, sign in signs.items() if name in field.metadata]
+    choices = " | ".join(map(str, field.metadata.get("choices", ())))
+    return choices or ", ".join([name_of(hint), *limits])
+
+
+def merged(path: Path, group: str) -> dict:
+    """The settings of an option with those of the files it builds on."""
+    node = {}
+    for file in lineage(path):
+        content = _settings_of(file)
+        content.pop("defaults", None)
+        node |= content.get(group, content if TARGET in content or TARGET in node else {})
+    return node
+
+
+def lineage(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:
+    """The files that an option's file builds on, those that they build on first; the file itself is the last.
+
+    Raises `UserError` for files that build on one another.
+    """
+    if path in above:
+        raise UserError(f"{path}: builds on itself")
+    entries = _settings_of(path).get("defaults") or []
+    names = (entry.removesuffix("@_here_") for entry in entries if isinstance(entry, str) and entry.endswith("@_here_"))
+    files = [path.parent / f"{name}.yaml" for name in names]
+    return [*(file for base in files for file in lineage(base, (*above, path))), path]
+
+
+def _settings_of(path: Path) -> dict:
+    """The content of an option's file."""
+    content = plain_yaml.read(path) or {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must hold settings, as in 'name: value'")
+    return content
+
+
+def background(path: Path) -> list[str]:
+    """What the files say that an option builds on: of a task, what stands in for its simulator."""
+    return [line for base in lineage(path)[:-1] for line in comment(base)]
+
+
+def _defaults() -> dict[str, str]:
+    """The default option of each group, with what the default options themselves choose."""
+    chosen = {}
+    for entry in plain_yaml.read(CONF / "config.yaml")["defaults"]:
+        if isinstance(entry, dict):
+            chosen |= {group.removeprefix("override "): option for group, option in entry.items()}
+    for group in list(chosen):
+        if group in groups() and chosen[group] in options(group):
+            chosen |= _overridden(options(group)[chosen[group]])
+    return chosen
+
+
+def _overridden(path: Path) -> dict[str, str]:
+    entries = [entry for file in lineage(path) for entry in _settings_of(file).get("defaults") or []]
+    chosen = {}
+    for entry in entries:
+        if isinstance(entry, dict):
+            for group, option in entry.items():
+                chosen[group.removeprefix("override").strip().strip("/").partition("@")[0]] = option
+    return chosen
+
+
+def comment(path: Path) -> list[str]:
+    """The comment lines at the top of a file, without Hydra's own."""
+    lines = []
+    for line in plain_yaml.content(path).decode(errors="replace").splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("# @"):
+            lines.append(line.lstrip("# ").rstrip())
+    return lines

@@ -1,0 +1,139 @@
+"""Hydra's loader of configurations, made quick: what jobs and commands share is done once."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import ClassVar
+
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository, IConfigRepository
+from hydra._internal.defaults_list import create_defaults_list
+from hydra._internal.utils import create_config_search_path
+from hydra.core.default_element import ResultDefault
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobRuntime, setup_globals
+from hydra.plugins.config_source import ConfigResult, ConfigSource
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from genpolicy.config.arguments import CONF
+from genpolicy.config.nodes import packed, unpacked
+
+PRIMARY = "config"  # the file that every configuration begins with
+
+
+class Loader(ConfigLoaderImpl):
+    """Composes from genpolicy's options and those of the user's own.
+
+    It takes its steps from Hydra, and composes what Hydra would. But a file is read once while it does not change, and
+    what the options that a job chooses compose is composed once; the job's values are set in a copy.
+    """
+
+    def __init__(self) -> None:
+        version.setbase("1.3")
+        setup_globals()
+        JobRuntime.instance().set("name", "genpolicy")
+        super().__init__(create_config_search_path(str(CONF)))
+        self.repository = _Files(self.config_search_path)
+        self._parser = OverridesParser.create()
+        self._parsed: dict[str, Override] = {}
+        self._placed: dict[tuple[str | None, str | None], tuple[ConfigResult, bytes]] = {}
+        self._composed: dict[tuple[str, ...], tuple[bytes, dict[str, str | None]]] = {}
+
+    def job(self, words: Sequence[str], number: int | None = None) -> tuple[DictConfig, dict[str, str | None]]:
+        """What the words of a job compose, without Hydra's part of the configuration, and the option of each group.
+
+        `number` is the job's place in its sweep. The words choose nothing of Hydra's own groups. Raises what Hydra
+        raises.
+        """
+        overrides = [self.parsed(word) for word in words]
+        self.validate_sweep_overrides_legal(overrides, RunMode.RUN, from_shell=True)
+        if any("${hydra:" in word for word in words):
+            self._tell_hydra(words, number)
+        choosing = [override for override in overrides if self._chooses(override)]
+        composed, choices = self._composed_of(choosing)
+        config = unpacked(composed)
+        self._apply_overrides_to_config([override for override in overrides if override not in choosing], config)
+        return config, choices
+
+    def parsed(self, word: str) -> Override:
+        """A word of the command line by Hydra's grammar."""
+        if word not in self._parsed:
+            [self._parsed[word]] = self._parser.parse_overrides([word])
+        return self._parsed[word]
+
+    def _chooses(self, override: Override) -> bool:
+        """Whether it chooses an option of a group, on which it depends of what files the configuration is made."""
+        return self.repository.group_exists(override.key_or_group) and not isinstance(override.value(), dict)
+
+    def _composed_of(self, choosing: Sequence[Override]) -> tuple[bytes, dict[str, str | None]]:
+        key = tuple(str(override.input_line) for override in choosing)
+        if key not in self._composed:
+            files = _OwnPart(self.repository)
+            found = create_defaults_list(files, PRIMARY, list(choosing), prepend_hydra=False, skip_missing=False)
+            config = self._compose_config_from_defaults_list(found.defaults, files)
+            del config["hydra"]
+            OmegaConf.set_struct(config, True)
+            self._composed[key] = packed(config), found.overrides.known_choices
+        return self._composed[key]
+
+    def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
+        """A file's content at its place, which Hydra will make a part of what it composes: a copy each time."""
+        key = default.config_path, default.package
+        if key not in self._placed:
+            found = super()._load_single_config(default, repo)
+            self._placed[key] = found, packed(found.config)
+        found, content = self._placed[key]
+        return dataclasses.replace(found, config=unpacked(content))
+
+    def _tell_hydra(self, words: Sequence[str], number: int | None) -> None:
+        """Has ${hydra:...} mean this job."""
+        config = self.load_configuration(PRIMARY, list(words), RunMode.RUN)
+        if number is not None:
+            with open_dict(config):
+                config.hydra.job.id, config.hydra.job.num = str(number), number
+        HydraConfig.instance().set_config(config)
+
+
+class _Files(ConfigRepository):
+    """The files of options, each read once while it does not change. What is handed out is shared."""
+
+    _read: ClassVar[dict[tuple[str, str], tuple[tuple[int, ...], ConfigResult]]] = {}  # of the whole process
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        if source is None:
+            return None
+        key, state = (source.full_path(), config_path), _state(source, config_path)
+        if key not in self._read or self._read[key][0] != state:
+            self._read[key] = state, super().load_config(config_path)
+        return self._read[key][1]
+
+    def __deepcopy__(self, memo: dict) -> "_Files":
+        return self
+
+
+class _OwnPart(CachingConfigRepository):
+    """The files of one composition that leaves Hydra's own part out: they choose nothing of Hydra's groups."""
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        found = super().load_config(config_path)
+        if found is None:
+            return None
+        own = [
+            entry for entry in found.defaults_list or [] if not str(getattr(entry, "group", "")).startswith("hydra/")
+        ]
+        return dataclasses.replace(found, defaults_list=own)
+
+
+def _state(source: ConfigSource, config_path: str) -> tuple[int, ...]:
+    """What changes with the file; empty for what is none."""
+    try:
+        found = os.stat(os.path.join(source.path, ConfigSource._normalize_file_name(config_path)))
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

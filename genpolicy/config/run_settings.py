@@ -1,0 +1,296 @@
+"""The settings of every run that belong to no component, and the groups that hold the components.
+
+`conf/config.yaml` lists them with their values. Importing this module imports neither torch nor a simulator.
+"""
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from genpolicy.config import sbatch
+from genpolicy.config.schema import EVALUATION, TARGET, TRAINING, component, group, locate, setting
+from genpolicy.errors import UserError
+
+RESERVED = re.compile(r"(mlflow\.|(mlartifacts|mlruns|follow\.log)$)", re.IGNORECASE)  # names beside studies
+MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect", "report")
+
+
+@dataclass(kw_only=True)
+class Paths:
+    """Where things lie on this machine; no part of a run's identity."""
+
+    outputs: str = setting("outputs", doc="folder of all runs; the tracking store lies here too")
+    data: str = setting("~/.d4rl/datasets", doc="folder of the data sets (D4RL's own cache)")
+
+
+@dataclass(kw_only=True)
+class Evaluation:
+    """When and how long policies are evaluated in the simulator."""
+
+    episodes: int = setting(10, ge=1, le=10**6, doc="episodes of an evaluation during training", affects=None)
+    final_episodes: int = setting(100, ge=1, le=10**6, doc="episodes of the evaluation at the end, and of mode=eval")
+    per_phase: int = setting(5, ge=1, le=10**4, doc="evaluations in each phase that trains a policy", affects=None)
+    log_prob_actions: int = setting(1000, ge=1, le=10**7, doc="data-set actions whose log-likelihood is measured")
+    video: bool = setting(False, doc="film the first episode of the trained policy's evaluation at the end")
+    steps: list[int] = setting(
+        [], ge=1, le=10**5, doc="numbers of solver steps the trained policy is evaluated with, too"
+    )
+
+
+@dataclass(kw_only=True)
+class Tracking:
+    """The MLflow view of the runs."""
+
+    uri: str | None = setting(None, doc="tracking URI; null: SQLite in paths.outputs; none: no MLflow")
+    model: bool = setting(True, doc="log the trained policy as a model, which `mlflow models serve` answers with")
+    checkpoints: bool = setting(False, doc="store checkpoints as artifacts too")
+
+
+@dataclass(kw_only=True)
+class Launch:
+    """How hydra/launcher=slurm|local starts the runs of a sweep."""
+
+    partition: str | None = setting(None, doc="SLURM partition; null: the cluster's default")
+    account: str | None = setting(None, doc="SLURM account; null: the user's default")
+    qos: str | None = setting(None, doc="SLURM quality of service; null: the default")
+    constraint: str | None = setting(None, doc="SLURM features of the nodes, such as a100|h100; null: any")
+    exclude: str | None = setting(None, doc="SLURM nodes that are not used; null: none")
+    gpus: int | str = setting(1, doc="GPUs of a job: a number, or a type and a number such as a100:1")
+    cpus: int = setting(4, ge=1, le=2**12, doc="CPU cores of a job")
+    memory: float = setting(16.0, gt=0, le=1e6, doc="memory of a job in GB")
+    minutes: int = setting(
+        1440,
+        ge=1,
+        le=366 * 24 * 60,
+        seconds=60,
+        doc="time of a job; a run that needs more goes on in the same job, requeued",
+    )
+    grace_seconds: int = setting(
+        120, ge=5, le=86_400, seconds=1, doc="time before its end at which a job saves its runs and is requeued"
+    )
+    requeues: int = setting(100, ge=0, le=10**6, doc="times a job is requeued because its time was up")
+    setup: list[str] = setting([], doc="shell lines before a job's command, such as module load")
+    srun: list[str] = setting([], doc="more options of srun, such as --container-image=<image>")
+    extra: dict[str, Any] = setting(
+        {}, doc="more options of sbatch, such as {reservation: night}; true: without a value"
+    )
+    mail: str | None = setting(None, doc="address that SLURM writes to when jobs have failed, or all have ended")
+    parallel: int = setting(
+        0, ge=0, le=10**6, doc="slurm: jobs of an array at once; local: runs at once; 0: as many as fit"
+    )
+    runs_per_gpu: int = setting(1, ge=1, le=10**3, doc="runs that share a GPU; in a job without one, runs of the job")
+    wait: bool = setting(False, doc="slurm: do not return before the last job has ended")
+    dry_run: bool = setting(False, doc="show the runs and the sbatch script, and start nothing")
+
+    @classmethod
+    def partners(cls, config: Any) -> None:
+        """Refuses what SLURM would, and a job that would be asked to stop before it has begun."""
+        launch = config.launch
+        sbatch.check(launch)
+        if 2 * launch.grace_seconds > 60 * launch.minutes:
+            raise UserError(
+                f"launch.grace_seconds={launch.grace_seconds}: at most half of launch.minutes={launch.minutes}"
+            )
+
+
+@dataclass(kw_only=True)
+class Search:
+    """How hydra/sweeper=optuna searches."""
+
+    trials: int = setting(20, ge=1, le=10**7, doc="trials in all, of every command that works on the search")
+    at_once: int = setting(1, ge=1, le=10**4, doc="trials handed to the launcher together")
+    storage: str | None = setting(None, doc="database of the trials, for Optuna; null: SQLite in the study's folder")
+
+
+@dataclass(kw_only=True)
+class Check:
+    """How mode=check compares recorded transitions with the simulator."""
+
+    rows: int = setting(20_000, ge=1, le=10**9, doc="transitions replayed, spread over the whole data set")
+    tolerance: float = setting(
+        1e-3, gt=0, le=1e6, doc="largest error that passes: of an observation's part, in its std; of a reward"
+    )
+
+
+@dataclass(kw_only=True)
+class Collect:
+    """What mode=collect records."""
+
+    policy: str = setting("random", doc="who acts: random, waypoint (maze2d), or a run directory or MLflow run id")
+    path: str = setting("collected.hdf5", doc="the file that is written, in D4RL's layout")
+    steps: int = setting(100_000, ge=2, le=10**9, doc="steps recorded; the last episode is cut off there")
+    at_once: int = setting(10, ge=1, le=10**4, doc="episodes played side by side")
+
+
+@dataclass(kw_only=True)
+class Report:
+    """What mode=report is about."""
+
+    filter: str = setting("", doc="only runs that this search of MLflow finds, such as: tags.`genpolicy.algo` = 'gmpo'")
+
+
+@dataclass(kw_only=True)
+class Program:
+    """How the program itself behaves."""
+
+    debug: bool = setting(False, doc="show the traceback of an error")
+
+
+@dataclass(kw_only=True)
+class RunSettings:
+    """Settings of every mode."""
+
+    mode: str = setting("train", choices=MODES, doc="what to do", affects=None)
+    seed: int = setting(0, ge=0, le=2**32 - 1, doc="seed of everything random in the run")
+    seeds: list[int] = setting(
+        [],
+        ge=0,
+        le=2**32 - 1,
+        doc="mode=train: a run of each of these seeds, all at once in this process",
+        affects=None,
+    )
+    study: str = setting(
+        "default", doc="name of the study: a folder below paths.outputs, an MLflow experiment", affects=None
+    )
+    device: str = setting(
+        "auto", choices=("auto", "cpu", "cuda"), doc="where to compute; auto: a GPU if any", affects=None
+    )
+    threads: int = setting(1, ge=0, le=2**12, doc="CPU threads of torch; 0: as many as torch chooses", affects=None)
+    precision: str = setting(
+        "tf32",
+        choices=("float32", "tf32", "bf16"),
+        doc="of matrix products in updates; tf32 is float32 on a CPU; log-densities and evaluations: always float32",
+    )
+    compile: str = setting(
+        "none",
+        choices=("none", "default", "reduce-overhead", "max-autotune"),
+        doc="mode of torch.compile for the updates' losses and gradients; reduce-overhead: CUDA graphs",
+        affects=None,
+    )
+    overwrite: bool = setting(
+        False, doc="throw a finished or unfinished run of the same settings away and redo it", affects=None
+    )
+    checkpoint: str | None = setting(None, doc="mode=eval: run directory or MLflow run id of the policy", affects=None)
+    sweep: str | None = setting(
+        None, doc="mode=status|report: the sweep's eight digits; null: all of the study", affects=None
+    )
+    follow: bool = setting(
+        False, doc="mode=sync: go on shipping until no run is left that trains or waits", affects=None
+    )
+    budget: float = setting(1.0, gt=0, le=10, doc="share of its updates that every phase is trained for; at least one")
+    log_every: int = setting(
+        100, ge=1, le=10**9, doc="updates between two entries of the training metrics", affects=None
+    )
+    checkpoint_seconds: float = setting(
+        60.0, ge=0, le=1e9, seconds=1, doc="seconds between two checkpoints", affects=None
+    )
+    paths: Paths = group(Paths, affects=None)
+    eval: Evaluation = group(Evaluation, affects=EVALUATION)
+    check: Check = group(Check, affects=None)
+    collect: Collect = group(Collect, affects=None)
+    report: Report = group(Report, affects=None)
+    tracking: Tracking = group(Tracking, affects=None)
+    launch: Launch = group(Launch, affects=None)
+    search: Search = group(Search, affects=None)
+    genpolicy: Program = group(Program, affects=None)
+
+    @classmethod
+    def partners(cls, config: Any) -> None:
+        """Refuses a study that is no folder's name, and a checkpoint without mode=eval or the reverse."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.study):
+            raise UserError(f"study: {config.study!r} is not a plain folder name of letters, digits and ._-")
+        if RESERVED.match(config.study):
+            raise UserError(
+                f"study={config.study}: the name of something else in the folder of all runs; choose another"
+            )
+        steps = config.eval.steps
+        if list(steps) != sorted(set(steps)):
+            raise UserError(f"eval.steps={list(steps)}: must increase, as in [1,2,5,10]")
+        for name, path in config.paths.items():
+            if not path.strip():
+                raise UserError(f"paths.{name}: must name a folder")
+        if config.mode == "eval" and not config.checkpoint:
+            raise UserError("mode=eval needs checkpoint=<run directory or MLflow run id>")
+        if config.mode != "eval" and config.checkpoint is not None:
+            raise UserError(f"mode={config.mode} reads no checkpoint; leave it out, or add mode=eval")
+        if config.mode not in ("status", "report") and config.sweep is not None:
+            raise UserError(f"sweep={config.sweep}: goes with mode=status and mode=report")
+        if config.sweep is not None and not re.fullmatch(r"[0-9a-f]{8}", config.sweep):
+            raise UserError(f"sweep={config.sweep}: must be the eight hexadecimal digits that the launcher printed")
+        if config.mode != "sync" and config.follow:
+            raise UserError("follow=true goes with mode=sync")
+        if config.mode != "train" and config.seeds:
+            raise UserError(f"seeds={list(config.seeds)}: goes with mode=train")
+        if len(set(config.seeds)) < len(config.seeds):
+            raise UserError(f"seeds={list(config.seeds)}: each of them once")
+
+
+@dataclass(kw_only=True)
+class CollectSettings(RunSettings):
+    """Settings of mode=collect: those of every mode, and the task."""
+
+    env: Any = component(doc="the task: simulator, data, reference scores")
+
+
+@dataclass(kw_only=True)
+class CheckSettings(CollectSettings):
+    """Settings of mode=check: those of every mode, and what is compared."""
+
+    dataset: Any = component(doc="where transitions come from")
+
+
+def _solver_affects(config: dict) -> str | None:
+    """A solver trains where updates sample from the model, which has none if it takes no time."""
+    algo, critic, model = (locate(config[name][TARGET]) for name in ("algo", "critic", "model"))
+    if not model.times:
+        return None
+    sampled = algo.uses_samples or (algo.learns_critic and critic.next_actions is not None)
+    return TRAINING if sampled else EVALUATION
+
+
+def _critic_affects(config: dict) -> str | None:
+    return TRAINING if locate(config["algo"][TARGET]).learns_critic else None
+
+
+@dataclass(kw_only=True)
+class TrainSettings(CheckSettings):
+    """Settings of mode=train: those of every mode, and the components."""
+
+    algo: Any = component(doc="what is trained, in which phases")
+    model: Any = component(doc="the generative model of the actions: its probability path")
+    objective: Any = component(doc="what the network predicts, and how it is fitted")
+    solver: Any = component(doc="how actions are sampled from the model", affects=_solver_affects)
+    likelihood: Any = component(
+        doc="how log-likelihoods are integrated; takes the options of solver", affects=EVALUATION
+    )
+    network: Any = component(doc="the backbone of the policy")
+    critic: Any = component(doc="how values are learned", affects=_critic_affects)
+    select: Any = component(doc="how one of several actions of the policy is chosen", affects=EVALUATION)
+
+    @classmethod
+    def partners(cls, config: Any) -> None:
+        """Refuses a video of a task that has none, and what a solver that chooses its steps itself cannot."""
+        RunSettings.partners(config)
+        if config.eval.video and not locate(config.env._target_).has_video:
+            raise UserError(f"eval.video: env={config.env.name} has figures, but no video; leave eval.video out")
+        if "steps" not in config.solver:
+            if config.eval.steps:
+                raise UserError("eval.steps: this solver chooses its steps itself; leave eval.steps out")
+            if config.compile != "none":
+                raise UserError("compile: this solver chooses its steps itself, by what it computes; leave compile out")
+
+
+# The settings and groups of settings that make neither other weights nor another evaluation.
+NO_EFFECT = {field.name for field in fields(TrainSettings) if field.metadata["affects"] is None}
+
+
+def absolute(path: str) -> str:
+    """A path of the command line or a configuration, `~` expanded, relative to the working folder.
+
+    Raises `UserError` for one that no configuration can hold.
+    """
+    found = str(Path(path).expanduser().absolute())
+    if re.search(r"\$\{|\0|[\ud800-\udfff]", found):
+        raise UserError(f"{found!r}: a path with '${{' in it, or that is not UTF-8, cannot be used; rename the folder")
+    return found

@@ -1,0 +1,119 @@
+"""Judging the policies of a run: during training, at its end, and afterwards by `mode=eval`."""
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from genpolicy.algo.algorithm import Algorithm
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.env.task import Task
+from genpolicy.evaluation.rollout import evaluation_seed, log_likelihood, rollout, summary
+from genpolicy.model.policy import Policy
+
+TIMED = 100  # actions whose time is taken
+FINAL = 0  # the index of final evaluations: the same start states for every policy, and again in mode=eval
+
+
+class Assessor:
+    """Evaluates policies with random draws of its own: the run's generator is never touched.
+
+    The episodes follow from the run's seed and the evaluation's index; the actions whose likelihood is taken
+    follow from the data set alone. `check` is called at each step of the simulators and may raise, to end a
+    long evaluation.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        transitions: Transitions,
+        algorithm: Algorithm,
+        config: DictConfig,
+        check: Callable[[], None] = lambda: None,
+    ):
+        self.task, self.algorithm, self.check = task, algorithm, check
+        self.seed, self.device = config.seed, transitions.device
+        draw = torch.Generator(self.device).manual_seed(0)
+        count = config.eval.log_prob_actions
+        self.recorded, self.held_out = transitions.sample(count, draw), None
+        if (held_out := transitions.held_out) is not None:
+            order = torch.randperm(held_out.size, generator=draw, device=self.device)
+            self.held_out = held_out.rows(order[:count])
+
+    def __call__(self, policy: Policy, episodes: int, index: int) -> tuple[dict, list[float]]:
+        """Metrics of evaluation number `index` of the policy, and the return of each episode."""
+        seed = evaluation_seed(self.seed, index)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        choose = self._actor(policy)
+
+        def act(observation: torch.Tensor) -> torch.Tensor:
+            self.check()
+            return choose(observation.to(self.device), generator)
+
+        played = rollout(self.task, act, episodes, seed)
+        self._last = played.first
+        metrics = summary(played, self.task)
+        if policy.has_density:
+            metrics |= self._log_likelihood(policy, self.recorded)
+            if self.held_out is not None:
+                held_out = self._log_likelihood(policy, self.held_out)
+                metrics |= {f"held_out_{name}": value for name, value in held_out.items()}
+        return metrics, played.returns.tolist()
+
+    def final(self, policy: Policy, episodes: int) -> tuple[dict, list[float]]:
+        """The final evaluation of a policy.
+
+        It has `log_prob_halved`, too: what `log_prob` would be with half the solver's steps. The difference is at
+        least the solver's error, unless both are far too coarse. And `log_prob_hutchinson` with its standard error:
+        what it would be with Hutchinson's estimate of the divergence, one probe an action, unless it is that already.
+        """
+        metrics, returns = self(policy, episodes, FINAL)
+        with policy.coarser() as halved:
+            if halved and policy.has_density:
+                metrics["log_prob_halved"] = self._log_likelihood(policy, self.recorded)["log_prob"]
+        with policy.estimated() as differs:
+            if differs and policy.has_density:
+                estimate = self._log_likelihood(policy, self.recorded)
+                metrics["log_prob_hutchinson"] = estimate["log_prob"]
+                metrics["log_prob_hutchinson_stderr"] = estimate["log_prob_stderr"]
+        return metrics, returns
+
+    def film(self, path: Path) -> None:
+        """Writes the first episode of the last evaluation as a video. Raises `UserError` if that cannot be done."""
+        from genpolicy.evaluation.video import film  # brings a video encoder, which is needed only here
+
+        film(self.task, self._last, path)
+
+    def _log_likelihood(self, policy: Policy, transitions: Transitions) -> dict[str, float]:
+        return log_likelihood(policy, transitions, torch.Generator(self.device).manual_seed(0))
+
+    def with_steps(self, count: int, episodes: int) -> tuple[dict, list[float]]:
+        """The final evaluation of the trained policy with another number of solver steps, and its latency."""
+        policy = self.algorithm.policy
+        solver = policy.solver
+        policy.solver = dataclasses.replace(solver, steps=count)
+        try:
+            metrics, returns = self(policy, episodes, FINAL)
+            return metrics | self.latency(policy), returns
+        finally:
+            policy.solver = solver
+
+    def latency(self, policy: Policy) -> dict[str, float]:
+        """The median time of one action at one observation, in milliseconds."""
+        choose = self._actor(policy)
+        observation, generator = self.recorded.observation[:1], torch.Generator(self.device).manual_seed(0)
+        times = []
+        for _ in range(TIMED):
+            begin = time.perf_counter()
+            with torch.no_grad():
+                choose(observation, generator).cpu()  # waits for the device
+            times.append(time.perf_counter() - begin)
+        return {"ms_per_action": 1000 * statistics.median(times)}
+
+    def _actor(self, policy: Policy) -> Callable[[torch.Tensor, torch.Generator], torch.Tensor]:
+        """What the final policy does is the algorithm's to say: it may choose among several samples."""
+        return self.algorithm.act if policy is self.algorithm.policy else policy.act

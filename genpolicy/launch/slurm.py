@@ -1,0 +1,190 @@
+"""Sweeps on SLURM, by submitit: arrays of jobs, each of which carries out one run or several that share a GPU.
+
+A job is handed run directories and nothing else: what runs is their frozen configuration. When its time is up, or
+a better claim comes, it has its runs save a checkpoint and is requeued; they go on where they stopped.
+"""
+
+import contextlib
+import io
+import json
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+from submitit import SlurmExecutor
+from submitit.core.job_environment import JobEnvironment
+from submitit.core.utils import DelayedSubmission, FailedJobError, FailedSubmissionError
+from submitit.helpers import clean_env
+
+from genpolicy.config import plugins, sbatch
+from genpolicy.errors import UserError
+from genpolicy.launch import pool
+from genpolicy.launch.sweep import Sweep, claimed, common_launch, label, missing, standings
+from genpolicy.runs.evaluations import is_pending
+from genpolicy.runs.run import slurm_job
+from genpolicy.system.files import write_atomically
+from genpolicy.system.squeue import ask, max_array, state
+from genpolicy.tracking import follower
+
+USER_SIGNAL = signal.Signals[f"SIG{JobEnvironment.USR_SIG}"]  # by which SLURM tells a job to make room
+
+# Python for a job: the signal may come before submitit listens, and would end the job; it is kept back until then.
+PATIENT_PYTHON = shlex.join(
+    (
+        sys.executable,
+        "-ISc",
+        f"import os, signal, sys; signal.pthread_sigmask(signal.SIG_BLOCK, [{USER_SIGNAL:d}]); "
+        "os.execv(sys.executable, [sys.executable, '-P', *sys.argv[1:]])",  # nothing is imported from where it starts
+    )
+)
+
+
+class Work:
+    """What a job does: submitit calls it with the run directories, and `checkpoint` when the job must make room."""
+
+    def __init__(self):
+        self._permissions = plugins.permissions()
+
+    def __call__(self, directories: Sequence[str]) -> None:
+        """Return when all runs have finished. Raises `UserError` if some have failed, so that the job fails too."""
+        os.environ |= self._permissions
+        runs = [Path(directory) for directory in directories]
+        _rename(runs)
+        self._pool = pool.Pool(runs, pool.slots(pool.visible_gpus(), len(runs)), _report)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [USER_SIGNAL])
+        self._pool.run()
+        self._requeue_if_preempted()
+        if failed := [run for run, code in self._pool.codes.items() if code]:
+            raise UserError(f"{len(failed)} of {len(runs)} runs did not finish; see log.txt in their folders")
+
+    def checkpoint(self, directories: Sequence[str]) -> DelayedSubmission:
+        """Has the runs save and end, in submitit's signal handler; what it returns is done by the requeued job."""
+        self._pool.stop(signal.SIGUSR2)
+        self._pool.run()
+        return DelayedSubmission(Work(), directories)
+
+    def _requeue_if_preempted(self) -> None:
+        """SLURM may have told the runs alone to end, by SIGTERM: to make room, or because the job is cancelled.
+
+        A job that makes room is still running in SLURM's eyes; its own signal then has submitit requeue it.
+        """
+        if any(map(pool.was_interrupted, self._pool.codes.values())) and state(slurm_job()) == "RUNNING":
+            signal.raise_signal(USER_SIGNAL)
+
+
+def launch(jobs: Sequence, name: str | None = None) -> None:
+    """Submit what is missing of a sweep of checked jobs (`genpolicy.app.Job`; `Sweep.of` has the `name`), and return.
+
+    With `launch.wait` returns when all have ended. Raises `UserError` for what SLURM refuses.
+    """
+    settings = common_launch(jobs)
+    sweep = Sweep.of(jobs, name)
+    executor = _executor(sweep, settings)
+    if settings.dry_run:
+        _show(executor, sweep, settings, list(missing(jobs, sweep)))
+        sweep.check()
+        return
+    with claimed(jobs, sweep) as runs, clean_env():  # as one may be inside a job oneself
+        for part in _arrays(runs, settings):
+            _submit(executor, part)
+    follower.start_follower(jobs[0].config)  # an earlier one may have ended too soon, so in any case
+    print(f"watch: {sweep.watch}")
+    if settings.wait:
+        _wait(sweep)
+    sweep.check()
+
+
+class _Preview(SlurmExecutor):
+    """Shows what would be submitted, on any machine."""
+
+    @classmethod
+    def affinity(cls) -> int:
+        return 1
+
+
+def _executor(sweep: Sweep, settings: DictConfig) -> SlurmExecutor:
+    kind = _Preview if settings.dry_run else SlurmExecutor
+    if {"%", "\\"} & {*str(sweep.directory)}:
+        raise UserError(
+            f"paths.outputs: SLURM reads % and \\ in {sweep.outputs} as its own signs, and would write jobs' logs "
+            "elsewhere; name another folder"
+        )
+    try:
+        executor = kind(sweep.directory, max_num_timeout=settings.requeues, python=PATIENT_PYTHON)
+    except RuntimeError as error:
+        raise UserError("hydra/launcher=slurm: there is no srun here; use it on a login node of the cluster") from error
+    executor.update_parameters(
+        job_name=f"{sweep.study} {sweep.name}",
+        time=settings.minutes,
+        cpus_per_task=settings.cpus,
+        mem=f"{round(1024 * settings.memory)}M",
+        signal_delay_s=settings.grace_seconds,
+        array_parallelism=settings.parallel or max_array(),
+        setup=list(settings.setup),
+        srun_args=[f"--cpus-per-task={settings.cpus}", *settings.srun],  # srun does not take the first since 22.05
+        stderr_to_stdout=True,
+        wckey=None,
+        additional_parameters=sbatch.options(settings),
+    )
+    return executor
+
+
+def _arrays(runs: Sequence[Path], settings: DictConfig) -> Iterator[list[list[Path]]]:
+    """The runs by jobs, and the jobs by arrays that the cluster accepts."""
+    size = settings.runs_per_gpu * max(1, sbatch.gpu_count(settings.gpus))
+    jobs = [list(runs[start : start + size]) for start in range(0, len(runs), size)]
+    limit = max_array()
+    return (jobs[start : start + limit] for start in range(0, len(jobs), limit))
+
+
+def _submit(executor: SlurmExecutor, jobs: Sequence[Sequence[Path]]) -> None:
+    """Submit an array, and note with each run which of its jobs it was given to."""
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats there what the error says
+            submitted = executor.map_array(Work(), [[str(run) for run in runs] for runs in jobs])
+    except (FailedJobError, FailedSubmissionError) as error:
+        reasons = [line.removeprefix("sbatch: error: ").strip() for line in str(error).splitlines()]
+        raise UserError(f"sbatch refused the job: {'; '.join(filter(None, reasons))}") from error
+    for job, runs in zip(submitted, jobs, strict=True):
+        for run in runs:
+            write_atomically(run / "job.json", json.dumps({"job": job.job_id}).encode())
+    first, last = submitted[0].job_id, submitted[-1].job_id
+    print(f"submitted: {first}" + (f" to {last}" if last != first else ""), flush=True)
+
+
+def _show(executor: SlurmExecutor, sweep: Sweep, settings: DictConfig, runs: Sequence[Path]) -> None:
+    for part in _arrays(runs, settings):
+        for number, directories in enumerate(part):
+            print(f"job {number}:", ", ".join(sweep.runs[directory] for directory in directories))
+        if len(part) > 1:
+            executor.parameters["map_count"] = len(part)
+        print(executor._make_submission_file_text(executor._submitit_command_str, "dry-run"))
+
+
+def _wait(sweep: Sweep) -> None:
+    """Return when no run of the sweep is in anybody's hands. Raises `UserError` if some have not finished."""
+    while True:
+        found = list(standings(sweep.runs))
+        if not any(run.busy for run in found):
+            break
+        time.sleep(5)
+    unfinished = [sweep.runs[run.directory] for run in found if run.state != "finished" or is_pending(run.directory)]
+    if unfinished:
+        raise UserError(
+            f"{len(unfinished)} of {len(found)} runs have not finished ({unfinished[0]}, ...): {sweep.watch}"
+        )
+
+
+def _rename(runs: Sequence[Path]) -> None:
+    """Call the job by its runs, for squeue; an array has one name until its jobs start."""
+    name = label(runs[0]) + (f" +{len(runs) - 1}" if len(runs) > 1 else "")
+    ask("scontrol", "update", f"JobId={slurm_job()}", f"JobName={name}")
+
+
+def _report(directory: Path, code: int) -> None:
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {directory}: exit code {code}", flush=True)

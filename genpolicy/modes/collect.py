@@ -1,0 +1,161 @@
+"""`mode=collect`: episodes of a policy in a task's simulator, as a file in D4RL's layout.
+
+Batches of whole episodes are played and appended to `<path>.part`, which becomes the file when it is complete. The seed
+and a batch's number decide all that is drawn in it, so that a command that was stopped and is given again ends in the
+same file as one that was not.
+"""
+
+import functools
+import json
+import os
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from genpolicy.config.run_settings import absolute
+from genpolicy.config.schema import build
+from genpolicy.dataset.waypoint import Wanderers
+from genpolicy.env.maze2d import Maze2d
+from genpolicy.env.task import Task
+from genpolicy.errors import UserError
+from genpolicy.evaluation.rollout import evaluation_seed, steps
+from genpolicy.system.files import Lock, no_link
+from genpolicy.system.progress import Progress
+from genpolicy.system.signals import Signals
+
+Act = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
+
+
+def collect(config: DictConfig) -> None:
+    """Records what `config.collect` says; goes on with what is there. On a signal keeps whole batches and stops."""
+    path = Path(absolute(config.collect.path))
+    if not config.collect.path.strip() or path.is_dir() or not path.name:
+        raise UserError(f"collect.path: {path} is a folder; name the file that is to be written")
+    lock = Lock(path.with_name(path.name + ".lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not lock.acquire():
+            raise UserError(f"collect.path: another process is writing {path}")
+        try:
+            _record(config, path)
+        finally:
+            lock.path.unlink()
+            lock.release()
+    except OSError as error:
+        raise UserError(f"collect.path: {path} cannot be written ({error.strerror or error})") from error
+
+
+def _record(config: DictConfig, path: Path) -> None:
+    if path.exists():
+        raise UserError(f"collect.path: {path} is there already; name another one, or delete it")
+    part, wanted = no_link(path.with_name(path.name + ".part")), config.collect.steps
+    # What decides the file, and is written into it; the length may grow.
+    decisive = OmegaConf.to_container(config.env), config.collect.policy, config.collect.at_once, config.seed
+    made_by = json.dumps(dict(zip(("env", "policy", "at_once", "seed"), decisive, strict=True)), sort_keys=True)
+    task = build(config.env)
+    begin = _policy(config, task)
+    with Signals() as signals, Progress() as progress:
+        rows, batches = _begin(part, made_by, wanted)
+        progress.begin("steps", wanted, rows)
+        with signals.deferred():
+            while rows < wanted:
+                seed = evaluation_seed(config.seed, batches)
+                batch = play(task, begin(seed), config.collect.at_once, seed, signals.check)
+                batches += 1
+                rows = _append(part, {name: column[: wanted - rows] for name, column in batch.items()}, batches)
+                progress.advance(rows)
+    os.replace(part, path)
+    print(f"{path}: {rows:,} steps\ngenpolicy env={task.name} dataset=hdf5 dataset.path={path}")
+
+
+@torch.no_grad()
+def play(task: Task, act: Act, episodes: int, seed: int, check: Callable[[], None]) -> dict[str, np.ndarray]:
+    """The columns of D4RL's layout [N,...] of as many whole episodes, one after the other.
+
+    `check` is called at every step and may raise.
+    """
+    generator, envs, states = torch.Generator().manual_seed(seed), task.make(episodes).envs, []
+    played = [defaultdict(list) for _ in range(episodes)]
+
+    def noted(observation: torch.Tensor) -> torch.Tensor:
+        check()
+        states[:] = map(task.state, envs)
+        return act(observation, generator)
+
+    for step in steps(task, noted, episodes, seed):
+        for number in np.flatnonzero(step.running):
+            row = {
+                "observations": step.observation[number].astype(np.float32),
+                "actions": step.action[number],
+                "rewards": np.float32(step.reward[number]),
+                "terminals": step.terminated[number],
+                "timeouts": step.truncated[number] and not step.terminated[number],
+            }
+            row |= {f"infos/{name}": value for name, value in states[number].items()}
+            for name, value in row.items():
+                played[number][name].append(value)
+    return {name: np.array([value for episode in played for value in episode[name]]) for name in played[0]}
+
+
+def _policy(config: DictConfig, task: Task) -> Callable[[int], Act]:
+    """What makes a policy for a batch of episodes from its seed: observations [B,O], generator -> actions [B,A].
+
+    Raises `UserError` if there is no such policy.
+    """
+    low, high = torch.from_numpy(task.action_low), torch.from_numpy(task.action_high)
+    if config.collect.policy == "random":
+        return lambda _: lambda seen, draw: low + (high - low) * torch.rand(len(seen), len(low), generator=draw)
+    if config.collect.policy == "waypoint":
+        if not isinstance(task, Maze2d):
+            raise UserError(f"collect.policy=waypoint: steers the ball of maze2d, not env={task.name}")
+        return functools.partial(Wanderers, task.simulate())
+    from genpolicy.training import train
+
+    run, path = train.find_run(config.collect.policy, config)
+    own = build(run.config.env)
+    sizes = [(each.observation_size, each.action_size) for each in (own, task)]
+    if sizes[0] != sizes[1]:
+        raise UserError(f"collect.policy: {path} was trained for {own.name}, whose sizes are not those of {task.name}")
+    algorithm = train.fresh_algorithm(run.config, task, torch.device("cpu"))
+    train.restore(algorithm, path)
+    return lambda _: algorithm.act
+
+
+def _begin(part: Path, made_by: str, wanted: int) -> tuple[int, int]:
+    """The rows, at most as many as are wanted, and the batches that a former life has left, or an empty file."""
+    try:
+        with h5py.File(part, "a") as file:
+            if file.attrs.setdefault("made_by", made_by) != made_by:
+                begun = file.attrs["made_by"]
+                raise UserError(
+                    f"collect.path: {part} was begun with other settings ({begun}); delete it to begin anew"
+                )
+            rows, batches = min(int(file.attrs.get("rows", 0)), wanted), int(file.attrs.get("batches", 0))
+            file.visititems(lambda _, column: column.resize(rows, 0) if isinstance(column, h5py.Dataset) else None)
+            return rows, batches
+    except OSError as error:
+        if part.exists() and part.stat().st_size and not h5py.is_hdf5(part):
+            raise UserError(f"collect.path: {part} is damaged; delete it to begin anew") from error
+        raise
+
+
+def _append(part: Path, batch: dict[str, np.ndarray], batches: int) -> int:
+    """Adds columns [n,...] to the file, and returns how many rows it has."""
+    with h5py.File(part, "a") as file:
+        rows = int(file.attrs.get("rows", 0))
+        after = rows + len(batch["rewards"])
+        for name, values in batch.items():
+            if name not in file:
+                shape = values.shape[1:]
+                file.create_dataset(
+                    name, (0, *shape), values.dtype, maxshape=(None, *shape), chunks=True, compression=1
+                )
+            file[name].resize(after, 0)
+            file[name][rows:] = values
+        file.attrs["rows"], file.attrs["batches"] = after, batches
+    return after

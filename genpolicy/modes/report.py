@@ -1,0 +1,88 @@
+"""`mode=report`: the runs of a study, or of a sweep, as tables, statistics and figures."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich import box
+from rich.table import Table as Shown
+
+from genpolicy.errors import UserError
+from genpolicy.launch.sweep import Sweep, label
+from genpolicy.report.contents import compose
+from genpolicy.report.document import Table, Text
+from genpolicy.report.results import Result, results_of
+from genpolicy.runs.run import find_runs
+from genpolicy.system.console import console, plain
+from genpolicy.tracking import follower
+
+PRINTED = ("remarks", "scores_last", "scores_best", "aggregates", "published")
+WIDTH = 200  # of tables that go to a file or a pipe
+
+
+def show(config: DictConfig) -> None:
+    """Writes the report into the folder of the study or the sweep, and prints its main tables.
+
+    Raises `UserError` if there are no runs, or the store cannot be read.
+    """
+    outputs, beside = Path(config.paths.outputs), config.tracking.uri is None
+    here = list(find_runs(outputs, config.study)) if beside else []  # none of these is to be missing
+    store = follower.open_store(None, outputs) if here else follower.existing_store(config)
+    failures = follower.catch_up(outputs, None, {store.uri: store}, thorough=False).failures if here else []
+    folder, found, odd = _read(store, config, outputs)
+    failures += odd
+    known = {run.directory for run in found}
+    if not config.sweep and not config.report.filter:
+        failures += [f"{label(run)}: not in {store.uri}" for run in here if str(run) not in known]
+    document = compose(found, store.history, _title(config), store.uri, failures)
+    document.write(folder)
+    shown_on = console(WIDTH)
+    for part in document.parts:
+        if part.name not in PRINTED:
+            continue
+        if isinstance(part, Text):
+            shown_on.print(f"\n{part.title}:", *(plain(f"  {line}") for line in part.lines), sep="\n", markup=False)
+        elif isinstance(part, Table):
+            shown_on.print(_shown(part))
+    print(f"\ndashboard: {follower.dashboard(store.uri, found[0].experiment)}")
+    print(f"{folder / 'report.html'}\n{folder / 'report.md'}, tables/*.tex and *.csv, figures/*.png and *.pdf")
+
+
+def _read(store, config: DictConfig, outputs: Path) -> tuple[Path, list[Result], list[str]]:
+    """The folder of the report, the runs it is about, and what is wrong with others."""
+    study = outputs / config.study
+    try:
+        runs = store.runs(config.study, config.report.filter)
+    except Exception as error:  # whatever MLflow or its database or the network may raise
+        raise UserError(f"{store.uri}: {follower.one_line(error)}") from error
+    if runs is None:
+        known = ", ".join(store.studies()) or "none"
+        raise UserError(f"study={config.study}: not in {store.uri}; known: {known}")
+    sweep = ""
+    if config.sweep is not None:
+        study, sweep = study / "sweeps" / config.sweep, f" of sweep {config.sweep}"
+        members = {str(directory) for directory in Sweep(outputs, config.study, config.sweep).runs}
+        runs = [
+            run
+            for run in runs
+            if run.data.tags.get("genpolicy.sweep", "").endswith(f"({config.sweep})")
+            or run.data.tags["genpolicy.run_dir"] in members
+        ]
+    found, odd = results_of(runs)
+    if not found:
+        where = f" with report.filter={config.report.filter}" if config.report.filter else ""
+        raise UserError(f"study={config.study}: {store.uri} has no runs{sweep}{where}")
+    return study / "report", found, odd
+
+
+def _title(config: DictConfig) -> str:
+    return f"Study {config.study}" + (f", sweep {config.sweep}" if config.sweep else "")
+
+
+def _shown(table: Table) -> Shown:
+    """The table for the terminal."""
+    shown = Shown(title=plain(table.title), box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False)
+    for name in table.head:
+        shown.add_column(plain(name), justify="right" if name else "left", overflow="fold")
+    for i, row in enumerate(table.rows):
+        shown.add_row(*(plain(cell, "bold" if (i, j) in table.strong else "") for j, cell in enumerate(row)))
+    return shown

@@ -1,0 +1,53 @@
+"""`mode=tasks`: every task at a glance."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig
+from rich import box
+from rich.filesize import decimal
+from rich.table import Table
+
+from genpolicy.config.arguments import options
+from genpolicy.config.help import merged
+from genpolicy.config.schema import MISSING, TARGET, build
+from genpolicy.dataset.d4rl import cached
+from genpolicy.env.task import Task
+from genpolicy.system.console import console, plain
+
+
+def show(config: DictConfig) -> None:
+    """Prints a line for each task: sizes, episode limit, simulator, references, and whether D4RL's file is there.
+
+    What a task is, `genpolicy --help env=<task>` says.
+    """
+    shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=plain(f"data: {config.paths.data}"), title_justify="left")
+    for name, justify in (("env", "left"), ("O", "right"), ("A", "right"), ("steps", "right"), ("simulator", "left")):
+        shown.add_column(name, justify=justify, no_wrap=True)
+    for name in ("scores 0", "scores 100", "D4RL's data"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    for name, path in options("env").items():
+        node = merged(path, "env")
+        if MISSING in node.values():  # what the user has to name first
+            continue
+        task = build(node)
+        sizes = str(task.observation_size), str(task.action_size), f"{task.max_episode_steps:,}"
+        references = [f"{value:g}" if value is not None else "" for value in (task.reference_min, task.reference_max)]
+        cells = name, *sizes, _simulator(task, node), *references, _data(task, Path(config.paths.data))
+        shown.add_row(*map(plain, cells))
+        task.close()
+    console().print(shown)
+
+
+def _simulator(task: Task, node: dict) -> str:
+    """The name of what stands in for the task's simulator; genpolicy's own go by their class."""
+    return node.get("simulator") or node[TARGET].rpartition(".")[2]
+
+
+def _data(task: Task, folder: Path) -> str:
+    """The size of D4RL's file in the cache."""
+    if task.url is None:
+        return ""
+    file = cached(task.url, folder)
+    if not file.exists():
+        return "not there"
+    return decimal(file.stat().st_size, precision=0)

@@ -1,0 +1,246 @@
+"""What a report consists of: tables, statistics and figures on runs that can be compared."""
+
+import itertools
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from genpolicy.config.arguments import options
+from genpolicy.config.help import background
+from genpolicy.report import charts, statistics
+from genpolicy.report.charts import Curve
+from genpolicy.report.document import Document, Picture, Table, Text
+from genpolicy.report.published import counterpart, published, sources
+from genpolicy.report.results import BEST, LAST, Comparison, Result
+from genpolicy.report.tables import SCORES, grid
+
+MEASURED = {"IQM": statistics.iqm, "mean": statistics.mean, "optimality gap": statistics.optimality_gap}
+LIKELIHOODS = {
+    "log_prob": ("log_likelihood", "Log-likelihood", "the data that were trained on"),
+    "held_out_log_prob": ("log_likelihood_held_out", "Log-likelihood, held out", "episodes that were not trained on"),
+}
+
+
+def compose(
+    found: list[Result],
+    history: Callable[[str, str], list[tuple[int, float]]],
+    title: str,
+    source: str,
+    failures: Sequence[str] = (),
+) -> Document:
+    """The report on runs of a store; `failures` says which could not be had.
+
+    `history` tells all (step, value) of a metric of an MLflow run id.
+    """
+    comparison = Comparison(found)
+    curves = _curves(comparison, history)
+    methods = _scores(comparison)
+    seeds = ", ".join(map(str, comparison.seeds))
+    lines = [f"{len(found)} runs, seeds {seeds}; {time.strftime('%Y-%m-%d %H:%M')}; from {source}"]
+    parts = [
+        Text("remarks", "What is missing, and what to mind", [*failures, *remarks(comparison, methods)]),
+        *(grid(comparison, f"{which}/{{kind}}_mean", *said) for which, said in SCORES.items()),
+        *_beside_published(comparison),
+        *_statistics(methods),
+        *_log_likelihoods(comparison),
+        *_figures(comparison, curves, methods),
+        *_trade_offs(comparison, history),
+        *_differences(comparison),
+        _runs(comparison),
+    ]
+    return Document(title, lines, [part for part in parts if not isinstance(part, Text) or part.lines])
+
+
+def remarks(comparison: Comparison, methods: Mapping[str, statistics.Scores]) -> list[str]:
+    """Everything that a reader of the tables must know and could not see."""
+    lines = [*comparison.lacks(f"{LAST}/{{kind}}_mean"), *comparison.duplicates]
+    left_out = [task for task in comparison.tasks if task not in comparison.common(f"{LAST}/score_mean")]
+    if left_out and len(comparison.methods) > 1:
+        lines.append(
+            f"not in any mean or statistic over tasks, as not every method has a score there: {', '.join(left_out)}"
+        )
+    fewest = min((len(task) for scores in methods.values() for task in scores), default=statistics.FEWEST_SEEDS)
+    if fewest < statistics.FEWEST_SEEDS:
+        seeds = f"{fewest} seed{'s' * (fewest > 1)}"
+        lines.append(f"no intervals: a method has {seeds} on a task, and they need {statistics.FEWEST_SEEDS}")
+    commits = {run.commit for runs in comparison.runs.values() for run in runs}
+    if len(commits) > 1:
+        lines.append(
+            "the runs come from different revisions: "
+            + ", ".join(sorted(each[:8] if each else "unknown" for each in commits))
+        )
+    return lines
+
+
+def _beside_published(comparison: Comparison) -> Iterator[Table | Text]:
+    """Our numbers and those of the papers that have the same method on the same task; what to mind about either."""
+    rows, tasks, used = [], set(), set()
+    for (task, method), runs in sorted(comparison.runs.items()):
+        name = counterpart(runs[0].choices["algo"], runs[0].choices["model"])
+        ours = {which: comparison.cell(task, method, f"{which}/{{kind}}_mean") for which in SCORES}
+        for cell in published(task):
+            if cell.method != name or not len(ours[LAST].values):
+                continue
+            theirs = f"{cell.mean:g}" + ("" if cell.std is None else f" ± {cell.std:g}")
+            mine = ours[BEST if cell.protocol == "best" else LAST].values
+            difference = f"{mine.mean() - cell.mean:+.1f}" if len(mine) else ""
+            shown = [each.text(1, "missing") for each in ours.values()]
+            known = ", ".join(filter(None, (cell.source, cell.protocol, cell.comment)))
+            rows.append([task, method, *shown, name, theirs, difference, known])
+            tasks.add((task, runs[0].choices["dataset"]))
+            used.add(cell.source)
+    if not rows:
+        return
+    note = (
+        "The difference is ours less theirs: of our best checkpoint where they report the best, else of the last. The "
+    )
+    note += "same names do not make the same protocol: seeds, episodes, checkpoints, settings and simulators differ."
+    head = ["task", "method", "last", "best", "published as", "published", "difference", "source"]
+    yield Table("published", "Beside published numbers", head, rows, note)
+    about = ((name, source) for name, source in sources().items() if name in used)
+    lines = [f"{name}: {source.paper}; {source.table}. {source.comment}" for name, source in about]
+    for task, data in sorted(tasks):
+        own = (
+            "" if data in ("d4rl", "rl_unplugged") else f"the data come by dataset={data} and may not be the papers'. "
+        )
+        lines.append(f"{task}: {own}{' '.join(background(options('env')[task]))}")
+    yield Text("about_published", "About these numbers", lines)
+
+
+def _scores(comparison: Comparison) -> dict[str, statistics.Scores]:
+    """Each method's scores on the tasks that all methods have; empty if there is no such task."""
+    metric = f"{LAST}/score_mean"
+    tasks = comparison.common(metric)
+    return {
+        method: [comparison.cell(task, method, metric).values for task in tasks]
+        for method in comparison.methods
+        if tasks
+    }
+
+
+def _statistics(methods: Mapping[str, statistics.Scores]) -> Iterator[Table | Picture]:
+    """Statistics over tasks and seeds, with intervals."""
+    if not methods:
+        return
+    count = len(next(iter(methods.values())))
+    over = f"Last checkpoint, over {count} task{'s' * (count > 1)} and the training seeds; in brackets and as bands"
+    over += " 95 % intervals of the stratified bootstrap."
+    found = {
+        name: {title: statistics.estimate(statistic, scores) for title, statistic in MEASURED.items()}
+        for name, scores in methods.items()
+    }
+    rows = [[name, *(estimate.text(1) for estimate in each.values())] for name, each in found.items()]
+    note = f"{over} IQM: the mean of the middle half of all runs. Optimality gap: how far runs fall short of 100 on "
+    note += "average; less is better."
+    yield Table("aggregates", "Statistics over tasks", ["", *MEASURED], rows, note)
+    if len(methods) == 1:
+        return
+    wins = {}
+    for name, other in itertools.combinations(methods, 2):
+        wins[name, other] = statistics.estimate(statistics.improvement, methods[name], methods[other])
+        wins[other, name] = wins[name, other].complement()
+    rows = [[name, *(wins[name, other].text(2) if name != other else "" for other in methods)] for name in methods]
+    note = (
+        f"{over} The probability that a run of the row's method scores more than one of the column's on the same task."
+    )
+    yield Table("improvement", "Probability of improvement", ["", *methods], rows, note)
+    yield Picture("aggregates", "Statistics over tasks, drawn", charts.aggregates(found), over)
+    yield Picture("profiles", "Performance profiles", charts.profiles(methods), over)
+
+
+def _log_likelihoods(comparison: Comparison) -> Iterator[Table]:
+    for metric, (name, title, of) in LIKELIHOODS.items():
+        if any(f"{LAST}/{metric}" in run.metrics for runs in comparison.runs.values() for run in runs):
+            note = f"Of recorded actions of {of}, in nats an action, before actions are clipped; more is better. Last "
+            note += "checkpoint, mean ± standard deviation (n - 1) over training seeds."
+            yield grid(comparison, f"{LAST}/{metric}", name, title, note, digits=3, none="-")
+
+
+def _curves(comparison: Comparison, history: Callable) -> dict[tuple[str, str], list[Curve]]:
+    """The evaluations during training of each run that has any, whatever has become of it."""
+    curves = defaultdict(list)
+    for (task, method), runs in comparison.runs.items():
+        for run in (run for run in runs if not run.evaluation):
+            score = dict(history(run.number, f"eval/{comparison.kinds[task]}_mean"))
+            log_prob = dict(history(run.number, "eval/log_prob")) if "eval/log_prob" in run.metrics else {}
+            pretrained = 0
+            if "behaviour/updates_per_second" in run.metrics:
+                pretrained = max(step for step, _ in history(run.number, "behaviour/updates_per_second"))
+            updates = np.array(sorted(score))
+            if not len(updates):
+                continue
+            best = run.metrics.get(f"{BEST}/update")
+            curves[task, method].append(
+                Curve(
+                    updates,
+                    np.array([score[update] for update in updates]),
+                    np.array([log_prob.get(update, np.nan) for update in updates]),
+                    updates <= pretrained,
+                    int(np.flatnonzero(updates == best)[0]) if best in updates else None,
+                )
+            )
+    return dict(curves)
+
+
+def _figures(comparison: Comparison, curves: Mapping, methods: Mapping) -> Iterator[Picture]:
+    kinds = {task: kind for task, kind in comparison.kinds.items() if any(at[0] == task for at in curves)}
+    if kinds:
+        note = "Evaluations during training: mean over seeds, and from the lowest to the highest seed."
+        yield Picture("learning_curves", "Learning curves", charts.learning_curves(curves, kinds), note)
+    for task, kind in kinds.items():
+        shown = {at[1]: found for at, found in curves.items() if at[0] == task and np.isfinite(found[0].log_prob).any()}
+        if shown:
+            note = "Each dot is an evaluation during training, each line a seed. The star is the best checkpoint."
+            title = f"Score against log-likelihood: {task}"
+            yield Picture(f"likelihood_{_file(task)}", title, charts.likelihood(shown, task, kind), note)
+
+
+def _trade_offs(comparison: Comparison, history: Callable) -> Iterator[Picture]:
+    """What `eval.steps` has measured."""
+    for task, kind in comparison.kinds.items():
+        points = {}
+        for method in comparison.methods:
+            runs = [run for run in comparison.runs.get((task, method), ()) if "steps/ms_per_action" in run.metrics]
+            found = defaultdict(list)
+            for run in runs:
+                times = dict(history(run.number, f"{run.evaluation}steps/ms_per_action"))
+                for count, score in history(run.number, f"{run.evaluation}steps/{kind}_mean"):
+                    found[count].append((score, times[count]))
+            if found:
+                points[method] = {count: tuple(np.mean(found[count], axis=0)) for count in sorted(found)}
+        if points:
+            note = "The last policy with other numbers of solver steps; means over the seeds."
+            title = f"Score against sampling steps and latency: {task}"
+            yield Picture(f"steps_{_file(task)}", title, charts.trade_off(points, task, kind), note)
+
+
+def _differences(comparison: Comparison) -> Iterator[Table]:
+    """The settings that separate the compared methods."""
+    rows = []
+    for name, values in comparison.differences():
+        row = [name]
+        for method in comparison.methods:
+            known = {values.get(at, "-") for at in comparison.runs if at[1] == method}
+            row.append(known.pop() if len(known) == 1 else "differs by task")
+        rows.append(row)
+    if rows:
+        note = "Options and settings in which methods differ on the same task; all others are equal."
+        yield Table("differences", "What separates the methods", ["", *comparison.methods], rows, note)
+
+
+def _runs(comparison: Comparison) -> Table:
+    head = ["task", "method", "seed", "state", "last", "best", "log-likelihood", "revision", "MLflow run"]
+    rows = []
+    for (task, method), runs in sorted(comparison.runs.items()):
+        for run in runs:
+            names = f"{LAST}/{{}}_mean", f"{BEST}/{{}}_mean", f"{LAST}/log_prob"
+            values = (run.metrics.get(name.format(comparison.kinds[task])) for name in names)
+            numbers = ["" if value is None else f"{value:.6g}" for value in values]
+            rows.append([task, method, str(run.seed), run.state, *numbers, (run.commit or "")[:8], run.number])
+    return Table("runs", "Runs", head, rows, "Every run that counts; last and best as in the tables above.")
+
+
+def _file(name: str) -> str:
+    return "".join(sign if sign.isalnum() else "_" for sign in name)

@@ -1,0 +1,380 @@
+"""A run is a directory; everything true about it is there.
+
+    outputs/<study>/<env>/<algo>-<model>-<hash8>/seed<k>/
+        config.yaml              what runs: identity, choices, sweep and the whole configuration; written once, but for
+                                 where it is tracked and data lie, which each command says anew
+        status.json              how it goes: state, process, step, times, the reason of a failure
+        journal.jsonl            every metric (genpolicy.runs.journal); journal.index, its last steps, to go on quickly
+        last.pt, best.pt         checkpoints (genpolicy.runs.checkpoint)
+        policy.pt                the trained policy alone, without what only training needs
+        figures/                 pictures, and the video of an episode
+        evaluation-*             later evaluations: what was asked, what was found (genpolicy.runs.evaluations)
+        data.json                what data it is made of (genpolicy.runs.provenance)
+        lock                     held by the process that owns the run
+        job.json, log.txt        the SLURM job it was given to; what its process printed, if a launcher started it
+        tracking.*               what MLflow has been told (genpolicy.tracking.follower)
+
+There is no time in the name: the same command finds the same run.
+"""
+
+import contextlib
+import json
+import os
+import platform
+import re
+import socket
+import subprocess
+import time
+import traceback
+import uuid
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from genpolicy.config import plain_yaml
+from genpolicy.config.plugins import PluginNeeded
+from genpolicy.config.run_settings import TrainSettings, absolute
+from genpolicy.config.schema import TRAINING, check, digest, part, refuse_interpolation
+from genpolicy.errors import UserError, printable
+from genpolicy.runs import records
+from genpolicy.runs.evaluations import Evaluation, own_evaluation
+from genpolicy.system import sqlite
+from genpolicy.system.files import Lock, is_locked, new_folder, no_link, read_regular, unwritable, write_atomically
+from genpolicy.system.signals import Interrupted
+
+INCIDENTAL = {"seed", "device", "threads", "compile"}  # told of a run, though they make no other experiment
+_ID = re.compile("[0-9a-f]{32}")
+FINAL = ("finished", "failed", "interrupted", "died")
+POLICY = "policy.pt"
+GROUPS = ("algo", "model", "objective", "solver", "select", "network", "dataset", "env")  # that are shown of a run
+_CONTENT = ("last.pt", "best.pt", POLICY, "journal.jsonl", "journal.index", "evaluation-*", "figures/*")
+_CONTENT += ("tracking.json", "tracking.log", "log.txt", "job.json", "data.json", "status.json", "config.yaml")
+
+
+STORES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc")  # MLflow's schemes
+
+
+class InUse(UserError):
+    """Another process owns the run."""
+
+
+class Run:
+    """A run directory. Only the process that got it from `open_run` writes to it.
+
+    `config` is the frozen configuration, `id` names the run for ever, `sweep` the multirun it belongs to,
+    `replaces` the ids of the runs that it has overwritten.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = no_link(Path(directory))
+        frozen = _read_frozen(self.directory / "config.yaml")
+        self.id: str = frozen["id"]
+        self.replaces: list[str] = frozen["replaces"]
+        self.sweep: str | None = frozen["sweep"]
+        self.choices: dict[str, str] = frozen["choices"]
+        self.config: DictConfig = OmegaConf.create(frozen["config"])
+        self.asked: Evaluation | None = None  # what the command wants of it, beside the evaluation at its own end
+        self._lock: Lock | None = None
+        self._status: dict = {}
+
+    @property
+    def name(self) -> str:
+        """What people call the run: 'gmpg-gvp maze2d-umaze-v1 s0'."""
+        return printable(f"{self.choices['algo']}-{self.choices['model']} {self.choices['env']} s{self.config.seed}")
+
+    @property
+    def outputs(self) -> Path:
+        """The folder of all runs, where this one lies now (it may have been moved since it was made)."""
+        return self.directory.parents[3]
+
+    def path(self, name: str) -> Path:
+        """A file of the run directory."""
+        return self.directory / name
+
+    def status(self) -> dict:
+        """What `read_status` says of it."""
+        return read_status(self.directory)
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return self.status()["state"] == "finished"
+
+    def note(self, **facts) -> None:
+        """Write `facts` into status.json, beside what is there."""
+        self._status |= facts | {"updated": time.time()}
+        write_atomically(self.path("status.json"), json.dumps(self._status, indent=1).encode())
+
+    @contextlib.contextmanager
+    def recorded(self, **facts) -> Iterator[None]:
+        """Keeps status.json true around the work: running, then finished, interrupted or failed, and why."""
+        self._status = _origin() | {"evaluation": own_evaluation(self).digits} | facts
+        self.note(state="running", started=time.time())
+        try:
+            yield
+        except BaseException as error:
+            interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
+            reason = getattr(error, "signal", None) or " ".join(f"{type(error).__name__}: {error}".split())
+            with contextlib.suppress(UserError):  # a full disk must not hide the first error
+                self.note(
+                    state="interrupted" if interrupted else "failed",
+                    finished=time.time(),
+                    reason=str(error) if isinstance(error, UserError) else reason,
+                    traceback=None if interrupted else traceback.format_exc(),
+                )
+            raise
+        self.note(state="finished", finished=time.time(), reason=None)
+
+    def close(self) -> None:
+        """Give the run up, so that another process may own it."""
+        if self._lock is not None:
+            self._lock.release()
+
+
+def open_run(config: DictConfig, choices: Mapping[str, str], sweep: str | None = None) -> Run:
+    """The run of a checked configuration, owned by this process until `close` or its end.
+
+    A new run directory gets the configuration, frozen. An existing one keeps its own, which is what runs, but for where
+    it is tracked and where data lie: the folder may come from other people, and theirs are no places to send or write
+    anything to. It is asked for an evaluation if the configuration's is another one, made on the device that the
+    configuration says. With `overwrite` its content is deleted first, by the names that genpolicy gives and nothing
+    else. `sweep` names the multirun. Raises `UserError` if another process owns the run, if its data have changed, or
+    if the folder cannot be written.
+    """
+    directory = directory_of(config, choices)
+    with new_folder(directory, own=3) as made, _held(directory, timeout=1.0) as lock:
+        frozen = directory / "config.yaml"
+        replaces = []
+        if config.overwrite and frozen.exists():
+            old = Run(directory)
+            replaces = [*old.replaces, old.id]
+            _clear(directory)
+        if not frozen.exists():
+            try:
+                write_atomically(frozen, _freeze(config, choices, sweep, replaces))
+            except UserError:
+                if directory in made:
+                    lock.path.unlink()
+                raise
+        run = load_run(directory)
+        places = _places(config)
+        moved = any(run.config[name] != places[name] for name in places)
+        run.config.merge_with(places)
+        _verify_data(run)
+        if moved:
+            changed = _read_frozen(frozen)
+            changed["config"] |= places
+            write_atomically(frozen, plain_yaml.dump(changed))
+        asked = Evaluation.of(directory, config, choices)
+        if asked.digits != own_evaluation(run).digits:
+            run.asked = asked
+            asked.ask()
+        if run.finished:
+            run.config.device, run.config.threads = config.device, config.threads
+        run._lock = lock
+    return run
+
+
+def claim_run(directory: Path, timeout: float) -> Run:
+    """An existing run, owned by this process as by `open_run`; waits so many seconds for its owner to end."""
+    with _held(Path(directory), timeout) as lock:
+        run = load_run(directory)
+        _verify_data(run)
+        run._lock = lock
+    return run
+
+
+def _verify_data(run: Run) -> None:
+    from genpolicy.runs import provenance  # which reads runs
+
+    provenance.verify(run.directory, run.config)
+
+
+@contextlib.contextmanager
+def _held(directory: Path, timeout: float) -> Iterator[Lock]:
+    """The lock of a run directory, taken; given back if an exception comes."""
+    lock = Lock(directory / "lock")
+    if not lock.acquire(timeout):
+        raise InUse(f"{directory}: in use by {lock.holder()}; wait for it, or stop it first")
+    try:
+        yield lock
+    except BaseException:
+        lock.release()
+        raise
+
+
+def load_run(directory: Path) -> Run:
+    """An existing run, to read: checked, not owned. Raises `UserError` if the folder is no run directory."""
+    run = Run(Path(directory).absolute())
+    run.config = _checked(run)
+    return run
+
+
+def find_runs(outputs: Path, study: str = "*") -> Iterator[Path]:
+    """The run directories below the folder of all runs, or those of a study, in order of their names.
+
+    The folder of all runs, and a study's, may be links; what is linked to further down is no run of theirs.
+    """
+    found = (path.parent for path in sorted(Path(outputs).glob(f"{study}/*/*/seed*/config.yaml")))
+    return (run for run in found if not any(folder.is_symlink() for folder in (run, *run.parents[:2])))
+
+
+def read_status(directory: Path) -> dict:
+    """The last status written of a run. One that says it is running but has no living owner has died.
+
+    Raises `UserError` if it cannot be read.
+    """
+    status = _read_status(directory)
+    if status["state"] == "running" and not is_locked(directory / "lock"):
+        status = _read_status(directory)  # it may have ended between the two looks
+        if status["state"] == "running":
+            process = f"process {status.get('pid')} on {status.get('host')}"
+            status |= {"state": "died", "reason": f"{process} is gone"}
+    return status
+
+
+def _read_status(directory: Path) -> dict:
+    path = directory / "status.json"
+    status = records.read(path, records.STATUS)
+    if status is None:
+        return {"state": "queued"}
+    if status.get("state") not in ("running", *FINAL):
+        raise UserError(f"{path}: not what genpolicy writes there (state: {status.get('state')!r}); move it away")
+    return status
+
+
+def known_status(directory: Path) -> dict:
+    """The same for a list of runs, of which one must not take the others along: 'unreadable', and the reason."""
+    try:
+        return read_status(directory)
+    except UserError as error:
+        return {"state": "unreadable", "reason": str(error)}
+
+
+def each_seed(config: DictConfig) -> list[DictConfig]:
+    """The configurations of the runs that one asks for: of `seed=k` for each k of its `seeds`, or itself."""
+    singles = []
+    for seed in config.seeds:
+        singles.append(config.copy())
+        singles[-1].seed, singles[-1].seeds = seed, []
+    return singles or [config]
+
+
+def directory_of(config: DictConfig, choices: Mapping[str, str]) -> Path:
+    """Where the run of a configuration lives, as an absolute path."""
+    env, algo, model = (choices[group].replace("/", "-") for group in ("env", "algo", "model"))
+    if env in ("sweeps", "report", "search.db"):
+        raise UserError(f"env={env}: genpolicy keeps something else by this name in a study; rename the option")
+    outputs = Path(config.paths.outputs).expanduser().absolute()
+    return outputs / config.study / env / f"{algo}-{model}-{identity(config)}" / f"seed{config.seed}"
+
+
+def identity(config: DictConfig) -> str:
+    """Eight hexadecimal digits of what the weights of a run depend on, beside its seed (`settings.setting`, `affects`).
+
+    The order of the settings does not matter. `device`, `threads` and `compile` change roundings, not the experiment.
+    """
+    trained = part(config, TrainSettings, TRAINING)
+    del trained["seed"]
+    return digest(trained)
+
+
+def absolute_uri(uri: str | None) -> str | None:
+    """A tracking URI that means the same from any folder. Raises `UserError` for what is none, such as a path."""
+    if uri is None or uri in ("none", "databricks"):
+        return uri
+    scheme, separator, place = uri.partition("://")
+    if not separator or not place or scheme.partition("+")[0] not in STORES:
+        raise UserError(f"tracking.uri={uri}: not a store; legal: none, sqlite:///FILE, http://HOST:PORT")
+    if scheme.startswith("http") and "@" in place.partition("/")[0]:
+        raise UserError(
+            "tracking.uri: would store the password with the run; give it by MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD in the environment"
+        )
+    if (file := sqlite.file_of(uri)) is not None:
+        return sqlite.uri_of(Path(absolute(str(file))))
+    return uri
+
+
+def _freeze(config: DictConfig, choices: Mapping[str, str], sweep: str | None, replaces: list[str]) -> bytes:
+    plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
+    plain["overwrite"] = False  # a resumed run must not start again
+    del plain["launch"], plain["search"], plain["seeds"]  # how it was started is no part of it, and may hold a password
+    plain |= _places(config)
+    content = {"id": uuid.uuid4().hex, "replaces": replaces, "sweep": sweep}
+    content |= {"choices": dict(choices), "config": plain}
+    refuse_interpolation(content, "")
+    return plain_yaml.dump(content)
+
+
+def _places(config: DictConfig) -> dict:
+    """How a command has its runs tracked, and where things lie for it, as it is frozen."""
+    tracking, paths = (OmegaConf.to_container(config[name], resolve=True) for name in ("tracking", "paths"))
+    paths = {name: str(Path(path).expanduser().absolute()) for name, path in paths.items()}
+    return {"tracking": tracking | {"uri": absolute_uri(tracking["uri"])}, "paths": paths}
+
+
+def _read_frozen(path: Path) -> dict:
+    try:
+        text = read_regular(path)
+    except FileNotFoundError as error:
+        raise UserError(f"{path.parent}: not a run directory; there is no config.yaml") from error
+    try:
+        frozen = plain_yaml.parse(text, path)
+        if frozen.keys() != {"id", "replaces", "sweep", "choices", "config"}:
+            raise ValueError("other keys than genpolicy writes")
+        if odd := records.misfit(frozen, records.FROZEN):
+            raise ValueError(odd)
+        if not all(_ID.fullmatch(number) for number in (frozen["id"], *frozen["replaces"])):
+            raise ValueError("its id is none of genpolicy's")
+        refuse_interpolation(frozen, "")
+        return frozen
+    except (UserError, ValueError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split()).removeprefix(f"{path}: ")
+        raise UserError(f"{path}: not the frozen configuration of a run ({reason}); move it away") from error
+
+
+def _checked(run: Run) -> DictConfig:
+    """Its configuration, checked again: the file may have been edited, or be older than the code."""
+    try:
+        return check(run.config, run.choices, root=TrainSettings)
+    except PluginNeeded as error:
+        raise PluginNeeded(f"{run.directory}: {error}") from error
+    except UserError as error:
+        trained = run.path("last.pt").exists() or run.path(POLICY).exists()  # which nobody is told to throw away
+        advice = "it takes the code and packages that the run was made with" if trained else "overwrite=true redoes it"
+        raise UserError(f"{run.path('config.yaml')}: {error}; {advice}") from error
+
+
+def _clear(directory: Path) -> None:
+    """Delete what genpolicy wrote; the configuration last, so that a crash leaves a run that starts anew."""
+    for pattern in _CONTENT:
+        for path in directory.glob(pattern):
+            if path.parent.is_symlink():
+                continue  # what lies behind it is not the run's
+            try:
+                path.unlink()
+            except OSError as error:
+                raise unwritable(path, error) from error
+
+
+def slurm_job() -> str | None:
+    """The SLURM job that this process belongs to, as squeue names it: '12_3' is task 3 of array 12."""
+    array, task = (os.environ.get(f"SLURM_ARRAY_{part}_ID") for part in ("JOB", "TASK"))
+    return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
+
+
+def _origin() -> dict:
+    """Where and from which code this process runs."""
+    folder = Path(__file__).parent
+    git = ["git", "-C", str(folder), "--no-optional-locks"]
+    facts = {"pid": os.getpid(), "host": socket.gethostname(), "python": platform.python_version()}
+    facts |= {"job": slurm_job()}
+    try:
+        ask = {"capture_output": True, "text": True, "check": True, "timeout": 5}
+        facts["commit"] = subprocess.run([*git, "rev-parse", "HEAD"], **ask).stdout.strip()
+        facts["dirty"] = bool(subprocess.run([*git, "status", "--porcelain", "."], **ask).stdout)
+    except (OSError, subprocess.SubprocessError):  # an installed wheel has no repository
+        facts |= {"commit": None, "dirty": None}
+    return facts

@@ -1,0 +1,111 @@
+"""What MLflow shows of a run, in MLflow's own terms: its tags, parameters, data set and policy."""
+
+import getpass
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow.pyfunc
+import numpy as np
+from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+from mlflow.models import Model, ModelSignature
+from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_DATASET_CONTEXT,
+    MLFLOW_GIT_COMMIT,
+    MLFLOW_SOURCE_NAME,
+    MLFLOW_USER,
+)
+from omegaconf import DictConfig, OmegaConf
+
+from genpolicy.config.run_settings import NO_EFFECT
+from genpolicy.runs.evaluations import LATER, as_text, recorded
+from genpolicy.runs.run import GROUPS, INCIDENTAL, POLICY, Run
+from genpolicy.system.files import read_regular
+
+EXPERIMENT = "genpolicy/"  # begins the names of experiments; the study follows
+VALUE_LENGTH = 6000  # MLflow's limits
+TAG_LENGTH = 8000
+LARGEST_POLICY = 2**34  # bytes
+
+
+def choices(run: Run) -> dict[str, str]:
+    """The options that a run is composed of, and its seed, as tags."""
+    return {f"genpolicy.{group}": run.choices[group] for group in GROUPS} | {"genpolicy.seed": str(run.config.seed)}
+
+
+def tags(run: Run, status: dict) -> dict[str, str]:
+    """What MLflow shows of a run beside its settings and metrics."""
+    labels = choices(run) | {"genpolicy.id": run.id, "genpolicy.run_dir": run.directory}
+    labels |= {"genpolicy.sweep": run.sweep, MLFLOW_SOURCE_NAME: "genpolicy", MLFLOW_USER: getpass.getuser()}
+    facts = ("state", "reason", "host", "pid", "device", "job", "dirty")
+    labels |= {f"genpolicy.{name}": status.get(name) for name in facts}
+    labels |= {MLFLOW_GIT_COMMIT: status.get("commit")}
+    labels |= {"genpolicy.log": run.path("log.txt") if run.path("log.txt").exists() else None}
+    for digits, record in recorded(run.directory):
+        told = {name: record[name] for name in ("choices", "changed", "without")}
+        labels[f"{LATER}{digits}"] = json.dumps(told | {"changed": {k: as_text(v) for k, v in told["changed"].items()}})
+    return {name: str(value)[:TAG_LENGTH] for name, value in labels.items() if value is not None}
+
+
+def params(config: DictConfig) -> list[Param]:
+    """The settings that make the run what it is, by their dotted names; the rest is in config.yaml."""
+
+    def walk(value, name: str) -> Iterator[Param]:
+        if isinstance(value, dict) and value:
+            for key, item in value.items():
+                yield from walk(item, f"{name}.{key}" if name else str(key))
+        else:
+            yield Param(name, as_text(value)[:VALUE_LENGTH])
+
+    left_out = NO_EFFECT - INCIDENTAL
+    plain = OmegaConf.to_container(config)
+    return list(walk({name: value for name, value in plain.items() if name not in left_out}, ""))
+
+
+def data_set(facts: dict) -> DatasetInput:
+    """The data set that a run has noted in its status (`data_facts`), as what it was trained on."""
+    source, shapes = facts["source"], facts["shapes"]
+    if source.startswith(("http://", "https://")):
+        kind, place = "http", {"url": source}
+    elif Path(source).is_absolute():
+        kind, place = "local", {"uri": source}
+    else:
+        kind, place = "code", {"tags": {MLFLOW_SOURCE_NAME: source}}
+    columns = [ColSpec(Array(DataType.float) if shape else DataType.float, name) for name, shape in shapes.items()]
+    profile = {"transitions": facts["transitions"], "finished episodes": facts["episodes"], "source": source}
+    profile |= {"O": shapes["observation"][0], "A": shapes["action"][0]}
+    entity = Dataset(
+        facts["name"],
+        facts["digest"],
+        kind,
+        json.dumps(place),
+        json.dumps({"mlflow_colspec": Schema(columns).to_dict()}),
+        json.dumps(profile),
+    )
+    return DatasetInput(entity, [InputTag(MLFLOW_DATASET_CONTEXT, "training")])
+
+
+def save_policy(folder: Path, run: Run, data: dict, number: str, model_id: str) -> None:
+    """Write the trained policy as MLflow's model `model_id` of MLflow's run `number` into a folder that is not there.
+
+    Nothing is pickled: it holds the run's configuration and weights, which `genpolicy.served` loads. data: as for
+    `data_set`.
+    """
+    sizes = [data["shapes"][name][0] for name in ("observation", "action")]
+    signature = ModelSignature(*(Schema([TensorSpec(np.dtype(np.float32), (-1, size))]) for size in sizes))
+    with tempfile.TemporaryDirectory() as temporary:
+        content = Path(temporary) / "policy"
+        content.mkdir()
+        for name in ("config.yaml", POLICY):
+            (content / name).write_bytes(read_regular(run.path(name), LARGEST_POLICY))
+        mlflow.pyfunc.save_model(
+            folder,
+            loader_module="genpolicy.served",
+            data_path=content,
+            signature=signature,
+            input_example=np.array([data["example"]], dtype=np.float32),
+            pip_requirements=["genpolicy"],
+            mlflow_model=Model(model_id=model_id, run_id=number, artifact_path="policy"),
+        )

@@ -1,0 +1,372 @@
+"""Tracking: a child process follows the journal of a run and ships it to MLflow, off the training thread.
+
+Nothing here imports MLflow but the functions that talk to it; a training process never does. Whatever goes
+wrong with MLflow, training goes on; `mode=sync`, and the start of the next run, ship what is missing.
+
+    python -m genpolicy.tracking.follower RUN_DIRECTORY      # what the child runs
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from genpolicy.config.arguments import quoted, shell
+from genpolicy.errors import UserError, printable
+from genpolicy.launch.sweep import label, launching, standings
+from genpolicy.runs.run import FINAL, Run, absolute_uri, find_runs
+from genpolicy.system import process, sqlite
+from genpolicy.system.files import Lock, last_line, open_regular
+from genpolicy.system.signals import Interrupted
+from genpolicy.tracking import tracked
+
+POLL_SECONDS = 2.0
+FOLLOW_SECONDS = 5.0
+FOLLOW_PATIENCE_SECONDS = 600.0
+FOLLOW_LOG = "follow.log"
+PATIENCE_SECONDS = 60.0  # with a store that fails, after the run has ended
+WAIT_SECONDS = 20.0  # of a run that has ended for its child
+# No reports home, no waiting for a server that does not answer, no chatter.
+ENVIRONMENT = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+ENVIRONMENT |= {"MLFLOW_HTTP_REQUEST_TIMEOUT": "10", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+ENVIRONMENT |= {"GIT_PYTHON_REFRESH": "quiet"}
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+SYNC = "`genpolicy mode=sync` ships what is missing"
+
+
+def store_uri(uri: str | None, outputs: Path) -> str | None:
+    """The tracking URI that a setting means: null is a SQLite file in `outputs`, "none" no store (None)."""
+    if uri is None:
+        return sqlite.uri_of(outputs / "mlflow.db")
+    return None if uri == "none" else uri
+
+
+def dashboard(uri: str, experiment: str | None = None) -> str:
+    """How to look at a store: the command, if one is needed, and the address.
+
+    With the id of an `experiment` that of its runs: a click on it in MLflow's list leads to pages for language models.
+    """
+    pages = f"/#/experiments{f'/{experiment}/runs' if experiment else ''}?workflowType=machine_learning"
+    if uri.startswith("http"):
+        return uri.rstrip("/") + pages
+    command = shell("mlflow", "ui", "--host", "127.0.0.1", "--backend-store-uri", uri)
+    return f"{command}  (http://127.0.0.1:5000{pages})"
+
+
+class Tracker:
+    """The child process that ships a run, while the run is carried out in this one.
+
+    Without effect if the run is `followed` and its store a file: many processes never open one SQLite file.
+    """
+
+    def __init__(self, run: Run, followed: bool = False):
+        self.run = run
+        self.uri = store_uri(run.config.tracking.uri, run.outputs)
+        if followed and self.uri is not None and sqlite.file_of(self.uri) is not None:
+            self.uri = None
+        self._child: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        """Start the child."""
+        if self.uri is None:
+            return
+        log = self.run.path("tracking.log")
+        try:
+            self._child = process.start(
+                "genpolicy.tracking.follower", str(self.run.directory), log=log, environment=ONE_THREAD
+            )
+        except (OSError, UserError) as error:
+            print(f"tracking: not started ({error}); {SYNC}")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        """After the run has ended: wait a little for the child, and say where the run can be seen."""
+        if self._child is None or (kind is not None and issubclass(kind, Interrupted | KeyboardInterrupt)):
+            return
+        try:
+            code = self._child.wait(WAIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            print(f"tracking: still shipping to {self.uri}; it goes on by itself, else {SYNC}")
+        else:
+            if code:
+                reason = last_line(self.run.path("tracking.log")) or f"exit code {code}"
+                print(f"tracking: not shipped ({reason}); {SYNC}")
+        try:
+            print(f"dashboard: {dashboard(self.uri, tracked.experiment(self.run.directory, self.uri))}")
+        except UserError as error:
+            print(f"tracking: {error}")
+
+
+def follow(directory: Path) -> None:
+    """Ship a run until it has ended and all of it is shipped; then what earlier runs beside it have missed.
+
+    Raises `SystemExit(1)` if the store still fails a minute after the run has ended.
+    """
+    run, store = Run(directory), None
+    deadline, wait = None, POLL_SECONDS
+    with Lock(run.path("tracking.lock")):  # held by the child of the run's former life until that has done its work
+        while True:
+            try:
+                store = store or open_store(run.config.tracking.uri, run.outputs)
+                if store.ship(run) in FINAL:
+                    break
+                wait = POLL_SECONDS
+            except Exception as error:  # whatever MLflow or its database or the network may raise
+                _log(f"{store_uri(run.config.tracking.uri, run.outputs)}: {one_line(error)}")
+                wait = min(2 * wait, PATIENCE_SECONDS / 2)
+                if _ended(run):
+                    deadline = deadline or time.monotonic() + PATIENCE_SECONDS
+                    if time.monotonic() > deadline:
+                        raise SystemExit(1) from error
+            until = time.monotonic() + wait
+            while time.monotonic() < until and not (_ended(run) and deadline is None):
+                time.sleep(0.2)
+    for message in catch_up(run.outputs, store.uri, {store.uri: store}, thorough=False, own=True).failures:
+        _log(message)
+
+
+@dataclasses.dataclass
+class Outcome:
+    """What `catch_up` did: runs shipped, runs that another process is shipping or that name another store, failures."""
+
+    shipped: int = 0
+    busy: int = 0
+    elsewhere: list[Path] = dataclasses.field(default_factory=list)
+    failures: list[str] = dataclasses.field(default_factory=list)
+
+
+def catch_up(outputs: Path, uri: str | None, stores: dict, thorough: bool = True, own: bool = False) -> Outcome:
+    """Ship what is missing of the runs in a folder to the store `uri`, or to the folder's own.
+
+    To a `uri` all of them, with `own` those whose configuration names it; to the folder's own those that name no other.
+    A store that only a run's configuration names gets nothing: the folder may come from other people. `stores` holds
+    the open stores by URI, and gets those opened here. Unless `thorough`, runs that are shipped by their own account
+    are left alone, and a store that fails is not tried again.
+    """
+    outcome, broken = Outcome(), ""  # broken: what is wrong with the store
+    target = store_uri(uri, outputs)
+    numbers = tracked.numbers(target) if thorough else None
+    for directory in find_runs(outputs):
+        try:
+            if (numbers is not None or not thorough) and tracked.shipped(directory, target, numbers):
+                outcome.shipped += thorough
+                continue
+            run = _known(directory, (directory / "config.yaml").stat().st_mtime_ns)
+            named = store_uri(run.config.tracking.uri, outputs)
+            if named != target and (own or uri is None):
+                outcome.elsewhere += [directory] if named is not None else []
+                continue
+            if run.status()["state"] == "queued" or (broken and not thorough):
+                continue
+            lock = Lock(run.path("tracking.lock"))
+            if not lock.acquire():
+                outcome.busy += 1
+                continue
+            try:
+                if broken:
+                    raise UserError(broken)
+                if target not in stores:
+                    broken = "the store cannot be opened"
+                    stores[target] = open_store(target, outputs)
+                    broken = ""
+                stores[target].ship(run)
+                outcome.shipped += 1
+            finally:
+                lock.release()
+        except Exception as error:  # as in `follow`; the other runs are shipped all the same
+            said = one_line(error)
+            outcome.failures.append(printable(said if str(directory) in said else f"{directory}: {target}: {said}"))
+            if broken or not (thorough or isinstance(error, UserError)):
+                broken = said
+    return outcome
+
+
+@functools.lru_cache(maxsize=10_000)
+def _known(directory: Path, _changed: int) -> Run:
+    """The run, read once as long as its configuration is the same: a follower looks at hundreds again and again."""
+    return Run(directory)
+
+
+def sync(config: DictConfig) -> None:
+    """`mode=sync`: ship what is missing of all runs below paths.outputs. Raises `UserError` if some fail.
+
+    Without a tracking.uri, runs that name another store than the folder's own are left out, and named. With `follow`
+    ships the runs that are tracked in that store, until no run trains or waits for its SLURM job; whatever fails is
+    then tried again.
+    """
+    outputs = Path(config.paths.outputs)
+    if config.tracking.uri == "none":
+        raise UserError("tracking.uri=none: there is no store to ship to; give a tracking URI, or leave it out")
+    if next(find_runs(outputs), None) is None:
+        raise UserError(f"{outputs}: no runs there; give paths.outputs=")
+    if config.follow:
+        follow_all(outputs, config.tracking.uri)
+        return
+    stores: dict = {}
+    outcome = catch_up(outputs, config.tracking.uri, stores)
+    busy = f"; {outcome.busy} being shipped by another process" if outcome.busy else ""
+    print(f"{outcome.shipped} runs of {outputs} are up to date in MLflow{busy}")
+    if outcome.elsewhere:
+        first = f"{label(outcome.elsewhere[0])}{', ...' if len(outcome.elsewhere) > 1 else ''}"
+        print(f"left out: {len(outcome.elsewhere)} runs that name another store ({first}); tracking.uri=... ships them")
+    if outcome.failures:
+        print(*(f"not shipped: {said}" for said in outcome.failures), sep="\n", flush=True)
+        raise UserError(f"{len(outcome.failures)} runs could not be shipped: {outcome.failures[0]}")
+    if not outcome.busy:
+        _settle(outputs)
+    if not stores:
+        _look_at(store_uri(config.tracking.uri, outputs), outputs)
+    for uri in stores or [store_uri(config.tracking.uri, outputs)] * bool(outcome.shipped):
+        print(f"dashboard: {dashboard(uri)}")
+
+
+def _look_at(uri: str, outputs: Path) -> None:
+    """Raises `UserError` for a store that cannot be read, even if nothing is to be sent there.
+
+    A SQLite file need not be there: it is made when it is needed.
+    """
+    if (file := sqlite.file_of(uri)) is not None and not os.path.lexists(file):
+        return
+    try:
+        open_store(uri, outputs).studies()
+    except Exception as error:  # as in `follow`
+        raise UserError(f"{uri}: {one_line(error)}") from error
+
+
+def follow_all(outputs: Path, uri: str | None) -> None:
+    """Ship the runs below `outputs` that are tracked in the store `uri`, or the folder's own, as they grow.
+
+    Goes on until no run is left that trains or waits for its SLURM job; a store that then fails is tried for some
+    minutes more. Only one process does this for a folder and a store; another one returns at once.
+    """
+    other = "" if uri is None else f"-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
+    lock, stores, deadline = Lock(outputs / f".follow{other}.lock"), {}, None
+    while lock.acquire():
+        while True:
+            last = not _unfinished(outputs)  # before shipping, so that all that has ended is shipped
+            failures = catch_up(outputs, uri, stores, thorough=False, own=True).failures
+            for message in failures:
+                _log(message)
+            if not failures:
+                _settle(outputs)
+            deadline = (deadline or time.monotonic() + FOLLOW_PATIENCE_SECONDS) if last else None
+            if last and (not failures or time.monotonic() > deadline):
+                break
+            time.sleep(FOLLOW_SECONDS)
+        lock.release()
+        if not _unfinished(outputs):  # or a sweep was started in the meantime, and found the lock held
+            return
+
+
+def start_follower(config: DictConfig) -> None:
+    """Start a process of its own that ships the runs of a folder, unless there is one; it outlives this one.
+
+    One that cannot be started is said here, one that fails by `complaint`.
+    """
+    if config.tracking.uri == "none":
+        return
+    outputs = Path(config.paths.outputs)
+    words = ["mode=sync", "follow=true", f"paths.outputs={quoted(str(outputs))}"]
+    if config.tracking.uri is not None:
+        words.append(f"tracking.uri={quoted(absolute_uri(config.tracking.uri))}")
+    try:
+        process.start("genpolicy.app", *words, log=outputs / FOLLOW_LOG, environment=ONE_THREAD)
+    except (OSError, UserError) as error:
+        print(f"tracking: not started ({error}); {SYNC}", flush=True)
+
+
+def complaint(outputs: Path) -> str | None:
+    """What last went wrong in the follower of a folder, unless all has been shipped since."""
+    said = last_line(outputs / FOLLOW_LOG)
+    return f"tracking: {said} ({outputs / FOLLOW_LOG}); {SYNC}" if said else None
+
+
+def _settle(outputs: Path) -> None:
+    """All is shipped: what went wrong before is of no interest any more."""
+    log = outputs / FOLLOW_LOG
+    if last_line(log):
+        with open_regular(log, "ab") as file:
+            file.truncate(0)
+
+
+def _unfinished(outputs: Path) -> bool:
+    """Whether any run below a folder trains or waits for its job or its turn, as far as one can see."""
+    try:
+        return launching(outputs) or any(run.busy for run in standings(find_runs(outputs)))
+    except UserError:
+        return True  # SLURM's controller is away
+
+
+def find_directory(number: str, config: DictConfig) -> Path:
+    """The run directory of an MLflow run id in the configured store. Raises `UserError` if there is none."""
+    store = existing_store(config)
+    try:
+        directory, own = store.directory(number)
+    except Exception as error:  # as in `follow`
+        raise UserError(f"checkpoint={number}: not a run of genpolicy in {store.uri} ({one_line(error)})") from error
+    moved = Path(config.paths.outputs).joinpath(*directory.parts[-4:])  # if the folder of all runs was
+    for place in (directory, moved):
+        with contextlib.suppress(UserError):
+            if Run(place).id == own:
+                return place
+    raise UserError(
+        f"checkpoint={number}: its run directory {directory} is not on this machine, or has been overwritten; "
+        "paths.outputs= says where all runs were moved"
+    )
+
+
+def _importer():
+    """The module that talks to MLflow, which reads its environment when it is imported."""
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    from genpolicy.tracking import store
+
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    return store
+
+
+def open_store(uri: str | None, outputs: Path):
+    """The MLflow store (`tracking.store.Store`) that a setting means; a SQLite file is made if it is not there."""
+    return _importer().Store(store_uri(uri, outputs), outputs)
+
+
+def existing_store(config: DictConfig):
+    """The store of a configuration, to read. Raises `UserError` if there is none, or it cannot be reached."""
+    outputs = Path(config.paths.outputs)
+    uri = store_uri(config.tracking.uri, outputs)
+    if uri is None or ((file := sqlite.file_of(uri)) is not None and not file.exists()):
+        raise UserError(f"no MLflow store at {uri or config.tracking.uri}; give paths.outputs= or tracking.uri=")
+    try:
+        return open_store(uri, outputs)
+    except Exception as error:  # as in `follow`
+        raise UserError(f"{uri}: {one_line(error)}") from error
+
+
+def _ended(run: Run) -> bool:
+    return run.status()["state"] in FINAL
+
+
+def one_line(error: Exception) -> str:
+    """What kind of error it is, and what it says."""
+    if isinstance(error, UserError):
+        return str(error)
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
+def _log(message: str) -> None:
+    print(time.strftime("%Y-%m-%d %H:%M:%S"), message, flush=True)
+
+
+if __name__ == "__main__":
+    os.nice(10)
+    follow(Path(sys.argv[1]))

@@ -1,0 +1,283 @@
+"""The loop over the phases of one run: updates, evaluations, journal and checkpoints, resumable to the bit."""
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Generator
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from genpolicy.algo.algorithm import Algorithm, Phase
+from genpolicy.algo.update import Metrics
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.env.task import Task
+from genpolicy.errors import UserError
+from genpolicy.evaluation.evaluator import FINAL, Assessor
+from genpolicy.model.policy import Policy
+from genpolicy.runs import checkpoint
+from genpolicy.runs.journal import Journal
+from genpolicy.runs.run import POLICY, Run
+from genpolicy.system.metrics import Usage
+from genpolicy.system.progress import Progress, behaviour_metrics
+from genpolicy.system.signals import Interrupted, Signals
+from genpolicy.training.precision import arithmetic, require
+
+LOGGED = 20  # entries of a phase in the journal, at least
+
+
+class Turn(NamedTuple):
+    """Where a run waits for its next update: whoever carries it out makes the update, and sends it the metrics."""
+
+    trainer: "Trainer"
+    phase: Phase
+    source: Transitions  # of the phase's batches
+
+    @property
+    def progress(self) -> float:
+        """The share of the phase that is done."""
+        return self.trainer.state.step / self.phase.steps
+
+    def arithmetic(self) -> contextlib.AbstractContextManager:
+        """That of the phase's updates."""
+        return arithmetic("float32" if self.phase.exact else self.trainer.config.precision, self.trainer.device)
+
+    def batch(self) -> Transitions:
+        """The update's batch, drawn with the run's generator."""
+        return self.source.sample(self.phase.batch_size, self.trainer.generator)
+
+    def update(self) -> Metrics:
+        """The update, of this run alone."""
+        with self.arithmetic():
+            return self.phase.update(self.batch(), self.trainer.generator, self.progress)
+
+
+Turns = Generator[Turn, Metrics, None]
+
+
+@dataclasses.dataclass
+class State:
+    """Where a run stands between two updates, beside what the algorithm and the generators hold."""
+
+    phase: int = 0  # the current one
+    step: int = 0  # updates done in it
+    evaluated: int = 0  # evaluations done in it
+    updates: int = 0  # done in all phases
+    evaluations: int = 0  # done in all phases
+    best: dict[str, float] = dataclasses.field(default_factory=dict)  # metrics of the best evaluation
+    results: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)  # of final evaluations
+    sums: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)  # of the metrics not yet read
+    count: int = 0  # updates in `sums`
+
+    def accumulate(self, metrics: dict[str, torch.Tensor]) -> None:
+        """Add the metrics of one update, on the device."""
+        if not self.sums:
+            self.sums = {name: torch.zeros_like(value) for name, value in metrics.items()}
+        torch._foreach_add_(list(self.sums.values()), [metrics[name].detach() for name in self.sums])
+        self.count += 1
+
+    def read(self) -> dict[str, float]:
+        """The means since the last reading, in one transfer from the device."""
+        means = torch.stack(list(self.sums.values())).div(self.count).tolist()
+        named = dict(zip(self.sums, means, strict=True))
+        self.sums, self.count = {}, 0
+        return named
+
+
+class Trainer:
+    """The loop over the phases of one run, which waits for each update (`Turn`)."""
+
+    def __init__(
+        self,
+        run: Run,
+        task: Task,
+        transitions: Transitions,
+        algorithm: Algorithm,
+        signals: Signals,
+        progress: Progress,
+    ):
+        self.run, self.config, self.signals, self.progress = run, run.config, signals, progress
+        self.task, self.transitions, self.algorithm = task, transitions, algorithm
+        self.device = transitions.device
+        require(run.config.precision, self.device)
+        self.generator = torch.Generator(self.device).manual_seed(run.config.seed)
+        self.state = State()
+        for phase in algorithm.phases:
+            phase.update.compile(run.config.compile)
+        self.assessor = Assessor(task, transitions, algorithm, run.config, self.signals.check)
+
+    def fit(self) -> Generator[Turn, Metrics, dict[str, dict[str, float]]]:
+        """Train to the end; the metrics of the data's behaviour and of each policy's final evaluation."""
+        last = self.run.path("last.pt")
+        if last.exists():
+            self._restore(checkpoint.load(last))
+        self.saved, self.usage = time.monotonic(), Usage(self.device)
+        with contextlib.closing(Journal(self.run.path("journal.jsonl"))) as self.journal:
+            data = behaviour_metrics(self.transitions.behaviour, self.task)
+            constants = self.transitions.reward_transform.items()
+            rewards = {f"reward_{name}": value for name, value in constants if isinstance(value, float)}
+            self.journal.log(0, {f"data/{name}": value for name, value in (data | rewards).items()})
+            try:
+                with self.signals.deferred(), self.progress:
+                    for phase in self.algorithm.phases[self.state.phase :]:
+                        yield from self._train(phase)
+                    self._finish()
+            except Interrupted as error:
+                self._save()
+                print(f"{error.signal}: checkpoint saved; the same command resumes the run", flush=True)
+                raise
+        # Times are not of the run's state, which is the same to the bit however often it was stopped.
+        timed = {name: self.assessor.latency(policy) for name, policy in self._final_policies().items()}
+        results = {name: metrics | timed.get(name, {}) for name, metrics in self.state.results.items()}
+        return {"behaviour data": data} | results
+
+    def _train(self, phase: Phase) -> Turns:
+        state = self.state
+        if state.step == 0 and phase.start is not None:
+            phase.start()
+        source = self.transitions if phase.prepare is None else phase.prepare(self.transitions)
+        points = [] if phase.policy is None else spread(self.config.eval.per_phase, phase.steps)
+        # A short phase of long updates, as GMPG's, is logged more often: at least LOGGED times.
+        log_every = max(1, min(self.config.log_every, phase.steps // LOGGED))
+        self.progress.begin(phase.name, phase.steps, state.step)
+        self.mark = state.updates, time.monotonic()
+        if compiling := self.config.compile != "none":
+            self.progress.say(f"compiling the updates of the {phase.name} phase")
+        while True:
+            if state.evaluated < len(points) and state.step == points[state.evaluated]:
+                self._evaluate(phase)
+            if state.step == phase.steps:
+                break
+            self.signals.check()
+            if time.monotonic() - self.saved >= self.config.checkpoint_seconds:
+                self._save()
+            state.accumulate((yield Turn(self, phase, source)))
+            if compiling:
+                compiling, self.mark = False, (state.updates + 1, time.monotonic())
+                self.progress.pause()
+            state.step += 1
+            state.updates += 1
+            if state.step % log_every == 0 or state.step == phase.steps:
+                self._read(phase.name)
+            self.progress.advance(state.step)
+        state.phase, state.step, state.evaluated = state.phase + 1, 0, 0
+        self._save()
+
+    def _read(self, phase: str) -> None:
+        """Log the means of the metrics since the last time, and stop if training has diverged."""
+        updates, metrics = self.state.updates, self.state.read()
+        for name, value in metrics.items():
+            if "loss" in name and not math.isfinite(value):
+                raise UserError(
+                    f"{phase}/{name} is {value} at update {updates}: training has diverged; "
+                    "try a smaller learning rate or beta"
+                )
+        self.progress.metrics(metrics)
+        now = time.monotonic()
+        metrics["updates_per_second"] = (updates - self.mark[0]) / (now - self.mark[1])
+        self.mark = updates, now
+        self.journal.log(updates, {f"{phase}/{name}": value for name, value in metrics.items()})
+
+    def _evaluate(self, phase: Phase) -> None:
+        """Evaluate the phase's policy; a checkpoint of its own for the best result of the final policy."""
+        state = self.state
+        index = FINAL + 1 + state.evaluations
+        metrics, returns = self.assessor(phase.policy, self.config.eval.episodes, index)
+        self.journal.log(state.updates, {f"eval/{name}": value for name, value in metrics.items()}, returns)
+        state.evaluated += 1
+        state.evaluations += 1
+        self._note(metrics)
+        final = phase.policy is self.algorithm.policy
+        if final and metrics["return_mean"] > state.best.get("return_mean", -math.inf):
+            state.best = {"update": state.updates} | metrics
+            self._save("best.pt")
+        self.mark = state.updates, time.monotonic()
+        self.progress.pause()
+
+    def _note(self, metrics: dict[str, float]) -> None:
+        """What `mode=status` shows of an evaluation."""
+        self.run.note(result={name: metrics[name] for name in ("return_mean", "score_mean") if name in metrics})
+
+    def _finish(self) -> None:
+        """The final evaluations. The headline is the policy as it is now; the best goes by its own name."""
+        for name, policy in self._final_policies().items():
+            if name not in self.state.results:
+                self.progress.say(f"evaluating the {name} policy, {self.config.eval.final_episodes} episodes")
+                metrics, returns = self.assessor.final(policy, self.config.eval.final_episodes)
+                logged = {f"{name}/{key}": value for key, value in metrics.items()}
+                self.journal.log(self.state.updates, logged, returns)
+                self.state.results[name] = metrics
+                self._note(metrics)
+                self._save()
+                if self.config.eval.video and policy is self.algorithm.policy:
+                    self._film()
+        for count in self.config.eval.steps:
+            if (name := steps_name(count)) not in self.state.results:
+                self.progress.say(f"evaluating the final policy with {name}")
+                metrics, returns = self.assessor.with_steps(count, self.config.eval.final_episodes)
+                self.journal.log(count, {f"steps/{key}": value for key, value in metrics.items()}, returns)
+                self.state.results[name] = metrics
+                self._save()
+        draw_steps(self.state.results, self.config.eval.steps, self.run.path("figures") / "steps.png")
+        measured = self.task.draw(self.algorithm, self.run.path("figures"))
+        self.journal.log(self.state.updates, {f"final/{name}": value for name, value in measured.items()})
+        best = {f"best/{name}": value for name, value in self.state.best.items()}
+        self.journal.log(self.state.updates, best)
+        trained = {"algorithm": self.algorithm.actor().state_dict(), "state": {"updates": self.state.updates}}
+        checkpoint.save(self.run.path(POLICY), trained)
+
+    def _film(self) -> None:
+        """A video of the final evaluation; after its results were saved, which no failure here may cost."""
+        self.progress.say("drawing the first episode")
+        try:
+            self.assessor.film(self.run.path("figures") / "episode.mp4")
+        except UserError as error:
+            self.progress.say(f"no video: {error}")
+
+    def _final_policies(self) -> dict[str, Policy]:
+        """What is evaluated at the end, by the names of the results."""
+        behaviour, policy = self.algorithm.behaviour, self.algorithm.policy
+        return ({} if behaviour in (None, policy) else {"final_behaviour": behaviour}) | {"final": policy}
+
+    def _save(self, name: str = "last.pt") -> None:
+        if name == "last.pt":
+            self.journal.log(self.state.updates, self.usage())
+        self.journal.sync()
+        state = {field.name: getattr(self.state, field.name) for field in dataclasses.fields(State)}
+        # Draws outside the run's generator, such as dropout's, are not meant to be, but cheap to keep exact.
+        generators = {"run": self.generator.get_state(), "torch": torch.get_rng_state()}
+        saved = {"algorithm": self.algorithm.state_dict(), "state": state, "generators": generators}
+        checkpoint.save(self.run.path(name), saved)
+        if name == "last.pt":
+            self.run.note(step=self.state.updates, steps=sum(phase.steps for phase in self.algorithm.phases))
+            self.saved = time.monotonic()
+
+    def _restore(self, saved: dict) -> None:
+        try:
+            self.algorithm.load_state_dict(saved["algorithm"])
+            self.state = State(**saved["state"])
+            self.state.sums = {name: value.to(self.device) for name, value in self.state.sums.items()}
+            self.generator.set_state(saved["generators"]["run"])
+            torch.set_rng_state(saved["generators"]["torch"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise checkpoint.mismatch(self.run.path("last.pt"), error) from error
+
+
+def steps_name(count: int) -> str:
+    """The name of the result of an evaluation with so many solver steps."""
+    return f"{count} step{'s' if count > 1 else ''}"
+
+
+def draw_steps(results: dict[str, dict[str, float]], counts: list[int], path: Path) -> None:
+    """Draws the results of the evaluations with so many solver steps, if there are any, as a PNG file."""
+    if counts:
+        from genpolicy.evaluation.figures import draw_trade_off  # matplotlib is slow to import
+
+        draw_trade_off({count: results[steps_name(count)] for count in counts}, path)
+
+
+def spread(count: int, steps: int) -> list[int]:
+    """At most `count` step numbers in 1..steps, evenly spaced, the last one included."""
+    return sorted({math.ceil(steps * (i + 1) / count) for i in range(count)} - {0})
