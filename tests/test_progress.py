@@ -8,9 +8,10 @@ import pytest
 from rich.console import Console
 
 from genpolicy.dataset.transitions import Behaviour
+from genpolicy.evaluation.table import behaviour_metrics, print_table
 from genpolicy.system import progress
 from genpolicy.system.forecast import shown_left, time_left
-from genpolicy.system.progress import Progress, behaviour_metrics, print_table
+from genpolicy.system.progress import Progress
 
 
 @pytest.fixture

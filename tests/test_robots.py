@@ -8,9 +8,9 @@ from composed import task
 
 from genpolicy.dataset.hdf5 import HDF5
 from genpolicy.dataset.npz import NPZ
+from genpolicy.env import replay
 from genpolicy.env.gym import Gym
 from genpolicy.errors import UserError
-from genpolicy.modes import check
 
 ROBOTS = {"HalfCheetah-v4": "halfcheetah-medium-v2", "Walker2d-v4": "walker2d-medium-v2"}
 
@@ -69,8 +69,8 @@ def test_a_simulator_that_differs_a_little_passes(tmp_path):
     found = task("halfcheetah-medium-v2")
     dataset = HDF5(path=str(path), directory=tmp_path)
     arrays, states = dataset.recorded(found)
-    errors = check.replay(found, arrays, states, np.arange(100)).observation
-    assert 0.01 < np.median(errors) < check.ANOTHER
+    errors = replay.replay(found, arrays, states, np.arange(100)).observation
+    assert 0.01 < np.median(errors) < replay.ANOTHER
     assert dataset.load(found).size > 100
 
 
@@ -94,8 +94,8 @@ def test_a_file_without_states_is_asked_by_its_observations(tmp_path):
 
 def test_a_file_is_asked_once_until_it_changes(tmp_path, monkeypatch):
     path, found, asked = written(tmp_path, "HalfCheetah-v4"), task("halfcheetah-medium-v2"), []
-    real = check.replay
-    monkeypatch.setattr(check, "replay", lambda *given: asked.append(1) or real(*given))
+    real = replay.replay
+    monkeypatch.setattr(replay, "replay", lambda *given: asked.append(1) or real(*given))
     for _ in range(3):
         load(path, found)
     assert len(asked) == 1

@@ -12,11 +12,12 @@ from pathlib import Path
 import h5py
 
 from genpolicy.config import plugins
-from genpolicy.dataset.dataset import kept, progress
+from genpolicy.dataset.dataset import kept
 from genpolicy.dataset.hdf5 import FileDataset
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.system.files import no_link
+from genpolicy.system.progress import shown
 
 ATTEMPTS = 3
 CHUNK = 2**20
@@ -110,7 +111,7 @@ def _fetch(url: str, part: Path) -> bool:
             start = 0  # the server sends the whole file again
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
-        with part.open("ab" if start else "wb") as file, progress(f"downloading {url}", total) as done:
+        with part.open("ab" if start else "wb") as file, shown(f"downloading {url}", total) as done:
             while chunk := response.read(CHUNK):
                 file.write(chunk)
                 done(file.tell())

@@ -3,7 +3,7 @@
 import contextlib
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import InitVar, dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from filelock import FileLock
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from genpolicy.config.schema import digest, setting
 from genpolicy.dataset.transitions import Behaviour, Transitions
+from genpolicy.env.replay import check_robot
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.system.files import open_regular, read_regular
@@ -155,8 +155,6 @@ class Dataset(ABC):
         if states is None and type(self).recorded is not Dataset.recorded:
             arrays, states = self.recorded(task)
         if states is not None:
-            from genpolicy.modes.check import check_robot  # which knows data sets
-
             check_robot(task, arrays, states, self.source(task))
         with contextlib.suppress(OSError, UserError):
             self.directory.mkdir(parents=True, exist_ok=True)
@@ -213,15 +211,3 @@ def kept(path: Path, make: Callable[[Path], None]) -> Path:
 def remark(text: str) -> None:
     """Says in a line on stderr, once, what data were taken for, where they could mean something else."""
     Console(stderr=True).print(text, soft_wrap=True, markup=False, highlight=False)
-
-
-@contextlib.contextmanager
-def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Shows progress on stderr, by the count it is given; one plain line where that is no terminal."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        console.print(description, soft_wrap=True)
-    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(description, total=total)
-        yield lambda completed: bar.update(task, completed=completed)

@@ -22,12 +22,13 @@ import numpy as np
 import torch
 
 from genpolicy.config.schema import setting
-from genpolicy.dataset.dataset import kept, progress
+from genpolicy.dataset.dataset import kept
 from genpolicy.dataset.hdf5 import FileDataset
 from genpolicy.env.maze2d import GOAL_RADIUS, Maze2d, PointMaze
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.system.files import no_link
+from genpolicy.system.progress import shown
 
 VERSION = 1  # part of the file's name: to be raised whenever other data would come out
 P_GAIN, D_GAIN = 10.0, -1.0
@@ -81,7 +82,7 @@ def walk(maze: PointMaze, episodes: int, steps: int, noise: float, seed: int) ->
         for name, size in {"observations": 4, "actions": 2, "infos/goal": 2}.items()
     }
     maze.reset(seed=seed)
-    with progress(f"making {rows} steps of waypoint data", rows) as done:
+    with shown(f"making {rows} steps of waypoint data", rows) as done:
         for episode in range(episodes):
             observation, _ = maze.reset()
             disturbance = rng.normal(0.0, noise, (steps, 2))

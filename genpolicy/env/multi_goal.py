@@ -6,7 +6,6 @@ what generative policies make of several modes. Position and steps are in the pl
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -17,7 +16,6 @@ GOALS = np.array([[5.0, 0.0], [-5.0, 0.0], [0.0, 5.0], [0.0, -5.0]])
 START_STD = 0.1
 REACH = 7.0  # positions lie in [-REACH, REACH]
 RADIUS = 1.0  # within which a goal counts as reached
-SHOWN = 400  # episodes drawn and measured
 SPEED, NOISE = 0.5, 0.1  # of the demonstrations' steps: their length, and the standard deviation added to it
 
 
@@ -88,27 +86,6 @@ class MultiGoal(Task):
     def simulate(self) -> "MultiGoalEnv":
         """The point at the origin."""
         return MultiGoalEnv()
-
-    def draw(self, algorithm, directory: Path) -> dict[str, float]:
-        """Draws the ways that the policy takes, and measures how they cover the goals."""
-        import torch
-
-        from genpolicy.evaluation.figures import draw_ways  # matplotlib is slow to import and needed only here
-
-        device = algorithm.action_low.device
-        generator = torch.Generator(device).manual_seed(0)
-
-        def act(position: np.ndarray) -> np.ndarray:
-            observation = torch.as_tensor(position, dtype=torch.float32, device=device)
-            return algorithm.act(observation, generator).cpu().numpy()
-
-        shown = {
-            "data": demonstrations(SHOWN, self.max_episode_steps)[0],
-            "policy": walk(act, SHOWN, self.max_episode_steps, np.random.default_rng(0))[0],
-        }
-        measured = {name: coverage(ways) for name, ways in shown.items()}
-        draw_ways(shown, squared_distance, REACH, measured, directory / "ways.png")
-        return measured["policy"]
 
 
 class MultiGoalEnv(gymnasium.Env):

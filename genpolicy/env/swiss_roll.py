@@ -7,7 +7,6 @@ the outer end. There is no observation; an episode is one action, and its reward
 
 import functools
 from dataclasses import dataclass
-from pathlib import Path
 
 import gymnasium
 import numpy as np
@@ -114,16 +113,6 @@ class SwissRoll(Task):
     def simulate(self) -> "SwissRollEnv":
         """A simulator of single actions."""
         return SwissRollEnv()
-
-    def draw(self, algorithm, directory: Path) -> dict[str, float]:
-        """Draws samples, generation trajectories, densities and values, and measures how far densities are from exact.
-
-        total_variation: of the trained policy from its optimum p(a) exp(beta Q(a)) / Z, for algorithms that have one;
-        behaviour_total_variation: of the behaviour model from the data's distribution p. 0 is equal, 1 is disjoint.
-        """
-        from genpolicy.evaluation.figures import draw_plane  # matplotlib is slow to import and needed only here
-
-        return draw_plane(algorithm, roll(), 1.25 * EXTENT, directory)
 
 
 class SwissRollEnv(gymnasium.Env):

@@ -7,7 +7,6 @@ import logging
 import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from pathlib import Path
 from types import ModuleType
 from typing import ClassVar
 
@@ -148,13 +147,6 @@ class Task(ABC):
         By default none is thought impossible.
         """
         return np.zeros(len(observation), dtype=bool)
-
-    def draw(self, algorithm, directory: Path) -> dict[str, float]:
-        """Draws what the algorithm has learned as PNG files into the directory, and gives what was measured for it.
-
-        Most tasks have no picture.
-        """
-        return {}
 
 
 def _limited(task: Task) -> gymnasium.Env:

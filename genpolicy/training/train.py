@@ -15,11 +15,12 @@ from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.evaluation.evaluator import Assessor
+from genpolicy.evaluation.table import behaviour_metrics, print_table
 from genpolicy.runs import checkpoint, provenance
 from genpolicy.runs.evaluations import CHOSEN, Evaluation, pending
 from genpolicy.runs.journal import Journal
 from genpolicy.runs.run import POLICY, Run, claim_run, identity, load_run
-from genpolicy.system.progress import Progress, behaviour_metrics, print_table
+from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Signals
 from genpolicy.tracking import follower
 from genpolicy.training.trainer import Trainer, Turns, draw_steps, steps_name

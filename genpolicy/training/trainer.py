@@ -15,13 +15,15 @@ from genpolicy.algo.update import Metrics
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
+from genpolicy.evaluation import toys
 from genpolicy.evaluation.evaluator import FINAL, Assessor
+from genpolicy.evaluation.table import behaviour_metrics
 from genpolicy.model.policy import Policy
 from genpolicy.runs import checkpoint
 from genpolicy.runs.journal import Journal
 from genpolicy.runs.run import POLICY, Run
 from genpolicy.system.metrics import Usage
-from genpolicy.system.progress import Progress, behaviour_metrics
+from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Interrupted, Signals
 from genpolicy.training.precision import arithmetic, require
 
@@ -221,7 +223,7 @@ class Trainer:
                 self.state.results[name] = metrics
                 self._save()
         draw_steps(self.state.results, self.config.eval.steps, self.run.path("figures") / "steps.png")
-        measured = self.task.draw(self.algorithm, self.run.path("figures"))
+        measured = toys.draw(self.task, self.algorithm, self.run.path("figures"))
         self.journal.log(self.state.updates, {f"final/{name}": value for name, value in measured.items()})
         best = {f"best/{name}": value for name, value in self.state.best.items()}
         self.journal.log(self.state.updates, best)

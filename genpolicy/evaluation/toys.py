@@ -1,0 +1,56 @@
+"""What is drawn and measured of a policy of the toy tasks, whose exact answers are known."""
+
+import functools
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from genpolicy.algo.algorithm import Algorithm
+from genpolicy.env.multi_goal import REACH, MultiGoal, coverage, demonstrations, squared_distance, walk
+from genpolicy.env.swiss_roll import EXTENT, SwissRoll, roll
+from genpolicy.env.task import Task
+
+SHOWN = 400  # episodes drawn and measured
+
+
+@functools.singledispatch
+def draw(task: Task, algorithm: Algorithm, directory: Path) -> dict[str, float]:
+    """Draws the policy of a toy task into PNG files of `directory`, and gives what is measured of it beside returns.
+
+    Other tasks have nothing to draw.
+    """
+    return {}
+
+
+@draw.register
+def _(task: SwissRoll, algorithm: Algorithm, directory: Path) -> dict[str, float]:
+    """Draws samples, generation trajectories, densities and values, and measures how far densities are from exact.
+
+    total_variation: of the trained policy from its optimum p(a) exp(beta Q(a)) / Z, for algorithms that have one;
+    behaviour_total_variation: of the behaviour model from the data's distribution p. 0 is equal, 1 is disjoint.
+    """
+    from genpolicy.evaluation.figures import draw_plane  # matplotlib is slow to import and needed only here
+
+    return draw_plane(algorithm, roll(), 1.25 * EXTENT, directory)
+
+
+@draw.register
+def _(task: MultiGoal, algorithm: Algorithm, directory: Path) -> dict[str, float]:
+    """Draws the trajectories that the policy takes, and measures how they cover the goals."""
+    from genpolicy.evaluation.figures import draw_ways  # matplotlib is slow to import and needed only here
+
+    device = algorithm.action_low.device
+    generator = torch.Generator(device).manual_seed(0)
+
+    def act(position: np.ndarray) -> np.ndarray:
+        observation = torch.as_tensor(position, dtype=torch.float32, device=device)
+        return algorithm.act(observation, generator).cpu().numpy()
+
+    shown = {
+        "data": demonstrations(SHOWN, task.max_episode_steps)[0],
+        "policy": walk(act, task.max_episode_steps, np.random.default_rng(0))[0],
+    }
+    measured = {name: coverage(ways) for name, ways in shown.items()}
+    draw_ways(shown, squared_distance, REACH, measured, directory / "ways.png")
+    return measured["policy"]
