@@ -105,7 +105,7 @@ class TrainedPolicy:
         seed: of Hutchinson's probe, if the model's divergence is estimated. Raises `UserError` without a density.
         """
         rows, actions = self._pairs(observation, action)
-        return _like(self.module.log_prob(actions, rows, self._generator(seed)), observation)
+        return _like(self.module.log_prob(rows, actions, self._generator(seed)), observation)
 
     def q(self, observation: Array, action: Array) -> Array:
         """Q(s, a) [...] of the critic, at observations [..., O] and actions [..., A].

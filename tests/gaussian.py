@@ -1,8 +1,13 @@
 """Closed forms for Gaussian and Gaussian-mixture data, as independent oracles."""
 
+import contextlib
+import math
+from unittest import mock
+
 import torch
 from torch import Tensor, nn
 
+from genpolicy.model.flow import ProbabilityFlow
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.path import EDM, GVP, ICFM, OTCFM, VPSDE
 from genpolicy.solver.adaptive import Dopri5
@@ -61,9 +66,23 @@ def make_policy(path, network, *, solver=None, likelihood=None, prediction="velo
     )
 
 
-def end_marginal(path, mean: Tensor, covariance: Tensor):
+def _end_marginal(path, mean: Tensor, covariance: Tensor):
     """The exact log-density of x at t = 1."""
     one = torch.ones((), dtype=torch.float64)
     alpha, sigma = path.alpha(one), path.sigma(one)
     marginal = alpha**2 * covariance + sigma**2 * torch.eye(len(mean), dtype=torch.float64)
     return torch.distributions.MultivariateNormal(alpha * mean, marginal).log_prob
+
+
+@contextlib.contextmanager
+def exact_end(path, mean: Tensor, covariance: Tensor):
+    """Inside, flows on the path begin in the exact marginal at t = 1 of these Gaussian data, not in pure noise."""
+    prior = _end_marginal(path, mean, covariance)
+
+    def end_log_prob(flow, y: Tensor) -> Tensor:
+        scale = flow.sigma_data * math.sin(flow.end)
+        rho = flow.path.sigma(torch.tensor(flow.t_max, dtype=y.dtype)) / scale
+        return prior(rho * y) + y.shape[-1] * torch.log(rho)
+
+    with mock.patch.object(ProbabilityFlow, "end_log_prob", end_log_prob):
+        yield

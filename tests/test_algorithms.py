@@ -219,7 +219,7 @@ def test_bc_learns_the_density_of_the_data(objective, steps):
     train(algorithm, data(0), 0)
     held_out = data(1, size=2000).action
     gap = torch.distributions.MultivariateNormal(MEAN, COVARIANCE).log_prob(held_out) - algorithm.log_prob(
-        held_out, held_out[:, :0]
+        held_out[:, :0], held_out
     )
     assert abs(gap.mean()) < 0.05  # the estimated KL divergence, in nats
 

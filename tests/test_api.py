@@ -68,7 +68,7 @@ def test_samples_and_densities_are_those_of_the_model(policy, algorithm):
     np.testing.assert_array_equal(samples, expected.numpy())
     assert policy.has_density
     log_prob = policy.log_prob(SEEN[0], samples[:, 0])
-    np.testing.assert_array_equal(log_prob, algorithm.log_prob(expected[:, 0], rows).numpy())
+    np.testing.assert_array_equal(log_prob, algorithm.log_prob(rows, expected[:, 0]).numpy())
     assert policy.log_prob(SEEN[0, 0], samples[0, 0]).shape == ()
 
 

@@ -118,6 +118,6 @@ def divergence(algorithm: Algorithm) -> float:
     """KL(mu exp(beta Q) || policy) in the worse context, in nats; that of mu is .48."""
     wanted = bandit.tilted(boltzmann)[:, ::15]
     points = bandit.GRID[::15, None].float()
-    log_prob = torch.stack([algorithm.log_prob(points, c.expand(len(points), 1)) for c in bandit.CONTEXTS]).double()
+    log_prob = torch.stack([algorithm.log_prob(c.expand(len(points), 1), points) for c in bandit.CONTEXTS]).double()
     gap = torch.where(wanted > 0, wanted * (wanted.log() - log_prob), 0.0)
     return (gap.sum(-1) * 15 * bandit.STEP).max().item()

@@ -13,9 +13,9 @@ from tiny import only_run, words
 
 from genpolicy.dataset.hdf5 import HDF5
 from genpolicy.dataset.waypoint import walk
+from genpolicy.env.replay import replay
 from genpolicy.evaluation.rollout import evaluation_seed
 from genpolicy.modes import collect
-from genpolicy.modes.check import replay
 from genpolicy.modes.collect import play
 from genpolicy.runs.run import load_run
 from genpolicy.training.train import fresh_algorithm, restore

@@ -24,7 +24,7 @@ def test_the_gaussian_s_density_is_torch_s():
         policy.log_std.copy_(torch.tensor([-1.0, 0.5]))
     observation, action = torch.randn(5, 3), torch.randn(5, 2)
     known = torch.distributions.Normal(policy.mean(observation), policy.log_std.exp())
-    torch.testing.assert_close(policy.log_prob(action, observation), known.log_prob(action).sum(-1))
+    torch.testing.assert_close(policy.log_prob(observation, action), known.log_prob(action).sum(-1))
     draws = policy.sample(observation, torch.Generator().manual_seed(0), 20_000)
     torch.testing.assert_close(draws.mean(1), known.mean, atol=0.05, rtol=0)
     torch.testing.assert_close(draws.std(1), known.stddev, atol=0.05, rtol=0)
@@ -69,12 +69,12 @@ def test_least_squares_moves_the_mean_by_its_error_and_the_deviation_by_what_is_
     policy = make(GaussianPolicy)
     observation, action = torch.randn(64, 3), torch.randn(64, 2)
     mean = policy.mean(observation).detach()
-    squared = LeastSquares().loss(policy, action, observation, {})
+    squared = LeastSquares().loss(policy, observation, action, {})
     grads = torch.autograd.grad(squared.mean(), [policy.network.layers[0].weight, policy.log_std])
     (expected,) = torch.autograd.grad(
         (action - policy.mean(observation)).square().mean(), [policy.network.layers[0].weight]
     )
     torch.testing.assert_close(grads[0], expected)
     torch.testing.assert_close(grads[1], 1 - (action - mean).square().mean(0))  # of std 1
-    likelihood = Likelihood().loss(policy, action, observation, {})
-    torch.testing.assert_close(likelihood, -policy.log_prob(action, observation))
+    likelihood = Likelihood().loss(policy, observation, action, {})
+    torch.testing.assert_close(likelihood, -policy.log_prob(observation, action))

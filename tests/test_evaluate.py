@@ -182,7 +182,7 @@ def test_scores_shift_means_but_only_scale_deviations():
 class Gaussian:
     """A policy N(observation, 1) on one action dimension, in float32."""
 
-    def log_prob(self, action, observation, generator=None):
+    def log_prob(self, observation, action, generator=None):
         self.sizes = [*getattr(self, "sizes", []), len(action)]
         assert isinstance(generator, torch.Generator)
         return torch.distributions.Normal(observation, 1.0).log_prob(action).sum(-1)

@@ -40,7 +40,9 @@ def test_time_inverts_the_ratio_of_noise_to_signal(path, t):
 def test_forward_sde_keeps_the_marginal_variance(path, t):
     # d(sigma^2)/dt = 2 f sigma^2 + g^2 for dx = f x dt + g dw.
     sigma = path.sigma(tensor(t))
-    growth = 2 * path.drift(tensor(t)) * sigma**2 + path.diffusion_squared(tensor(t))
+    drift = path.d_alpha(tensor(t)) / path.alpha(tensor(t))
+    diffusion_squared = 2 * sigma * path.wronskian(tensor(t)) / path.alpha(tensor(t))
+    growth = 2 * drift * sigma**2 + diffusion_squared
     torch.testing.assert_close(2 * sigma * path.d_sigma(tensor(t)), growth, rtol=1e-9, atol=1e-12)
 
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from gaussian import PATHS, GaussianNetwork, MixtureNetwork, end_marginal, make_policy
+from gaussian import PATHS, GaussianNetwork, MixtureNetwork, exact_end, make_policy
 
 from genpolicy.model.direct import GaussianPolicy
 from genpolicy.model.flow import exact_divergence, hutchinson_divergence, rademacher
@@ -38,7 +38,8 @@ def actions(size, seed=0):
 @pytest.mark.parametrize("name", EVERY_PATH)
 def test_log_prob_of_a_gaussian_is_the_closed_form(name):
     policy, action = policy_of(name), actions(256)
-    found = policy.log_prob(action, nothing(256), prior=end_marginal(policy.path, MEAN, COVARIANCE))
+    with exact_end(policy.path, MEAN, COVARIANCE):
+        found = policy.log_prob(nothing(256), action)
     assert (found - GAUSSIAN.log_prob(action)).abs().mean() < 1e-4
 
 
@@ -46,7 +47,7 @@ def test_log_prob_of_a_gaussian_is_the_closed_form(name):
 def test_log_prob_with_the_standard_prior_and_the_default_likelihood_solver(name):
     # The paths that do not end in pure noise are off by alpha(1) / sigma(1) times the mean, 0.01 at the most.
     policy, action = policy_of(name, likelihood=RK4(steps=16)), actions(256)
-    found = policy.log_prob(action, nothing(256))
+    found = policy.log_prob(nothing(256), action)
     assert (found - GAUSSIAN.log_prob(action)).abs().mean() < 5e-3
 
 
@@ -54,18 +55,18 @@ def test_log_prob_with_the_standard_prior_and_the_default_likelihood_solver(name
 @pytest.mark.parametrize("name", EVERY_PATH)
 def test_log_prob_does_not_depend_on_what_the_network_predicts(name, prediction):
     policy, action = policy_of(name, prediction), actions(64)
-    found = policy.log_prob(action, nothing(64))
-    assert (found - policy_of(name).log_prob(action, nothing(64))).abs().mean() < 5e-3
+    found = policy.log_prob(nothing(64), action)
+    assert (found - policy_of(name).log_prob(nothing(64), action)).abs().mean() < 5e-3
 
 
 @pytest.mark.parametrize("name", EVERY_PATH)
 @pytest.mark.parametrize(("scheme", "order"), [(Euler, 1), (Heun, 2), (Midpoint, 2), (AB2, 2), (RK4, 4)])
 def test_fixed_step_schemes_have_their_order(name, scheme, order):
     policy, action = policy_of(name, likelihood=Dopri5(rtol=1e-10, atol=1e-10)), actions(64)
-    reference = policy.log_prob(action, nothing(64))
+    reference = policy.log_prob(nothing(64), action)
     steps = (8, 16) if order == 4 else (32, 64)
     errors = [
-        (policy.log_prob(action, nothing(64), solver=scheme(steps=n)) - reference).abs().mean().item() for n in steps
+        (policy.log_prob(nothing(64), action, solver=scheme(steps=n)) - reference).abs().mean().item() for n in steps
     ]
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, rel=0.3)
 
@@ -92,15 +93,14 @@ def test_an_estimated_divergence_gives_the_closed_form_on_average(name):
     covariance = torch.tensor([[0.25, 0.15, -0.1], [0.15, 0.2, 0.05], [-0.1, 0.05, 0.3]], dtype=torch.float64)
     policy = make_policy(path, GaussianNetwork(path, MEAN, covariance), likelihood=RK4(steps=32))
     action = actions(1).expand(draws, 3)
-    with policy.estimated() as differs:
-        assert differs
-        prior, generator = end_marginal(path, MEAN, covariance), torch.Generator().manual_seed(0)
-        estimates = policy.log_prob(action, nothing(draws), generator, prior=prior)
+    with exact_end(path, MEAN, covariance):
+        how, generator = policy.coarser_likelihoods()["hutchinson"], torch.Generator().manual_seed(0)
+        estimates = policy.log_prob(nothing(draws), action, generator, **how)
+        exact = policy.log_prob(nothing(2), action[:2])
     stderr = estimates.std() / math.sqrt(draws)
     expected = torch.distributions.MultivariateNormal(MEAN, covariance).log_prob(action[0])
     assert estimates.std() > 0.05
     assert abs(estimates.mean() - expected) < 4 * stderr
-    exact = policy.log_prob(action[:2], nothing(2), prior=prior)
     torch.testing.assert_close(exact, expected.expand(2), rtol=0, atol=1e-3)  # as before
 
 
@@ -108,8 +108,7 @@ def test_an_estimate_is_none_where_it_would_say_the_same():
     path = PATHS["gvp"]()
     one = GaussianNetwork(path, MEAN[:1], COVARIANCE[:1, :1])
     for policy in (make_policy(path, one), policy_of("gvp", divergence="hutchinson")):
-        with policy.estimated() as differs:
-            assert not differs
+        assert "hutchinson" not in policy.coarser_likelihoods()
     direct = GaussianPolicy(
         network=MLP(hidden=[4], action_size=3, observation_size=0, times=0),
         action_low=-torch.ones(3),
@@ -117,8 +116,7 @@ def test_an_estimate_is_none_where_it_would_say_the_same():
         log_std_min=-5.0,
         log_std_max=2.0,
     )
-    with direct.estimated() as differs:
-        assert not differs
+    assert direct.coarser_likelihoods() == {}
 
 
 def test_exact_divergence_is_the_trace_of_the_jacobian():
@@ -142,17 +140,17 @@ def test_gradient_of_the_log_prob_agrees_with_finite_differences(solver):
     observation = torch.randn(3, 1, dtype=torch.float64)
     action = torch.randn(3, 2, dtype=torch.float64).requires_grad_()
     parameter = network.layers[2].weight
-    by_action, by_parameter = torch.autograd.grad(policy.log_prob(action, observation).sum(), [action, parameter])
+    by_action, by_parameter = torch.autograd.grad(policy.log_prob(observation, action).sum(), [action, parameter])
     step = 1e-5
     with torch.no_grad():
         for index in range(2):
             shift = step * torch.eye(2, dtype=torch.float64)[index]
-            change = policy.log_prob(action + shift, observation) - policy.log_prob(action - shift, observation)
+            change = policy.log_prob(observation, action + shift) - policy.log_prob(observation, action - shift)
             torch.testing.assert_close(by_action[:, index], change / (2 * step), rtol=1e-3, atol=1e-4)
         values = []
         for sign in (1, -1):
             parameter[3, 5] += sign * step
-            values.append(policy.log_prob(action, observation).sum())
+            values.append(policy.log_prob(observation, action).sum())
             parameter[3, 5] -= sign * step
     torch.testing.assert_close(by_parameter[3, 5], (values[0] - values[1]) / (2 * step), rtol=1e-3, atol=1e-4)
 
@@ -199,8 +197,8 @@ def test_recomputed_steps_have_the_gradients_of_kept_ones_and_keep_one_state_eac
 @pytest.mark.parametrize("solver", [Midpoint(steps=64), AB2(steps=64), Dopri5(rtol=1e-8, atol=1e-8)])
 def test_the_gradient_of_the_log_density_is_the_score_of_the_data(name, solver):
     policy, action = policy_of(name), actions(64)
-    value, gradient = policy.log_prob_and_gradient(action, nothing(64), solver)
-    torch.testing.assert_close(value, policy.log_prob(action, nothing(64), solver=solver))
+    value, gradient = policy.log_prob_and_gradient(nothing(64), action, solver)
+    torch.testing.assert_close(value, policy.log_prob(nothing(64), action, solver=solver))
     score = (MEAN - action) @ COVARIANCE.inverse()
     # VP and EDM do not end in pure noise.
     assert (gradient - score).norm() / score.norm() < 0.02
@@ -214,8 +212,8 @@ def test_the_gradient_of_the_log_density_is_that_of_its_own_solve():
     probe = rademacher(action.shape, None, action)
     for solver in (Euler(steps=3), Midpoint(steps=3), RK4(steps=2)):
         point = action.clone().requires_grad_()
-        value = policy.log_prob(point, observation, solver=solver, probe=probe)
-        found = policy.log_prob_and_gradient(action, observation, solver, probe)
+        value = policy.log_prob(observation, point, solver=solver, probe=probe)
+        found = policy.log_prob_and_gradient(observation, action, solver, probe)
         torch.testing.assert_close(found, (value.detach(), torch.autograd.grad(value.sum(), point)[0]))
 
 
@@ -268,14 +266,12 @@ def test_sample_with_log_prob_is_one_solve_of_both():
 
 def test_half_the_steps_tell_the_error_of_a_solver():
     policy, action = policy_of("gvp", likelihood=Midpoint(steps=8)), actions(64)
-    fine, true = policy.log_prob(action, nothing(64)).mean(), GAUSSIAN.log_prob(action).mean()
-    with policy.coarser() as halved:
-        assert halved
-        coarse = policy.log_prob(action, nothing(64)).mean()
-    assert policy.likelihood.steps == 8
+    fine, true = policy.log_prob(nothing(64), action).mean(), GAUSSIAN.log_prob(action).mean()
+    how = policy.coarser_likelihoods()["halved"]
+    assert how["solver"].steps == 4
+    coarse = policy.log_prob(nothing(64), action, **how).mean()
     assert 0 < abs(fine - true) < abs(coarse - fine)
-    with policy_of("gvp", likelihood=Dopri5()).coarser() as halved:
-        assert not halved
+    assert "halved" not in policy_of("gvp", likelihood=Dopri5()).coarser_likelihoods()
 
 
 def test_log_prob_of_a_sharp_mixture():
@@ -289,7 +285,7 @@ def test_log_prob_of_a_sharp_mixture():
     )
     torch.manual_seed(0)
     action = mixture.sample((128,))
-    found = policy.log_prob(action, nothing(128), solver=RK4(steps=32))
+    found = policy.log_prob(nothing(128), action, solver=RK4(steps=32))
     assert (found - mixture.log_prob(action)).abs().mean() < 1e-3
 
 

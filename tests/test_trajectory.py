@@ -156,7 +156,7 @@ def test_a_trajectory_policy_has_the_density_of_its_instantaneous_map():
     action = MIXTURE.sample(64, torch.Generator().manual_seed(0))
     components = torch.distributions.Normal(MIXTURE.means, math.hypot(MIXTURE.std, 0.002))
     exact = components.log_prob(action[..., None]).logsumexp(-1) - math.log(2)
-    torch.testing.assert_close(policy.log_prob(action, nothing(64)), exact.sum(-1), atol=2e-3, rtol=0)
+    torch.testing.assert_close(policy.log_prob(nothing(64), action), exact.sum(-1), atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -182,10 +182,10 @@ def test_the_exact_map_is_stationary(objective, tolerance, monkeypatch):
     network.shift = nn.Parameter(torch.zeros(size, 2, dtype=torch.float64))
     generator = torch.Generator().manual_seed(0)
     action = MEAN + STD * torch.randn(size, 2, generator=generator, dtype=torch.float64)
-    draws = objective.draw(policy, action, nothing(size), generator)
+    draws = objective.draw(policy, nothing(size), action, generator)
     if isinstance(objective, Trajectory):  # whose loss evaluates the network twice a sample
         network.shift = nn.Parameter(torch.zeros(2 * size, 2, dtype=torch.float64))
-    loss = objective.loss(policy, action, nothing(size), draws)
+    loss = objective.loss(policy, nothing(size), action, draws)
     if isinstance(objective, MeanFlow):
         loss = 1e6 * loss
     (gradient,) = torch.autograd.grad(loss.sum(), network.shift)
@@ -214,7 +214,7 @@ def test_the_grid_is_karras_and_doubles():
 def test_times_are_ordered_and_on_the_path(objective, progress, seed):
     policy = policy_of(MLP(hidden=[8], action_size=2, observation_size=0, times=2))
     action = torch.zeros(64, 2)
-    draws = objective.draw(policy, action, nothing(64, torch.float32), torch.Generator().manual_seed(seed), progress)
+    draws = objective.draw(policy, nothing(64, torch.float32), action, torch.Generator().manual_seed(seed), progress)
     t, s = draws["t"], draws.get("s", draws.get("u"))
     u = draws.get("u", s)
     assert (policy.path.t_min <= s).all()
@@ -228,7 +228,7 @@ def test_times_are_ordered_and_on_the_path(objective, progress, seed):
 def test_improved_consistency_draws_lognormal_noise_levels():
     policy, path = policy_of(MLP(hidden=[8], action_size=2, observation_size=0, times=2)), EDM()
     draws = Consistency(improved=True).draw(
-        policy, torch.zeros(200_000, 2), nothing(200_000), torch.Generator().manual_seed(0)
+        policy, nothing(200_000), torch.zeros(200_000, 2), torch.Generator().manual_seed(0)
     )
     sigma = path.sigma(draws["u"].double()).log()
     low, high = norm.cdf([math.log(0.002), math.log(80)], -1.1, 2.0)
@@ -240,7 +240,7 @@ def test_improved_consistency_draws_lognormal_noise_levels():
 def test_shortcuts_cover_all_lengths_and_their_halves_meet():
     policy = policy_of(MLP(hidden=[8], action_size=2, observation_size=0, times=2))
     draws = Shortcut(intervals=16, bootstrap=0.5).draw(
-        policy, torch.zeros(20_000, 2), nothing(20_000), torch.Generator().manual_seed(0)
+        policy, nothing(20_000), torch.zeros(20_000, 2), torch.Generator().manual_seed(0)
     )
     t, u, s = (16 * draws[name] for name in "tus")
     torch.testing.assert_close(t - u, u - s)

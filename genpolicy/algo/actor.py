@@ -58,7 +58,7 @@ class Actor(nn.Module):
         """Actions [..., A] clipped to the action space, outside of which the critic has seen none."""
         return action.clamp(self.action_low, self.action_high)
 
-    def log_prob(self, action: Tensor, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def log_prob(self, observation: Tensor, action: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """log pi(a|s) [B] in nats of the trained policy."""
         with torch.no_grad():
-            return self.policy.log_prob(action, observation, generator)
+            return self.policy.log_prob(observation, action, generator)

@@ -31,7 +31,7 @@ class DTQL(Distilled):
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         loss, metrics = super().loss(batch, draws)
         if self.imitation:
-            loss = loss - self.imitation * self.policy.log_prob(batch.action, batch.observation)
+            loss = loss - self.imitation * self.policy.log_prob(batch.observation, batch.action)
         return loss, metrics
 
     def penalty(self, action, x, t, noise, observation):

@@ -57,13 +57,13 @@ class FQL(ActorCritic):
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The flow's draws, and the noise that both policies start from."""
-        matching = self.objective.draw(self.behaviour, batch.action, batch.observation, generator, progress)
+        matching = self.objective.draw(self.behaviour, batch.observation, batch.action, generator, progress)
         return {"action_noise": self.behaviour.draw_noise(batch.size, generator, batch.action), **matching}
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The flow's loss, the distillation's and minus the value, [B], and metrics."""
         observation, noise = batch.observation, draws["action_noise"]
-        matching = self.objective.loss(self.behaviour, batch.action, observation, draws)
+        matching = self.objective.loss(self.behaviour, observation, batch.action, draws)
         with torch.no_grad():
             wanted = self.behaviour.sample(observation, noise=noise)
         action = self.policy.sample(observation, noise=noise[:, 0])

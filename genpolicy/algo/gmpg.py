@@ -125,10 +125,10 @@ class GMPG(GuidedByDensity):
             (q_slope,) = pull_back(torch.ones_like(q))
         # By the solver that samples, so that all see the same field.
         solver = self.policy.solver
-        log_mu, mu_slope = self.behaviour.log_prob_and_gradient(point, observation, solver, probe)
+        log_mu, mu_slope = self.behaviour.log_prob_and_gradient(observation, point, solver, probe)
         slope = -mu_slope - self.beta * q_slope
         if self.estimator == "path_derivative":
-            log_pi, pi_slope = self.policy.log_prob_and_gradient(point, observation, solver, probe)
+            log_pi, pi_slope = self.policy.log_prob_and_gradient(observation, point, solver, probe)
             slope = slope + pi_slope
         # The value of the loss, with the gradient of slope . action(theta), and of log pi in full.
         moved = (slope * (action - action.detach())).sum(-1)
@@ -156,12 +156,12 @@ class GMPGReinforce(GuidedByDensity):
         observation, probe = batch.observation, draws.get("probe")
         with torch.no_grad():
             action = self.behaviour.sample(observation, noise=draws["noise"])
-            log_mu = self.behaviour.log_prob(action, observation, solver=self.policy.solver, probe=probe)
+            log_mu = self.behaviour.log_prob(observation, action, solver=self.policy.solver, probe=probe)
             q = self.critic.q_min(observation, action)
             advantage = q - self.critic.v(observation)
             weight = (self.beta * advantage).exp().clamp(max=self.weight_clamp)
             weight = weight / weight.mean()
-        log_pi = self.policy.log_prob(action, observation, solver=self.policy.solver, probe=probe)
+        log_pi = self.policy.log_prob(observation, action, solver=self.policy.solver, probe=probe)
         cost = log_pi.detach() - log_mu - self.beta * advantage
         cost = cost - (weight * cost).mean()
         return weight * cost * log_pi, {"log_ratio": (log_pi.detach() - log_mu).mean(), "q": q.mean()}
@@ -172,12 +172,12 @@ class GMPGMatching(Guided):
     """-beta Q of sampled actions plus the matching loss on the data's actions, which stands in for the KL."""
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        matching = self.objective.draw(self.policy, batch.action, batch.observation, generator, progress)
+        matching = self.objective.draw(self.policy, batch.observation, batch.action, generator, progress)
         return {"action_noise": standard_normal(batch.action.shape, generator, batch.action), **matching}
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         matching_draws = {name: draw for name, draw in draws.items() if name != "action_noise"}
-        matching = self.objective.loss(self.policy, batch.action, batch.observation, matching_draws)
+        matching = self.objective.loss(self.policy, batch.observation, batch.action, matching_draws)
         action = self.policy.sample(batch.observation, noise=draws["action_noise"])
         q = self.critic.q_min(batch.observation, action)
         return matching - self.beta * q, {"matching": matching.detach().mean(), "q": q.detach().mean()}

@@ -96,7 +96,7 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
         else:
             action = self.behaviour.sample(batch.observation, generator, self.num_actions)
         observation = batch.observation.repeat_interleave(self.num_actions, 0)
-        draws = self.objective.draw(self.policy, action.flatten(0, 1), observation, generator, progress)
+        draws = self.objective.draw(self.policy, observation, action.flatten(0, 1), generator, progress)
         return {
             "action": action,
             **{name: draw.unflatten(0, action.shape[:2]) for name, draw in draws.items()},
@@ -110,5 +110,5 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
         with torch.no_grad():
             q = self.critic.q_min(observation, action).unflatten(0, (-1, self.num_actions))
             weight = torch.softmax(self.beta * q, -1)
-        losses = self.objective.loss(self.policy, action, observation, flat).unflatten(0, weight.shape)
+        losses = self.objective.loss(self.policy, observation, action, flat).unflatten(0, weight.shape)
         return (weight * losses).sum(-1), {"effective_share": effective_share(weight)}

@@ -30,14 +30,14 @@ class QGuided(ActorCritic):
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The generative loss's draws, the noise of the actions and the coin."""
-        matching = self.objective.draw(self.policy, batch.action, batch.observation, generator, progress)
+        matching = self.objective.draw(self.policy, batch.observation, batch.action, generator, progress)
         noise = self.policy.draw_noise(batch.size, generator, batch.action)
         coin = torch.randint(2, (1,), generator=generator, device=noise.device).expand(batch.size)
         return {"action_noise": noise, "coin": coin, **matching}
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The generative loss and the value's [B], and metrics."""
-        matching = self.objective.loss(self.policy, batch.action, batch.observation, draws)
+        matching = self.objective.loss(self.policy, batch.observation, batch.action, draws)
         action = self.clip(self.action(batch, draws))
         q = self.critic.q(batch.observation, action)[:2]
         if self.normalize:

@@ -144,11 +144,11 @@ def imitation(
         if resample:
             index = torch.multinomial(weight(batch, draws)[0], batch.size, replacement=True, generator=generator)
             batch, draws = batch.rows(index), {"index": index, **draws}
-        return draws | objective.draw(policy, batch.action, batch.observation, generator, progress)
+        return draws | objective.draw(policy, batch.observation, batch.action, generator, progress)
 
     def loss(batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         chosen = batch.rows(draws["index"]) if resample else batch
-        losses = objective.loss(policy, chosen.action, chosen.observation, draws)
+        losses = objective.loss(policy, chosen.observation, chosen.action, draws)
         if weight is None:
             return losses, {}
         factor, metrics = weight(batch, draws)

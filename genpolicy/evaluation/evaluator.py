@@ -72,13 +72,10 @@ class Assessor:
         what it would be with Hutchinson's estimate of the divergence, one probe an action, unless it is that already.
         """
         metrics, returns = self(policy, episodes, FINAL)
-        with policy.coarser() as halved:
-            if halved and policy.has_density:
-                metrics["log_prob_halved"] = self._log_likelihood(policy, self.recorded)["log_prob"]
-        with policy.estimated() as differs:
-            if differs and policy.has_density:
-                estimate = self._log_likelihood(policy, self.recorded)
-                metrics["log_prob_hutchinson"] = estimate["log_prob"]
+        for name, how in policy.coarser_likelihoods().items() if policy.has_density else ():
+            estimate = self._log_likelihood(policy, self.recorded, **how)
+            metrics[f"log_prob_{name}"] = estimate["log_prob"]
+            if name == "hutchinson":
                 metrics["log_prob_hutchinson_stderr"] = estimate["log_prob_stderr"]
         return metrics, returns
 
@@ -88,8 +85,8 @@ class Assessor:
 
         film(self.task, self._last, path)
 
-    def _log_likelihood(self, policy: Policy, transitions: Transitions) -> dict[str, float]:
-        return log_likelihood(policy, transitions, torch.Generator(self.device).manual_seed(0))
+    def _log_likelihood(self, policy: Policy, transitions: Transitions, **how) -> dict[str, float]:
+        return log_likelihood(policy, transitions, torch.Generator(self.device).manual_seed(0), **how)
 
     def with_steps(self, count: int, episodes: int) -> tuple[dict, list[float]]:
         """The final evaluation of the trained policy with another number of solver steps, and its latency."""

@@ -215,7 +215,7 @@ class _Plane:
     def _log_prob(self, policy: Policy) -> np.ndarray:
         points = torch.as_tensor(self.grid, dtype=torch.float32, device=next(policy.parameters()).device)
         with torch.no_grad():
-            return torch.cat([policy.log_prob(part, part[:, :0]) for part in points.split(1024)]).cpu().numpy()
+            return torch.cat([policy.log_prob(part[:, :0], part) for part in points.split(1024)]).cpu().numpy()
 
     def _total_variation(self, log_p: np.ndarray, exact: np.ndarray) -> float:
         """Half the integral of |p - exact| over the plane, all of `exact` being on the grid."""

@@ -125,17 +125,17 @@ def summary(returns: Returns, task: Task) -> dict[str, float]:
 
 @torch.no_grad()
 def log_likelihood(
-    policy, transitions: Transitions, generator: torch.Generator | None = None, chunk: int = 1000
+    policy, transitions: Transitions, generator: torch.Generator | None = None, chunk: int = 1000, **how
 ) -> dict[str, float]:
     """The log-likelihood that `policy` gives the recorded actions, in calls of `policy.log_prob` on `chunk`
-    of them.
+    of them, with the further arguments `how`.
 
     `log_prob` is the mean in nats, `log_prob_stderr` its standard error, and `bits_per_dim` the code length
     -log_prob / (A ln 2), of which less is better. The density is that of the policy before actions are
     clipped.
     """
     parts = [
-        policy.log_prob(action, observation, generator=generator)
+        policy.log_prob(observation, action, generator=generator, **how)
         for action, observation in zip(
             transitions.action.split(chunk), transitions.observation.split(chunk), strict=True
         )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from genpolicy.config.schema import setting
 from genpolicy.errors import UserError
-from genpolicy.model.flow import DENSITY
+from genpolicy.model.flow import Capability
 from genpolicy.model.policy import Policy
 
 
@@ -26,7 +26,7 @@ class DirectPolicy(Policy):
     """
 
     times = 0
-    learnable = frozenset({DENSITY})
+    supports = frozenset({Capability.DENSITY})
     objectives = "likelihood|least_squares"
 
     action_low: InitVar[Tensor]
@@ -106,7 +106,7 @@ class GaussianPolicy(DeterministicPolicy):
     def act(self, observation: Tensor, generator: torch.Generator | None = None, noise: Tensor | None = None) -> Tensor:
         return self.mean(observation)
 
-    def log_prob(self, action: Tensor, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def log_prob(self, observation: Tensor, action: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.log_density(action, self.mean(observation))
 
     def log_density(self, action: Tensor, mean: Tensor) -> Tensor:

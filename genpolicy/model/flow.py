@@ -11,6 +11,7 @@ one end to the other, and a grid in theta serves all paths alike.
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -23,9 +24,14 @@ from genpolicy.model.path import ProbabilityPath
 
 Field = Callable[[float | Tensor, Tensor], Tensor]
 
-# What a model may have learned, and a solver may use: the field of the flow; its solution map from any time to any
-# earlier one; only the map to the data end; and, where there is no flow, a density in closed form.
-FIELD, MAP, END, DENSITY = "field", "map", "end", "density"
+
+class Capability(enum.Enum):
+    """What an objective may teach a model, and a solver may require of it."""
+
+    FIELD = "the field of the flow"
+    MAP = "its solution map from any time to any earlier one"
+    END = "its map to the data end"
+    DENSITY = "a density in closed form, where there is no flow"
 
 
 class Coefficients(NamedTuple):
@@ -75,17 +81,11 @@ class ProbabilityFlow:
         c = self.at(angle, y)
         return c.field_y * y + c.field_f * self.network(c.scale * y, c.time)
 
-    def end_log_prob(self, y: Tensor, prior: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Log-density [B] of y [B, A] at the noise end.
-
-        prior: log-density of x at t_max, [B, A] -> [B]; default N(0, sigma(t_max)^2 I).
-        """
-        scale = self.sigma_data * math.sin(self.end)  # of y; that of x is sigma = rho * scale
-        if prior is None:
-            size = y.shape[-1]
-            return -0.5 * (y / scale).square().sum(-1) - size * (math.log(scale) + 0.5 * math.log(2 * math.pi))
-        rho = self.path.sigma(torch.tensor(self.t_max, dtype=y.dtype, device=y.device)) / scale
-        return prior(rho * y) + y.shape[-1] * torch.log(rho)
+    def end_log_prob(self, y: Tensor) -> Tensor:
+        """Log-density [B] of y [B, A] at the noise end, where x is N(0, sigma(t_max)^2 I)."""
+        scale = self.sigma_data * math.sin(self.end)  # of y
+        size = y.shape[-1]
+        return -0.5 * (y / scale).square().sum(-1) - size * (math.log(scale) + 0.5 * math.log(2 * math.pi))
 
     def noise_to_y(self, noise: Tensor) -> Tensor:
         """Canonical coordinates of standard normal noise at the noise end."""

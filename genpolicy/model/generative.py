@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import InitVar, dataclass, replace
-from typing import Any
+from dataclasses import InitVar, dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,9 +13,7 @@ from torch import Tensor
 from genpolicy.config.schema import EVALUATION, TARGET, TRAINING, build, component, locate, setting
 from genpolicy.errors import UserError
 from genpolicy.model.flow import (
-    END,
-    FIELD,
-    MAP,
+    Capability,
     Coefficients,
     ProbabilityFlow,
     angle_of,
@@ -29,13 +25,15 @@ from genpolicy.model.flow import (
 )
 from genpolicy.model.path import ProbabilityPath
 from genpolicy.model.policy import Policy
-from genpolicy.solver.solver import FixedGrid, ODESolver, Solver, StateField
+
+if TYPE_CHECKING:
+    from genpolicy.solver.solver import ODESolver, Solver, StateField
 
 EXACT_UP_TO = 16  # action dimensions up to which `divergence: auto` is exact
 _LEARNERS = {
-    FIELD: "a flow's field, which objective=consistency does not learn; it goes with solver=renoise",
-    MAP: "a solution map: model=trajectory with objective=trajectory|shortcut|meanflow",
-    END: "a map to the data end: model=trajectory with objective=consistency|trajectory|shortcut|meanflow",
+    Capability.FIELD: "a flow's field, which objective=consistency does not learn; it goes with solver=renoise",
+    Capability.MAP: "a solution map: model=trajectory with objective=trajectory|shortcut|meanflow",
+    Capability.END: "a map to the data end: model=trajectory with objective=consistency|trajectory|shortcut|meanflow",
 }
 
 
@@ -48,7 +46,7 @@ class GenerativePolicy(Policy):
     has_density: whether the field has been learned that log-densities follow from.
     """
 
-    learnable = frozenset({FIELD})
+    supports = frozenset({Capability.FIELD})
     objectives = "flow_matching|score_matching|noise_prediction|edm"
 
     path: ProbabilityPath = component(doc="probability path between actions and noise")
@@ -82,17 +80,17 @@ class GenerativePolicy(Policy):
             "prediction": build(config.objective).prediction,
             "solver": build(config.solver),
             "likelihood": build(config.likelihood),
-            "has_density": FIELD in objective.learns,
+            "has_density": Capability.FIELD in objective.teaches,
         }
 
     @classmethod
     def partners(cls, config) -> None:
         """A solver uses what the objective learns; a log-likelihood is an ordinary differential equation's."""
         super().partners(config)
-        learns, uses = locate(config.objective._target_).learns, locate(config.solver._target_).uses
-        if uses not in learns:
-            raise UserError(f"solver: uses {_LEARNERS[uses]}")
-        if not issubclass(locate(config.likelihood._target_), ODESolver):
+        requires = locate(config.solver._target_).requires
+        if requires not in locate(config.objective._target_).teaches:
+            raise UserError(f"solver: uses {_LEARNERS[requires]}")
+        if not locate(config.likelihood._target_).has_density:
             raise UserError(
                 "likelihood: needs an ODE solver; legal: likelihood=euler|heun|midpoint|rk4|ab2|dopri5 "
                 "(the others only sample)"
@@ -205,46 +203,32 @@ class GenerativePolicy(Policy):
 
     def log_prob(
         self,
-        action: Tensor,
         observation: Tensor,
+        action: Tensor,
         generator: torch.Generator | None = None,
         solver: ODESolver | None = None,
         probe: Tensor | None = None,
-        prior: Callable[[Tensor], Tensor] | None = None,
+        estimated: bool = False,
     ) -> Tensor:
         """log pi(a|s) [B] in nats, by the instantaneous change of variables (Chen et al. 2018, theorem 1).
 
         solver: the likelihood solver unless given. probe [B, A]: Hutchinson's, Rademacher draws from the generator
-        unless given. prior: exact log-density of x at t_max, for tests; see `ProbabilityFlow.end_log_prob`.
+        unless given. estimated: whether the divergence is Hutchinson's even where `divergence` asks for the exact one.
         Differentiable with respect to action, observation and parameters.
         """
         flow = self.flow(observation)
-        field = self._field_with_divergence(flow, action, generator, probe)
+        field = self._field_with_divergence(flow, action, generator, probe, estimated)
         state = (flow.data_to_y(action), torch.zeros_like(action[..., 0]))
         y, divergence = (solver or self.likelihood).integrate(field, state, flow.start, flow.end, flow.parameters)
-        return flow.end_log_prob(y, prior) + divergence + self._log_volume
+        return flow.end_log_prob(y) + divergence + self._log_volume
 
-    @contextlib.contextmanager
-    def coarser(self) -> Iterator[bool]:
-        finer = self.likelihood
-        halves = isinstance(finer, FixedGrid) and finer.steps > 1
-        self.likelihood = replace(finer, steps=finer.steps // 2) if halves else finer
-        try:
-            yield halves
-        finally:
-            self.likelihood = finer
-
-    @contextlib.contextmanager
-    def estimated(self) -> Iterator[bool]:
-        chosen, differs = self.divergence, self.exact and self.action_size > 1
-        self.divergence = "hutchinson"
-        try:
-            yield differs
-        finally:
-            self.divergence = chosen
+    def coarser_likelihoods(self) -> dict[str, dict[str, Any]]:
+        halved, differs = self.likelihood.with_half_the_steps(), self.exact and self.action_size > 1
+        coarser = {} if halved is None else {"halved": {"solver": halved}}
+        return coarser | ({"hutchinson": {"estimated": True}} if differs else {})
 
     def log_prob_and_gradient(
-        self, action: Tensor, observation: Tensor, solver: ODESolver | None = None, probe: Tensor | None = None
+        self, observation: Tensor, action: Tensor, solver: ODESolver | None = None, probe: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
         """log pi(a|s) [B] as `log_prob` has it, and its gradient [B, A] with respect to the action; both detached.
 
@@ -280,27 +264,29 @@ class GenerativePolicy(Policy):
         return self.action_size * math.log(math.cos(self._ends[0]))
 
     def trajectory(self, observation: Tensor, noise: Tensor, points: int) -> tuple[Tensor, Tensor]:
-        """The ways from noise [B, A] to actions: times [points] from noise to data, and x there, [points, B, A].
+        """The paths from noise [B, A] to actions: times [points] from noise to data, and x there, [points, B, A].
 
-        Solved by the likelihood solver; the last point is x at t_min.
+        Solved by the likelihood solver, a step between two points if it has no more; the last point is x at t_min.
         """
         flow = self.flow(observation)
         angles = torch.linspace(flow.end, flow.start, points, dtype=torch.float64).to(noise)
         state = (flow.noise_to_y(noise),)
-        ways = [state[0]]
+        trajectory, solver = [state[0]], self.likelihood.for_each_of(points - 1)
         for begin, end in itertools.pairwise(angles.tolist()):
-            state = self.likelihood.integrate(lambda angle, y: (flow.field(angle, y[0]),), state, begin, end)
-            ways.append(state[0])
+            state = solver.integrate(lambda angle, y: (flow.field(angle, y[0]),), state, begin, end)
+            trajectory.append(state[0])
         times, rho = time_and_scale(self.path, self.sigma_data, angles)
-        return times, rho[:, None, None] * torch.stack(ways)
+        return times, rho[:, None, None] * torch.stack(trajectory)
 
     @property
     def exact(self) -> bool:
         """Whether log-densities use the exact divergence rather than Hutchinson's estimate."""
         return self.divergence == "exact" or (self.divergence == "auto" and self.action_size <= EXACT_UP_TO)
 
-    def _field_with_divergence(self, flow, like: Tensor, generator, probe: Tensor | None) -> StateField:
-        if self.exact and probe is None:
+    def _field_with_divergence(
+        self, flow, like: Tensor, generator, probe: Tensor | None, estimated: bool = False
+    ) -> StateField:
+        if self.exact and probe is None and not estimated:
             return lambda angle, state: exact_divergence(flow.field, angle, state[0])
         probe = rademacher(like.shape, generator, like) if probe is None else probe
         estimate = hutchinson_divergence(flow.field, probe)

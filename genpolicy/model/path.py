@@ -64,14 +64,6 @@ class ProbabilityPath(ABC):
         """D(t) = alpha sigma' - alpha' sigma > 0."""
         return self.alpha(t) * self.d_sigma(t) - self.d_alpha(t) * self.sigma(t)
 
-    def drift(self, t: Tensor) -> Tensor:
-        """f(t) = alpha' / alpha of the forward SDE dx = f x dt + g dw; infinite where alpha = 0."""
-        return self.d_alpha(t) / self.alpha(t)
-
-    def diffusion_squared(self, t: Tensor) -> Tensor:
-        """g(t)^2 = 2 sigma D / alpha of the forward SDE; infinite where alpha = 0."""
-        return 2 * self.sigma(t) * self.wronskian(t) / self.alpha(t)
-
     def perturb(self, data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t [..., A] from data and noise [..., A] at times t [...]."""
         return self.alpha(t)[..., None] * data + self.sigma(t)[..., None] * noise

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import InitVar, dataclass
 from typing import Any, ClassVar
 
@@ -14,7 +12,7 @@ from torch import Tensor, nn
 
 from genpolicy.config.schema import locate, setting
 from genpolicy.errors import UserError
-from genpolicy.model.flow import standard_normal
+from genpolicy.model.flow import Capability, standard_normal
 from genpolicy.network.averaging import follow
 
 
@@ -29,7 +27,7 @@ class Policy(nn.Module, ABC):
     """
 
     times: ClassVar[int] = 1  # that the network is given
-    learnable: ClassVar[frozenset[str]]  # what an objective may teach it, see `Objective.learns`
+    supports: ClassVar[frozenset[Capability]]  # what an objective may teach it
     objectives: ClassVar[str]  # the options of `objective` that do, for a message
     has_density = False  # whether `log_prob` can be asked for
     couples: ClassVar[bool] = False  # whether noise depends on the action it is trained with
@@ -67,7 +65,7 @@ class Policy(nn.Module, ABC):
     @classmethod
     def partners(cls, config: Any) -> None:
         """The objective must teach what the model has."""
-        if not locate(config.objective._target_).learns <= cls.learnable:
+        if not locate(config.objective._target_).teaches <= cls.supports:
             raise UserError(f"objective: does not fit this model; legal: objective={cls.objectives}")
 
     @property
@@ -79,19 +77,13 @@ class Policy(nn.Module, ABC):
     def actions(self, noise: Tensor, observation: Tensor) -> Tensor:
         """Actions [B, A] of noise [B, noises, A] at observations [B, O]; differentiable."""
 
-    def log_prob(self, action: Tensor, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def log_prob(self, observation: Tensor, action: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """log pi(a|s) [B] in nats; raises `UserError` where there is none (`has_density`)."""
         raise UserError(f"{type(self).__name__} has no density")
 
-    @contextlib.contextmanager
-    def coarser(self) -> Iterator[bool]:
-        """Inside, log-densities are integrated with half the steps; gives whether that is so: some have no steps."""
-        yield False
-
-    @contextlib.contextmanager
-    def estimated(self) -> Iterator[bool]:
-        """Inside, divergences are estimated where that can be; gives whether log-densities are others for it."""
-        yield False
+    def coarser_likelihoods(self) -> dict[str, dict[str, Any]]:
+        """Other ways to compute log-densities, which tell their error: names, and the arguments of `log_prob`."""
+        return {}
 
     def sample(
         self,

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genpolicy.model.flow import END, FIELD, MAP, ProbabilityFlow
+from genpolicy.model.flow import Capability, ProbabilityFlow
 from genpolicy.model.generative import GenerativePolicy
 
 
@@ -31,7 +31,7 @@ class TrajectoryPolicy(GenerativePolicy):
     """
 
     times = 2
-    learnable = frozenset({FIELD, MAP, END})
+    supports = frozenset({Capability.FIELD, Capability.MAP, Capability.END})
     objectives = f"{GenerativePolicy.objectives}|trajectory|consistency|shortcut|meanflow"
 
     def raw(self, x: Tensor, t: Tensor, observation: Tensor, s: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.config.schema import setting
-from genpolicy.model.flow import END
+from genpolicy.model.flow import Capability
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
 from genpolicy.objective.solution_map import SolutionMap, doubling, grid_time, squared_error
@@ -28,7 +28,7 @@ class Consistency(SolutionMap):
     whole training.
     """
 
-    learns = frozenset({END})
+    teaches = frozenset({Capability.END})
     uses_target = True
 
     improved: bool = setting(False, doc="false: consistency training of 2023; true: that of 2024")
@@ -51,7 +51,7 @@ class Consistency(SolutionMap):
             "u": grid_time(policy, index, intervals).to(action.dtype),
         }
 
-    def loss(self, policy: TrajectoryPolicy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:
+    def loss(self, policy: TrajectoryPolicy, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
         t, u, noise = draws["t"], draws["u"], draws["noise"]
         end = torch.full_like(t, policy.path.t_min)
         with torch.no_grad():

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.model.direct import GaussianPolicy
-from genpolicy.model.flow import DENSITY
+from genpolicy.model.flow import Capability
 from genpolicy.objective.objective import Draws, Objective
 
 
@@ -16,26 +16,26 @@ from genpolicy.objective.objective import Draws, Objective
 class Likelihood(Objective):
     """-log pi(a|s)."""
 
-    learns = frozenset({DENSITY})
+    teaches = frozenset({Capability.DENSITY})
 
     def draw(
         self,
         policy: GaussianPolicy,
-        action: Tensor,
         observation: Tensor,
+        action: Tensor,
         generator: torch.Generator,
         progress: float = 1.0,
     ) -> Draws:
         """Nothing is random."""
         return {}
 
-    def loss(self, policy: GaussianPolicy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:
-        return -policy.log_prob(action, observation)
+    def loss(self, policy: GaussianPolicy, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
+        return -policy.log_prob(observation, action)
 
 
 class LeastSquares(Likelihood):
     """|a - mu(s)|^2 / A, TD3+BC's imitation; the std is fitted to what the mean leaves, by maximum likelihood."""
 
-    def loss(self, policy: GaussianPolicy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:
+    def loss(self, policy: GaussianPolicy, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
         mean = policy.mean(observation)
         return (action - mean).square().mean(-1) - policy.log_density(action, mean.detach())

@@ -40,7 +40,7 @@ class MeanFlow(SolutionMap):
             "s": grid_time(policy, torch.where(kind < self.instantaneous, later, earlier), 1),
         }
 
-    def loss(self, policy: TrajectoryPolicy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:
+    def loss(self, policy: TrajectoryPolicy, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
         t, s, noise = draws["t"], draws["s"], draws["noise"]
         path = policy.path
         # along the way, per unit of ln(sigma / alpha)

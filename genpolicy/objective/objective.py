@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from genpolicy.model.flow import FIELD
+from genpolicy.model.flow import Capability
 from genpolicy.model.policy import Policy
 
 Draws = dict[str, Tensor]
@@ -19,7 +19,7 @@ Draws = dict[str, Tensor]
 class Objective(ABC):
     """A pure loss: all that is random in it comes from `draw`."""
 
-    learns: ClassVar[frozenset[str]] = frozenset({FIELD})  # what a solver may use of the policy it trains
+    teaches: ClassVar[frozenset[Capability]] = frozenset({Capability.FIELD})  # the policy that it trains
     uses_target: ClassVar[bool] = False  # whether it needs the policy's moving average
     prediction: ClassVar[str]  # what a flow's network predicts
 
@@ -27,13 +27,13 @@ class Objective(ABC):
     def draw(
         self,
         policy: Policy,
-        action: Tensor,
         observation: Tensor,
+        action: Tensor,
         generator: torch.Generator,
         progress: float = 1.0,
     ) -> Draws:
         """All the randomness of one loss, each [B, ...]; progress: the share of the training that is done."""
 
     @abstractmethod
-    def loss(self, policy: Policy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:
+    def loss(self, policy: Policy, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
         """One loss a sample, [B], of actions [B, A] at observations [B, O]."""

@@ -36,8 +36,8 @@ class Regression(Objective):
     def draw(
         self,
         policy: GenerativePolicy,
-        action: Tensor,
         observation: Tensor,
+        action: Tensor,
         generator: torch.Generator,
         progress: float = 1.0,
     ) -> Draws:
@@ -57,7 +57,7 @@ class Regression(Objective):
     def weight(self, policy: GenerativePolicy, t: Tensor) -> Tensor:
         """The loss weight [B] at times [B]."""
 
-    def loss(self, policy: GenerativePolicy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:
+    def loss(self, policy: GenerativePolicy, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
         t, noise = draws["t"], draws["noise"]
         x = policy.path.perturb(action, noise, t)
         error = policy.predict(self.regressed, x, t, observation) - policy.path.target(self.regressed, action, noise, t)

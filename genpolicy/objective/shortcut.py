@@ -51,7 +51,7 @@ class Shortcut(SolutionMap):
             "shortest": length <= 2,  # its halves are steps of the field
         }
 
-    def loss(self, policy: TrajectoryPolicy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:
+    def loss(self, policy: TrajectoryPolicy, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
         t, u, s, shortest = draws["t"], draws["u"], draws["s"], draws["shortest"]
         x = policy.path.perturb(action, draws["noise"], t)
         with torch.no_grad():

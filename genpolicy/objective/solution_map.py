@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from genpolicy.model.flow import END, FIELD, MAP, standard_normal
+from genpolicy.model.flow import Capability, standard_normal
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws, Objective
 
@@ -17,14 +17,14 @@ from genpolicy.objective.objective import Draws, Objective
 class SolutionMap(Objective):
     """An objective of Phi(x_t, t, s) and of the instantaneous map phi(x_t, t, t)."""
 
-    learns = frozenset({FIELD, MAP, END})
+    teaches = frozenset({Capability.FIELD, Capability.MAP, Capability.END})
     prediction = "preconditioned"
 
     def draw(
         self,
         policy: TrajectoryPolicy,
-        action: Tensor,
         observation: Tensor,
+        action: Tensor,
         generator: torch.Generator,
         progress: float = 1.0,
     ) -> Draws:

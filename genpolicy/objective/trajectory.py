@@ -45,7 +45,7 @@ class Trajectory(SolutionMap):
             "s": grid_time(policy, (unit * (index + 1)).floor(), intervals).to(action.dtype),
         }
 
-    def loss(self, policy: TrajectoryPolicy, action: Tensor, observation: Tensor, draws: Draws) -> Tensor:
+    def loss(self, policy: TrajectoryPolicy, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
         t, u, s, noise = draws["t"], draws["u"], draws["s"], draws["noise"]
         x = policy.path.perturb(action, noise, t)
         with torch.no_grad():

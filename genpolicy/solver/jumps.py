@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from genpolicy.config.schema import setting
-from genpolicy.model.flow import END, MAP, ProbabilityFlow
+from genpolicy.model.flow import Capability, ProbabilityFlow
 from genpolicy.solver.solver import FixedGrid, Solver
 
 
@@ -19,7 +19,7 @@ class Jumps(FixedGrid, Solver):
     The default grid has its points where the modes of actions separate, at noise of about the actions' scale.
     """
 
-    uses = MAP
+    requires = Capability.MAP
 
     steps: int = setting(5, ge=1, le=10**5, doc="jumps K, each one evaluation of the network")
 
@@ -34,7 +34,7 @@ class Renoise(Solver):
     The noise levels, sigma / alpha, fall linearly to `lowest`, as in Consistency-AC (Ding and Jin 2024).
     """
 
-    uses = END
+    requires = Capability.END
 
     steps: int = setting(2, ge=1, le=10**5, doc="jumps K, each one evaluation of the network")
     lowest: float = setting(2.0, gt=0.0, le=1e6, doc="noise before the last jump, sigma / alpha in action units")

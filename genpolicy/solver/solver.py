@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from genpolicy.config.schema import setting
-from genpolicy.model.flow import FIELD, Field, ProbabilityFlow
+from genpolicy.model.flow import Capability, Field, ProbabilityFlow
 
 State = tuple[Tensor, ...]
 StateField = Callable[[float | Tensor, State], State]
@@ -20,7 +20,8 @@ StateField = Callable[[float | Tensor, State], State]
 class Solver(ABC):
     """Samples from a probability flow."""
 
-    uses: ClassVar[str] = FIELD  # what it needs of the flow's model
+    requires: ClassVar[Capability] = Capability.FIELD  # of the flow's model
+    has_density: ClassVar[bool] = False  # whether log-densities follow: whether it integrates an ODE
 
     noises: int = 0  # standard normal draws [A] that a sample needs on its way
 
@@ -34,6 +35,16 @@ class Solver(ABC):
 
 class ODESolver(Solver):
     """Integrates ordinary differential equations, hence also log-densities."""
+
+    has_density = True
+
+    def with_half_the_steps(self) -> ODESolver | None:
+        """Its coarser self, which tells its error; None for a solver without steps to halve."""
+        return None
+
+    def for_each_of(self, parts: int) -> ODESolver:
+        """The solver of each of so many parts of its interval, which together make its own steps."""
+        return self
 
     @abstractmethod
     def integrate(
@@ -80,6 +91,12 @@ class FixedGrid:
 
     steps: int = setting(16, ge=1, le=10**5, doc="number of steps")
     power: float = setting(1.5, ge=1.0, le=7.0, doc="1 is a uniform grid; larger is denser near the data")
+
+    def with_half_the_steps(self):
+        return replace(self, steps=self.steps // 2) if self.steps > 1 else None
+
+    def for_each_of(self, parts: int):
+        return replace(self, steps=max(1, round(self.steps / parts)))
 
     def grid(self, start: float, end: float) -> list[float]:
         """Times [steps + 1] from start to end."""

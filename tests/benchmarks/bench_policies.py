@@ -47,4 +47,4 @@ def test_likelihood(row, products, algorithm, transitions, device, what):
     policy.likelihood, hutchinson = LIKELIHOODS.get(what, LIKELIHOODS["rk4_6"])
     policy.divergence = "hutchinson" if hutchinson else "exact"
     measure = row if what != "products" else lambda *given: products(*given, 1000)
-    measure("likelihood of 1,000 actions", lambda: algorithm.log_prob(data.action, data.observation, generator), 3)
+    measure("likelihood of 1,000 actions", lambda: algorithm.log_prob(data.observation, data.action, generator), 3)
