@@ -17,11 +17,18 @@ from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.config import arguments, plugins
 from genpolicy.config.nodes import created
-from genpolicy.config.run_settings import CheckSettings, CollectSettings, RunSettings, TrainSettings, absolute
+from genpolicy.config.run_settings import (
+    CheckSettings,
+    CollectSettings,
+    RunSettings,
+    TrainSettings,
+    absolute,
+    absolute_uri,
+)
 from genpolicy.config.schema import TARGET, build, checked, locate, plain_values, suggest
 from genpolicy.errors import UnknownSetting, UserError
 from genpolicy.runs.evaluations import CHOSEN
-from genpolicy.runs.run import absolute_uri, directory_of, each_seed
+from genpolicy.runs.identity import directory_of, each_seed
 
 PRESETS = ("tuned", "experiment")  # groups whose options set what belongs to others
 COMPONENTS = {"check": CheckSettings, "collect": CollectSettings}

@@ -12,7 +12,7 @@ from tiny import only_run, same, undrawn, words
 
 from genpolicy.algo.algorithm import assemble
 from genpolicy.runs import checkpoint
-from genpolicy.runs.run import identity
+from genpolicy.runs.identity import identity
 
 ALWAYS = {
     "seed",

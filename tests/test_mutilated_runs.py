@@ -19,9 +19,9 @@ from store import SQLITE, journaled, stored
 from tiny import ended, opened
 
 from genpolicy.errors import UserError
-from genpolicy.launch.sweep import standing
 from genpolicy.runs.journal import Journal
-from genpolicy.runs.run import Run, known_status, load_run, read_status
+from genpolicy.runs.run import Run, load_run
+from genpolicy.runs.state import known_status, read_status, run_state
 from genpolicy.tracking.store import Record
 from genpolicy.training.train import train
 
@@ -155,7 +155,7 @@ def test_whatever_reads_a_run_reads_it_or_says_one_line(mutilated):
         ]
         refused += any(odd)
         assert (known_status(path)["state"] == "unreadable") == odd[2], runs[path]
-        assert standing(path, dict).state
+        assert run_state(path, dict).state
     assert COUNT // 4 < refused < COUNT
 
 

@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from tiny import configured, ended, only_run, opened, records, words
 
 from genpolicy.errors import UserError
-from genpolicy.runs.run import Run, directory_of, find_runs, identity, load_run
+from genpolicy.runs.identity import directory_of, identity
+from genpolicy.runs.run import Run, find_runs, load_run
 from genpolicy.system.signals import Interrupted
 
 ELSEWHERE = ["seed=7", "study=other", "device=cpu", "threads=2", "log_every=3", "checkpoint_seconds=9"]

@@ -14,7 +14,7 @@ from tiny import configured
 
 from genpolicy.errors import UserError
 from genpolicy.launch.search import Search, distribution
-from genpolicy.runs.run import directory_of
+from genpolicy.runs.identity import directory_of
 
 
 def parsed(*words):

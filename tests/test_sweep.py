@@ -19,7 +19,8 @@ from tiny import ended, opened, plain_words, records, words
 from genpolicy import app
 from genpolicy.config import sbatch
 from genpolicy.launch import local, pool, slurm, sweep
-from genpolicy.runs.run import find_runs, read_status
+from genpolicy.runs.run import find_runs
+from genpolicy.runs.state import read_status, run_state
 from genpolicy.system import forecast, squeue
 from genpolicy.system.files import last_line
 
@@ -46,11 +47,11 @@ def test_how_runs_stand(tmp_path):
     path = run.directory
 
     def state(**alive):
-        found = sweep.standing(path, lambda: {name.lstrip("j"): value for name, value in alive.items()})
+        found = run_state(path, lambda: {name.lstrip("j"): value for name, value in alive.items()})
         return found.state, found.busy
 
     run.close()
-    assert sweep.standing(path, lambda: pytest.fail("asked SLURM about a run that it never had")).state == "new"
+    assert run_state(path, lambda: pytest.fail("asked SLURM about a run that it never had")).state == "new"
     (path / "job.json").write_text('{"job": "7_1"}')
     assert state() == ("new", False)
     assert state(j7_2="RUNNING") == ("new", False)

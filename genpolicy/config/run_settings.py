@@ -11,6 +11,7 @@ from typing import Any
 from genpolicy.config import sbatch
 from genpolicy.config.schema import EVALUATION, TARGET, TRAINING, component, group, locate, setting
 from genpolicy.errors import UserError
+from genpolicy.system import sqlite
 
 RESERVED = re.compile(r"(mlflow\.|(mlartifacts|mlruns|follow\.log)$)", re.IGNORECASE)  # names beside studies
 MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect", "report")
@@ -294,3 +295,23 @@ def absolute(path: str) -> str:
     if re.search(r"\$\{|\0|[\ud800-\udfff]", found):
         raise UserError(f"{found!r}: a path with '${{' in it, or that is not UTF-8, cannot be used; rename the folder")
     return found
+
+
+STORES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc")  # MLflow's schemes
+
+
+def absolute_uri(uri: str | None) -> str | None:
+    """A tracking URI that means the same from any folder. Raises `UserError` for what is none, such as a path."""
+    if uri is None or uri in ("none", "databricks"):
+        return uri
+    scheme, separator, place = uri.partition("://")
+    if not separator or not place or scheme.partition("+")[0] not in STORES:
+        raise UserError(f"tracking.uri={uri}: not a store; legal: none, sqlite:///FILE, http://HOST:PORT")
+    if scheme.startswith("http") and "@" in place.partition("/")[0]:
+        raise UserError(
+            "tracking.uri: would store the password with the run; give it by MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD in the environment"
+        )
+    if (file := sqlite.file_of(uri)) is not None:
+        return sqlite.uri_of(Path(absolute(str(file))))
+    return uri

@@ -20,9 +20,10 @@ from optuna.trial import TrialState
 from genpolicy.app import check_data
 from genpolicy.config.schema import digest
 from genpolicy.errors import UserError
-from genpolicy.launch.sweep import incidental, standings
+from genpolicy.launch.sweep import incidental
 from genpolicy.runs.evaluations import result
-from genpolicy.runs.run import directory_of, known_status
+from genpolicy.runs.identity import directory_of
+from genpolicy.runs.state import known_status, run_states
 from genpolicy.system import sqlite
 from genpolicy.system.files import new_folder, no_link
 
@@ -136,7 +137,7 @@ class Search:
         def busy(trial) -> bool:
             runs = [Path(run) for run in trial.user_attrs.get("runs", [])]
             young = time.time() - trial.datetime_start.timestamp() < STALE_SECONDS
-            return any(run.busy for run in standings(runs)) or (young and not runs)
+            return any(run.busy for run in run_states(runs)) or (young and not runs)
 
         begun = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         return [optuna.Trial(self.study, trial._trial_id) for trial in begun if not busy(trial)]

@@ -24,9 +24,11 @@ from submitit.helpers import clean_env
 from genpolicy.config import plugins, sbatch
 from genpolicy.errors import UserError
 from genpolicy.launch import pool
-from genpolicy.launch.sweep import Sweep, claimed, common_launch, label, missing, standings
+from genpolicy.launch.sweep import Sweep, claimed, common_launch, missing
 from genpolicy.runs.evaluations import is_pending
+from genpolicy.runs.identity import label
 from genpolicy.runs.run import slurm_job
+from genpolicy.runs.state import run_states
 from genpolicy.system.files import write_atomically
 from genpolicy.system.squeue import ask, max_array, state
 from genpolicy.tracking import follower
@@ -169,7 +171,7 @@ def _show(executor: SlurmExecutor, sweep: Sweep, settings: DictConfig, runs: Seq
 def _wait(sweep: Sweep) -> None:
     """Return when no run of the sweep is in anybody's hands. Raises `UserError` if some have not finished."""
     while True:
-        found = list(standings(sweep.runs))
+        found = list(run_states(sweep.runs))
         if not any(run.busy for run in found):
             break
         time.sleep(5)

@@ -7,13 +7,11 @@ outputs/<study>/sweeps/<digits>/
 """
 
 import contextlib
-import functools
 import json
 import re
 import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,59 +22,11 @@ from genpolicy.config.run_settings import NO_EFFECT
 from genpolicy.config.schema import digest
 from genpolicy.errors import UserError, printable
 from genpolicy.runs import provenance, records
-from genpolicy.runs.evaluations import is_pending, result
-from genpolicy.runs.run import each_seed, known_status, open_run
-from genpolicy.system import squeue
-from genpolicy.system.files import Lock, is_locked, new_folder, regular_files, write_atomically
-
-
-@dataclass(frozen=True)
-class Standing:
-    """How a run stands, for people and for the decision whether it is to be started.
-
-    `state` is that of status.json, or 'new', 'waiting' (for its job) or 'unreadable'; `job` is the SLURM job it was
-    last given to, `alive` whether SLURM still has that job, `status` what status.json says.
-    """
-
-    directory: Path
-    state: str
-    job: str | None
-    alive: bool
-    status: dict
-
-    @property
-    def busy(self) -> bool:
-        """Whether somebody is carrying the run out, or will."""
-        return self.alive or self.state == "running"
-
-
-def standings(runs: Iterable[Path]) -> Iterator[Standing]:
-    """How each run stands, SLURM being asked once at most."""
-    alive = functools.cache(squeue.alive)
-    return (standing(directory, alive) for directory in runs)
-
-
-def standing(directory: Path, alive: Callable[[], dict[str, str]]) -> Standing:
-    """How a run directory stands; `alive` tells the living SLURM jobs, and is asked only about a run that has one."""
-    status = known_status(directory)
-    try:
-        job = (records.read(directory / "job.json", records.JOB) or {}).get("job")
-    except UserError as error:
-        status, job = {"state": "unreadable", "reason": str(error)}, None
-    state = status["state"]
-    living = job is not None and (state != "finished" or is_pending(directory)) and job in alive()
-    if living and state in ("failed", "died") and alive()[job].startswith("COMPLETING"):
-        living = False  # while an interrupted one's job may be on its way back into the queue
-    if state not in ("running", "finished") and living:
-        state = "waiting"
-    elif state == "queued":
-        state = "new"
-    return Standing(directory, state, job, living, status)
-
-
-def launching(outputs: Path) -> bool:
-    """Whether runs below the folder of all runs wait for their turn in a process on this machine."""
-    return any(map(is_locked, regular_files(outputs, "*/sweeps/*/lock")))
+from genpolicy.runs.evaluations import result
+from genpolicy.runs.identity import each_seed, label
+from genpolicy.runs.run import open_run
+from genpolicy.runs.state import known_status, run_states
+from genpolicy.system.files import Lock, new_folder, write_atomically
 
 
 class Sweep:
@@ -214,7 +164,7 @@ def missing(jobs: Sequence, sweep: Sweep) -> dict[Path, list]:
     """
     wrong = verify_data(jobs)
     todo, left, states = {}, {}, {}
-    for job, run in zip(jobs, standings(job.directories[0] for job in jobs), strict=True):
+    for job, run in zip(jobs, run_states(job.directories[0] for job in jobs), strict=True):
         if reason := wrong.get(run.directory):
             sweep.failures.append(f"{sweep.runs[run.directory]}: {reason}")
             continue
@@ -285,9 +235,3 @@ def common_launch(jobs: Sequence) -> DictConfig:
             if job.config[name] != jobs[0].config[name]:
                 raise UserError(f"{name}: must be the same for all jobs of a sweep")
     return jobs[0].config.launch
-
-
-def label(directory: Path) -> str:
-    """What people call a run, from its folder alone: 'gmpg-vpsde-1a2b3c4d hopper-medium-v2 s0'."""
-    env, name, seed = directory.parts[-3:]
-    return printable(f"{name} {env} {seed.replace('seed', 's')}")

@@ -7,10 +7,11 @@ from rich import box
 from rich.table import Table as Shown
 
 from genpolicy.errors import UserError
-from genpolicy.launch.sweep import Sweep, label
+from genpolicy.launch.sweep import Sweep
 from genpolicy.report.contents import compose
 from genpolicy.report.document import Table, Text
 from genpolicy.report.results import Result, results_of
+from genpolicy.runs.identity import label
 from genpolicy.runs.run import find_runs
 from genpolicy.system.console import console, plain
 from genpolicy.tracking import follower

@@ -12,8 +12,10 @@ from rich.live import Live
 from rich.table import Table
 
 from genpolicy.errors import UserError
-from genpolicy.launch.sweep import Standing, Sweep, label, standings
+from genpolicy.launch.sweep import Sweep
+from genpolicy.runs.identity import label
 from genpolicy.runs.run import find_runs
+from genpolicy.runs.state import RunState, run_states
 from genpolicy.system.console import console, plain
 from genpolicy.system.files import last_line
 from genpolicy.tracking import follower
@@ -37,12 +39,12 @@ def show(config: DictConfig) -> None:
     shown_on = console(WIDTH)
     said = [plain(line) for line in filter(None, [follower.complaint(Path(config.paths.outputs))])]
     if not shown_on.is_terminal:
-        found = list(standings(runs))
+        found = list(run_states(runs))
         shown_on.print(table(found, runs), summary(found), *said, sep="\n", markup=False)
         return
     with Live(console=shown_on, auto_refresh=False, vertical_overflow="visible") as live:
         while True:
-            found = list(standings(runs))
+            found = list(run_states(runs))
             room = max(1, shown_on.height - FRAME_LINES)  # where not all fits, what is finished comes last
             shown = found if len(found) <= room else sorted(found, key=lambda run: run.state == "finished")[:room]
             live.update(Group(table(shown, runs), summary(found), *said), refresh=True)
@@ -51,13 +53,13 @@ def show(config: DictConfig) -> None:
             time.sleep(REFRESH_SECONDS)
 
 
-def summary(found: Sequence[Standing]) -> str:
+def summary(found: Sequence[RunState]) -> str:
     """How many runs there are of each state."""
     counts = Counter(run.state for run in found)
     return f"{len(found)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
-def table(found: Sequence[Standing], titles: Mapping[Path, str]) -> Table:
+def table(found: Sequence[RunState], titles: Mapping[Path, str]) -> Table:
     """The runs, a line each."""
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name, justify in (("run", "left"), ("state", "left"), ("job", "left"), ("updates", "right")):
@@ -96,7 +98,7 @@ def _score(status: dict) -> str:
     return f"return {result['return_mean']:.1f}" if "return_mean" in result else ""
 
 
-def _remark(run: Standing) -> str:
+def _remark(run: RunState) -> str:
     """Why a run has not ended well, with the last line of its log; how long ago a running one was heard of."""
     if run.state == "running":
         return f"{time.time() - run.status.get('updated', 0):.0f} s ago"

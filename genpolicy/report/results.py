@@ -10,7 +10,7 @@ import numpy as np
 
 from genpolicy.errors import printable
 from genpolicy.runs.evaluations import LATER
-from genpolicy.runs.run import GROUPS, INCIDENTAL
+from genpolicy.runs.identity import GROUPS, INCIDENTAL
 
 NAMING = ("algo", "model", "env", "dataset")  # options that every run has
 LAST, BEST = "final", "best"  # metrics of the last checkpoint, and of the best evaluation during training

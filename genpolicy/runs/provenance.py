@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from genpolicy.config.schema import build
 from genpolicy.errors import UserError
 from genpolicy.runs import records
-from genpolicy.runs.run import read_status
+from genpolicy.runs.state import read_status
 from genpolicy.system.files import write_atomically
 
 if TYPE_CHECKING:

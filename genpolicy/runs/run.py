@@ -34,25 +34,20 @@ from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.config import plain_yaml
 from genpolicy.config.plugins import PluginNeeded
-from genpolicy.config.run_settings import TrainSettings, absolute
-from genpolicy.config.schema import TRAINING, check, digest, part, refuse_interpolation
+from genpolicy.config.run_settings import TrainSettings, absolute_uri
+from genpolicy.config.schema import check, refuse_interpolation
 from genpolicy.errors import UserError, printable
-from genpolicy.runs import records
+from genpolicy.runs import provenance, records
 from genpolicy.runs.evaluations import Evaluation, own_evaluation
-from genpolicy.system import sqlite
-from genpolicy.system.files import Lock, is_locked, new_folder, no_link, read_regular, unwritable, write_atomically
+from genpolicy.runs.identity import directory_of
+from genpolicy.runs.state import read_status
+from genpolicy.system.files import Lock, new_folder, no_link, read_regular, unwritable, write_atomically
 from genpolicy.system.signals import Interrupted
 
-INCIDENTAL = {"seed", "device", "threads", "compile"}  # told of a run, though they make no other experiment
 _ID = re.compile("[0-9a-f]{32}")
-FINAL = ("finished", "failed", "interrupted", "died")
 POLICY = "policy.pt"
-GROUPS = ("algo", "model", "objective", "solver", "select", "network", "dataset", "env")  # that are shown of a run
 _CONTENT = ("last.pt", "best.pt", POLICY, "journal.jsonl", "journal.index", "evaluation-*", "figures/*")
 _CONTENT += ("tracking.json", "tracking.log", "log.txt", "job.json", "data.json", "status.json", "config.yaml")
-
-
-STORES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc")  # MLflow's schemes
 
 
 class InUse(UserError):
@@ -161,7 +156,7 @@ def open_run(config: DictConfig, choices: Mapping[str, str], sweep: str | None =
         places = _places(config)
         moved = any(run.config[name] != places[name] for name in places)
         run.config.merge_with(places)
-        _verify_data(run)
+        provenance.verify(run.directory, run.config)
         if moved:
             changed = _read_frozen(frozen)
             changed["config"] |= places
@@ -180,15 +175,9 @@ def claim_run(directory: Path, timeout: float) -> Run:
     """An existing run, owned by this process as by `open_run`; waits so many seconds for its owner to end."""
     with _held(Path(directory), timeout) as lock:
         run = load_run(directory)
-        _verify_data(run)
+        provenance.verify(run.directory, run.config)
         run._lock = lock
     return run
-
-
-def _verify_data(run: Run) -> None:
-    from genpolicy.runs import provenance  # which reads runs
-
-    provenance.verify(run.directory, run.config)
 
 
 @contextlib.contextmanager
@@ -218,83 +207,6 @@ def find_runs(outputs: Path, study: str = "*") -> Iterator[Path]:
     """
     found = (path.parent for path in sorted(Path(outputs).glob(f"{study}/*/*/seed*/config.yaml")))
     return (run for run in found if not any(folder.is_symlink() for folder in (run, *run.parents[:2])))
-
-
-def read_status(directory: Path) -> dict:
-    """The last status written of a run. One that says it is running but has no living owner has died.
-
-    Raises `UserError` if it cannot be read.
-    """
-    status = _read_status(directory)
-    if status["state"] == "running" and not is_locked(directory / "lock"):
-        status = _read_status(directory)  # it may have ended between the two looks
-        if status["state"] == "running":
-            process = f"process {status.get('pid')} on {status.get('host')}"
-            status |= {"state": "died", "reason": f"{process} is gone"}
-    return status
-
-
-def _read_status(directory: Path) -> dict:
-    path = directory / "status.json"
-    status = records.read(path, records.STATUS)
-    if status is None:
-        return {"state": "queued"}
-    if status.get("state") not in ("running", *FINAL):
-        raise UserError(f"{path}: not what genpolicy writes there (state: {status.get('state')!r}); move it away")
-    return status
-
-
-def known_status(directory: Path) -> dict:
-    """The same for a list of runs, of which one must not take the others along: 'unreadable', and the reason."""
-    try:
-        return read_status(directory)
-    except UserError as error:
-        return {"state": "unreadable", "reason": str(error)}
-
-
-def each_seed(config: DictConfig) -> list[DictConfig]:
-    """The configurations of the runs that one asks for: of `seed=k` for each k of its `seeds`, or itself."""
-    singles = []
-    for seed in config.seeds:
-        singles.append(config.copy())
-        singles[-1].seed, singles[-1].seeds = seed, []
-    return singles or [config]
-
-
-def directory_of(config: DictConfig, choices: Mapping[str, str]) -> Path:
-    """Where the run of a configuration lives, as an absolute path."""
-    env, algo, model = (choices[group].replace("/", "-") for group in ("env", "algo", "model"))
-    if env in ("sweeps", "report", "search.db"):
-        raise UserError(f"env={env}: genpolicy keeps something else by this name in a study; rename the option")
-    outputs = Path(config.paths.outputs).expanduser().absolute()
-    return outputs / config.study / env / f"{algo}-{model}-{identity(config)}" / f"seed{config.seed}"
-
-
-def identity(config: DictConfig) -> str:
-    """Eight hexadecimal digits of what the weights of a run depend on, beside its seed (`settings.setting`, `affects`).
-
-    The order of the settings does not matter. `device`, `threads` and `compile` change roundings, not the experiment.
-    """
-    trained = part(config, TrainSettings, TRAINING)
-    del trained["seed"]
-    return digest(trained)
-
-
-def absolute_uri(uri: str | None) -> str | None:
-    """A tracking URI that means the same from any folder. Raises `UserError` for what is none, such as a path."""
-    if uri is None or uri in ("none", "databricks"):
-        return uri
-    scheme, separator, place = uri.partition("://")
-    if not separator or not place or scheme.partition("+")[0] not in STORES:
-        raise UserError(f"tracking.uri={uri}: not a store; legal: none, sqlite:///FILE, http://HOST:PORT")
-    if scheme.startswith("http") and "@" in place.partition("/")[0]:
-        raise UserError(
-            "tracking.uri: would store the password with the run; give it by MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD in the environment"
-        )
-    if (file := sqlite.file_of(uri)) is not None:
-        return sqlite.uri_of(Path(absolute(str(file))))
-    return uri
 
 
 def _freeze(config: DictConfig, choices: Mapping[str, str], sweep: str | None, replaces: list[str]) -> bytes:

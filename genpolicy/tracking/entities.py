@@ -21,7 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.config.run_settings import NO_EFFECT
 from genpolicy.runs.evaluations import LATER, as_text, recorded
-from genpolicy.runs.run import GROUPS, INCIDENTAL, POLICY, Run
+from genpolicy.runs.identity import GROUPS, INCIDENTAL
+from genpolicy.runs.run import POLICY, Run
 from genpolicy.system.files import read_regular
 
 EXPERIMENT = "genpolicy/"  # begins the names of experiments; the study follows

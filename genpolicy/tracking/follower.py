@@ -20,9 +20,11 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from genpolicy.config.arguments import quoted, shell
+from genpolicy.config.run_settings import absolute_uri
 from genpolicy.errors import UserError, printable
-from genpolicy.launch.sweep import label, launching, standings
-from genpolicy.runs.run import FINAL, Run, absolute_uri, find_runs
+from genpolicy.runs.identity import label
+from genpolicy.runs.run import Run, find_runs
+from genpolicy.runs.state import FINAL, launching, run_states
 from genpolicy.system import process, sqlite
 from genpolicy.system.files import Lock, last_line, open_regular
 from genpolicy.system.signals import Interrupted
@@ -302,7 +304,7 @@ def _settle(outputs: Path) -> None:
 def _unfinished(outputs: Path) -> bool:
     """Whether any run below a folder trains or waits for its job or its turn, as far as one can see."""
     try:
-        return launching(outputs) or any(run.busy for run in standings(find_runs(outputs)))
+        return launching(outputs) or any(run.busy for run in run_states(find_runs(outputs)))
     except UserError:
         return True  # SLURM's controller is away
 

@@ -21,7 +21,8 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID, MLFLOW_RUN_NOTE, MLFL
 
 from genpolicy.errors import UserError
 from genpolicy.runs import journal
-from genpolicy.runs.run import FINAL, POLICY, Run
+from genpolicy.runs.run import POLICY, Run
+from genpolicy.runs.state import FINAL
 from genpolicy.system import sqlite
 from genpolicy.system.files import Lock, new_folder, no_link
 from genpolicy.tracking import entities, tracked

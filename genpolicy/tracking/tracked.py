@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from genpolicy.runs import records
-from genpolicy.runs.run import FINAL
+from genpolicy.runs.state import FINAL
 from genpolicy.system import sqlite
 from genpolicy.system.files import regular_files, write_atomically
 

@@ -20,7 +20,8 @@ from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.runs import provenance
-from genpolicy.runs.run import Run, each_seed, open_run
+from genpolicy.runs.identity import each_seed
+from genpolicy.runs.run import Run, open_run
 from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Interrupted, Signals
 from genpolicy.tracking import follower

@@ -18,8 +18,9 @@ from genpolicy.evaluation.evaluator import Assessor
 from genpolicy.evaluation.table import behaviour_metrics, print_table
 from genpolicy.runs import checkpoint, provenance
 from genpolicy.runs.evaluations import CHOSEN, Evaluation, pending
+from genpolicy.runs.identity import identity
 from genpolicy.runs.journal import Journal
-from genpolicy.runs.run import POLICY, Run, claim_run, identity, load_run
+from genpolicy.runs.run import POLICY, Run, claim_run, load_run
 from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Signals
 from genpolicy.tracking import follower

@@ -21,7 +21,8 @@ from tiny import words
 from genpolicy import app
 from genpolicy.launch import slurm
 from genpolicy.runs.journal import Journal
-from genpolicy.runs.run import Run, find_runs, read_status
+from genpolicy.runs.run import Run, find_runs
+from genpolicy.runs.state import read_status
 from genpolicy.system.files import Lock
 
 

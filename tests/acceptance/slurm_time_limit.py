@@ -25,7 +25,7 @@ from slurm_sweeps import (  # noqa: F401, a fixture among them
 )
 from tiny import only_run
 
-from genpolicy.runs.run import read_status
+from genpolicy.runs.state import read_status
 
 
 def test_the_end_of_its_time_requeues_the_job(outputs):  # noqa: F811

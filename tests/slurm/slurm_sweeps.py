@@ -24,7 +24,8 @@ from tiny import only_run, records, same
 from tiny import plain_words as words
 
 from genpolicy.runs import checkpoint
-from genpolicy.runs.run import find_runs, read_status
+from genpolicy.runs.run import find_runs
+from genpolicy.runs.state import read_status
 from genpolicy.system.files import Lock
 from genpolicy.system.squeue import alive
 

@@ -1,0 +1,49 @@
+"""Which run a configuration asks for: where it lies, and what makes it another one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from genpolicy.config.run_settings import TrainSettings
+from genpolicy.config.schema import TRAINING, digest, part
+from genpolicy.errors import UserError, printable
+
+INCIDENTAL = {"seed", "device", "threads", "compile"}  # told of a run, though they make no other experiment
+
+
+GROUPS = ("algo", "model", "objective", "solver", "select", "network", "dataset", "env")  # that are shown of a run
+
+
+def each_seed(config: DictConfig) -> list[DictConfig]:
+    """The configurations of the runs that one asks for: of `seed=k` for each k of its `seeds`, or itself."""
+    singles = []
+    for seed in config.seeds:
+        singles.append(config.copy())
+        singles[-1].seed, singles[-1].seeds = seed, []
+    return singles or [config]
+
+
+def directory_of(config: DictConfig, choices: Mapping[str, str]) -> Path:
+    """Where the run of a configuration lives, as an absolute path."""
+    env, algo, model = (choices[group].replace("/", "-") for group in ("env", "algo", "model"))
+    if env in ("sweeps", "report", "search.db"):
+        raise UserError(f"env={env}: genpolicy keeps something else by this name in a study; rename the option")
+    outputs = Path(config.paths.outputs).expanduser().absolute()
+    return outputs / config.study / env / f"{algo}-{model}-{identity(config)}" / f"seed{config.seed}"
+
+
+def identity(config: DictConfig) -> str:
+    """Eight hexadecimal digits of what the weights of a run depend on, beside its seed (`settings.setting`, `affects`).
+
+    The order of the settings does not matter. `device`, `threads` and `compile` change roundings, not the experiment.
+    """
+    trained = part(config, TrainSettings, TRAINING)
+    del trained["seed"]
+    return digest(trained)
+
+
+def label(directory: Path) -> str:
+    """What people call a run, from its folder alone: 'gmpg-vpsde-1a2b3c4d hopper-medium-v2 s0'."""
+    env, name, seed = directory.parts[-3:]
+    return printable(f"{name} {env} {seed.replace('seed', 's')}")
