@@ -12,13 +12,14 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from genpolicy.algo.actor import Actor
-from genpolicy.app import Job, each_job
 from genpolicy.config.arguments import quoted
 from genpolicy.config.schema import build
 from genpolicy.critic.critic import Critic
 from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint
+from genpolicy.runs.job import Job, each_job
 from genpolicy.runs.run import POLICY, open_run
+from genpolicy.training import setup
 from genpolicy.training import train as training
 
 Array = TypeVar("Array", np.ndarray, Tensor)
@@ -57,16 +58,16 @@ def load_policy(reference: str | Path, *words: str) -> TrainedPolicy:
     `paths.outputs=...`, `device=cuda`. Raises `UserError` if there is no such policy.
     """
     config = _job("mode=eval", f"checkpoint={quoted(str(reference))}", *words).config
-    run, path = training.find_run(str(reference), config)
+    run, path = setup.find_run(str(reference), config)
     return restored(run.config, path, config.device)
 
 
 def restored(config: DictConfig, path: Path, device: str = "auto") -> TrainedPolicy:
     """The policy of a run's configuration, with the weights of a checkpoint. Raises `UserError` if they do not fit."""
-    task, device = build(config.env), training.choose_device(device)
+    task, device = build(config.env), setup.choose_device(device)
     with torch.random.fork_rng():  # fresh networks are drawn by the run's seed, which is none of the caller's
-        algorithm = training.fresh_algorithm(config, task, device)
-    training.restore(algorithm, path)
+        algorithm = setup.fresh_algorithm(config, task, device)
+    setup.restore(algorithm, path)
     actor = algorithm.actor().eval().requires_grad_(False)
     if path.name != POLICY:
         return TrainedPolicy(actor, algorithm.critic, task.observation_size, device)

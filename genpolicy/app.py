@@ -4,34 +4,13 @@ Whatever is wrong with a command is one line on stderr and exit code 1; `genpoli
 traceback.
 """
 
-import functools
-import json
+import importlib
 import os
-import re
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
+from dataclasses import replace
 
-from omegaconf import DictConfig, OmegaConf
-
-from genpolicy.config import arguments, plugins
-from genpolicy.config.nodes import created
-from genpolicy.config.run_settings import (
-    CheckSettings,
-    CollectSettings,
-    RunSettings,
-    TrainSettings,
-    absolute,
-    absolute_uri,
-)
-from genpolicy.config.schema import TARGET, build, checked, locate, plain_values, suggest
-from genpolicy.errors import UnknownSetting, UserError
-from genpolicy.runs.evaluations import CHOSEN
-from genpolicy.runs.identity import directory_of, each_seed
-
-PRESETS = ("tuned", "experiment")  # groups whose options set what belongs to others
-COMPONENTS = {"check": CheckSettings, "collect": CollectSettings}
+from genpolicy.runs.job import Job, each_job
+from genpolicy.training import checks
 
 
 def main() -> None:
@@ -72,172 +51,11 @@ def _run(words: list[str]) -> None:
     each_job(words, start)
 
 
-@dataclass(frozen=True)
-class Job:
-    """One checked configuration, ready to start."""
-
-    config: DictConfig
-    choices: dict[str, str]
-    overrides: list[str]
-
-    @functools.cached_property
-    def directories(self) -> list[Path]:
-        """The directories of its runs: one, or one for each of its `seeds`."""
-        return [directory_of(single, self.choices) for single in each_seed(self.config)]
-
-
-def each_job(words: list[str], act: Callable[[Job], None]) -> None:
-    """Composes and checks the job of a command line, and acts on it; a sweep's go to its launcher.
-
-    Raises whatever goes wrong.
-    """
-    from genpolicy.config import compose
-
-    words = arguments.rewrite(words)
-    arguments.check_once(words)
-    plugins.permit(words)
-    if "mode=eval" in words:  # where the task is the run's, and the word is a permission
-        words = [word for word in words if not word.startswith(plugins.WORDS)]
-    compose.check_words(words)
-    compose.run(words, lambda composed: act(prepare(*composed)))
-
-
-def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -> Job:
-    """Checks a composed configuration and resolves its paths; creates nothing.
-
-    Modes other than train read no component but those of `COMPONENTS`: their configuration holds nothing else. But that
-    of mode=eval has what the words say of `evaluation.CHOSEN`, to be checked with the run that it is for.
-    """
-    from genpolicy.config import option_files  # which imports Hydra
-
-    own = {field.name for field in fields(RunSettings)}
-    plain = plain_values(config, own)
-    settings = checked(plain, root=RunSettings)
-    mode = settings["mode"]
-    tops = {word: re.split(r"[=.@/]", word.lstrip("+~"))[0] for word in overrides}
-    for word, top in tops.items():
-        if top in ("check", "collect", "report") and top != mode:
-            raise UserError(f"{word}: goes with mode={top}")
-    if mode == "train":
-        try:
-            plain |= plain_values(config, config.keys() - own)
-            settings = checked(plain, choices, root=TrainSettings)
-        except UnknownSetting as error:
-            presets = [f"{group}={choices[group]}" for group in PRESETS if choices.get(group, "none") != "none"]
-            if presets and not any(error.name == word.lstrip("+").partition("=")[0] for word in overrides):
-                raise UserError(f"{error}; it comes from {' or '.join(presets)}") from error
-            raise
-        if settings["seeds"] and "seed" in tops.values():
-            raise UserError("seed and seeds do not go together; leave one out")
-    else:
-        if mode in COMPONENTS:
-            plain |= plain_values(config, {field.name for field in fields(COMPONENTS[mode])} - own)
-            settings = checked(plain, choices, root=COMPONENTS[mode])
-        legal = [*settings, *CHOSEN] if mode == "eval" else list(settings)
-        for word, top in tops.items():
-            if top not in legal:
-                raise UserError(f"{word}: mode={mode} takes no such setting; {suggest(top, legal, 'settings')}")
-        if mode == "eval":
-            settings |= _chosen(config, overrides)
-    option_files.check_said(settings, overrides)
-    settings["tracking"]["uri"] = absolute_uri(settings["tracking"]["uri"])
-    settings["paths"] = {name: absolute(path) for name, path in settings["paths"].items()}
-    if "path" in settings.get("dataset", ()):
-        settings["dataset"]["path"] = absolute(settings["dataset"]["path"])
-    if settings["device"] == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UserError("device=cuda: torch finds no GPU here; use device=cpu or device=auto")
-    return Job(created(settings), choices, overrides)
-
-
-def _chosen(config: DictConfig, overrides: Sequence[str]) -> dict:
-    """What words of mode=eval say of `CHOSEN`: a whole node where an option is chosen, else the values of settings."""
-    found: dict = {}
-    for key in (word.lstrip("+~").partition("=")[0] for word in overrides):
-        group, dot, _ = key.rpartition("@")[2].partition(".")
-        if group in CHOSEN and not dot:
-            found[group] = OmegaConf.to_container(config[group], resolve=True)
-    for key in (word.lstrip("+~").partition("=")[0] for word in overrides):
-        group, *path = key.split(".")
-        if path and group in CHOSEN and TARGET not in (node := found.setdefault(group, {})):
-            for part in path[:-1]:
-                node = node.setdefault(part, {})
-            value = OmegaConf.select(config, key)
-            node[path[-1]] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    return found
-
-
-def check_data(jobs: Sequence[Job]) -> None:
-    """Probes the data of runs that are to be made (`Dataset.probe`), each once; raises `UserError` for bad ones."""
-    training = [job for job in jobs if job.config.mode == "train"]
-    if not training:
-        return
-    from genpolicy.dataset.dataset import Dataset  # which imports torch
-
-    probed = set()
-    for job in training:
-        config = job.config
-        if locate(config.dataset._target_).probe is Dataset.probe:
-            continue
-        node = json.dumps([OmegaConf.to_container(config[name]) for name in ("env", "dataset")], sort_keys=True)
-        if node not in probed and not all(directory.exists() for directory in job.directories):
-            probed.add(node)
-            build(config.dataset, directory=config.paths.data).probe(build(config.env))
-
-
-def check_memory(jobs: Sequence[Job], there: float | None = None) -> None:
-    """Raises `UserError` if networks to be trained do not fit into so many bytes; None: those of this machine."""
-    from genpolicy.training import memory
-
-    memory.check([job for job in jobs if job.config.mode == "train"], there)
-
-
 def start(job: Job, sweep: str | None = None) -> None:
     """Does what the configuration's mode says. `sweep` names the multirun that the job belongs to."""
-    config = job.config
     if sweep is None:
-        check_memory([job])
-        check_data([job])
-    match config.mode:
-        case "train" if config.seeds:
-            from genpolicy.training import lockstep
-
-            lockstep.train(config, job.choices, sweep)
-        case "train":
-            from genpolicy.runs import run
-            from genpolicy.training import train
-
-            train.train(run.open_run(config, job.choices, sweep))
-        case "eval":
-            from genpolicy.training import train
-
-            train.evaluate_run(config.checkpoint, config, job.choices)
-        case "sync":
-            from genpolicy.tracking import follower
-
-            follower.sync(config)
-        case "status":
-            from genpolicy.modes import status
-
-            status.show(config)
-        case "report":
-            from genpolicy.modes import report
-
-            report.show(config)
-        case "tasks":
-            from genpolicy.modes import tasks
-
-            tasks.show(config)
-        case "check":
-            from genpolicy.modes import check
-
-            check.show(config)
-        case "collect":
-            from genpolicy.modes import collect
-
-            collect.collect(config)
+        checks.check([job])
+    importlib.import_module(f"genpolicy.modes.{job.config.mode}").run(replace(job, sweep=sweep))
 
 
 def _wants_traceback(words: list[str]) -> bool:

@@ -12,6 +12,8 @@ from unittest import mock
 from genpolicy import app
 from genpolicy.launch import local, slurm
 from genpolicy.launch.sweep import Sweep, sweep_name
+from genpolicy.runs import provenance
+from genpolicy.runs.job import Job
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def mistaken(make: Callable[[random.Random], list[str]], count: int, folder: Pat
     return wrong
 
 
-def tried(*words: str) -> tuple[Result, list[tuple[app.Job, str | None]]]:
+def tried(*words: str) -> tuple[Result, list[tuple[Job, str | None]]]:
     """The checked jobs that a command would start, each with the name of its sweep, and how it went up to there."""
     started = []
 
@@ -92,7 +94,7 @@ def tried(*words: str) -> tuple[Result, list[tuple[app.Job, str | None]]]:
         started.extend((job, sweep_name(jobs)) for job in jobs)
 
     with (
-        mock.patch.object(app, "check_data"),
+        mock.patch.object(provenance, "probe"),
         mock.patch.object(app, "start", lambda job, sweep=None: started.append((job, sweep))),
         mock.patch.object(Sweep, "save"),
         mock.patch.object(local, "launch", launch),
@@ -101,7 +103,7 @@ def tried(*words: str) -> tuple[Result, list[tuple[app.Job, str | None]]]:
         return genpolicy(*words), started
 
 
-def jobs(*words: str) -> list[tuple[app.Job, str | None]]:
+def jobs(*words: str) -> list[tuple[Job, str | None]]:
     """The jobs of a command that must be legal."""
     result, started = tried(*words)
     assert result.code == 0, result.err

@@ -15,7 +15,7 @@ from genpolicy.config.schema import build
 from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import load_run
-from genpolicy.training.train import fresh_algorithm, restore
+from genpolicy.training.setup import fresh_algorithm, restore
 
 GOALS = ("env=multi-goal", "algo.policy_steps=60", "eval.per_phase=1")
 

@@ -18,7 +18,7 @@ from genpolicy.evaluation.rollout import evaluation_seed
 from genpolicy.modes import collect
 from genpolicy.modes.collect import play
 from genpolicy.runs.run import load_run
-from genpolicy.training.train import fresh_algorithm, restore
+from genpolicy.training.setup import fresh_algorithm, restore
 
 TASKS = ["hopper-medium-v2", "halfcheetah-medium-v2", "antmaze-umaze-v0", "maze2d-umaze-v1", "dmc-cheetah-run"]
 TASKS += [f"{robot}-human-v1" for robot in ("pen", "door", "hammer", "relocate")]

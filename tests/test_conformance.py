@@ -17,7 +17,7 @@ from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.policy import Policy
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import load_run
-from genpolicy.training.train import restore
+from genpolicy.training.setup import restore
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 ALGORITHMS = sorted(options("algo"))

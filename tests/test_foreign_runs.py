@@ -21,15 +21,14 @@ from store import SQLITE, counts, stored
 from tiny import ended, only_run, opened, plain_words
 from tiny import words as small_run
 
-from genpolicy import app
 from genpolicy.api import load_policy
-from genpolicy.app import Job
 from genpolicy.config import plain_yaml, plugins
 from genpolicy.config.schema import build
 from genpolicy.errors import UserError
 from genpolicy.launch.sweep import Sweep, sweep_name
 from genpolicy.runs import checkpoint
 from genpolicy.runs.evaluations import Evaluation, own_evaluation
+from genpolicy.runs.job import Job
 from genpolicy.runs.run import find_runs, load_run, open_run
 from genpolicy.served import _load_pyfunc
 from genpolicy.system.files import (
@@ -42,6 +41,7 @@ from genpolicy.system.files import (
     write_atomically,
 )
 from genpolicy.tracking import follower
+from genpolicy.training import checks
 
 
 @pytest.fixture
@@ -346,7 +346,7 @@ def test_an_option_of_ones_own_names_no_address_but_the_packaged_ones(tmp_path, 
         assert f"env.url: {address} is not asked for data" in result.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["conf"]
     ((job, _),) = jobs("env=mine", *words)
-    app.check_data([job])  # the packaged task's address
+    checks.check([job])  # the packaged task's address
 
 
 @pytest.mark.parametrize("more", [{"paths": {"data": "theirs"}}, {"env": {"url": "x"}}, {"device": "cpu"}])

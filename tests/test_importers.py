@@ -72,8 +72,8 @@ def test_a_run_is_tracked_while_it_trains_and_the_next_run_ships_what_is_missing
 
 
 def test_training_never_imports_mlflow(outputs):
-    code = "import sys; from genpolicy import app, tracking; tracking.WAIT_SECONDS = 0; app.main(); "
-    code += "print('torch' in sys.modules, 'mlflow' in sys.modules)"
+    code = "import sys; from genpolicy import app; from genpolicy.tracking import follower; follower.WAIT_SECONDS = 0; "
+    code += "app.main(); print('torch' in sys.modules, 'mlflow' in sys.modules)"
     command = [sys.executable, "-c", code, *words(outputs, SQLITE), "algo.critic_steps=9", "algo.policy_steps=9"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.endswith("True False\n")
 
@@ -133,8 +133,8 @@ def test_an_importer_gives_up_a_server_that_stays_away(outputs, monkeypatch):
 
 def test_one_follower_ships_all_runs_and_ends_with_them(outputs):
     first, second = ended(outputs, "seed=0", SQLITE), opened(outputs, "seed=1", SQLITE)
-    code = "import pathlib, sys; from genpolicy import tracking; tracking.FOLLOW_SECONDS = 0.5; "
-    code += "tracking.follow_all(pathlib.Path(sys.argv[1]), None)"
+    code = "import pathlib, sys; from genpolicy.tracking import follower; follower.FOLLOW_SECONDS = 0.5; "
+    code += "follower.follow_all(pathlib.Path(sys.argv[1]), None)"
     command = [sys.executable, "-c", code, str(outputs)]
     with second.recorded(device="cpu"):
         follower = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

@@ -9,9 +9,9 @@ from command_line import genpolicy, jobs, tried
 from omegaconf import OmegaConf
 from tiny import words
 
-from genpolicy import app
 from genpolicy.config.schema import build
-from genpolicy.training import memory, train
+from genpolicy.runs import provenance
+from genpolicy.training import memory, setup
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def gibibyte(monkeypatch):
     def accepted(jobs):
         raise AssertionError("accepted")
 
-    monkeypatch.setattr(app, "check_data", accepted)
+    monkeypatch.setattr(provenance, "probe", accepted)
     monkeypatch.setattr(memory, "_there", lambda device: 2.0**30)
 
 
@@ -76,7 +76,7 @@ def test_what_is_counted_is_what_is_there(algo, tmp_path):
     ((job, _),) = jobs(f"algo={algo}", "tuned=none", "network=mlp", *WIDE)
     parts = {name: OmegaConf.to_container(job.config[name]) for name in memory.PARTS}
     size, count = memory._needed(json.dumps(parts, sort_keys=True))
-    algorithm = train.fresh_algorithm(job.config, build(job.config.env), torch.device("cpu"))
+    algorithm = setup.fresh_algorithm(job.config, build(job.config.env), torch.device("cpu"))
     real = sum(parameter.numel() for parameter in algorithm.parameters())
     assert count == pytest.approx(real, rel=0.05)
     trained = {}

@@ -15,6 +15,7 @@ from tiny import configured
 from genpolicy.errors import UserError
 from genpolicy.launch.search import Search, distribution
 from genpolicy.runs.identity import directory_of
+from genpolicy.runs.job import Job
 
 
 def parsed(*words):
@@ -46,9 +47,8 @@ class Launcher:
         self.outputs, self.fails, self.started = outputs, fails, []
 
     def prepare(self, job_overrides):
-        from genpolicy import app
 
-        return [self._job(app.Job, words) for words in job_overrides]
+        return [self._job(Job, words) for words in job_overrides]
 
     def _job(self, make, words):
         values = dict(word.split("=", 1) for word in words)

@@ -14,6 +14,8 @@ from tiny import ended, opened
 
 from genpolicy.errors import UserError
 from genpolicy.launch.sweep import Sweep
+from genpolicy.modes import sync
+from genpolicy.runs.job import Job
 from genpolicy.tracking import follower
 
 RUNS = 3
@@ -59,7 +61,7 @@ def test_the_parent_describes_what_has_become_of_the_sweep(outputs):
         "WHERE note.key = 'mlflow.note.content' AND parent.key = 'genpolicy.parent'",
     )
     assert said.startswith("3 runs: 3 finished\n")
-    assert "| swiss-roll | 30.0 ± 26.5 |" in said
+    assert "| gmpo | gvp | swiss-roll | 30.0 ± 26.5 (3) |" in said
 
 
 def test_settings_tags_and_files(swept):
@@ -211,7 +213,7 @@ def test_nothing_to_ship_is_no_failure(tmp_path):
     assert genpolicy("mode=sync", f"paths.outputs={tmp_path}").code == 0
     assert not (tmp_path / "mlflow.db").exists()
     with pytest.raises(UserError, match="there is no store to ship to"):
-        follower.sync(opened(tmp_path).config)
+        sync.run(Job(opened(tmp_path).config, {}, []))
 
 
 def test_a_follower_waits_for_runs_that_wait_for_their_turn(tmp_path):

@@ -21,7 +21,7 @@ from genpolicy.evaluation import evaluator
 from genpolicy.evaluation.rollout import evaluation_seed
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs
-from genpolicy.training.train import fresh_algorithm
+from genpolicy.training.setup import fresh_algorithm
 from genpolicy.training.trainer import State, spread
 
 FIGURES_METRIC = "final/total_variation"

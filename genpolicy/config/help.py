@@ -9,12 +9,11 @@ import itertools
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
-from typing import get_type_hints
 
 from genpolicy.config import plain_yaml
 from genpolicy.config.arguments import CONF, HYDRA_GROUPS, PLACED, groups, options
 from genpolicy.config.run_settings import MODES, RunSettings, TrainSettings
-from genpolicy.config.schema import TARGET, is_component, locate, name_of, suggest
+from genpolicy.config.schema import TARGET, field_types, is_component, locate, name_of, suggest
 from genpolicy.errors import UserError, printable
 
 WIDTH = 100  # columns of the first page, which fits a screen
@@ -147,7 +146,7 @@ def _option(group: str, name: str) -> list[str]:
 
 def _fields(cls: type, values: dict, indent: str, prefix: str = "") -> list[str]:
     """A line a setting: name, value, type and range, meaning; those of nested components below their own."""
-    hints, lines = get_type_hints(cls), []
+    hints, lines = field_types(cls), []
     for field in dataclasses.fields(cls):
         name, value = prefix + field.name, values.get(field.name, "???")
         if is_component(field) or dataclasses.is_dataclass(hints[field.name]):

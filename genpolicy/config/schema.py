@@ -15,6 +15,7 @@ import importlib
 import json
 import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
@@ -178,7 +179,7 @@ def part(config: Mapping, root: type, what: str) -> dict:
 def _part(node: dict, cls: type, what: str, affects: str | None, config: dict) -> dict:
     strength = (None, EVALUATION, TRAINING)
     kept = {TARGET: node[TARGET]} if TARGET in node and affects == what else {}
-    hints = _hints(cls)
+    hints = field_types(cls)
     for field in dataclasses.fields(cls):
         if not field.init or field.name not in node:
             continue
@@ -193,7 +194,16 @@ def _part(node: dict, cls: type, what: str, affects: str | None, config: dict) -
     return kept
 
 
-_hints = functools.cache(get_type_hints)
+@functools.cache
+def field_types(cls: type) -> dict[str, Any]:
+    """The types of a component's fields; those of what only a run knows (`InitVar`) are not looked up."""
+    names, found = {field.name for field in dataclasses.fields(cls)}, {}
+    for base in cls.__mro__:
+        own = {
+            name: hint for name, hint in vars(base).get("__annotations__", {}).items() if name in names - found.keys()
+        }
+        found |= get_type_hints(types.SimpleNamespace(__annotations__=own), vars(sys.modules[base.__module__]))
+    return found
 
 
 def plain_values(config: DictConfig, names: Collection[str] | None = None, path: str = "") -> dict:
@@ -288,7 +298,7 @@ class _Checker:
                 option = self.choices.get(group)
                 hint = suggest(str(name), fields, f"{owner}={option}" if option else "settings")
                 raise UnknownSetting(f"{prefix}{name}", owner, option, hint)
-        hints = _hints(cls)
+        hints = field_types(cls)
         typed = {}
         for name, field in fields.items():
             value = given[name] if name in given else _default(field)

@@ -15,7 +15,7 @@ from genpolicy.tracking import follower
 
 
 def launch(jobs: Sequence, name: str | None = None) -> None:
-    """Carry out what is missing of a sweep of checked jobs (`genpolicy.app.Job`; `Sweep.of` has the `name`).
+    """Carry out what is missing of a sweep of checked jobs (`runs.job.Job`; `Sweep.of` has the `name`).
 
     On SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 has the runs save their checkpoints, and raises `Interrupted`. Raises
     `UserError` at the end if runs have failed.

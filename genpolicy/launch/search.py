@@ -17,7 +17,6 @@ from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
-from genpolicy.app import check_data
 from genpolicy.config.schema import digest
 from genpolicy.errors import UserError
 from genpolicy.launch.sweep import incidental
@@ -26,6 +25,7 @@ from genpolicy.runs.identity import directory_of
 from genpolicy.runs.state import known_status, run_states
 from genpolicy.system import sqlite
 from genpolicy.system.files import new_folder, no_link
+from genpolicy.training import checks
 
 REPEATED = ("seed", "env")  # what is enumerated for these is run in every trial
 STALE_SECONDS = 60.0  # before which a trial without a living run may just not have begun
@@ -57,7 +57,7 @@ class Search:
         if not launcher.waits:
             self.words["launch.wait"] = ["launch.wait=true"]  # as the next trials follow from the scores of these
         checked = launcher.prepare(self._examples())
-        check_data(checked)
+        checks.check(checked)
         settings = checked[0].config.search
         self.open(checked[0].config)
         waiting = self._abandoned()

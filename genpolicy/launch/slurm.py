@@ -80,7 +80,7 @@ class Work:
 
 
 def launch(jobs: Sequence, name: str | None = None) -> None:
-    """Submit what is missing of a sweep of checked jobs (`genpolicy.app.Job`; `Sweep.of` has the `name`), and return.
+    """Submit what is missing of a sweep of checked jobs (`runs.job.Job`; `Sweep.of` has the `name`), and return.
 
     With `launch.wait` returns when all have ended. Raises `UserError` for what SLURM refuses.
     """

@@ -47,7 +47,7 @@ class Sweep:
 
     @classmethod
     def of(cls, jobs: Sequence, name: str | None = None) -> "Sweep":
-        """The sweep of checked jobs (`genpolicy.app.Job`); nothing is written.
+        """The sweep of checked jobs (`runs.job.Job`); nothing is written.
 
         One with a `name` of its own, which ends as `sweep_name` does, may have had other runs before.
         """

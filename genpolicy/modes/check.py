@@ -5,19 +5,20 @@ the recorded action is taken, and what follows is compared with what was recorde
 """
 
 import numpy as np
-from omegaconf import DictConfig
 from rich import box
 from rich.table import Table
 
 from genpolicy.config.schema import build
 from genpolicy.env.replay import Replay, replay, spread_rows
 from genpolicy.errors import UserError
+from genpolicy.runs.job import Job
 from genpolicy.system.console import console
 from genpolicy.system.progress import shown
 
 
-def show(config: DictConfig) -> None:
+def run(job: Job) -> None:
     """Prints the errors, for transitions that go on and for those that terminate, and what to make of them."""
+    config = job.config
     task = build(config.env)
     dataset = build(config.dataset, directory=config.paths.data)
     arrays, states = dataset.recorded(task)

@@ -24,15 +24,18 @@ from genpolicy.env.maze2d import Maze2d
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.evaluation.rollout import evaluation_seed, steps
+from genpolicy.runs.job import Job
 from genpolicy.system.files import Lock, no_link
 from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Signals
+from genpolicy.training.setup import find_run, fresh_algorithm, restore
 
 Act = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 
-def collect(config: DictConfig) -> None:
+def run(job: Job) -> None:
     """Records what `config.collect` says; goes on with what is there. On a signal keeps whole batches and stops."""
+    config = job.config
     path = Path(absolute(config.collect.path))
     if not config.collect.path.strip() or path.is_dir() or not path.name:
         raise UserError(f"collect.path: {path} is a folder; name the file that is to be written")
@@ -114,15 +117,13 @@ def _policy(config: DictConfig, task: Task) -> Callable[[int], Act]:
         if not isinstance(task, Maze2d):
             raise UserError(f"collect.policy=waypoint: steers the ball of maze2d, not env={task.name}")
         return functools.partial(Wanderers, task.simulate())
-    from genpolicy.training import train
-
-    run, path = train.find_run(config.collect.policy, config)
+    run, path = find_run(config.collect.policy, config)
     own = build(run.config.env)
     sizes = [(each.observation_size, each.action_size) for each in (own, task)]
     if sizes[0] != sizes[1]:
         raise UserError(f"collect.policy: {path} was trained for {own.name}, whose sizes are not those of {task.name}")
-    algorithm = train.fresh_algorithm(run.config, task, torch.device("cpu"))
-    train.restore(algorithm, path)
+    algorithm = fresh_algorithm(run.config, task, torch.device("cpu"))
+    restore(algorithm, path)
     return lambda _: algorithm.act
 
 

@@ -12,6 +12,7 @@ from genpolicy.report.contents import compose
 from genpolicy.report.document import Table, Text
 from genpolicy.report.results import Result, results_of
 from genpolicy.runs.identity import label
+from genpolicy.runs.job import Job
 from genpolicy.runs.run import find_runs
 from genpolicy.system.console import console, plain
 from genpolicy.tracking import follower
@@ -20,11 +21,12 @@ PRINTED = ("remarks", "scores_last", "scores_best", "aggregates", "published")
 WIDTH = 200  # of tables that go to a file or a pipe
 
 
-def show(config: DictConfig) -> None:
+def run(job: Job) -> None:
     """Writes the report into the folder of the study or the sweep, and prints its main tables.
 
     Raises `UserError` if there are no runs, or the store cannot be read.
     """
+    config = job.config
     outputs, beside = Path(config.paths.outputs), config.tracking.uri is None
     here = list(find_runs(outputs, config.study)) if beside else []  # none of these is to be missing
     store = follower.open_store(None, outputs) if here else follower.existing_store(config)

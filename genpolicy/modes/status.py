@@ -14,6 +14,7 @@ from rich.table import Table
 from genpolicy.errors import UserError
 from genpolicy.launch.sweep import Sweep
 from genpolicy.runs.identity import label
+from genpolicy.runs.job import Job
 from genpolicy.runs.run import find_runs
 from genpolicy.runs.state import RunState, run_states
 from genpolicy.system.console import console, plain
@@ -33,8 +34,9 @@ COLOURS = {
 }
 
 
-def show(config: DictConfig) -> None:
+def run(job: Job) -> None:
     """Prints the table; on a terminal again and again, until nobody works on the runs any more or Ctrl-C."""
+    config = job.config
     runs = _runs(config)
     shown_on = console(WIDTH)
     said = [plain(line) for line in filter(None, [follower.complaint(Path(config.paths.outputs))])]

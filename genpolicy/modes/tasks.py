@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from omegaconf import DictConfig
 from rich import box
 from rich.filesize import decimal
 from rich.table import Table
@@ -12,14 +11,16 @@ from genpolicy.config.help import merged
 from genpolicy.config.schema import MISSING, TARGET, build
 from genpolicy.dataset.d4rl import cached
 from genpolicy.env.task import Task
+from genpolicy.runs.job import Job
 from genpolicy.system.console import console, plain
 
 
-def show(config: DictConfig) -> None:
+def run(job: Job) -> None:
     """Prints a line for each task: sizes, episode limit, simulator, references, and whether D4RL's file is there.
 
     What a task is, `genpolicy --help env=<task>` says.
     """
+    config = job.config
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=plain(f"data: {config.paths.data}"), title_justify="left")
     for name, justify in (("env", "left"), ("O", "right"), ("A", "right"), ("steps", "right"), ("simulator", "left")):
         shown.add_column(name, justify=justify, no_wrap=True)

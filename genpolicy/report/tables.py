@@ -1,11 +1,9 @@
 """Tables of a metric by task and method; what is here imports nothing that draws."""
 
-from collections import Counter
-
 import numpy as np
 
 from genpolicy.report.document import Table
-from genpolicy.report.results import BEST, LAST, Comparison, Result
+from genpolicy.report.results import BEST, LAST, Comparison
 
 SCORES = {
     LAST: (
@@ -49,11 +47,3 @@ def grid(
         strong = {(j, i) for i, j in strong}
     table = [[first, *row] for first, row in zip(names, rows, strict=True)]
     return Table(name, title, ["", *methods], table, note, frozenset((i, j + 1) for i, j in strong))
-
-
-def sweep_summary(found: list[Result]) -> str:
-    """What has become of the runs of a sweep, as Markdown: how many of each state, and the last checkpoints' scores."""
-    comparison = Comparison(found)
-    states = ", ".join(f"{count} {state}" for state, count in Counter(run.state for run in found).items())
-    table = grid(comparison, f"{LAST}/{{kind}}_mean", *SCORES[LAST])
-    return "\n\n".join([f"{len(found)} runs: {states}", table.markdown(), f"{table.title}. {table.note}"])

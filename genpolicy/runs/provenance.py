@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from genpolicy.config.schema import build
+from genpolicy.config.schema import build, locate
 from genpolicy.errors import UserError
 from genpolicy.runs import records
 from genpolicy.runs.state import read_status
@@ -101,3 +102,18 @@ def _compare(directory: Path, known: dict, found: dict, now: list | None) -> Non
         f"{directory}: its data have changed: it was made of {then}, and {found['source']} has {here} now; put the old "
         "data back, or overwrite=true trains anew"
     )
+
+
+def probe(jobs: Sequence) -> None:
+    """Probes the data of runs that are to be made (`Dataset.probe`), each once; raises `UserError` for bad ones."""
+    from genpolicy.dataset.dataset import Dataset  # which imports torch
+
+    probed = set()
+    for job in jobs:
+        config = job.config
+        if locate(config.dataset._target_).probe is Dataset.probe:
+            continue
+        node = json.dumps([OmegaConf.to_container(config[name]) for name in ("env", "dataset")], sort_keys=True)
+        if node not in probed and not all(directory.exists() for directory in job.directories):
+            probed.add(node)
+            build(config.dataset, directory=config.paths.data).probe(build(config.env))

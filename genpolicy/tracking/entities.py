@@ -2,13 +2,16 @@
 
 import getpass
 import json
+import statistics
 import tempfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import mlflow.pyfunc
 import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+from mlflow.entities import Run as MlflowRun
 from mlflow.models import Model, ModelSignature
 from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
 from mlflow.utils.mlflow_tags import (
@@ -48,6 +51,44 @@ def tags(run: Run, status: dict) -> dict[str, str]:
         told = {name: record[name] for name in ("choices", "changed", "without")}
         labels[f"{LATER}{digits}"] = json.dumps(told | {"changed": {k: as_text(v) for k, v in told["changed"].items()}})
     return {name: str(value)[:TAG_LENGTH] for name, value in labels.items() if value is not None}
+
+
+def sweep_note(children: Sequence[MlflowRun]) -> str:
+    """What MLflow shows on the parent of a sweep's runs, as Markdown: how many of each state, and their scores.
+
+    Runs that differ in their seeds alone share a line, with mean and standard deviation (n - 1) of the final scores, or
+    of the returns where a task has no reference.
+    """
+    values: dict[str, set[str]] = {}
+    for run in children:
+        for name, value in run.data.params.items():
+            values.setdefault(name, set()).add(value)
+    options = {group: {run.data.tags.get(f"genpolicy.{group}", "") for run in children} for group in GROUPS}
+    shown = [group for group in GROUPS if group in ("env", "algo", "model") or len(options[group]) > 1]
+    told = {"seed", *(group for group in GROUPS if len(options[group]) > 1)}
+    varied = [name for name, found in sorted(values.items()) if len(found) > 1 and name.partition(".")[0] not in told]
+    lines: dict[tuple, list[MlflowRun]] = {}
+    for run in children:
+        line = (run.data.tags.get(f"genpolicy.{group}", "") for group in shown)
+        lines.setdefault((*line, *(run.data.params.get(name, "") for name in varied)), []).append(run)
+    states = Counter(run.data.tags.get("genpolicy.state", "queued") for run in children)
+    head = [*shown, *varied, "final score (runs)"]
+    table = [head, ["---"] * len(head), *([*names, _score(runs)] for names, runs in sorted(lines.items()))]
+    note = [f"{len(children)} runs: {', '.join(f'{count} {state}' for state, count in states.items())}", ""]
+    note += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in table]
+    while len(text := "\n".join(note)) > TAG_LENGTH:
+        note.pop()
+    return text
+
+
+def _score(runs: Sequence[MlflowRun]) -> str:
+    kinds = {"final/score_mean": "{} ({})", "final/return_mean": "return {} ({})"}
+    for name, form in kinds.items():
+        found = [run.data.metrics[name] for run in runs if name in run.data.metrics]
+        if found:
+            spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
+            return form.format(f"{statistics.fmean(found):.1f}{spread}", len(found))
+    return ""
 
 
 def params(config: DictConfig) -> list[Param]:

@@ -22,7 +22,6 @@ from omegaconf import DictConfig
 from genpolicy.config.arguments import quoted, shell
 from genpolicy.config.run_settings import absolute_uri
 from genpolicy.errors import UserError, printable
-from genpolicy.runs.identity import label
 from genpolicy.runs.run import Run, find_runs
 from genpolicy.runs.state import FINAL, launching, run_states
 from genpolicy.system import process, sqlite
@@ -133,6 +132,8 @@ def follow(directory: Path) -> None:
             until = time.monotonic() + wait
             while time.monotonic() < until and not (_ended(run) and deadline is None):
                 time.sleep(0.2)
+    with contextlib.suppress(Exception):  # as above; the next that ships a run of the sweep describes it
+        store.describe_sweeps()
     for message in catch_up(run.outputs, store.uri, {store.uri: store}, thorough=False, own=True).failures:
         _log(message)
 
@@ -190,6 +191,11 @@ def catch_up(outputs: Path, uri: str | None, stores: dict, thorough: bool = True
             outcome.failures.append(printable(said if str(directory) in said else f"{directory}: {target}: {said}"))
             if broken or not (thorough or isinstance(error, UserError)):
                 broken = said
+    if target in stores and not broken:
+        try:
+            stores[target].describe_sweeps()
+        except Exception as error:  # as in `follow`
+            outcome.failures.append(printable(f"{target}: {one_line(error)}"))
     return outcome
 
 
@@ -199,40 +205,7 @@ def _known(directory: Path, _changed: int) -> Run:
     return Run(directory)
 
 
-def sync(config: DictConfig) -> None:
-    """`mode=sync`: ship what is missing of all runs below paths.outputs. Raises `UserError` if some fail.
-
-    Without a tracking.uri, runs that name another store than the folder's own are left out, and named. With `follow`
-    ships the runs that are tracked in that store, until no run trains or waits for its SLURM job; whatever fails is
-    then tried again.
-    """
-    outputs = Path(config.paths.outputs)
-    if config.tracking.uri == "none":
-        raise UserError("tracking.uri=none: there is no store to ship to; give a tracking URI, or leave it out")
-    if next(find_runs(outputs), None) is None:
-        raise UserError(f"{outputs}: no runs there; give paths.outputs=")
-    if config.follow:
-        follow_all(outputs, config.tracking.uri)
-        return
-    stores: dict = {}
-    outcome = catch_up(outputs, config.tracking.uri, stores)
-    busy = f"; {outcome.busy} being shipped by another process" if outcome.busy else ""
-    print(f"{outcome.shipped} runs of {outputs} are up to date in MLflow{busy}")
-    if outcome.elsewhere:
-        first = f"{label(outcome.elsewhere[0])}{', ...' if len(outcome.elsewhere) > 1 else ''}"
-        print(f"left out: {len(outcome.elsewhere)} runs that name another store ({first}); tracking.uri=... ships them")
-    if outcome.failures:
-        print(*(f"not shipped: {said}" for said in outcome.failures), sep="\n", flush=True)
-        raise UserError(f"{len(outcome.failures)} runs could not be shipped: {outcome.failures[0]}")
-    if not outcome.busy:
-        _settle(outputs)
-    if not stores:
-        _look_at(store_uri(config.tracking.uri, outputs), outputs)
-    for uri in stores or [store_uri(config.tracking.uri, outputs)] * bool(outcome.shipped):
-        print(f"dashboard: {dashboard(uri)}")
-
-
-def _look_at(uri: str, outputs: Path) -> None:
+def look_at(uri: str, outputs: Path) -> None:
     """Raises `UserError` for a store that cannot be read, even if nothing is to be sent there.
 
     A SQLite file need not be there: it is made when it is needed.
@@ -260,7 +233,7 @@ def follow_all(outputs: Path, uri: str | None) -> None:
             for message in failures:
                 _log(message)
             if not failures:
-                _settle(outputs)
+                settle(outputs)
             deadline = (deadline or time.monotonic() + FOLLOW_PATIENCE_SECONDS) if last else None
             if last and (not failures or time.monotonic() > deadline):
                 break
@@ -293,7 +266,7 @@ def complaint(outputs: Path) -> str | None:
     return f"tracking: {said} ({outputs / FOLLOW_LOG}); {SYNC}" if said else None
 
 
-def _settle(outputs: Path) -> None:
+def settle(outputs: Path) -> None:
     """All is shipped: what went wrong before is of no interest any more."""
     log = outputs / FOLLOW_LOG
     if last_line(log):

@@ -50,6 +50,7 @@ class Store:
 
     def __init__(self, uri: str, outputs: Path):
         self.uri, self.artifacts, self._home = uri, None, None
+        self._parents: dict[str, str] = {}  # of sweeps to describe, and their experiments
         if (database := sqlite.file_of(uri)) is not None:
             if no_link(database).parent == outputs:  # it comes with the runs, and may be a stranger's as they may
                 self._home = outputs / "mlartifacts"
@@ -108,10 +109,20 @@ class Store:
                 self._policy(found, run, data)
             record["state"] = status["state"]
             if status["state"] in FINAL and MLFLOW_PARENT_RUN_ID in found.data.tags:
-                self._summarise(found.info.experiment_id, found.data.tags[MLFLOW_PARENT_RUN_ID])
+                self._parents[found.data.tags[MLFLOW_PARENT_RUN_ID]] = found.info.experiment_id
         if record != before | {"place": place}:
             record.keep(place=place)
         return status["state"]
+
+    def describe_sweeps(self) -> None:
+        """Describe the sweeps on their parents of which runs have ended since the last time."""
+        while self._parents:
+            parent, experiment = self._parents.popitem()
+            with self._lock:
+                children = self._search(experiment, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'")
+                self.client.set_tag(parent, MLFLOW_RUN_NOTE, entities.sweep_note(children))
+                last = max(child.info.end_time or 0 for child in children)
+                self.client.set_terminated(parent, RunStatus.to_string(RunStatus.FINISHED), last)
 
     def directory(self, number: str) -> tuple[Path, str]:
         """The run directory of an MLflow run id, as last shipped, and the run's own id.
@@ -205,17 +216,6 @@ class Store:
         parent = self.client.create_run(experiment, tags=labels, run_name=f"sweep {sweep}").info.run_id
         self.client.set_terminated(parent, RunStatus.to_string(RunStatus.FINISHED))
         return parent
-
-    def _summarise(self, experiment: str, parent: str) -> None:
-        """Describe a sweep on its parent, once another of its runs has ended."""
-        from genpolicy.report import results, tables  # which import NumPy
-
-        with self._lock:
-            children = self._search(experiment, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'")
-            shown = tables.sweep_summary(results.results_of(children)[0])
-            self.client.set_tag(parent, MLFLOW_RUN_NOTE, shown[: entities.TAG_LENGTH])
-            last = max(child.info.end_time or 0 for child in children)
-            self.client.set_terminated(parent, RunStatus.to_string(RunStatus.FINISHED), last)
 
     def _tag(self, found: MlflowRun, labels: dict[str, str]) -> None:
         """Change those tags that say something else now, and take off those that no longer hold."""

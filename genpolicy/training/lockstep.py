@@ -25,7 +25,8 @@ from genpolicy.runs.run import Run, open_run
 from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Interrupted, Signals
 from genpolicy.tracking import follower
-from genpolicy.training.train import FINISHED, carry_out, choose_device, fresh_algorithm, load
+from genpolicy.training.setup import choose_device, fresh_algorithm, load
+from genpolicy.training.train import FINISHED, carry_out
 from genpolicy.training.trainer import Turn, Turns
 from genpolicy.training.vectorised import VectorisedPhase
 

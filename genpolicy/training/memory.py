@@ -18,7 +18,7 @@ WIDTHS = ("hidden", "ensemble", "time_size")  # end the names of settings on whi
 
 
 def check(jobs: Sequence, there: float | None = None) -> None:
-    """Raises `UserError` for the first training job (`genpolicy.app.Job`) whose networks do not fit into memory.
+    """Raises `UserError` for the first training job (`runs.job.Job`) whose networks do not fit into memory.
 
     there: bytes where the runs will be; None for those of this machine, or of its GPU if one is used.
     """

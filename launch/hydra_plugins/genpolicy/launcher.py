@@ -28,15 +28,14 @@ class Prepared(Launcher):
         self.own = [word for word in config.hydra.overrides.hydra if word.startswith(HYDRA_GROUPS)]
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from genpolicy import app
+        from genpolicy.training import checks
 
         gc.freeze()  # else the thousands of objects of each job have all that is there, torch's too, looked through
         try:
             jobs = distinct(self.prepare(job_overrides))
         finally:
             gc.unfreeze()
-        app.check_memory(jobs, self.memory(jobs[0].config))
-        app.check_data(jobs)
+        checks.check(jobs, self.memory(jobs[0].config))
         self.carry_out(jobs)
         return [JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED) for job in jobs]
 
@@ -45,12 +44,12 @@ class Prepared(Launcher):
         return None
 
     def prepare(self, job_overrides: Sequence[Sequence[str]]) -> list:
-        """Every job of a sweep as a `genpolicy.app.Job`, all checked before the first is started or written.
+        """Every job of a sweep as a `runs.job.Job`, all checked before the first is started or written.
 
         A setting that some of them lack is refused with the options that lack it.
         """
-        from genpolicy import app
         from genpolicy.config import compose
+        from genpolicy.runs.job import prepare
         from genpolicy.system import forecast
 
         if not job_overrides:
@@ -65,7 +64,7 @@ class Prepared(Launcher):
                 said = forecast.now()
                 print(f"checked {number} of {len(job_overrides)} jobs", flush=True)
             try:
-                jobs.append(app.prepare(*compose.job(self.config_loader, [*self.own, *overrides], number)))
+                jobs.append(prepare(*compose.job(self.config_loader, [*self.own, *overrides], number)))
             except UnknownSetting as error:
                 unknown.append(error)
             except Exception as error:

@@ -1,0 +1,54 @@
+"""`mode=eval`: the policy of a run, evaluated again."""
+
+import contextlib
+
+from omegaconf import OmegaConf
+
+from genpolicy.config.run_settings import TrainSettings
+from genpolicy.config.schema import TARGET, check
+from genpolicy.errors import UserError
+from genpolicy.runs import checkpoint, provenance
+from genpolicy.runs.evaluations import CHOSEN, Evaluation
+from genpolicy.runs.identity import identity
+from genpolicy.runs.job import Job
+from genpolicy.runs.run import POLICY, claim_run
+from genpolicy.training.evaluate import evaluate, show
+from genpolicy.training.setup import find_run, updates_of
+
+
+def run(job: Job) -> None:
+    """Evaluates the policy of an existing run again; prints the result, keeps it as `evaluation-*.json` there.
+
+    `checkpoint` is a run directory, one of its checkpoints or an MLflow run id. The run's own configuration holds but
+    for what the command says about this machine (device, threads, paths.data), about the size of the evaluation and, if
+    it does, about solvers and the selection among candidates: nothing that training depends on. The episodes are those
+    of the run's own final evaluation, as far as there are as many. What has been evaluated so before is answered from
+    its record. Where the video of `eval.video` cannot be made, raises `UserError` when all else is done.
+    """
+    config, choices = job.config, job.choices
+    found, path = find_run(config.checkpoint, config)
+    wanted = found.config.copy()
+    wanted.eval = config.eval
+    chosen = dict(found.choices)
+    for group in (group for group in CHOSEN if group in config):
+        if TARGET in config[group]:
+            wanted[group], chosen[group] = config[group], choices[group]
+        else:
+            wanted[group] = OmegaConf.merge(wanted[group], config[group])
+    wanted = check(wanted, chosen, root=TrainSettings)
+    if identity(wanted) != identity(found.config):
+        raise UserError(
+            f"solver: the updates of {found.directory} sample with it, and another one makes another run; leave it "
+            "out, or give other numbers of its steps as in eval.steps=[1,2,5]"
+        )
+    trained = found.finished and path.name in ("last.pt", POLICY)
+    stage = "" if trained else f"{path.stem}-{updates_of(path, checkpoint.load(path))}-"
+    asked = Evaluation.of(found.directory, wanted, chosen, stage)
+    provenance.verify(found.directory, found.config)
+    if asked.record() is not None and asked.path(".mp4").exists() >= config.eval.video:
+        show(found, asked)
+        return
+    owned = claim_run(found.directory, 1.0) if trained else found  # as the journal goes on
+    with contextlib.closing(owned):
+        if error := evaluate(found, asked, path, config.device):
+            raise error

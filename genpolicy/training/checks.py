@@ -1,0 +1,19 @@
+"""What is checked of runs before they are made, beyond their configurations: their data, and their memory."""
+
+from collections.abc import Sequence
+
+from genpolicy.runs.job import Job
+
+
+def check(jobs: Sequence[Job], memory: float | None = None) -> None:
+    """Raises `UserError` if runs that are to be made lack their data, or do not fit into so many bytes of memory.
+
+    memory: of where they will train; None for this machine's.
+    """
+    training = [job for job in jobs if job.config.mode == "train"]
+    if training:
+        from genpolicy.runs import provenance  # which need torch, as some jobs do not
+        from genpolicy.training import memory as networks
+
+        networks.check(training, memory)
+        provenance.probe(training)

@@ -1,0 +1,70 @@
+"""Evaluations of a policy that is trained, beside the one at its run's end."""
+
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+from genpolicy.config.schema import build
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.errors import UserError
+from genpolicy.evaluation.evaluator import Assessor
+from genpolicy.evaluation.table import behaviour_metrics, print_table
+from genpolicy.runs import provenance
+from genpolicy.runs.evaluations import Evaluation
+from genpolicy.runs.journal import Journal
+from genpolicy.runs.run import Run
+from genpolicy.training.setup import choose_device, fresh_algorithm, load, restore
+from genpolicy.training.trainer import draw_steps, steps_name
+
+
+def evaluate(
+    run: Run,
+    asked: Evaluation,
+    path: Path,
+    device: str,
+    check: Callable[[], None] = lambda: None,
+    transitions: Transitions | None = None,
+) -> UserError | None:
+    """Makes an evaluation of the policy in a checkpoint, keeps and shows it; what is wrong with its video, if anything.
+
+    check: called at each step, as that of `Assessor`. transitions: as for `carry_out`. Of the trained policy, the run's
+    journal has its metrics, too.
+    """
+    config, device = asked.configuration(run), choose_device(device)
+    task, now = build(config.env), provenance.stamp(config)
+    if transitions is None:
+        transitions = load(config, task, device)
+    provenance.compare(run.directory, transitions, now)
+    algorithm = fresh_algorithm(config, task, device)
+    updates = restore(algorithm, path)
+    assessor, episodes = Assessor(task, transitions, algorithm, config, check), config.eval.final_episodes
+    by_steps = {count: assessor.with_steps(count, episodes) for count in config.eval.steps}
+    metrics, returns = assessor.final(algorithm.policy, episodes)
+    results = {"behaviour data": behaviour_metrics(transitions.behaviour, task)}
+    results |= {"policy" if asked.stage else "final": metrics | assessor.latency(algorithm.policy)}
+    results |= {steps_name(count): values for count, (values, _) in by_steps.items()}
+    kept = asked.path(".json")
+    if not asked.stage:
+        with contextlib.closing(Journal(run.path("journal.jsonl"))) as journal:
+            journal.log(updates, {f"{kept.stem}/{key}": value for key, value in metrics.items()}, returns)
+            for count, (values, earned) in by_steps.items():
+                journal.log(count, {f"{kept.stem}/steps/{key}": value for key, value in values.items()}, earned)
+            journal.sync()
+    asked.keep(run, checkpoint=path.name, updates=updates, metrics=metrics, returns=returns, results=results)
+    draw_steps(results, config.eval.steps, asked.path(".png"))
+    show(run, asked)
+    try:
+        if config.eval.video:
+            assessor.film(asked.path(".mp4"))
+            print(asked.path(".mp4"))
+    except UserError as error:
+        return error
+    return None
+
+
+def show(run: Run, asked: Evaluation) -> None:
+    """Prints what an evaluation has found, and where it is kept."""
+    record = asked.record()
+    at = f"{record['checkpoint']} after {record['updates']:,} updates"
+    print_table(f"{run.name}: {at}, {asked.title(run)}", record["results"])
+    print(asked.path(".json"))

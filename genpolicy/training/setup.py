@@ -1,0 +1,89 @@
+"""What a run is set up from: its task, data, algorithm and device, and the weights of a checkpoint."""
+
+import re
+from pathlib import Path
+
+import torch
+from omegaconf import DictConfig
+
+from genpolicy.algo.algorithm import Algorithm, assemble
+from genpolicy.config.schema import build
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.env.task import Task
+from genpolicy.errors import UserError
+from genpolicy.runs import checkpoint
+from genpolicy.runs.run import POLICY, Run, load_run
+from genpolicy.tracking import follower
+
+
+def find_run(reference: str, config: DictConfig) -> tuple[Run, Path]:
+    """The run of a run directory, a checkpoint in it or an MLflow run id, as of this machine, and the checkpoint."""
+    path = Path(reference).expanduser().absolute()
+    if not path.exists() and re.fullmatch("[0-9a-f]{32}", reference):
+        path = follower.find_directory(reference, config)
+    elif not path.exists():
+        raise UserError(f"{reference}: no run directory, checkpoint or MLflow run id")
+    path = path / "last.pt" if path.is_dir() else path
+    path = path.parent.resolve() / path.name  # a link that the user names is followed; one in a run is not
+    run = load_run(path.parent)
+    if not path.is_file():
+        raise UserError(f"{path}: there is no such checkpoint")
+    run.config.threads, run.config.paths.data = config.threads, config.paths.data
+    return run, path
+
+
+def restore(algorithm: Algorithm, path: Path) -> int:
+    """Gives an algorithm the weights of a checkpoint, and returns after how many updates they were saved."""
+    saved = checkpoint.load(path)
+    try:
+        if path.name == POLICY:
+            algorithm.actor().load_state_dict(saved["algorithm"])
+        else:
+            algorithm.load_state_dict(saved["algorithm"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise checkpoint.mismatch(path, error) from error
+    return updates_of(path, saved)
+
+
+def updates_of(path: Path, saved: dict) -> int:
+    try:
+        return saved["state"]["updates"]
+    except (KeyError, TypeError) as error:
+        raise checkpoint.mismatch(path, error) from error
+
+
+def load(config: DictConfig, task: Task, device: torch.device) -> Transitions:
+    """The transitions of a configuration, on the device."""
+    return build(config.dataset, directory=config.paths.data).load(task).to(device)
+
+
+def data_facts(run: Run, task: Task, transitions: Transitions) -> dict:
+    """What the run's status and MLflow say of the data that it is trained on."""
+    return {
+        "name": f"{run.choices['dataset']} {task.name}",
+        "digest": transitions.digest(),
+        "source": transitions.source,
+        "transitions": transitions.size,
+        "episodes": transitions.behaviour.episodes,
+        "example": transitions.observation[0].tolist(),
+        "shapes": {name: list(shape) for name, shape in transitions.shapes.items()},
+    }
+
+
+def fresh_algorithm(config: DictConfig, task: Task, device: torch.device) -> Algorithm:
+    """The algorithm of a run for a task, on the device; the networks follow from the seed."""
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    bounds = torch.from_numpy(task.action_low), torch.from_numpy(task.action_high)
+    algorithm = assemble(config, task.observation_size, *bounds).to(device)
+    for phase in algorithm.phases:  # whatever depends on the updates takes it from here
+        phase.steps = max(1, round(config.budget * phase.steps))
+    return algorithm
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; `auto` is a GPU if torch finds one."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
