@@ -15,7 +15,7 @@ SQLITE = "tracking.uri=null"
 
 def importer(directory: Path) -> subprocess.Popen:
     """The child that ships a run, at ordinary priority so that a busy machine does not starve it."""
-    code = "import pathlib, sys; from genpolicy.tracking.follower import follow; follow(pathlib.Path(sys.argv[1]))"
+    code = "import pathlib, sys; from genpolicy.tracking.follower import sync_run; sync_run(pathlib.Path(sys.argv[1]))"
     command = [sys.executable, "-c", code, str(directory)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

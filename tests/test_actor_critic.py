@@ -38,7 +38,7 @@ def make(cls, critic, objective=None, solver=None, seed=0, **settings):
     torch.manual_seed(seed)
     policy = TrajectoryPolicy(
         path=EDM(),
-        network=MLP(hidden=[32, 32], action_size=2, observation_size=1, times=2),
+        network=MLP(hidden=[32, 32], action_size=2, observation_size=1, num_times=2),
         prediction="preconditioned",
         solver=solver or Jumps(steps=3),
         likelihood=RK4(steps=8),

@@ -14,7 +14,7 @@ LOW, HIGH = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 4.0])
 
 def make(cls, low=LOW, high=HIGH, **more):
     torch.manual_seed(0)
-    network = MLP(hidden=[16], action_size=2, observation_size=3, times=0)
+    network = MLP(hidden=[16], action_size=2, observation_size=3, num_times=0)
     return cls(network=network, action_low=low, action_high=high, **more)
 
 

@@ -14,7 +14,7 @@ from genpolicy.launch import sweep
 from genpolicy.launch.search import mean_score
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs, load_run, open_run
-from genpolicy.training import train
+from genpolicy.training import evaluate, train
 
 SHORT = ("algo.critic_steps=4", "algo.policy_steps=4", "eval.per_phase=1", "eval.final_episodes=3", "eval.episodes=2")
 
@@ -83,7 +83,7 @@ def test_what_was_asked_before_is_answered_from_the_record(outputs, untrained, m
     kept, found = record(run)
     assert {"1 step", "2 steps"} < found["results"].keys()
     assert kept.with_suffix(".png").exists()
-    monkeypatch.setattr(train, "Assessor", None)  # nothing is evaluated
+    monkeypatch.setattr(evaluate, "Evaluator", None)  # nothing is evaluated
     before = (run / "journal.jsonl").read_bytes()
     again = command(outputs, *more)
     assert first.out.split("dashboard")[0] == again.out
@@ -104,7 +104,7 @@ def test_mode_eval_leaves_what_the_command_finds(outputs, untrained, monkeypatch
     evaluation = ["eval.final_episodes=4", "eval.log_prob_actions=20", "select=greedy"]
     told = genpolicy("mode=eval", f"checkpoint={run}", f"paths.data={outputs}", *evaluation)
     assert told.code == 0, told.err
-    monkeypatch.setattr(train, "Assessor", None)
+    monkeypatch.setattr(evaluate, "Evaluator", None)
     assert command(outputs, *evaluation).out == told.out
     assert f"{record(run)[0].stem}/return_mean" in {name for name, _, _ in records(run)}
 
@@ -121,7 +121,7 @@ def test_mode_eval_takes_what_the_command_takes(outputs, untrained, monkeypatch)
     assert settings["select"]["num_candidates"] == 4
     assert settings["likelihood"]["_target_"].endswith(".Euler")
     assert (settings["solver"]["steps"], settings["solver"]["_target_"].rpartition(".")[2]) == (3, "Midpoint")
-    monkeypatch.setattr(train, "Assessor", None)
+    monkeypatch.setattr(evaluate, "Evaluator", None)
     assert command(outputs, *evaluation, *more).out == told.out  # its likelihood.steps are 2, too
     for word, lacks in {"select.beta=2": "select=none", "likelihood.rtol=1": "likelihood=rk4"}.items():
         refused = genpolicy("mode=eval", f"checkpoint={run}", f"paths.data={outputs}", word)

@@ -284,8 +284,8 @@ def test_nothing_is_sent_where_only_a_run_says_so(outputs, listener, monkeypatch
     result = genpolicy("mode=report", f"paths.outputs={outputs}")
     assert result.code == 0, result.err
     assert "not in sqlite" in result.out
-    follower.follow(mine.directory)
-    follower.follow_all(outputs, None)
+    follower.sync_run(mine.directory)
+    follower.sync_until_idle(outputs, None)
     assert came == []
     genpolicy("mode=sync", f"paths.outputs={outputs}", f"tracking.uri={address}")
     assert came  # the test's stranger does listen

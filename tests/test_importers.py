@@ -125,7 +125,7 @@ def test_an_importer_gives_up_a_server_that_stays_away(outputs, monkeypatch):
     run = ended(outputs, f"tracking.uri={address}")
     monkeypatch.setattr(follower, "PATIENCE_SECONDS", 0.2)
     with pytest.raises(SystemExit) as end:
-        follower.follow(run.directory)
+        follower.sync_run(run.directory)
     assert end.value.code == 1
     assert genpolicy("mode=sync", f"paths.outputs={outputs}", f"tracking.uri=sqlite:///{outputs}/mlflow.db").code == 0
     assert stored(outputs) == {run.id: journaled(run)}
@@ -134,7 +134,7 @@ def test_an_importer_gives_up_a_server_that_stays_away(outputs, monkeypatch):
 def test_one_follower_ships_all_runs_and_ends_with_them(outputs):
     first, second = ended(outputs, "seed=0", SQLITE), opened(outputs, "seed=1", SQLITE)
     code = "import pathlib, sys; from genpolicy.tracking import follower; follower.FOLLOW_SECONDS = 0.5; "
-    code += "follower.follow_all(pathlib.Path(sys.argv[1]), None)"
+    code += "follower.sync_until_idle(pathlib.Path(sys.argv[1]), None)"
     command = [sys.executable, "-c", code, str(outputs)]
     with second.recorded(device="cpu"):
         follower = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

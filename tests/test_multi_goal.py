@@ -54,11 +54,11 @@ def test_the_best_policy_earns_what_the_data_do():
 def test_what_is_said_about_ways():
     still = np.zeros((21, 8, 2))
     assert coverage(still) == {"goals": 0, "reached": 0, "balance": 0, "end_spread": 5, "way_spread": 0}
-    ways = np.linspace(0, 1, 21)[:, None, None] * GOALS[[0, 0, 0, 1]]
-    found = coverage(ways)
+    trajectories = np.linspace(0, 1, 21)[:, None, None] * GOALS[[0, 0, 0, 1]]
+    found = coverage(trajectories)
     assert (found["goals"], found["reached"], found["end_spread"], found["way_spread"]) == (2, 1, 0, 0)
     assert found["balance"] == pytest.approx((0.75 * np.log(4 / 3) + 0.25 * np.log(4)) / np.log(4))
-    aside = ways + [0, 0.3] * (np.arange(21) > 0)[:, None, None]
+    aside = trajectories + [0, 0.3] * (np.arange(21) > 0)[:, None, None]
     assert coverage(aside)["end_spread"] == pytest.approx(0.3)
     assert coverage(aside)["way_spread"] == pytest.approx(0.3 * np.sqrt(20 / 21))
 
@@ -71,7 +71,7 @@ def test_a_run_draws_its_ways_measures_them_and_shows_the_trade_off_of_steps(tmp
     )  # fmt: skip
     assert result.code == 0, result.err
     run = only_run(tmp_path)
-    assert {path.name for path in (run / "figures").iterdir()} == {"ways.png", "steps.png"}
+    assert {path.name for path in (run / "figures").iterdir()} == {"trajectories.png", "steps.png"}
     metrics = {(name, event["step"]): value for event in events(run) for name, value in event["metrics"].items()}
     assert {"final/goals", "final/reached", "final/balance", "final/end_spread", "final/way_spread"} <= {
         name for name, _ in metrics

@@ -110,7 +110,7 @@ def test_an_estimate_is_none_where_it_would_say_the_same():
     for policy in (make_policy(path, one), policy_of("gvp", divergence="hutchinson")):
         assert "hutchinson" not in policy.coarser_likelihoods()
     direct = GaussianPolicy(
-        network=MLP(hidden=[4], action_size=3, observation_size=0, times=0),
+        network=MLP(hidden=[4], action_size=3, observation_size=0, num_times=0),
         action_low=-torch.ones(3),
         action_high=torch.ones(3),
         log_std_min=-5.0,

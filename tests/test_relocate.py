@@ -65,7 +65,7 @@ def test_artifacts_and_runs_are_found_again(moved, tmp_path):
     np.testing.assert_array_equal(mlflow.pyfunc.load_model(model.artifact_location).predict(seen), action)
     place = client.get_model_version_download_uri("best", "1")
     assert Path(urllib.parse.urlparse(place).path, "MLmodel").exists()
-    assert follower.catch_up(new, f"sqlite:///{new}/mlflow.db", {}).failures == []
+    assert follower.sync_all(new, f"sqlite:///{new}/mlflow.db", {}).failures == []
     assert client.get_run(number).data.tags["genpolicy.run_dir"] == str(directory)
     assert len(models(new)) == 1
     assert not old.exists()

@@ -226,7 +226,7 @@ def template(tmp_path_factory) -> Path:
         for seed, score in enumerate(scores):
             trained(outputs, f"algo.beta={beta}", f"seed={seed}", score=score, sweep="beta=1,4 (0123abcd)")
     trained(outputs, "seed=9", "algo.beta=2.0", score=0.0)
-    assert follower.catch_up(outputs, None, {}).shipped == 7
+    assert follower.sync_all(outputs, None, {}).shipped == 7
     return outputs
 
 

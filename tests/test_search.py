@@ -55,7 +55,7 @@ class Launcher:
         config, choices = configured(self.outputs, *(f"{name}={value}" for name, value in values.items()))
         return make(config, choices, words)
 
-    def carry_out(self, jobs, name):
+    def start_jobs(self, jobs, name):
         self.started += [(job.config.algo.beta, job.config.seed) for job in jobs]
         for job in jobs:
             directory = directory_of(job.config, job.choices)
@@ -101,8 +101,8 @@ def test_a_result_that_is_no_number_fails_its_trial_and_not_the_search(tmp_path,
     class Old(Launcher):
         """Carries runs out that have ended with such a result, as they could before."""
 
-        def carry_out(self, jobs, name):
-            super().carry_out(jobs, name)
+        def start_jobs(self, jobs, name):
+            super().start_jobs(jobs, name)
             status = {"state": "finished", "result": {"score_mean": score, "return_mean": score}}
             (directory_of(jobs[0].config, jobs[0].choices) / "status.json").write_text(json.dumps(status))
 
@@ -114,7 +114,7 @@ def test_a_result_that_is_no_number_fails_its_trial_and_not_the_search(tmp_path,
 
 def test_what_a_killed_command_began_is_taken_up(tmp_path):
     class Killed(Launcher):
-        def carry_out(self, jobs, name):
+        def start_jobs(self, jobs, name):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -133,8 +133,8 @@ def test_two_commands_share_one_search(tmp_path):
     launcher = Launcher(tmp_path)
 
     class Interleaved(Launcher):
-        def carry_out(self, jobs, name):
-            super().carry_out(jobs, name)
+        def start_jobs(self, jobs, name):
+            super().start_jobs(jobs, name)
             if len(self.started) == 4:
                 second.run(launcher)
 
@@ -164,7 +164,7 @@ def test_the_mean_is_over_seeds_and_needs_them_all(tmp_path):
 
 def test_a_launcher_that_starts_nothing_ends_the_search(tmp_path):
     class Refused(Launcher):
-        def carry_out(self, jobs, name):
+        def start_jobs(self, jobs, name):
             raise UserError("no such partition")
 
     found = search(5)

@@ -41,7 +41,7 @@ def shipped(tmp_path_factory, template):
     assert ship(outputs) == "[]\nFalse\n"
     for run in runs:
         run.path("tracking.json").unlink()
-    assert follower.catch_up(outputs, f"sqlite:///{outputs}/mlflow.db", {}).failures == []
+    assert follower.sync_all(outputs, f"sqlite:///{outputs}/mlflow.db", {}).failures == []
     return outputs, runs
 
 

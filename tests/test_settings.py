@@ -36,7 +36,7 @@ class Car(nn.Module):
         self.seats = nn.Linear(passengers, 1)
 
     @classmethod
-    def partners(cls, config):
+    def check_compatibility(cls, config):
         if config.car.electric and config.car.wheel.kind == "snow":
             raise UserError("electric does not go with wheel=snow")
 

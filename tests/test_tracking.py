@@ -54,7 +54,7 @@ def test_the_parent_describes_what_has_become_of_the_sweep(outputs):
         run = ended(outputs, f"seed={seed}", SQLITE, sweep="abc")
         event = {"time": 10**12, "step": 9, "metrics": {"final/score_mean": score}}
         run.path("journal.jsonl").write_text(json.dumps(event) + "\n")
-    follower.catch_up(outputs, None, {})
+    follower.sync_all(outputs, None, {})
     ((said,),) = ask(
         outputs,
         "SELECT note.value FROM tags AS note JOIN tags AS parent ON parent.run_uuid = note.run_uuid "

@@ -91,7 +91,7 @@ def noisy(size, t, seed=0):
 @given(st.floats(0.0, 1.0), st.sampled_from([EDM, GVP]))
 def test_a_jump_to_the_same_time_is_no_jump(time, path):
     torch.manual_seed(0)
-    network = MLP(hidden=[16], action_size=2, observation_size=1, times=2)
+    network = MLP(hidden=[16], action_size=2, observation_size=1, num_times=2)
     policy = TrajectoryPolicy(
         path=path(), network=network, prediction="preconditioned", solver=Jumps(), likelihood=RK4(steps=4)
     )
@@ -196,7 +196,7 @@ def test_the_exact_map_is_stationary(objective, tolerance, monkeypatch):
 
 
 def test_the_grid_is_karras_and_doubles():
-    policy = policy_of(MLP(hidden=[8], action_size=2, observation_size=0, times=2))
+    policy = policy_of(MLP(hidden=[8], action_size=2, observation_size=0, num_times=2))
     i = torch.arange(41, dtype=torch.float64)
     karras = (0.002 ** (1 / 7) + i / 40 * (80 ** (1 / 7) - 0.002 ** (1 / 7))) ** 7
     torch.testing.assert_close(policy.path.sigma(grid_time(policy, i, 40)), karras)
@@ -212,7 +212,7 @@ def test_the_grid_is_karras_and_doubles():
 @pytest.mark.parametrize("objective", [Trajectory(), Consistency(), Consistency(improved=True), Shortcut(), MeanFlow()])
 @given(st.floats(0.0, 1.0), st.integers(0, 1000))
 def test_times_are_ordered_and_on_the_path(objective, progress, seed):
-    policy = policy_of(MLP(hidden=[8], action_size=2, observation_size=0, times=2))
+    policy = policy_of(MLP(hidden=[8], action_size=2, observation_size=0, num_times=2))
     action = torch.zeros(64, 2)
     draws = objective.draw(policy, nothing(64, torch.float32), action, torch.Generator().manual_seed(seed), progress)
     t, s = draws["t"], draws.get("s", draws.get("u"))
@@ -226,7 +226,7 @@ def test_times_are_ordered_and_on_the_path(objective, progress, seed):
 
 
 def test_improved_consistency_draws_lognormal_noise_levels():
-    policy, path = policy_of(MLP(hidden=[8], action_size=2, observation_size=0, times=2)), EDM()
+    policy, path = policy_of(MLP(hidden=[8], action_size=2, observation_size=0, num_times=2)), EDM()
     draws = Consistency(improved=True).draw(
         policy, nothing(200_000), torch.zeros(200_000, 2), torch.Generator().manual_seed(0)
     )
@@ -238,7 +238,7 @@ def test_improved_consistency_draws_lognormal_noise_levels():
 
 
 def test_shortcuts_cover_all_lengths_and_their_halves_meet():
-    policy = policy_of(MLP(hidden=[8], action_size=2, observation_size=0, times=2))
+    policy = policy_of(MLP(hidden=[8], action_size=2, observation_size=0, num_times=2))
     draws = Shortcut(intervals=16, bootstrap=0.5).draw(
         policy, nothing(20_000), torch.zeros(20_000, 2), torch.Generator().manual_seed(0)
     )
@@ -252,7 +252,7 @@ def test_shortcuts_cover_all_lengths_and_their_halves_meet():
 
 def test_the_target_follows_the_network():
     torch.manual_seed(0)
-    policy = policy_of(MLP(hidden=[8], action_size=2, observation_size=0, times=2), averaged=True, target_rate=0.25)
+    policy = policy_of(MLP(hidden=[8], action_size=2, observation_size=0, num_times=2), averaged=True, target_rate=0.25)
     before = policy.target.network.layers[0].weight.clone()
     with torch.no_grad():
         policy.network.layers[0].weight += 1
@@ -288,7 +288,7 @@ def steps_error(intervals: int, heun: bool) -> float:
 def test_what_is_learned_for_a_gaussian_is_the_chain_of_the_grid_s_steps(objective, heun, seed):
     # The minimiser's one jump is as far from the exact map as all the grid's steps are: 13, 21 and 31 %.
     torch.manual_seed(seed)
-    network = MLP(hidden=[64, 64], action_size=2, observation_size=0, times=2)
+    network = MLP(hidden=[64, 64], action_size=2, observation_size=0, num_times=2)
     policy = policy_of(network, averaged=objective.uses_target, target_rate=0.2)
     generator = torch.Generator().manual_seed(seed)
     size, steps, lr = 50_000, 1200, 3e-3
@@ -311,7 +311,7 @@ def test_what_is_learned_for_a_gaussian_is_the_chain_of_the_grid_s_steps(objecti
 
 def test_the_residual_network_takes_two_times():
     torch.manual_seed(0)
-    network = TemporalSpatialResidual(hidden=[32, 16], action_size=2, observation_size=3, times=2)
+    network = TemporalSpatialResidual(hidden=[32, 16], action_size=2, observation_size=3, num_times=2)
     policy = policy_of(network)
     t, s = torch.full((5,), 0.8), torch.full((5,), 0.3)
     x, observation = torch.randn(5, 2), torch.randn(5, 3)

@@ -132,7 +132,7 @@ def test_batches_from_the_host_are_those_from_the_device(device):
 
 def test_a_table_that_is_too_large_stays_on_the_host(monkeypatch):
     asked, size = torch.device("cuda"), 10 * 9 * 4  # bytes of ten rows of nine numbers
-    transitions = make(13).apart(torch.tensor([1, 5, 6]))
+    transitions = make(13).split_held_out(torch.tensor([1, 5, 6]))
 
     def free(amount):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: {asked: (amount, 10**12)}[device])
@@ -141,7 +141,7 @@ def test_a_table_that_is_too_large_stays_on_the_host(monkeypatch):
     assert not too_large(size, asked)
     assert too_large(size + 1, asked)
     assert not too_large(10**15, torch.device("cpu"))
-    wide = replace(transitions, held_out=None).to("cuda", further=1)
+    wide = replace(transitions, held_out=None).to("cuda", extra_columns=1)
     assert (wide.device, wide.table.device.type) == (asked, "cpu")
     free(0)
     placed = transitions.to("cuda")

@@ -31,25 +31,25 @@ class ActorCritic(Algorithm, ABC):
 
     def plan(self):
         critic = self.critic
-        evaluation = Update(
+        critic_update = Update(
             critic.parameters(),
             critic.lr,
-            self._evaluate,
+            self.critic_loss,
             self._next_action,
             critic.update_target,
             clip=self.gradient_norm,
         )
-        updates = Updates(critic=evaluation, actor=self.improvement())
+        updates = Updates(critic=critic_update, actor=self.actor_update())
         return [Phase("training", self.steps, self.batch_size, updates, self.policy)]
 
     @classmethod
-    def partners(cls, config) -> None:
+    def check_compatibility(cls, config) -> None:
         """The critic evaluates the policy, or needs none."""
         if locate(config.critic._target_).next_actions not in (None, "policy"):
             raise UserError("critic: needs a behaviour model, which is not there; legal: critic=double_q|iql")
 
     @abstractmethod
-    def improvement(self) -> Update:
+    def actor_update(self) -> Update:
         """The actor's update, after the critic's on the same batch."""
 
     def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
@@ -63,5 +63,5 @@ class ActorCritic(Algorithm, ABC):
             action = self.target_action(batch.next_observation, generator, self.critic.candidates)
         return {"next_action": action}
 
-    def _evaluate(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+    def critic_loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         return self.critic.loss(batch, draws.get("next_action"))

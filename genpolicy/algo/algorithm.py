@@ -119,7 +119,7 @@ class BehaviourSettings:
 
         def prepare(transitions: Transitions) -> Transitions:
             device = transitions.device
-            transitions = transitions.to(device, further=num_samples * transitions.action_size)
+            transitions = transitions.to(device, extra_columns=num_samples * transitions.action_size)
             table = transitions.table.device
             generator = torch.Generator(device).manual_seed(num_samples)  # the same at every call
             with torch.no_grad():
@@ -140,7 +140,7 @@ class CriticSettings:
     critic_batch_size: int = setting(512, ge=1, le=2**20, doc="transitions a critic update")
 
     @classmethod
-    def partners(cls, config) -> None:
+    def check_compatibility(cls, config) -> None:
         """The critic must not need the policy, which is trained after it."""
         legal = {None: "iql"} | ({"behaviour": "in_support"} if issubclass(cls, BehaviourSettings) else {})
         if locate(config.critic._target_).next_actions not in legal:
@@ -197,7 +197,7 @@ def assemble(config, observation_size: int, action_low: Tensor, action_high: Ten
     model = locate(config.model._target_)
     policy = build(
         config.model,
-        network=build(config.network, **sizes, times=model.times),
+        network=build(config.network, **sizes, num_times=model.num_times),
         averaged=objective.uses_target or locate(config.algo._target_).uses_target,
         **model.parts(config, action_low, action_high),
     )

@@ -20,11 +20,11 @@ from genpolicy.network.mlp import MLP
 from genpolicy.objective.objective import Draws
 
 
-def distilled(cls: type[DirectPolicy], model: Policy, algorithm: Algorithm, hidden: list[int]) -> DirectPolicy:
+def one_step_policy(cls: type[DirectPolicy], model: Policy, algorithm: Algorithm, hidden: list[int]) -> DirectPolicy:
     """A direct policy beside a model, for the same observations and actions. hidden: units of its layers."""
     sizes = {"action_size": model.action_size, "observation_size": model.network.observation_size}
     bounds = {"action_low": algorithm.action_low, "action_high": algorithm.action_high}
-    return cls(network=MLP(hidden=hidden, times=0, **sizes), **bounds)
+    return cls(network=MLP(hidden=hidden, num_times=0, **sizes), **bounds)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -36,13 +36,13 @@ class Distilled(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, AB
     policy_hidden: list[int] = setting([256, 256], ge=1, le=2**14, doc="units of each hidden layer of the policy")
 
     @classmethod
-    def partners(cls, config) -> None:
-        super().partners(config)
+    def check_compatibility(cls, config) -> None:
+        super().check_compatibility(config)
         require_denoiser(config)
 
     def plan(self):
-        through = [self.behaviour, self.critic]
-        update = Update(self.policy.parameters(), self.policy_lr, self.loss, self.draw, through=through)
+        frozen_modules = [self.behaviour, self.critic]
+        update = Update(self.policy.parameters(), self.policy_lr, self.loss, self.draw, frozen_modules=frozen_modules)
         return [self.behaviour_phase(), self.critic_phase(), self.policy_phase(update)]
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from genpolicy.algo.distilled import Distilled, distilled
+from genpolicy.algo.distilled import Distilled, one_step_policy
 from genpolicy.algo.update import Metrics
 from genpolicy.config.schema import setting
 from genpolicy.dataset.transitions import Transitions
@@ -26,7 +26,7 @@ class DTQL(Distilled):
     imitation: float = setting(0.0, ge=0.0, le=1e6, doc="weight of -log pi(a|s) of the data's actions (1 for AntMaze)")
 
     def policies(self, model):
-        return distilled(GaussianPolicy, model, self, self.policy_hidden), model
+        return one_step_policy(GaussianPolicy, model, self, self.policy_hidden), model
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         loss, metrics = super().loss(batch, draws)

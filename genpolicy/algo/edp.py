@@ -19,8 +19,8 @@ class EDP(QGuided):
     uses_samples = False
 
     @classmethod
-    def partners(cls, config) -> None:
-        super().partners(config)
+    def check_compatibility(cls, config) -> None:
+        super().check_compatibility(config)
         require_denoiser(config)
 
     def action(self, batch: Transitions, draws: Draws) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genpolicy.algo.actor_critic import ActorCritic
 from genpolicy.algo.algorithm import require_flow
-from genpolicy.algo.distilled import distilled
+from genpolicy.algo.distilled import one_step_policy
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.schema import build, setting
 from genpolicy.dataset.transitions import Transitions
@@ -35,21 +35,21 @@ class FQL(ActorCritic):
     )
 
     @classmethod
-    def partners(cls, config) -> None:
-        super().partners(config)
+    def check_compatibility(cls, config) -> None:
+        super().check_compatibility(config)
         require_flow(config)
-        if build(config.solver).noises:
+        if build(config.solver).num_noises:
             raise UserError(
                 "solver: FQL distils a flow that noise enters at its start only; legal: an ODE solver, dpm, jumps"
             )
 
     def policies(self, model):
-        return distilled(OneStepPolicy, model, self, self.policy_hidden), model
+        return one_step_policy(OneStepPolicy, model, self, self.policy_hidden), model
 
-    def improvement(self) -> Update:
+    def actor_update(self) -> Update:
         parameters = [*self.behaviour.parameters(), *self.policy.parameters()]
-        after, through = self.behaviour.update_target, [self.critic]
-        return Update(parameters, self.lr, self.loss, self.draw, after, through, clip=self.gradient_norm)
+        after, frozen_modules = self.behaviour.update_target, [self.critic]
+        return Update(parameters, self.lr, self.loss, self.draw, after, frozen_modules, clip=self.gradient_norm)
 
     def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
         """Of the one-step policy as it is: the critic's targets are slow already."""

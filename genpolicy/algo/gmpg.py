@@ -43,9 +43,9 @@ class Guided(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
         return model, copy.deepcopy(model)
 
     def plan(self):
-        policy, through = self.policy, [self.behaviour, self.critic]
+        policy, frozen_modules = self.policy, [self.behaviour, self.critic]
         update = Update(
-            policy.parameters(), self.policy_lr, self.loss, self.draw, policy.update_target, through, self.chunk
+            policy.parameters(), self.policy_lr, self.loss, self.draw, policy.update_target, frozen_modules, self.chunk
         )
         phase = self.policy_phase(update, start=self.copy_behaviour, exact=True)  # log-densities must not be rounded
         return [self.behaviour_phase(), self.critic_phase(), phase]
@@ -55,8 +55,8 @@ class Guided(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
         self.policy.load_state_dict(self.behaviour.state_dict())
 
     @classmethod
-    def partners(cls, config) -> None:
-        super().partners(config)
+    def check_compatibility(cls, config) -> None:
+        super().check_compatibility(config)
         require_flow(config)
         if not issubclass(locate(config.solver._target_), ODESolver):
             raise UserError(
@@ -148,8 +148,8 @@ class GMPGReinforce(GuidedByDensity):
     weight_clamp: float = setting(100.0, gt=0.0, le=1e30, doc="largest weight of a sample")
 
     @classmethod
-    def partners(cls, config) -> None:
-        super().partners(config)
+    def check_compatibility(cls, config) -> None:
+        super().check_compatibility(config)
         require_value(config)
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:

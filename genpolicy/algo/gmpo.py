@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings
-from genpolicy.algo.update import Metrics, Update, effective_share, imitation, weight_metrics
+from genpolicy.algo.update import Metrics, Update, effective_sample_size, imitation, weight_metrics
 from genpolicy.config.schema import locate, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -80,9 +80,9 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
         return [self.behaviour_phase(), self.critic_phase(), self.policy_phase(update, prepare=prepare)]
 
     @classmethod
-    def partners(cls, config) -> None:
-        super().partners(config)
-        if locate(config.model._target_).times and locate(config.model.path._target_).couples:
+    def check_compatibility(cls, config) -> None:
+        super().check_compatibility(config)
+        if locate(config.model._target_).num_times and locate(config.model.path._target_).couples:
             raise UserError(
                 "GMPO's softmax variants weight pairs of action and noise, which must be independent: they do not go "
                 "with model=otcfm; they go with model=vpsde|gvp|icfm|edm"
@@ -111,4 +111,4 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
             q = self.critic.q_min(observation, action).unflatten(0, (-1, self.num_actions))
             weight = torch.softmax(self.beta * q, -1)
         losses = self.objective.loss(self.policy, observation, action, flat).unflatten(0, weight.shape)
-        return (weight * losses).sum(-1), {"effective_share": effective_share(weight)}
+        return (weight * losses).sum(-1), {"effective_sample_size": effective_sample_size(weight)}

@@ -30,7 +30,7 @@ class GTP(ActorCritic):
     weight_clamp: float = setting(100.0, ge=1.0, le=1e30, doc="largest weight of a sample; the paper has none")
     value_samples: int = setting(1, ge=1, le=10**3, doc="actions whose mean Q is V(s), if the critic learns no V")
 
-    def improvement(self) -> Update:
+    def actor_update(self) -> Update:
         return imitation(self.policy, self.objective, self.lr, self.weight, self.draw_value, self.gradient_norm)
 
     @torch.no_grad()

@@ -24,9 +24,11 @@ class QGuided(ActorCritic):
     eta: float = setting(1.0, ge=0.0, le=1e6, doc="weight of the value, in units of the values' mean size")
     normalize: bool = setting(True, doc="divide by mean |Q|; false: GTP's ablation with a linear Q term")
 
-    def improvement(self) -> Update:
-        policy, through, clip = self.policy, [self.critic], self.gradient_norm
-        return Update(policy.parameters(), self.lr, self.loss, self.draw, policy.update_target, through, clip=clip)
+    def actor_update(self) -> Update:
+        policy, frozen_modules, clip = self.policy, [self.critic], self.gradient_norm
+        return Update(
+            policy.parameters(), self.lr, self.loss, self.draw, policy.update_target, frozen_modules, clip=clip
+        )
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The generative loss's draws, the noise of the actions and the coin."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings, require_flow
-from genpolicy.algo.update import Metrics, Update, effective_share
+from genpolicy.algo.update import Metrics, Update, effective_sample_size
 from genpolicy.config.schema import EVALUATION, locate, setting
 from genpolicy.critic.critic import q_min_of_each
 from genpolicy.dataset.transitions import Transitions
@@ -42,10 +42,10 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
         return self.beta if self.guidance_scale == 1 else None  # a multiple of the energies at t > 0 is no energy
 
     @classmethod
-    def partners(cls, config) -> None:
-        super().partners(config)
+    def check_compatibility(cls, config) -> None:
+        super().check_compatibility(config)
         require_flow(config)
-        if locate(config.model._target_).times > 1:
+        if locate(config.model._target_).num_times > 1:
             raise UserError("model: a solution map cannot be guided; legal: vpsde|gvp|icfm|otcfm|edm")
 
     def policies(self, model):
@@ -83,4 +83,6 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
         t = draws["t"][:, None].expand(action.shape[:2])
         x = self.policy.path.perturb(action, draws["noise"], t).flatten(0, 1)
         energy = self.policy.network.energies(x, t.flatten(), observation).unflatten(0, action.shape[:2])
-        return -(wanted * torch.log_softmax(energy, -1)).sum(-1), {"effective_share": effective_share(wanted)}
+        return -(wanted * torch.log_softmax(energy, -1)).sum(-1), {
+            "effective_sample_size": effective_sample_size(wanted)
+        }

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
-from genpolicy.algo.distilled import Distilled, distilled
+from genpolicy.algo.distilled import Distilled, one_step_policy
 from genpolicy.config.schema import setting
 from genpolicy.model.direct import DeterministicPolicy
 
@@ -25,7 +25,7 @@ class SRPO(Distilled):
     normalize: bool = setting(False, doc="divide each action's gradient of Q by its root mean square")
 
     def policies(self, model):
-        return distilled(DeterministicPolicy, model, self, self.policy_hidden), model
+        return one_step_policy(DeterministicPolicy, model, self, self.policy_hidden), model
 
     def penalty(self, action, x, t, noise, observation):
         with torch.no_grad():

@@ -25,8 +25,8 @@ class TD3BC(QGuided):
     smoothing_limit: float = setting(0.5, ge=0.0, le=1e6, doc="largest size of that noise")
 
     @classmethod
-    def partners(cls, config) -> None:
-        super().partners(config)
+    def check_compatibility(cls, config) -> None:
+        super().check_compatibility(config)
         if not issubclass(locate(config.model._target_), GaussianPolicy):
             raise UserError("model: TD3+BC has a mean; legal: model=gaussian")
 

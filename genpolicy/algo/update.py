@@ -35,14 +35,14 @@ class Update:
         loss: Callable[[Transitions, Draws], tuple[Tensor, Metrics]],
         draw: Callable[[Transitions, torch.Generator, float], Draws] = lambda batch, generator, progress: {},
         after: Callable[[], None] | None = None,
-        through: Sequence[nn.Module] = (),
+        frozen_modules: Sequence[nn.Module] = (),
         chunk: int | None = None,
         clip: float | None = None,
     ):
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=lr, fused=True)
         self.loss, self.draw, self.after, self.chunk, self.clip = loss, draw, after, chunk, clip
-        self.through = [parameter for module in through for parameter in module.parameters()]
+        self.frozen_modules = [parameter for module in frozen_modules for parameter in module.parameters()]
         self.mode, self._loss = "none", loss
 
     def compile(self, mode: str) -> None:
@@ -56,7 +56,7 @@ class Update:
 
         def losses(part: slice) -> tuple[Tensor, Metrics]:
             piece = batch if self.chunk is None else batch.rows(part)
-            with frozen(self.through):
+            with frozen(self.frozen_modules):
                 return self._loss(piece, {name: draw[part] for name, draw in draws.items()})
 
         total = accumulate(losses, batch.size, self.chunk)
@@ -159,10 +159,10 @@ def imitation(
 
 def weight_metrics(weight: Tensor) -> Metrics:
     """The mean of the weights [B], and their effective share."""
-    return {"weight": weight.mean(), "effective_share": effective_share(weight)}
+    return {"weight": weight.mean(), "effective_sample_size": effective_sample_size(weight)}
 
 
-def effective_share(weight: Tensor) -> Tensor:
+def effective_sample_size(weight: Tensor) -> Tensor:
     """The share [] of the samples that as much information is in as in all with their weights [...] (Kish)."""
     return weight.mean().square() / weight.square().mean()
 

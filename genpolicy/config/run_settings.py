@@ -85,7 +85,7 @@ class Launch:
     dry_run: bool = setting(False, doc="show the runs and the sbatch script, and start nothing")
 
     @classmethod
-    def partners(cls, config: Any) -> None:
+    def check_compatibility(cls, config: Any) -> None:
         """Refuses what SLURM would, and a job that would be asked to stop before it has begun."""
         launch = config.launch
         sbatch.check(launch)
@@ -197,7 +197,7 @@ class RunSettings:
     genpolicy: Program = group(Program, affects=None)
 
     @classmethod
-    def partners(cls, config: Any) -> None:
+    def check_compatibility(cls, config: Any) -> None:
         """Refuses a study that is no folder's name, and a checkpoint without mode=eval or the reverse."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.study):
             raise UserError(f"study: {config.study!r} is not a plain folder name of letters, digits and ._-")
@@ -244,7 +244,7 @@ class CheckSettings(CollectSettings):
 def _solver_affects(config: dict) -> str | None:
     """A solver trains where updates sample from the model, which has none if it takes no time."""
     algo, critic, model = (locate(config[name][TARGET]) for name in ("algo", "critic", "model"))
-    if not model.times:
+    if not model.num_times:
         return None
     sampled = algo.uses_samples or (algo.learns_critic and critic.next_actions is not None)
     return TRAINING if sampled else EVALUATION
@@ -270,9 +270,9 @@ class TrainSettings(CheckSettings):
     select: Any = component(doc="how one of several actions of the policy is chosen", affects=EVALUATION)
 
     @classmethod
-    def partners(cls, config: Any) -> None:
+    def check_compatibility(cls, config: Any) -> None:
         """Refuses a video of a task that has none, and what a solver that chooses its steps itself cannot."""
-        RunSettings.partners(config)
+        RunSettings.check_compatibility(config)
         if config.eval.video and not locate(config.env._target_).has_video:
             raise UserError(f"eval.video: env={config.env.name} has figures, but no video; leave eval.video out")
         if "steps" not in config.solver:

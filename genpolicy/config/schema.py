@@ -129,7 +129,7 @@ def check(config: DictConfig, choices: Mapping[str, str] | None = None, root: ty
     `choices` (group -> option) is used in messages; `root` is the dataclass of the settings outside all
     components (without it they are taken as they are). Raises `UserError` for an unknown or missing setting,
     a wrong type, a number outside its range, and for components that do not go together: each class with a
-    classmethod `partners(config)` is asked, once everything is typed.
+    classmethod `check_compatibility(config)` is asked, once everything is typed.
     """
     return created(checked(plain_values(config), choices, root))
 
@@ -145,8 +145,8 @@ def checked(plain: dict, choices: Mapping[str, str] | None = None, root: type | 
             for name, value in plain.items()
         }
     for cls in checker.classes:
-        if (partners := getattr(cls, "partners", None)) is not None:
-            partners(Node(typed))
+        if (compatible := getattr(cls, "check_compatibility", None)) is not None:
+            compatible(Node(typed))
     return typed
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genpolicy.errors import UserError
-from genpolicy.network.averaging import follow
+from genpolicy.network.averaging import polyak_update
 
 
 class Critic(nn.Module):
@@ -35,7 +35,7 @@ class Critic(nn.Module):
 
     def update_target(self) -> None:
         """One step of Polyak averaging of the target Q."""
-        follow(self.q_target.parameters(), self.q_network.parameters(), self.target_rate)
+        polyak_update(self.q_target.parameters(), self.q_network.parameters(), self.target_rate)
 
 
 def q_min_of_each(critic: Critic, observation: Tensor, action: Tensor) -> Tensor:

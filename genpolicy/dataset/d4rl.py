@@ -12,7 +12,7 @@ from pathlib import Path
 import h5py
 
 from genpolicy.config import plugins
-from genpolicy.dataset.dataset import kept
+from genpolicy.dataset.dataset import cached_file
 from genpolicy.dataset.hdf5 import FileDataset
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
@@ -29,7 +29,7 @@ class D4RL(FileDataset):
     """The data set that D4RL publishes for the task."""
 
     @classmethod
-    def partners(cls, config) -> None:
+    def check_compatibility(cls, config) -> None:
         """Only D4RL's tasks have a file of D4RL's."""
         if config.env.url is None:
             raise UserError(f"dataset=d4rl does not go with env={config.env.name}: D4RL has no data for it")
@@ -53,7 +53,7 @@ class D4RL(FileDataset):
     def file(self, task: Task) -> Path:
         """The file in the cache, downloaded first if it is not there."""
         self.probe(task)
-        return kept(self.location(task), functools.partial(download, task.url))
+        return cached_file(self.location(task), functools.partial(download, task.url))
 
 
 def cached(url: str, folder: Path) -> Path:

@@ -139,7 +139,7 @@ class Dataset(ABC):
         transitions = Transitions.of(arrays, **known)
         if not self.held_out:
             return transitions
-        return transitions.apart(torch.from_numpy(chosen_episodes(episode, self.held_out)))
+        return transitions.split_held_out(torch.from_numpy(chosen_episodes(episode, self.held_out)))
 
     def _check_robot(self, task: Task, arrays: dict[str, np.ndarray]) -> None:
         """Raises `UserError` for data of another robot than the task's. What has passed is not asked again."""
@@ -191,7 +191,7 @@ def chosen_episodes(episode: np.ndarray, share: float) -> np.ndarray:
     return np.flatnonzero(np.isin(episode, np.random.RandomState(0).permutation(numbers)[:count]))
 
 
-def kept(path: Path, make: Callable[[Path], None]) -> Path:
+def cached_file(path: Path, make: Callable[[Path], None]) -> Path:
     """`path`, after `make` has made the file if there is none; only one process makes it, the others wait.
 
     Raises `UserError` if the file cannot be written.

@@ -19,7 +19,7 @@ class MultiGoalData(Dataset):
     episodes: int = setting(1000, ge=1, le=10**6, doc="episodes to make")
 
     @classmethod
-    def partners(cls, config) -> None:
+    def check_compatibility(cls, config) -> None:
         """These data are about the toy only."""
         if config.env._target_ != f"{MultiGoal.__module__}.{MultiGoal.__name__}":
             raise UserError(f"dataset=multi_goal does not go with env={config.env.name}; it goes with env=multi-goal")

@@ -31,11 +31,11 @@ class RLUnplugged(OwnFile):
     shuffled: ClassVar[bool] = True
 
     @classmethod
-    def partners(cls, config) -> None:
+    def check_compatibility(cls, config) -> None:
         """Only the suite's tasks name the parts of an observation."""
         if not issubclass(locate(config.env._target_), ControlSuite):
             raise UserError(f"dataset=rl_unplugged does not go with env={config.env.name}: it goes with env=dmc-...")
-        super().partners(config)
+        super().check_compatibility(config)
 
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """The rows, as they are; the file is shuffled, so that its episodes and their returns are not known."""

@@ -16,7 +16,7 @@ class SwissRollData(Dataset):
     """Every point of the roll as an episode of one action, rewarded with its value."""
 
     @classmethod
-    def partners(cls, config) -> None:
+    def check_compatibility(cls, config) -> None:
         """The roll's data are about the roll's task only."""
         if config.env._target_ != f"{SwissRoll.__module__}.{SwissRoll.__name__}":
             raise UserError(f"dataset=swiss_roll does not go with env={config.env.name}; it goes with env=swiss-roll")

@@ -129,15 +129,15 @@ class Transitions:
         content.update(self.table.cpu().numpy())
         return content.hexdigest()[:8]
 
-    def to(self, device: torch.device | str, further: int = 0) -> "Transitions":
+    def to(self, device: torch.device | str, extra_columns: int = 0) -> "Transitions":
         """The same transitions for `device`: on it, or, if too large with `further` more columns, on the host."""
         device = torch.device(device)
         held_out = self.held_out and self.held_out.to(device)
-        size = self.table.nbytes + self.table.itemsize * self.size * further
+        size = self.table.nbytes + self.table.itemsize * self.size * extra_columns
         target = device if too_large(size, device) else None
         return replace(self, table=self.table.to("cpu" if target else device), held_out=held_out, target=target)
 
-    def apart(self, index: Tensor) -> "Transitions":
+    def split_held_out(self, index: Tensor) -> "Transitions":
         """These transitions without those at numbers `index` [M], which become the held-out ones."""
         kept = torch.ones(self.size, dtype=torch.bool, device=self.device).index_fill(0, index, False)
         return replace(self, table=self.table[kept], held_out=self.rows(index))

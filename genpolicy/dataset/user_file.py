@@ -37,7 +37,7 @@ class OwnFile(Dataset):
     path: str = setting(doc="the file; a relative path starts at the working directory")
 
     @classmethod
-    def partners(cls, config) -> None:
+    def check_compatibility(cls, config) -> None:
         """The file must be there, and of this format, before a run is made of it."""
         cls.existing(config.dataset.path)
 

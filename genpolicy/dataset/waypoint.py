@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from genpolicy.config.schema import setting
-from genpolicy.dataset.dataset import kept
+from genpolicy.dataset.dataset import cached_file
 from genpolicy.dataset.hdf5 import FileDataset
 from genpolicy.env.maze2d import GOAL_RADIUS, Maze2d, PointMaze
 from genpolicy.env.task import Task
@@ -46,7 +46,7 @@ class Waypoint(FileDataset):
     seed: int = setting(0, ge=0, le=2**32 - 1, doc="seed of the data, not of the run")
 
     @classmethod
-    def partners(cls, config) -> None:
+    def check_compatibility(cls, config) -> None:
         """Only mazes have waypoints."""
         if config.env._target_ != f"{Maze2d.__module__}.{Maze2d.__name__}":
             raise UserError(
@@ -61,7 +61,7 @@ class Waypoint(FileDataset):
 
     def file(self, task: Task) -> Path:
         """The file of these settings, made first if it does not exist yet."""
-        return kept(self.location(task), functools.partial(self._make, task))
+        return cached_file(self.location(task), functools.partial(self._make, task))
 
     def _make(self, task: Task, path: Path) -> None:
         columns = walk(task.simulate(), self.episodes, task.max_episode_steps, self.noise, self.seed)
@@ -106,7 +106,7 @@ def walk(maze: PointMaze, episodes: int, steps: int, noise: float, seed: int) ->
     }
 
 
-class Wanderers:
+class WaypointController:
     """The controller for balls side by side, each on a way of its own from its first call on, for `mode=collect`."""
 
     def __init__(self, maze: PointMaze, seed: int):

@@ -40,7 +40,7 @@ class Gym(Task):
             self.max_episode_steps = _registered_limit(self.id)
 
     @classmethod
-    def partners(cls, config) -> None:
+    def check_compatibility(cls, config) -> None:
         """Makes the simulator once, and draws it if it is to be filmed: what is wrong is said before a run is made."""
         task = build(config.env)
         task.simulate().close()

@@ -24,20 +24,20 @@ def squared_distance(position: np.ndarray) -> np.ndarray:
     return np.square(position[..., None, :] - GOALS).sum(-1).min(-1)
 
 
-def coverage(ways: np.ndarray) -> dict[str, float]:
+def coverage(trajectories: np.ndarray) -> dict[str, float]:
     """What became of the modes in episodes [steps + 1, episodes, 2].
 
     goals: those at which at least 5 % of the episodes end (4 is all). reached: share of episodes that end at a goal.
     balance: entropy of the goals reached over that of equal shares (1 is even). end_spread: root mean square distance
     of the ends from the nearest goal. way_spread: that of all points from the straight line to the episode's goal.
     """
-    ends = ways[-1]
+    ends = trajectories[-1]
     nearest = np.square(ends[:, None] - GOALS).sum(-1).argmin(-1)
     at_goal = squared_distance(ends) <= RADIUS**2
     shares = np.bincount(nearest[at_goal], minlength=len(GOALS)) / len(ends)
     certain = shares[shares > 0] / max(shares.sum(), 1e-12)
     direction = GOALS[nearest] / np.linalg.norm(GOALS[nearest], axis=-1, keepdims=True)
-    aside = ways[..., 0] * direction[:, 1] - ways[..., 1] * direction[:, 0]
+    aside = trajectories[..., 0] * direction[:, 1] - trajectories[..., 1] * direction[:, 0]
     return {
         "goals": float((shares >= 0.05).sum()),
         "reached": float(at_goal.mean()),

@@ -19,7 +19,7 @@ TIMED = 100  # actions whose time is taken
 FINAL = 0  # the index of final evaluations: the same start states for every policy, and again in mode=eval
 
 
-class Assessor:
+class Evaluator:
     """Evaluates policies with random draws of its own: the run's generator is never touched.
 
     The episodes follow from the run's seed and the evaluation's index; the actions whose likelihood is taken

@@ -20,7 +20,7 @@ from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.policy import Policy
 from genpolicy.system.files import make_folder, write_atomically
 
-SAMPLES, WAYS, POINTS, GRID = 4000, 400, 33, 120
+SAMPLES, TRAJECTORIES, POINTS, GRID = 4000, 400, 33, 120
 PANEL = 3.4  # inches
 DENSITY_FLOOR = 8.0  # nats below the maximum at which a density is drawn as nothing
 
@@ -97,25 +97,27 @@ def draw_trade_off(results: dict[int, dict[str, float]], path: Path) -> None:
 
 
 @plain
-def draw_ways(
+def draw_trajectories(
     shown: dict[str, np.ndarray], cost_at: Callable, reach: float, measured: dict[str, dict[str, float]], path: Path
 ) -> None:
-    """Draw ways [steps + 1, episodes, 2] through the plane over the contours of a cost, a panel each, as a PNG file.
+    """Draw trajectories [steps + 1, episodes, 2] in the plane over the contours of a cost, a panel each, as a PNG file.
 
     cost_at: positions [..., 2] -> cost [...]; measured: what is said about each in its title.
     """
     figure = Figure(figsize=(PANEL * len(shown), PANEL + 0.5), layout="constrained")
     side = np.linspace(-reach, reach, GRID)
     cost = cost_at(np.stack(np.meshgrid(side, side), -1))
-    for (name, ways), axis in zip(shown.items(), figure.subplots(1, len(shown), squeeze=False)[0], strict=True):
+    for (name, trajectories), axis in zip(shown.items(), figure.subplots(1, len(shown), squeeze=False)[0], strict=True):
         axis.contour(side, side, cost, 16, cmap="Greys_r", linewidths=0.5)
-        axis.add_collection(LineCollection(ways.transpose(1, 0, 2), linewidths=0.4, alpha=0.5, colors="tab:blue"))
-        axis.scatter(*ways[-1].T, s=4, c="tab:red", linewidths=0, zorder=3)
+        axis.add_collection(
+            LineCollection(trajectories.transpose(1, 0, 2), linewidths=0.4, alpha=0.5, colors="tab:blue")
+        )
+        axis.scatter(*trajectories[-1].T, s=4, c="tab:red", linewidths=0, zorder=3)
         axis.set(aspect="equal", xlim=(-reach, reach), ylim=(-reach, reach))
         found = measured[name]
         axis.set_title(
             f"{name}: {found['goals']:.0f} goals, {100 * found['reached']:.0f} % end at one\n"
-            f"spread of ends {found['end_spread']:.2f}, of ways {found['way_spread']:.2f}",
+            f"spread of ends {found['end_spread']:.2f}, of trajectories {found['way_spread']:.2f}",
             fontsize="small",
         )
     _write(figure, path)
@@ -154,21 +156,21 @@ class _Plane:
         return figure
 
     def trajectories(self, policies: dict[str, GenerativePolicy]) -> Figure:
-        """The ways from noise to actions, coloured by time."""
+        """The trajectories from noise to actions, coloured by time."""
         figure, axes = self._panels(list(policies), extent=1.5 * self.extent)
         for (name, policy), axis in zip(policies.items(), axes, strict=True):
             device = next(policy.parameters()).device
-            noise = torch.randn(WAYS, 2, generator=_generator(device), device=device)
+            noise = torch.randn(TRAJECTORIES, 2, generator=_generator(device), device=device)
             with torch.no_grad():
-                times, ways = policy.trajectory(noise[:, :0], noise, POINTS)
-            ways, times = ways.cpu().numpy(), times.cpu().numpy()
-            segments = np.stack([ways[:-1], ways[1:]], 2).reshape(-1, 2, 2)
+                times, trajectories = policy.trajectory(noise[:, :0], noise, POINTS)
+            trajectories, times = trajectories.cpu().numpy(), times.cpu().numpy()
+            segments = np.stack([trajectories[:-1], trajectories[1:]], 2).reshape(-1, 2, 2)
             lines = LineCollection(
-                segments, array=np.repeat(times[:-1], WAYS), cmap="plasma", linewidths=0.5, alpha=0.6
+                segments, array=np.repeat(times[:-1], TRAJECTORIES), cmap="plasma", linewidths=0.5, alpha=0.6
             )
             lines.set_clim(0, 1)
             axis.add_collection(lines)
-            axis.scatter(*ways[-1].T, s=3, c="black", linewidths=0, zorder=3)
+            axis.scatter(*trajectories[-1].T, s=3, c="black", linewidths=0, zorder=3)
             axis.set_title(name)
         figure.colorbar(lines, ax=axes, pad=0.02, label="time t (1 noise, 0 action)")
         return figure

@@ -38,7 +38,7 @@ def _(task: SwissRoll, algorithm: Algorithm, directory: Path) -> dict[str, float
 @draw.register
 def _(task: MultiGoal, algorithm: Algorithm, directory: Path) -> dict[str, float]:
     """Draws the trajectories that the policy takes, and measures how they cover the goals."""
-    from genpolicy.evaluation.figures import draw_ways  # matplotlib is slow to import and needed only here
+    from genpolicy.evaluation.figures import draw_trajectories  # matplotlib is slow to import and needed only here
 
     device = algorithm.action_low.device
     generator = torch.Generator(device).manual_seed(0)
@@ -51,6 +51,6 @@ def _(task: MultiGoal, algorithm: Algorithm, directory: Path) -> dict[str, float
         "data": demonstrations(SHOWN, task.max_episode_steps)[0],
         "policy": walk(act, task.max_episode_steps, np.random.default_rng(0))[0],
     }
-    measured = {name: coverage(ways) for name, ways in shown.items()}
-    draw_ways(shown, squared_distance, REACH, measured, directory / "ways.png")
+    measured = {name: coverage(trajectories) for name, trajectories in shown.items()}
+    draw_trajectories(shown, squared_distance, REACH, measured, directory / "trajectories.png")
     return measured["policy"]

@@ -68,7 +68,7 @@ class Search:
             waiting = waiting[settings.at_once :]
             if not batch:
                 break
-            self._carry_out(batch, launcher)
+            self._run_trials(batch, launcher)
         if self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
             best = self.study.best_trial
             print(f"best of {len(self.study.trials)} trials: {best.value:.4g} with {_words(best.params)}")
@@ -103,7 +103,7 @@ class Search:
         one_seed = {key: values[:1] if key == "seed" else values for key, values in self.words.items()}
         return [job for point in points for job in _product(one_seed, point)]
 
-    def _carry_out(self, batch: Sequence[optuna.Trial], launcher) -> None:
+    def _run_trials(self, batch: Sequence[optuna.Trial], launcher) -> None:
         words = [self._jobs(trial.params) for trial in batch]
         try:
             jobs = launcher.prepare([job for each in words for job in each])
@@ -116,7 +116,7 @@ class Search:
         for trial, its in zip(batch, groups, strict=True):
             trial.set_user_attr("runs", [str(directory_of(job.config, job.choices)) for job in its])
         try:
-            launcher.carry_out(jobs, self.name)
+            launcher.start_jobs(jobs, self.name)
         except UserError as error:
             if all(known_status(directory_of(job.config, job.choices))["state"] == "queued" for job in jobs):
                 raise  # nothing was started, and the next trials would fare no better

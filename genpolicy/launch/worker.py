@@ -29,7 +29,7 @@ def main(directory: Path) -> None:
         return
     from genpolicy.training import train
 
-    train.train(run, followed=True)
+    train.train(run, synced_elsewhere=True)
 
 
 if __name__ == "__main__":

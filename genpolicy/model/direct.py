@@ -25,7 +25,7 @@ class DirectPolicy(Policy):
     action_low, action_high: the ends [A] of the action space, or infinite.
     """
 
-    times = 0
+    num_times = 0
     supports = frozenset({Capability.DENSITY})
     objectives = "likelihood|least_squares"
 
@@ -48,8 +48,8 @@ class DirectPolicy(Policy):
         return {"action_low": action_low, "action_high": action_high}
 
     @classmethod
-    def partners(cls, config) -> None:
-        super().partners(config)
+    def check_compatibility(cls, config) -> None:
+        super().check_compatibility(config)
         if config.eval.steps:
             raise UserError("eval.steps: this model takes one step; leave eval.steps out")
 

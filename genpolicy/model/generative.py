@@ -84,9 +84,9 @@ class GenerativePolicy(Policy):
         }
 
     @classmethod
-    def partners(cls, config) -> None:
+    def check_compatibility(cls, config) -> None:
         """A solver uses what the objective learns; a log-likelihood is an ordinary differential equation's."""
-        super().partners(config)
+        super().check_compatibility(config)
         requires = locate(config.solver._target_).requires
         if requires not in locate(config.objective._target_).teaches:
             raise UserError(f"solver: uses {_LEARNERS[requires]}")
@@ -193,8 +193,8 @@ class GenerativePolicy(Policy):
         return Coefficients(t, self.input_scale(t) * rho, data_y, data_f, field_y, field_f)
 
     @property
-    def noises(self) -> int:
-        return 1 + self.solver.noises
+    def num_noises(self) -> int:
+        return 1 + self.solver.num_noises
 
     def actions(self, noise: Tensor, observation: Tensor) -> Tensor:
         """By the sampling solver, which may take noise on its way."""

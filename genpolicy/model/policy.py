@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from genpolicy.config.schema import locate, setting
 from genpolicy.errors import UserError
 from genpolicy.model.flow import Capability, standard_normal
-from genpolicy.network.averaging import follow
+from genpolicy.network.averaging import polyak_update
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -26,7 +26,7 @@ class Policy(nn.Module, ABC):
     None. Subclasses end their `__post_init__` with `keep_average(averaged)`.
     """
 
-    times: ClassVar[int] = 1  # that the network is given
+    num_times: ClassVar[int] = 1  # that the network is given
     supports: ClassVar[frozenset[Capability]]  # what an objective may teach it
     objectives: ClassVar[str]  # the options of `objective` that do, for a message
     has_density = False  # whether `log_prob` can be asked for
@@ -52,7 +52,7 @@ class Policy(nn.Module, ABC):
         """One step of the moving average, if it is kept."""
         if self.target is not None:
             own = (parameter for name, parameter in self.named_parameters() if not name.startswith("target."))
-            follow(self.target.parameters(), own, self.target_rate)
+            polyak_update(self.target.parameters(), own, self.target_rate)
 
     @classmethod
     @abstractmethod
@@ -63,13 +63,13 @@ class Policy(nn.Module, ABC):
         """
 
     @classmethod
-    def partners(cls, config: Any) -> None:
+    def check_compatibility(cls, config: Any) -> None:
         """The objective must teach what the model has."""
         if not locate(config.objective._target_).teaches <= cls.supports:
             raise UserError(f"objective: does not fit this model; legal: objective={cls.objectives}")
 
     @property
-    def noises(self) -> int:
+    def num_noises(self) -> int:
         """How many standard normal draws [A] an action takes."""
         return 1
 
@@ -110,4 +110,4 @@ class Policy(nn.Module, ABC):
 
     def draw_noise(self, size: int, generator: torch.Generator | None, like: Tensor) -> Tensor:
         """All that is random in `size` samples: standard normal draws [size, noises, A]."""
-        return standard_normal((size, self.noises, self.action_size), generator, like)
+        return standard_normal((size, self.num_noises, self.action_size), generator, like)

@@ -30,7 +30,7 @@ class TrajectoryPolicy(GenerativePolicy):
     Its velocity, score and densities are those of the instantaneous map, s = t.
     """
 
-    times = 2
+    num_times = 2
     supports = frozenset({Capability.FIELD, Capability.MAP, Capability.END})
     objectives = f"{GenerativePolicy.objectives}|trajectory|consistency|shortcut|meanflow"
 

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.config.run_settings import absolute
 from genpolicy.config.schema import build
-from genpolicy.dataset.waypoint import Wanderers
+from genpolicy.dataset.waypoint import WaypointController
 from genpolicy.env.maze2d import Maze2d
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
@@ -116,7 +116,7 @@ def _policy(config: DictConfig, task: Task) -> Callable[[int], Act]:
     if config.collect.policy == "waypoint":
         if not isinstance(task, Maze2d):
             raise UserError(f"collect.policy=waypoint: steers the ball of maze2d, not env={task.name}")
-        return functools.partial(Wanderers, task.simulate())
+        return functools.partial(WaypointController, task.simulate())
     run, path = find_run(config.collect.policy, config)
     own = build(run.config.env)
     sizes = [(each.observation_size, each.action_size) for each in (own, task)]

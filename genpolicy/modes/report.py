@@ -30,7 +30,7 @@ def run(job: Job) -> None:
     outputs, beside = Path(config.paths.outputs), config.tracking.uri is None
     here = list(find_runs(outputs, config.study)) if beside else []  # none of these is to be missing
     store = follower.open_store(None, outputs) if here else follower.existing_store(config)
-    failures = follower.catch_up(outputs, None, {store.uri: store}, thorough=False).failures if here else []
+    failures = follower.sync_all(outputs, None, {store.uri: store}, thorough=False).failures if here else []
     folder, found, odd = _read(store, config, outputs)
     failures += odd
     known = {run.directory for run in found}

@@ -6,7 +6,7 @@ from genpolicy.errors import UserError
 from genpolicy.runs.identity import label
 from genpolicy.runs.job import Job
 from genpolicy.runs.run import find_runs
-from genpolicy.tracking.follower import catch_up, dashboard, follow_all, look_at, settle, store_uri
+from genpolicy.tracking.follower import dashboard, look_at, settle, store_uri, sync_all, sync_until_idle
 
 
 def run(job: Job) -> None:
@@ -23,10 +23,10 @@ def run(job: Job) -> None:
     if next(find_runs(outputs), None) is None:
         raise UserError(f"{outputs}: no runs there; give paths.outputs=")
     if config.follow:
-        follow_all(outputs, config.tracking.uri)
+        sync_until_idle(outputs, config.tracking.uri)
         return
     stores: dict = {}
-    outcome = catch_up(outputs, config.tracking.uri, stores)
+    outcome = sync_all(outputs, config.tracking.uri, stores)
     busy = f"; {outcome.busy} being shipped by another process" if outcome.busy else ""
     print(f"{outcome.shipped} runs of {outputs} are up to date in MLflow{busy}")
     if outcome.elsewhere:

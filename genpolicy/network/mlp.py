@@ -23,13 +23,13 @@ class MLP(nn.Module):
     )
     action_size: InitVar[int]
     observation_size: InitVar[int]
-    times: InitVar[int] = 1
+    num_times: InitVar[int] = 1
 
-    def __post_init__(self, action_size, observation_size, times):
+    def __post_init__(self, action_size, observation_size, num_times):
         super().__init__()
         self.action_size, self.observation_size = action_size, observation_size
         self.embed = GaussianFourier(self.time_size, self.time_scale)
-        sizes = [action_size + times * (self.time_size // 2 * 2) + observation_size, *self.hidden]
+        sizes = [action_size + num_times * (self.time_size // 2 * 2) + observation_size, *self.hidden]
         layers = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), nn.SiLU())]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], action_size))
 

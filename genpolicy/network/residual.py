@@ -52,10 +52,10 @@ class TemporalSpatialResidual(nn.Module):
     condition_hidden: int = setting(128, ge=1, le=2**14, doc="units that embed time and observation together")
     action_size: InitVar[int]
     observation_size: InitVar[int]
-    times: InitVar[int] = 1
+    num_times: InitVar[int] = 1
 
     @classmethod
-    def partners(cls, config) -> None:
+    def check_compatibility(cls, config) -> None:
         """On the way up, a block's output and its counterpart's must together be as wide as the next input."""
         hidden = config.network.hidden
         if not hidden or any(wide != 2 * narrow for wide, narrow in itertools.pairwise(hidden)):
@@ -64,12 +64,12 @@ class TemporalSpatialResidual(nn.Module):
                 f"network.hidden=[{widths}]: each width must be half of the one before, as in [512,256,128]"
             )
 
-    def __post_init__(self, action_size, observation_size, times):
+    def __post_init__(self, action_size, observation_size, num_times):
         super().__init__()
         self.action_size, self.observation_size = action_size, observation_size
         self.embed = GaussianFourier(self.time_size, self.time_scale)
         self.observe = nn.Linear(observation_size, self.observation_hidden) if observation_size else None
-        condition_in = times * (self.time_size // 2 * 2) + (self.observation_hidden if observation_size else 0)
+        condition_in = num_times * (self.time_size // 2 * 2) + (self.observation_hidden if observation_size else 0)
         condition = self.condition_hidden if observation_size else condition_in
         self.mix = nn.Sequential(nn.Linear(condition_in, condition), nn.SiLU(), nn.Linear(condition, condition))
         sizes = self.hidden

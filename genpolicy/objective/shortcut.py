@@ -28,7 +28,7 @@ class Shortcut(SolutionMap):
     bootstrap: float = setting(0.125, gt=0.0, lt=1.0, doc="share of samples whose target is two shorter steps")
 
     @classmethod
-    def partners(cls, config) -> None:
+    def check_compatibility(cls, config) -> None:
         intervals = config.objective.intervals
         if intervals & (intervals - 1):
             raise UserError(f"objective.intervals={intervals}: must be a power of two, as 64, 128, 256")

@@ -31,7 +31,7 @@ class Selection(ABC):
     num_candidates: int = setting(32, ge=2, le=10**4, doc="actions drawn, of which one is carried out")
 
     @classmethod
-    def partners(cls, config) -> None:
+    def check_compatibility(cls, config) -> None:
         """The algorithm must learn a critic."""
         if not locate(config.algo._target_).learns_critic:
             raise UserError("select: chooses by a critic, which this algorithm does not learn; legal: select=none")
@@ -76,8 +76,8 @@ class Expectile(Selection):
     """
 
     @classmethod
-    def partners(cls, config) -> None:
-        super().partners(config)
+    def check_compatibility(cls, config) -> None:
+        super().check_compatibility(config)
         require_value(config)
 
     def index(self, q, critic, observation, generator=None):

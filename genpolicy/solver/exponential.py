@@ -66,7 +66,7 @@ class ReverseSDE(FixedGrid, Solver):
     """
 
     @property
-    def noises(self) -> int:
+    def num_noises(self) -> int:
         return self.steps
 
     def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ class Renoise(Solver):
     lowest: float = setting(2.0, gt=0.0, le=1e6, doc="noise before the last jump, sigma / alpha in action units")
 
     @property
-    def noises(self) -> int:
+    def num_noises(self) -> int:
         return self.steps - 1
 
     def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ class Solver(ABC):
     requires: ClassVar[Capability] = Capability.FIELD  # of the flow's model
     has_density: ClassVar[bool] = False  # whether log-densities follow: whether it integrates an ODE
 
-    noises: int = 0  # standard normal draws [A] that a sample needs on its way
+    num_noises: int = 0  # standard normal draws [A] that a sample needs on its way
 
     @abstractmethod
     def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:

@@ -68,10 +68,10 @@ class Tracker:
     Without effect if the run is `followed` and its store a file: many processes never open one SQLite file.
     """
 
-    def __init__(self, run: Run, followed: bool = False):
+    def __init__(self, run: Run, synced_elsewhere: bool = False):
         self.run = run
         self.uri = store_uri(run.config.tracking.uri, run.outputs)
-        if followed and self.uri is not None and sqlite.file_of(self.uri) is not None:
+        if synced_elsewhere and self.uri is not None and sqlite.file_of(self.uri) is not None:
             self.uri = None
         self._child: subprocess.Popen | None = None
 
@@ -108,7 +108,7 @@ class Tracker:
             print(f"tracking: {error}")
 
 
-def follow(directory: Path) -> None:
+def sync_run(directory: Path) -> None:
     """Ship a run until it has ended and all of it is shipped; then what earlier runs beside it have missed.
 
     Raises `SystemExit(1)` if the store still fails a minute after the run has ended.
@@ -134,13 +134,13 @@ def follow(directory: Path) -> None:
                 time.sleep(0.2)
     with contextlib.suppress(Exception):  # as above; the next that ships a run of the sweep describes it
         store.describe_sweeps()
-    for message in catch_up(run.outputs, store.uri, {store.uri: store}, thorough=False, own=True).failures:
+    for message in sync_all(run.outputs, store.uri, {store.uri: store}, thorough=False, own=True).failures:
         _log(message)
 
 
 @dataclasses.dataclass
 class Outcome:
-    """What `catch_up` did: runs shipped, runs that another process is shipping or that name another store, failures."""
+    """What `sync_all` did: runs shipped, runs that another process is shipping or that name another store, failures."""
 
     shipped: int = 0
     busy: int = 0
@@ -148,7 +148,7 @@ class Outcome:
     failures: list[str] = dataclasses.field(default_factory=list)
 
 
-def catch_up(outputs: Path, uri: str | None, stores: dict, thorough: bool = True, own: bool = False) -> Outcome:
+def sync_all(outputs: Path, uri: str | None, stores: dict, thorough: bool = True, own: bool = False) -> Outcome:
     """Ship what is missing of the runs in a folder to the store `uri`, or to the folder's own.
 
     To a `uri` all of them, with `own` those whose configuration names it; to the folder's own those that name no other.
@@ -218,7 +218,7 @@ def look_at(uri: str, outputs: Path) -> None:
         raise UserError(f"{uri}: {one_line(error)}") from error
 
 
-def follow_all(outputs: Path, uri: str | None) -> None:
+def sync_until_idle(outputs: Path, uri: str | None) -> None:
     """Ship the runs below `outputs` that are tracked in the store `uri`, or the folder's own, as they grow.
 
     Goes on until no run is left that trains or waits for its SLURM job; a store that then fails is tried for some
@@ -229,7 +229,7 @@ def follow_all(outputs: Path, uri: str | None) -> None:
     while lock.acquire():
         while True:
             last = not _unfinished(outputs)  # before shipping, so that all that has ended is shipped
-            failures = catch_up(outputs, uri, stores, thorough=False, own=True).failures
+            failures = sync_all(outputs, uri, stores, thorough=False, own=True).failures
             for message in failures:
                 _log(message)
             if not failures:
@@ -344,4 +344,4 @@ def _log(message: str) -> None:
 
 if __name__ == "__main__":
     os.nice(10)
-    follow(Path(sys.argv[1]))
+    sync_run(Path(sys.argv[1]))

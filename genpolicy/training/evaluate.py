@@ -7,7 +7,7 @@ from pathlib import Path
 from genpolicy.config.schema import build
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
-from genpolicy.evaluation.evaluator import Assessor
+from genpolicy.evaluation.evaluator import Evaluator
 from genpolicy.evaluation.table import behaviour_metrics, print_table
 from genpolicy.runs import provenance
 from genpolicy.runs.evaluations import Evaluation
@@ -37,11 +37,11 @@ def evaluate(
     provenance.compare(run.directory, transitions, now)
     algorithm = fresh_algorithm(config, task, device)
     updates = restore(algorithm, path)
-    assessor, episodes = Assessor(task, transitions, algorithm, config, check), config.eval.final_episodes
-    by_steps = {count: assessor.with_steps(count, episodes) for count in config.eval.steps}
-    metrics, returns = assessor.final(algorithm.policy, episodes)
+    evaluator, episodes = Evaluator(task, transitions, algorithm, config, check), config.eval.final_episodes
+    by_steps = {count: evaluator.with_steps(count, episodes) for count in config.eval.steps}
+    metrics, returns = evaluator.final(algorithm.policy, episodes)
     results = {"behaviour data": behaviour_metrics(transitions.behaviour, task)}
-    results |= {"policy" if asked.stage else "final": metrics | assessor.latency(algorithm.policy)}
+    results |= {"policy" if asked.stage else "final": metrics | evaluator.latency(algorithm.policy)}
     results |= {steps_name(count): values for count, (values, _) in by_steps.items()}
     kept = asked.path(".json")
     if not asked.stage:
@@ -55,7 +55,7 @@ def evaluate(
     show(run, asked)
     try:
         if config.eval.video:
-            assessor.film(asked.path(".mp4"))
+            evaluator.film(asked.path(".mp4"))
             print(asked.path(".mp4"))
     except UserError as error:
         return error

@@ -26,8 +26,8 @@ from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Interrupted, Signals
 from genpolicy.tracking import follower
 from genpolicy.training.setup import choose_device, fresh_algorithm, load
-from genpolicy.training.train import FINISHED, carry_out
-from genpolicy.training.trainer import Turn, Turns
+from genpolicy.training.train import FINISHED, training_steps
+from genpolicy.training.trainer import UpdateRequest, UpdateRequests
 from genpolicy.training.vectorised import VectorisedPhase
 
 
@@ -55,24 +55,26 @@ def train(config: DictConfig, choices: Mapping[str, str], sweep: str | None = No
                 provenance.compare(run.directory, data, now)
             signals, console = stack.enter_context(Signals()), Console(stderr=True)
             # Many processes never open one SQLite file: then one process ships all runs.
-            lives = {carry_out(run, signals, Progress(console, steps=run is todo[0]), True, data): run for run in todo}
+            coroutines = {
+                training_steps(run, signals, Progress(console, steps=run is todo[0]), True, data): run for run in todo
+            }
             with signals.deferred():
-                _Lockstep(lives, todo[0].config).run()
+                _Lockstep(coroutines, todo[0].config).run()
 
 
 class _Lockstep:
     """Runs that are carried out together."""
 
-    def __init__(self, lives: dict[Turns, Run], config: DictConfig):
-        self.lives, self.config = lives, config
-        self.waiting: dict[Turns, Turn] = {}
+    def __init__(self, coroutines: dict[UpdateRequests, Run], config: DictConfig):
+        self.coroutines, self.config = coroutines, config
+        self.waiting: dict[UpdateRequests, UpdateRequest] = {}
         self.failures: list[str] = []
         self._group = self._joint = None
 
     def run(self) -> None:
         """To the end of all. Whatever stops this process ends each of them in good order."""
-        ready = dict.fromkeys(self.lives)
-        total = len(self.lives)
+        ready = dict.fromkeys(self.coroutines)
+        total = len(self.coroutines)
         try:
             while ready:
                 self._answer(ready)
@@ -80,9 +82,9 @@ class _Lockstep:
                     follower.start_follower(self.config)
                 ready = self._update()
         except BaseException as error:
-            for life in self.waiting:
+            for coroutine in self.waiting:
                 with contextlib.suppress(Exception, Interrupted):
-                    life.throw(error)
+                    coroutine.throw(error)
             raise
         if self.failures:
             raise UserError(f"{len(self.failures)} of {total} runs failed: {'; '.join(self.failures)}")
@@ -90,16 +92,16 @@ class _Lockstep:
     def _answer(self, ready: dict) -> None:
         """Gives each run the metrics of its update, and lets it go on to where it waits for the next one."""
         stopped = None
-        for life, metrics in ready.items():
-            self.waiting.pop(life, None)
+        for coroutine, metrics in ready.items():
+            self.waiting.pop(coroutine, None)
             try:
-                self.waiting[life] = life.send(metrics)
+                self.waiting[coroutine] = coroutine.send(metrics)
             except StopIteration:
                 pass
             except Interrupted as error:  # the others are level with it only when they have their metrics, too
                 stopped = error
             except Exception as error:
-                self.failures.append(f"{self.lives[life].directory.name}: {explain(error)}")
+                self.failures.append(f"{self.coroutines[coroutine].directory.name}: {explain(error)}")
                 print(f"genpolicy: {self.failures[-1]}", file=sys.stderr, flush=True)
         if stopped is not None:
             raise stopped
@@ -108,17 +110,19 @@ class _Lockstep:
         """The next update of those that are furthest behind, as one; what each is to be given."""
         if not self.waiting:
             return {}
-        least = min(turn.trainer.state.updates for turn in self.waiting.values())
-        turns = {life: turn for life, turn in self.waiting.items() if turn.trainer.state.updates == least}
-        first = next(iter(turns.values()))
-        group = first.trainer.state.phase, *turns
+        least = min(request.trainer.state.updates for request in self.waiting.values())
+        requests = {
+            coroutine: request for coroutine, request in self.waiting.items() if request.trainer.state.updates == least
+        }
+        first = next(iter(requests.values()))
+        group = first.trainer.state.phase, *requests
         if group != self._group:
-            algorithms = [turn.trainer.algorithm for turn in turns.values()]
+            algorithms = [request.trainer.algorithm for request in requests.values()]
             self._group, self._joint = group, VectorisedPhase(algorithms, first.trainer.state.phase)
         with first.arithmetic():
-            batches = [turn.batch() for turn in turns.values()]
-            generators = [turn.trainer.generator for turn in turns.values()]
-            return dict(zip(turns, self._joint(batches, generators, first.progress), strict=True))
+            batches = [request.batch() for request in requests.values()]
+            generators = [request.trainer.generator for request in requests.values()]
+            return dict(zip(requests, self._joint(batches, generators, first.progress), strict=True))
 
 
 def _try_out(config: DictConfig, task: Task) -> None:

@@ -13,41 +13,45 @@ from genpolicy.system.signals import Signals
 from genpolicy.tracking import follower
 from genpolicy.training.evaluate import evaluate, show
 from genpolicy.training.setup import choose_device, data_facts, fresh_algorithm, load
-from genpolicy.training.trainer import Trainer, Turns
+from genpolicy.training.trainer import Trainer, UpdateRequests
 
 FINISHED = "{}: finished already; overwrite=true redoes it"
 
 
-def train(run: Run, followed: bool = False) -> None:
+def train(run: Run, synced_elsewhere: bool = False) -> None:
     """Carry the run to its end, from its last checkpoint if there is one, and print its results.
 
     A finished run is evaluated as was asked, or left as it is. `followed` says that somebody ships the run to a store
     in a file. On SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 saves a checkpoint and raises `Interrupted`.
     """
     with Signals() as signals:
-        life, metrics = carry_out(run, signals, Progress(), followed), None
+        coroutine, metrics = training_steps(run, signals, Progress(), synced_elsewhere), None
         while True:
             try:
-                turn = life.send(metrics)
+                request = coroutine.send(metrics)
             except StopIteration:
                 return
             try:
-                metrics = turn.update()
+                metrics = request.update()
             except BaseException as error:
-                life.throw(error)  # the run says that it has failed
+                coroutine.throw(error)  # the run says that it has failed
 
 
-def carry_out(
-    run: Run, signals: Signals, progress: Progress, followed: bool = False, transitions: Transitions | None = None
-) -> Turns:
+def training_steps(
+    run: Run,
+    signals: Signals,
+    progress: Progress,
+    synced_elsewhere: bool = False,
+    transitions: Transitions | None = None,
+) -> UpdateRequests:
     """`train`, but for the updates, for each of which it waits. transitions: the run's, on its device, if loaded."""
     with contextlib.closing(run):
         if not run.finished:
-            yield from _to_its_end(run, signals, progress, followed, transitions)
+            yield from _to_its_end(run, signals, progress, synced_elsewhere, transitions)
         elif run.asked is None:
             print(FINISHED.format(run.directory))
         if waiting := list(pending(run)):
-            with follower.Tracker(run, followed) as tracker:
+            with follower.Tracker(run, synced_elsewhere) as tracker:
                 for asked in waiting:
                     progress.say(f"evaluating the trained policy: {asked.title(run)}")
                     path = run.path("last.pt")
@@ -59,10 +63,10 @@ def carry_out(
 
 
 def _to_its_end(
-    run: Run, signals: Signals, progress: Progress, followed: bool, transitions: Transitions | None
-) -> Turns:
+    run: Run, signals: Signals, progress: Progress, synced_elsewhere: bool, transitions: Transitions | None
+) -> UpdateRequests:
     device = choose_device(run.config.device)
-    with follower.Tracker(run, followed) as tracker:
+    with follower.Tracker(run, synced_elsewhere) as tracker:
         with run.recorded(device=str(device)):
             tracker.start()
             print(f"{run.name}: {run.directory}", flush=True)

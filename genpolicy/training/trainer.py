@@ -16,7 +16,7 @@ from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.evaluation import toys
-from genpolicy.evaluation.evaluator import FINAL, Assessor
+from genpolicy.evaluation.evaluator import FINAL, Evaluator
 from genpolicy.evaluation.table import behaviour_metrics
 from genpolicy.model.policy import Policy
 from genpolicy.runs import checkpoint
@@ -30,7 +30,7 @@ from genpolicy.training.precision import arithmetic, require
 LOGGED = 20  # entries of a phase in the journal, at least
 
 
-class Turn(NamedTuple):
+class UpdateRequest(NamedTuple):
     """Where a run waits for its next update: whoever carries it out makes the update, and sends it the metrics."""
 
     trainer: "Trainer"
@@ -56,7 +56,7 @@ class Turn(NamedTuple):
             return self.phase.update(self.batch(), self.trainer.generator, self.progress)
 
 
-Turns = Generator[Turn, Metrics, None]
+UpdateRequests = Generator[UpdateRequest, Metrics, None]
 
 
 @dataclasses.dataclass
@@ -108,9 +108,9 @@ class Trainer:
         self.state = State()
         for phase in algorithm.phases:
             phase.update.compile(run.config.compile)
-        self.assessor = Assessor(task, transitions, algorithm, run.config, self.signals.check)
+        self.evaluator = Evaluator(task, transitions, algorithm, run.config, self.signals.check)
 
-    def fit(self) -> Generator[Turn, Metrics, dict[str, dict[str, float]]]:
+    def fit(self) -> Generator[UpdateRequest, Metrics, dict[str, dict[str, float]]]:
         """Train to the end; the metrics of the data's behaviour and of each policy's final evaluation."""
         last = self.run.path("last.pt")
         if last.exists():
@@ -131,11 +131,11 @@ class Trainer:
                 print(f"{error.signal}: checkpoint saved; the same command resumes the run", flush=True)
                 raise
         # Times are not of the run's state, which is the same to the bit however often it was stopped.
-        timed = {name: self.assessor.latency(policy) for name, policy in self._final_policies().items()}
+        timed = {name: self.evaluator.latency(policy) for name, policy in self._final_policies().items()}
         results = {name: metrics | timed.get(name, {}) for name, metrics in self.state.results.items()}
         return {"behaviour data": data} | results
 
-    def _train(self, phase: Phase) -> Turns:
+    def _train(self, phase: Phase) -> UpdateRequests:
         state = self.state
         if state.step == 0 and phase.start is not None:
             phase.start()
@@ -155,7 +155,7 @@ class Trainer:
             self.signals.check()
             if time.monotonic() - self.saved >= self.config.checkpoint_seconds:
                 self._save()
-            state.accumulate((yield Turn(self, phase, source)))
+            state.accumulate((yield UpdateRequest(self, phase, source)))
             if compiling:
                 compiling, self.mark = False, (state.updates + 1, time.monotonic())
                 self.progress.pause()
@@ -186,7 +186,7 @@ class Trainer:
         """Evaluate the phase's policy; a checkpoint of its own for the best result of the final policy."""
         state = self.state
         index = FINAL + 1 + state.evaluations
-        metrics, returns = self.assessor(phase.policy, self.config.eval.episodes, index)
+        metrics, returns = self.evaluator(phase.policy, self.config.eval.episodes, index)
         self.journal.log(state.updates, {f"eval/{name}": value for name, value in metrics.items()}, returns)
         state.evaluated += 1
         state.evaluations += 1
@@ -207,7 +207,7 @@ class Trainer:
         for name, policy in self._final_policies().items():
             if name not in self.state.results:
                 self.progress.say(f"evaluating the {name} policy, {self.config.eval.final_episodes} episodes")
-                metrics, returns = self.assessor.final(policy, self.config.eval.final_episodes)
+                metrics, returns = self.evaluator.final(policy, self.config.eval.final_episodes)
                 logged = {f"{name}/{key}": value for key, value in metrics.items()}
                 self.journal.log(self.state.updates, logged, returns)
                 self.state.results[name] = metrics
@@ -218,7 +218,7 @@ class Trainer:
         for count in self.config.eval.steps:
             if (name := steps_name(count)) not in self.state.results:
                 self.progress.say(f"evaluating the final policy with {name}")
-                metrics, returns = self.assessor.with_steps(count, self.config.eval.final_episodes)
+                metrics, returns = self.evaluator.with_steps(count, self.config.eval.final_episodes)
                 self.journal.log(count, {f"steps/{key}": value for key, value in metrics.items()}, returns)
                 self.state.results[name] = metrics
                 self._save()
@@ -234,7 +234,7 @@ class Trainer:
         """A video of the final evaluation; after its results were saved, which no failure here may cost."""
         self.progress.say("drawing the first episode")
         try:
-            self.assessor.film(self.run.path("figures") / "episode.mp4")
+            self.evaluator.film(self.run.path("figures") / "episode.mp4")
         except UserError as error:
             self.progress.say(f"no video: {error}")
 

@@ -37,7 +37,7 @@ def make(objective, seed=0) -> TrajectoryPolicy:
     torch.manual_seed(seed)
     return TrajectoryPolicy(
         path=EDM(),
-        network=MLP(hidden=[256, 256, 256], action_size=2, observation_size=0, times=2),
+        network=MLP(hidden=[256, 256, 256], action_size=2, observation_size=0, num_times=2),
         prediction=objective.prediction,
         solver=Jumps(),
         likelihood=RK4(steps=16),

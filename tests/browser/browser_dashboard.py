@@ -41,7 +41,7 @@ def outputs(tmp_path_factory) -> Path:
                 run.path("figures").mkdir()
                 imsave(run.path("figures/samples.png"), np.random.default_rng(0).random((40, 60)))
             run.close()
-    assert follower.catch_up(outputs, None, {}).failures == []
+    assert follower.sync_all(outputs, None, {}).failures == []
     return outputs
 
 

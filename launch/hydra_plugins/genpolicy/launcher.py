@@ -16,8 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from genpolicy.errors import UnknownSetting, UserError
 
 
-class Prepared(Launcher):
-    """A launcher of jobs that are all checked. waits: whether all have ended when `carry_out` returns."""
+class CheckedLauncher(Launcher):
+    """A launcher of jobs that are all checked. waits: whether all have ended when `start_jobs` returns."""
 
     waits: ClassVar[bool] = True
 
@@ -36,7 +36,7 @@ class Prepared(Launcher):
         finally:
             gc.unfreeze()
         checks.check(jobs, self.memory(jobs[0].config))
-        self.carry_out(jobs)
+        self.start_jobs(jobs)
         return [JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED) for job in jobs]
 
     def memory(self, config: DictConfig) -> float | None:
@@ -76,7 +76,7 @@ class Prepared(Launcher):
         return jobs
 
     @abstractmethod
-    def carry_out(self, jobs: Sequence, name: str | None = None) -> None:
+    def start_jobs(self, jobs: Sequence, name: str | None = None) -> None:
         """Start the jobs, as a sweep of that name; raises `UserError` for what goes wrong."""
 
 
@@ -107,7 +107,7 @@ def distinct(jobs: Sequence) -> list:
     return list(found.values())
 
 
-class Slurm(Prepared):
+class Slurm(CheckedLauncher):
     """Submits the jobs to SLURM (genpolicy.launch.slurm)."""
 
     waits = False  # unless launch.wait says so
@@ -115,25 +115,25 @@ class Slurm(Prepared):
     def memory(self, config: DictConfig) -> float | None:
         return 1e9 * config.launch.memory if str(config.launch.gpus) == "0" else math.inf  # of a GPU we do not know
 
-    def carry_out(self, jobs: Sequence, name: str | None = None) -> None:
+    def start_jobs(self, jobs: Sequence, name: str | None = None) -> None:
         from genpolicy.launch import slurm
 
         slurm.launch(jobs, name)
 
 
-class Local(Prepared):
+class Local(CheckedLauncher):
     """Runs the jobs side by side on this machine (genpolicy.launch.local)."""
 
-    def carry_out(self, jobs: Sequence, name: str | None = None) -> None:
+    def start_jobs(self, jobs: Sequence, name: str | None = None) -> None:
         from genpolicy.launch import local
 
         local.launch(jobs, name)
 
 
-class Here(Prepared):
+class Sequential(CheckedLauncher):
     """Runs the jobs of a sweep one by one in this process; a job that fails does not stop the others."""
 
-    def carry_out(self, jobs: Sequence, name: str | None = None) -> None:
+    def start_jobs(self, jobs: Sequence, name: str | None = None) -> None:
         from genpolicy import app
         from genpolicy.config import compose
         from genpolicy.launch.sweep import Sweep, finished_already, overwrite_once, titles, verify_data

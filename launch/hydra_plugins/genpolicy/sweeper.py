@@ -12,7 +12,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 
-class Parsed(Sweeper):
+class ParsingSweeper(Sweeper):
     """A sweeper with a launcher, which reads the words of a sweep by Hydra's grammar."""
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
@@ -22,7 +22,7 @@ class Parsed(Sweeper):
         )
 
 
-class Optuna(Parsed):
+class Optuna(ParsingSweeper):
     """Searches over settings for the best score (genpolicy.launch.search)."""
 
     def sweep(self, arguments: list[str]) -> None:
@@ -31,7 +31,7 @@ class Optuna(Parsed):
         Search(self.parser.parse_overrides(arguments)).run(self.launcher)
 
 
-class Product(Parsed):
+class Product(ParsingSweeper):
     """Hands every combination to the launcher.
 
     Hydra's basic sweeper does the same, but writes a file and composes each job once more before the
