@@ -23,16 +23,20 @@ class UnknownSetting(UserError):
         super().__init__(f"{name}: {has} no such setting; {hint}")
 
 
-def message(error: Exception) -> str:
-    """What an exception says, on one line, be it one sentence or several; its kind if it says nothing."""
+def one_line(error: BaseException) -> str:
+    """What an exception says: a user's mistake as it is, any other with its kind, all in one line."""
+    said, kind = message(error), type(error).__name__
+    return said if isinstance(error, UserError) or said == kind else f"{kind}: {said}"
+
+
+def message(error: BaseException, longest: int | None = None) -> str:
+    """The text of an exception alone, in one line of so many characters at the most; its kind if it says nothing."""
     sentences = error.args if len(error.args) != 1 or isinstance(error, KeyError) else ()
     if not sentences or not all(isinstance(sentence, str) for sentence in sentences):
         sentences = (str(error),)
-    whole = (" ".join(sentence.split()) for sentence in sentences)
-    return (
-        ". ".join(sentence.rstrip(".") if len(sentences) > 1 else sentence for sentence in whole if sentence)
-        or type(error).__name__
-    )
+    whole = [" ".join(sentence.split()) for sentence in sentences if sentence.strip()]
+    text = ". ".join(sentence.rstrip(".") for sentence in whole) if len(whole) > 1 else "".join(whole)
+    return text[:longest] or type(error).__name__
 
 
 def printable(text: str) -> str:

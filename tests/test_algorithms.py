@@ -99,7 +99,8 @@ def train(algorithm, transitions, seed):
         if phase.start is not None:
             phase.start()
         source = phase.prepare(transitions) if phase.prepare is not None else transitions
-        (group,) = phase.update.optimizer.param_groups
+        (update,) = phase.updates.values()
+        (group,) = update.optimizer.param_groups
         first = group["lr"]
         for step in range(phase.steps):
             group["lr"] = first * 0.5 * (1 + math.cos(math.pi * step / phase.steps))

@@ -9,7 +9,6 @@ from command_line import jobs
 from scipy.optimize import brentq
 
 from genpolicy.algo.algorithm import Algorithm, assemble
-from genpolicy.algo.update import Updates
 from genpolicy.training.precision import arithmetic
 
 SMALL = ["tuned=none", "network=mlp", "network.hidden=[64,64,64]", "critic.hidden=[64,64,64]", "critic.lr=1e-2"]
@@ -84,8 +83,10 @@ def learned(name: str, seed: int, precision: str = "tf32") -> Algorithm:
         if phase.start is not None:
             phase.start()
         source = phase.prepare(data) if phase.prepare is not None else data
-        updates = phase.update.updates.values() if isinstance(phase.update, Updates) else [phase.update]
-        groups = [(update.optimizer.param_groups[0], update.optimizer.param_groups[0]["lr"]) for update in updates]
+        groups = [
+            (update.optimizer.param_groups[0], update.optimizer.param_groups[0]["lr"])
+            for update in phase.updates.values()
+        ]
         for step in range(phase.steps):
             for group, lr in groups:
                 group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / phase.steps))

@@ -10,7 +10,6 @@ from tiny import only_run, records, same, words
 from torch._dynamo.utils import counters
 
 from genpolicy.algo.algorithm import assemble
-from genpolicy.algo.update import Updates
 from genpolicy.training.vectorised import VectorisedPhase
 
 NETWORKS = ("tuned=none", "network=mlp", "network.hidden=[16]", "critic.hidden=[16]")
@@ -40,12 +39,12 @@ def algorithm(chosen: str, mode: str, seed: int = 0):
     phase = made.phases[-1]
     if phase.start is not None:
         phase.start()
-    phase.update.compile(mode)
+    phase.compile(mode)
     return made
 
 
-def assert_one_graph_each(update) -> None:
-    assert counters["stats"]["unique_graphs"] == (len(update.updates) if isinstance(update, Updates) else 1)
+def assert_one_graph_each(phase) -> None:
+    assert counters["stats"]["unique_graphs"] == len(phase.updates)
     assert not counters["graph_break"]
 
 
@@ -63,11 +62,11 @@ def test_an_update_is_one_graph_that_is_traced_once(chosen, traced):
     data, found = transitions(SIZE), []
     for mode in ("none", "default"):
         made, generator = algorithm(chosen, mode), torch.Generator().manual_seed(0)
-        update = made.phases[-1].update
-        metrics = [update(data, generator, step / 3) for step in range(3)]
+        phase = made.phases[-1]
+        metrics = [phase.update(data, generator, step / 3) for step in range(3)]
         found.append((dict(made.named_parameters()), metrics))
     assert same(*found)
-    assert_one_graph_each(update)
+    assert_one_graph_each(phase)
 
 
 def test_the_common_updates_of_several_seeds_are_one_graph(traced):
@@ -75,11 +74,11 @@ def test_the_common_updates_of_several_seeds_are_one_graph(traced):
     for mode in ("none", "default"):
         group = [algorithm("algo=gmpg solver.steps=1", mode, seed) for seed in (0, 1)]
         generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
-        update = VectorisedPhase(group, -1)
-        metrics = [update([data, data], generators, step / 3) for step in range(3)]
+        common = VectorisedPhase(group, -1)
+        metrics = [common([data, data], generators, step / 3) for step in range(3)]
         found.append(([dict(made.named_parameters()) for made in group], metrics))
     assert same(*found)
-    assert_one_graph_each(update)
+    assert_one_graph_each(group[0].phases[-1])
 
 
 def test_a_run(tmp_path):

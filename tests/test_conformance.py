@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 from tiny import only_run, records, same
 
 from genpolicy.algo.algorithm import assemble
-from genpolicy.algo.update import Update, Updates
+from genpolicy.algo.update import Update
 from genpolicy.config.arguments import options
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.policy import Policy
@@ -121,7 +121,7 @@ def assert_works(config, word: str = "") -> None:
     for phase in algorithm.phases:
         if phase.start is not None:
             phase.start()
-        assert isinstance(phase.update, Update | Updates)
+        assert all(isinstance(update, Update) for update in phase.updates.values())
         assert phase.policy is None or isinstance(phase.policy, Policy)
         source = phase.prepare(data) if phase.prepare is not None else data
         metrics = phase.update(source.sample(8, generator), generator, 0.5)

@@ -14,7 +14,7 @@ from genpolicy.launch import sweep
 from genpolicy.launch.search import mean_score
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs, load_run, open_run
-from genpolicy.training import evaluate, train
+from genpolicy.training import evaluate, trainer
 
 SHORT = ("algo.critic_steps=4", "algo.policy_steps=4", "eval.per_phase=1", "eval.final_episodes=3", "eval.episodes=2")
 
@@ -47,7 +47,7 @@ def untrained(monkeypatch):
     def trains(*_):
         raise AssertionError("this trains")
 
-    monkeypatch.setattr(train.Trainer, "fit", trains)
+    monkeypatch.setattr(trainer.Trainer, "updates", trains)
 
 
 def record(directory):

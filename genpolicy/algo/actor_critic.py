@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, Phase
-from genpolicy.algo.update import Metrics, Update, Updates
+from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.schema import locate, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -39,8 +39,10 @@ class ActorCritic(Algorithm, ABC):
             critic.update_target,
             clip=self.gradient_norm,
         )
-        updates = Updates(critic=critic_update, actor=self.actor_update())
-        return [Phase("training", self.steps, self.batch_size, updates, self.policy)]
+        updates = {"critic": critic_update, "actor": self.actor_update()}
+        return [
+            Phase(name="training", steps=self.steps, batch_size=self.batch_size, updates=updates, policy=self.policy)
+        ]
 
     @classmethod
     def check_compatibility(cls, config) -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.actor import Actor
-from genpolicy.algo.update import Metrics, Update, Updates, imitation
+from genpolicy.algo.update import Metrics, Update, imitation
 from genpolicy.config.schema import build, locate, setting
 from genpolicy.critic.critic import Critic
 from genpolicy.dataset.transitions import Transitions
@@ -24,19 +24,49 @@ from genpolicy.objective.regression import Regression
 from genpolicy.select.selection import NoSelection, Selection
 
 
-@dataclass
+@dataclass(kw_only=True, eq=False)
 class Phase:
-    """A stretch of training: `steps` updates on batches of `batch_size` transitions."""
+    """A stretch of training: `steps` times its updates, in order, on a batch of `batch_size` transitions.
 
-    name: str  # prefix of its metrics
+    updates: by the prefix of their metrics and states; a phase with one update has one entry, "", and no prefix.
+    """
+
+    name: str  # prefix of all its metrics
     steps: int
     batch_size: int
-    update: Update | Updates
+    updates: dict[str, Update]
     policy: Policy | None = None  # what is evaluated in this phase, if anything
     start: Callable[[], None] | None = None  # called once, before the first update
     exact: bool = False  # whether it is always computed in float32
     # What the phase samples from, if not the data set itself. Called again when a run is resumed: must be repeatable.
     prepare: Callable[[Transitions], Transitions] | None = None
+
+    def update(self, batch: Transitions, generator: torch.Generator, progress: float) -> Metrics:
+        """One step of each update on a batch; progress: the share of the phase that is done, in [0, 1)."""
+        metrics = {}
+        for name, update in self.updates.items():
+            metrics |= prefixed(name, update(batch, generator, progress))
+        return metrics
+
+    def compile(self, mode: str) -> None:
+        """Compile each update."""
+        for update in self.updates.values():
+            update.compile(mode)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The optimisers' states."""
+        states = {name: update.state_dict() for name, update in self.updates.items()}
+        return states.get("", states)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        for name, update in self.updates.items():
+            update.load_state_dict(state[name] if name else state)
+
+
+def prefixed(name: str, metrics: Metrics) -> Metrics:
+    """The metrics of a phase's update of this name."""
+    return {f"{name}_{metric}" if name else metric: value for metric, value in metrics.items()}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -85,12 +115,12 @@ class Algorithm(Actor, ABC):
 
     def get_extra_state(self) -> dict[str, Any]:
         """The optimisers' states, so that `state_dict` is all there is to save."""
-        return {phase.name: phase.update.state_dict() for phase in self.phases}
+        return {phase.name: phase.state_dict() for phase in self.phases}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restore what `get_extra_state` gave."""
         for phase in self.phases:
-            phase.update.load_state_dict(state[phase.name])
+            phase.load_state_dict(state[phase.name])
 
     def actor(self) -> Actor:
         """What acting and densities take, of the same networks: the policy, and the critic where it chooses."""
@@ -109,7 +139,13 @@ class BehaviourSettings:
     def behaviour_phase(self) -> Phase:
         """The phase that fits the behaviour model."""
         update = imitation(self.behaviour, self.objective, self.behaviour_lr)
-        return Phase("behaviour", self.behaviour_steps, self.behaviour_batch_size, update, self.behaviour)
+        return Phase(
+            name="behaviour",
+            steps=self.behaviour_steps,
+            batch_size=self.behaviour_batch_size,
+            updates={"": update},
+            policy=self.behaviour,
+        )
 
     def with_behaviour_actions(self, num_samples: int, at: str = "") -> Callable[[Transitions], Transitions]:
         """What extends a data set by K behaviour actions a state, `behaviour_action` [N, K, A]; a `Phase.prepare`.
@@ -156,7 +192,13 @@ class CriticSettings:
 
         prepare = self.with_behaviour_actions(critic.candidates, "next_") if ahead else None
         update = Update(critic.parameters(), critic.lr, loss, after=critic.update_target)
-        return Phase("critic", self.critic_steps, self.critic_batch_size, update, prepare=prepare)
+        return Phase(
+            name="critic",
+            steps=self.critic_steps,
+            batch_size=self.critic_batch_size,
+            updates={"": update},
+            prepare=prepare,
+        )
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -169,7 +211,14 @@ class PolicySettings:
 
     def policy_phase(self, update: Update, **more) -> Phase:
         """The phase of the policy's updates; more: further fields of `Phase`."""
-        return Phase("policy", self.policy_steps, self.policy_batch_size, update, self.policy, **more)
+        return Phase(
+            name="policy",
+            steps=self.policy_steps,
+            batch_size=self.policy_batch_size,
+            updates={"": update},
+            policy=self.policy,
+            **more,
+        )
 
 
 def require_flow(config) -> None:

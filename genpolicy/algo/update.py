@@ -76,35 +76,6 @@ class Update:
         self.optimizer.load_state_dict(state)
 
 
-class Updates:
-    """Several updates on the same batch, in order; the metrics of each begin with its name."""
-
-    def __init__(self, **updates: Update):
-        self.updates = updates
-
-    def __call__(self, batch: Transitions, generator: torch.Generator, progress: float) -> Metrics:
-        """One step of each update."""
-        return {
-            f"{name}_{metric}": value
-            for name, update in self.updates.items()
-            for metric, value in update(batch, generator, progress).items()
-        }
-
-    def compile(self, mode: str) -> None:
-        """Compile each."""
-        for update in self.updates.values():
-            update.compile(mode)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The optimisers' states."""
-        return {name: update.state_dict() for name, update in self.updates.items()}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` gave."""
-        for name, update in self.updates.items():
-            update.load_state_dict(state[name])
-
-
 def accumulate(losses: Callable[[slice], tuple[Tensor, Metrics]], size: int, chunk: int | None) -> Metrics:
     """Add the gradient of the mean loss of a batch, chunk by chunk, to the parameters'; the means of loss and metrics.
 

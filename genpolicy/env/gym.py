@@ -81,9 +81,8 @@ class Gym(Task):
                 env.reset(seed=0)
                 self.camera(env).picture()
         except Exception as error:  # whatever an environment may raise
-            raise UserError(
-                f"eval.video: {self.id} cannot be drawn ({message(error)[:200]}); leave eval.video out"
-            ) from error
+            said = message(error, 200)
+            raise UserError(f"eval.video: {self.id} cannot be drawn ({said}); leave eval.video out") from error
 
     def _make(self, **more) -> gymnasium.Env:
         env = make_quietly(self.id, "env.id", **more)

@@ -18,7 +18,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import TrialState
 
 from genpolicy.config.schema import digest
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, one_line
 from genpolicy.launch.sweep import incidental
 from genpolicy.runs.evaluations import result
 from genpolicy.runs.identity import directory_of
@@ -92,8 +92,7 @@ class Search:
                 load_if_exists=True,
             )
         except Exception as error:  # whatever the database's driver raises
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"search.storage: no database there ({type(error).__name__}: {reason})") from error
+            raise UserError(f"search.storage: no database there ({one_line(error)})") from error
 
     def _examples(self) -> list[list[str]]:
         """Jobs with each choice and each end of an interval in one of them, of one seed."""

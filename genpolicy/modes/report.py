@@ -6,7 +6,7 @@ from omegaconf import DictConfig
 from rich import box
 from rich.table import Table as Shown
 
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, one_line
 from genpolicy.launch.sweep import Sweep
 from genpolicy.report.contents import compose
 from genpolicy.report.document import Table, Text
@@ -56,7 +56,7 @@ def _read(store, config: DictConfig, outputs: Path) -> tuple[Path, list[Result],
     try:
         runs = store.runs(config.study, config.report.filter)
     except Exception as error:  # whatever MLflow or its database or the network may raise
-        raise UserError(f"{store.uri}: {follower.one_line(error)}") from error
+        raise UserError(f"{store.uri}: {one_line(error)}") from error
     if runs is None:
         known = ", ".join(store.studies()) or "none"
         raise UserError(f"study={config.study}: not in {store.uri}; known: {known}")

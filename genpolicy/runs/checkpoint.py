@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, message, one_line
 from genpolicy.system.files import open_regular, write_atomically
 
 
@@ -43,18 +43,18 @@ def load(path: Path) -> dict:
     except UserError:
         raise
     except Exception as error:  # a damaged file raises whatever the reader stumbles over
-        reason = " ".join(f"{type(error).__name__} {error}".split())[:100]
-        if "Weights only load failed" in reason:  # what follows is how to load it all the same
-            reason = "it holds more than tensors and plain values"
+        said = one_line(error)[:100]
+        if "Weights only load failed" in said:  # what follows is how to load it all the same
+            said = "it holds more than tensors and plain values"
         raise UserError(
-            f"{path}: not a readable checkpoint ({reason}); restore it from a copy, or redo the run with overwrite=true"
+            f"{path}: not a readable checkpoint ({said}); restore it from a copy, or redo the run with overwrite=true"
         ) from error
 
 
 def mismatch(path: Path, error: Exception) -> UserError:
     """The one line for a checkpoint whose content an algorithm does not take."""
-    reason = " ".join(str(error).split())[:200]
-    return UserError(f"{path}: does not fit the run's configuration, or comes from another version ({reason})")
+    said = message(error, 200)
+    return UserError(f"{path}: does not fit the run's configuration, or comes from another version ({said})")
 
 
 def _apart(value: Any, copies: dict) -> Any:

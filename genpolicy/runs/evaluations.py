@@ -20,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from genpolicy.config import plain_yaml
 from genpolicy.config.run_settings import TrainSettings
 from genpolicy.config.schema import EVALUATION, TARGET, check, digest, part, refuse_interpolation
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, message
 from genpolicy.system.files import read_regular, regular_files, write_atomically
 
 if TYPE_CHECKING:
@@ -164,8 +164,7 @@ def pending(run: Run) -> Iterator[Evaluation]:
             if asked.path(".yaml") != path:
                 raise ValueError("other settings than its name says")
         except (UserError, ValueError, KeyError, TypeError, AttributeError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{path}: not what genpolicy has written ({reason}); delete it") from error
+            raise UserError(f"{path}: not what genpolicy has written ({message(error)}); delete it") from error
         yield asked
 
 

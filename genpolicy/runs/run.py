@@ -36,7 +36,7 @@ from genpolicy.config import plain_yaml
 from genpolicy.config.plugins import PluginNeeded
 from genpolicy.config.run_settings import TrainSettings, absolute_uri
 from genpolicy.config.schema import check, refuse_interpolation
-from genpolicy.errors import UserError, printable
+from genpolicy.errors import UserError, message, one_line, printable
 from genpolicy.runs import provenance, records
 from genpolicy.runs.evaluations import Evaluation, own_evaluation
 from genpolicy.runs.identity import directory_of
@@ -110,12 +110,11 @@ class Run:
             yield
         except BaseException as error:
             interrupted = isinstance(error, Interrupted | KeyboardInterrupt)
-            reason = getattr(error, "signal", None) or " ".join(f"{type(error).__name__}: {error}".split())
             with contextlib.suppress(UserError):  # a full disk must not hide the first error
                 self.note(
                     state="interrupted" if interrupted else "failed",
                     finished=time.time(),
-                    reason=str(error) if isinstance(error, UserError) else reason,
+                    reason=getattr(error, "signal", None) or one_line(error),
                     traceback=None if interrupted else traceback.format_exc(),
                 )
             raise
@@ -243,8 +242,8 @@ def _read_frozen(path: Path) -> dict:
         refuse_interpolation(frozen, "")
         return frozen
     except (UserError, ValueError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split()).removeprefix(f"{path}: ")
-        raise UserError(f"{path}: not the frozen configuration of a run ({reason}); move it away") from error
+        said = message(error).removeprefix(f"{path}: ")
+        raise UserError(f"{path}: not the frozen configuration of a run ({said}); move it away") from error
 
 
 def _checked(run: Run) -> DictConfig:

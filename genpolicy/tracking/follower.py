@@ -21,7 +21,7 @@ from omegaconf import DictConfig
 
 from genpolicy.config.arguments import quoted, shell
 from genpolicy.config.run_settings import absolute_uri
-from genpolicy.errors import UserError, printable
+from genpolicy.errors import UserError, one_line, printable
 from genpolicy.runs.run import Run, find_runs
 from genpolicy.runs.state import FINAL, launching, run_states
 from genpolicy.system import process, sqlite
@@ -329,13 +329,6 @@ def existing_store(config: DictConfig):
 
 def _ended(run: Run) -> bool:
     return run.status()["state"] in FINAL
-
-
-def one_line(error: Exception) -> str:
-    """What kind of error it is, and what it says."""
-    if isinstance(error, UserError):
-        return str(error)
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
 
 
 def _log(message: str) -> None:

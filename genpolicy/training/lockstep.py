@@ -1,8 +1,8 @@
 """Several seeds of one experiment in one process (`seeds=0,1,2`): runs like any other, but for their updates.
 
-The runs keep step: each waits for its next update (`genpolicy.training.trainer.Turn`), and those that wait for the same
-one get it together (`genpolicy.training.vectorised`). After a crash their checkpoints may be some updates apart; then
-those behind go first, until all are level. A run that ends or fails leaves the others to go on.
+The runs keep step: those that wait for the same update get it together (`genpolicy.training.vectorised`). After a crash
+their checkpoints may be some updates apart; then those behind go first, until all are level. A run that ends or fails
+leaves the others to go on.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
-from genpolicy.config.compose import explain
+from genpolicy.algo.update import Metrics
 from genpolicy.config.schema import build
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, message, one_line
 from genpolicy.runs import provenance
 from genpolicy.runs.identity import each_seed
 from genpolicy.runs.run import Run, open_run
@@ -26,8 +26,7 @@ from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Interrupted, Signals
 from genpolicy.tracking import follower
 from genpolicy.training.setup import choose_device, fresh_algorithm, load
-from genpolicy.training.train import FINISHED, training_steps
-from genpolicy.training.trainer import UpdateRequest, UpdateRequests
+from genpolicy.training.train import FINISHED, evaluate_pending, training
 from genpolicy.training.vectorised import VectorisedPhase
 
 
@@ -54,75 +53,115 @@ def train(config: DictConfig, choices: Mapping[str, str], sweep: str | None = No
             for run in todo:
                 provenance.compare(run.directory, data, now)
             signals, console = stack.enter_context(Signals()), Console(stderr=True)
-            # Many processes never open one SQLite file: then one process ships all runs.
-            coroutines = {
-                training_steps(run, signals, Progress(console, steps=run is todo[0]), True, data): run for run in todo
-            }
+            fresh = [run for run in todo if not run.finished]
+            shown = [Progress(console, steps=run is fresh[0]) for run in fresh]
+            members = [_Member(run, signals, progress, data) for run, progress in zip(fresh, shown, strict=True)]
             with signals.deferred():
-                _Lockstep(coroutines, todo[0].config).run()
+                _Lockstep(members, config).run()
+                for run in todo:
+                    if run.finished:
+                        evaluate_pending(run, signals, True, data)
+
+
+class _Member:
+    """One of the runs; between two calls of `advance` it waits for an update of its `phase`, sampled from its `source`.
+
+    data: its transitions. It is synced elsewhere: many processes never open one SQLite file.
+    """
+
+    def __init__(self, run: Run, signals: Signals, progress: Progress, data: Transitions):
+        self.run, self.trainer = run, None
+        self._stack, self._training = contextlib.ExitStack(), training(run, signals, progress, True, data)
+
+    def advance(self, metrics: Metrics | None) -> bool:
+        """Takes the metrics of the update that it waited for, if it did, and goes on to the next one, if there is one.
+
+        Raises what ends the run, which then has been ended by it (`stop`).
+        """
+        try:
+            if metrics is None:
+                self.trainer = self._stack.enter_context(self._training)
+                self._stack.enter_context(self.trainer.session())
+                self._due = (
+                    (phase, source) for phase in self.trainer.phases() for source in self.trainer.updates(phase)
+                )
+            else:
+                self.trainer.record(metrics)
+            due = next(self._due, None)
+            if due is None:
+                self._stack.close()
+                return False
+        except BaseException as error:
+            self.stop(error)
+            raise
+        self.phase, self.source = due
+        return True
+
+    def stop(self, error: BaseException) -> None:
+        """Ends the run for an exception, of which its status tells; an interruption leaves a checkpoint."""
+        with contextlib.suppress(Exception, Interrupted):
+            self._stack.__exit__(type(error), error, error.__traceback__)
 
 
 class _Lockstep:
-    """Runs that are carried out together."""
+    """Runs that are trained together."""
 
-    def __init__(self, coroutines: dict[UpdateRequests, Run], config: DictConfig):
-        self.coroutines, self.config = coroutines, config
-        self.waiting: dict[UpdateRequests, UpdateRequest] = {}
+    def __init__(self, members: list[_Member], config: DictConfig):
+        self.members, self.config = members, config
+        self.waiting: dict[_Member, None] = {}  # for an update
         self.failures: list[str] = []
         self._group = self._joint = None
 
     def run(self) -> None:
         """To the end of all. Whatever stops this process ends each of them in good order."""
-        ready = dict.fromkeys(self.coroutines)
-        total = len(self.coroutines)
+        ready = dict.fromkeys(self.members)
         try:
             while ready:
-                self._answer(ready)
+                self._advance(ready)
                 if self._group is None:
                     follower.start_follower(self.config)
                 ready = self._update()
         except BaseException as error:
-            for coroutine in self.waiting:
-                with contextlib.suppress(Exception, Interrupted):
-                    coroutine.throw(error)
+            for member in self.waiting:
+                member.stop(error)
             raise
         if self.failures:
-            raise UserError(f"{len(self.failures)} of {total} runs failed: {'; '.join(self.failures)}")
+            raise UserError(f"{len(self.failures)} of {len(self.members)} runs failed: {'; '.join(self.failures)}")
 
-    def _answer(self, ready: dict) -> None:
+    def _advance(self, ready: dict[_Member, Metrics | None]) -> None:
         """Gives each run the metrics of its update, and lets it go on to where it waits for the next one."""
         stopped = None
-        for coroutine, metrics in ready.items():
-            self.waiting.pop(coroutine, None)
+        for member, metrics in ready.items():
+            self.waiting.pop(member, None)
             try:
-                self.waiting[coroutine] = coroutine.send(metrics)
-            except StopIteration:
-                pass
+                if member.advance(metrics):
+                    self.waiting[member] = None
             except Interrupted as error:  # the others are level with it only when they have their metrics, too
                 stopped = error
             except Exception as error:
-                self.failures.append(f"{self.coroutines[coroutine].directory.name}: {explain(error)}")
+                self.failures.append(f"{member.run.directory.name}: {one_line(error)}")
                 print(f"genpolicy: {self.failures[-1]}", file=sys.stderr, flush=True)
         if stopped is not None:
             raise stopped
 
-    def _update(self) -> dict:
-        """The next update of those that are furthest behind, as one; what each is to be given."""
+    def _update(self) -> dict[_Member, Metrics]:
+        """The next update of those that are furthest behind, as one; the metrics of each."""
         if not self.waiting:
             return {}
-        least = min(request.trainer.state.updates for request in self.waiting.values())
-        requests = {
-            coroutine: request for coroutine, request in self.waiting.items() if request.trainer.state.updates == least
-        }
-        first = next(iter(requests.values()))
-        group = first.trainer.state.phase, *requests
+        least = min(member.trainer.state.updates for member in self.waiting)
+        members = [member for member in self.waiting if member.trainer.state.updates == least]
+        first = members[0].trainer
+        group = first.state.phase, *members
         if group != self._group:
-            algorithms = [request.trainer.algorithm for request in requests.values()]
-            self._group, self._joint = group, VectorisedPhase(algorithms, first.trainer.state.phase)
-        with first.arithmetic():
-            batches = [request.batch() for request in requests.values()]
-            generators = [request.trainer.generator for request in requests.values()]
-            return dict(zip(requests, self._joint(batches, generators, first.progress), strict=True))
+            algorithms = [member.trainer.algorithm for member in members]
+            self._group, self._joint = group, VectorisedPhase(algorithms, first.state.phase)
+        with first.arithmetic(members[0].phase):
+            generators = [member.trainer.generator for member in members]
+            sources = [member.source for member in members]
+            size = members[0].phase.batch_size
+            batches = [source.sample(size, own) for source, own in zip(sources, generators, strict=True)]
+            metrics = self._joint(batches, generators, first.state.step / members[0].phase.steps)
+        return dict(zip(members, metrics, strict=True))
 
 
 def _try_out(config: DictConfig, task: Task) -> None:
@@ -146,8 +185,7 @@ def _try_out(config: DictConfig, task: Task) -> None:
         try:
             VectorisedPhase([algorithm], number)([source], [generator], 0.0)
         except (RuntimeError, ValueError) as error:
-            reason = " ".join(str(error).split())[:80]
             raise UserError(
-                f"seeds: these settings cannot be computed for several seeds at once ({reason}...); "
+                f"seeds: these settings cannot be computed for several seeds at once ({message(error, 80)}...); "
                 f"use -m seed={','.join(map(str, config.seeds))}"
             ) from error

@@ -4,9 +4,8 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Generator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 
@@ -28,35 +27,6 @@ from genpolicy.system.signals import Interrupted, Signals
 from genpolicy.training.precision import arithmetic, require
 
 LOGGED = 20  # entries of a phase in the journal, at least
-
-
-class UpdateRequest(NamedTuple):
-    """Where a run waits for its next update: whoever carries it out makes the update, and sends it the metrics."""
-
-    trainer: "Trainer"
-    phase: Phase
-    source: Transitions  # of the phase's batches
-
-    @property
-    def progress(self) -> float:
-        """The share of the phase that is done."""
-        return self.trainer.state.step / self.phase.steps
-
-    def arithmetic(self) -> contextlib.AbstractContextManager:
-        """That of the phase's updates."""
-        return arithmetic("float32" if self.phase.exact else self.trainer.config.precision, self.trainer.device)
-
-    def batch(self) -> Transitions:
-        """The update's batch, drawn with the run's generator."""
-        return self.source.sample(self.phase.batch_size, self.trainer.generator)
-
-    def update(self) -> Metrics:
-        """The update, of this run alone."""
-        with self.arithmetic():
-            return self.phase.update(self.batch(), self.trainer.generator, self.progress)
-
-
-UpdateRequests = Generator[UpdateRequest, Metrics, None]
 
 
 @dataclasses.dataclass
@@ -89,10 +59,11 @@ class State:
 
 
 class Trainer:
-    """The loop over the phases of one run, which waits for each update (`Turn`)."""
+    """The training of one run: `fit`, or `session` for one whose updates are made together with those of others."""
 
     def __init__(
         self,
+        *,
         run: Run,
         task: Task,
         transitions: Transitions,
@@ -107,65 +78,100 @@ class Trainer:
         self.generator = torch.Generator(self.device).manual_seed(run.config.seed)
         self.state = State()
         for phase in algorithm.phases:
-            phase.update.compile(run.config.compile)
-        self.evaluator = Evaluator(task, transitions, algorithm, run.config, self.signals.check)
+            phase.compile(run.config.compile)
+        self.evaluator = Evaluator(task, transitions, algorithm, run.config, signals.check)
+        self.behaviour = behaviour_metrics(transitions.behaviour, task)
 
-    def fit(self) -> Generator[UpdateRequest, Metrics, dict[str, dict[str, float]]]:
-        """Train to the end; the metrics of the data's behaviour and of each policy's final evaluation."""
+    def fit(self) -> None:
+        """Train to the end, from the last checkpoint if there is one."""
+        with self.session():
+            for phase in self.phases():
+                for source in self.updates(phase):
+                    with self.arithmetic(phase):
+                        batch = source.sample(phase.batch_size, self.generator)
+                        metrics = phase.update(batch, self.generator, self.state.step / phase.steps)
+                    self.record(metrics)
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[None]:
+        """Inside, the run is trained, by `phases`, `updates` and `record`; at the end, its policies are evaluated.
+
+        What interrupts it leaves a checkpoint.
+        """
         last = self.run.path("last.pt")
         if last.exists():
             self._restore(checkpoint.load(last))
-        self.saved, self.usage = time.monotonic(), Usage(self.device)
+        self.saved, self.usage = time.monotonic(), Usage(self.device)  # saved: when the last checkpoint was
         with contextlib.closing(Journal(self.run.path("journal.jsonl"))) as self.journal:
-            data = behaviour_metrics(self.transitions.behaviour, self.task)
             constants = self.transitions.reward_transform.items()
             rewards = {f"reward_{name}": value for name, value in constants if isinstance(value, float)}
-            self.journal.log(0, {f"data/{name}": value for name, value in (data | rewards).items()})
+            self.journal.log(0, {f"data/{name}": value for name, value in (self.behaviour | rewards).items()})
             try:
                 with self.signals.deferred(), self.progress:
-                    for phase in self.algorithm.phases[self.state.phase :]:
-                        yield from self._train(phase)
+                    yield
                     self._finish()
             except Interrupted as error:
                 self._save()
                 print(f"{error.signal}: checkpoint saved; the same command resumes the run", flush=True)
                 raise
+
+    def results(self) -> dict[str, dict[str, float]]:
+        """The metrics of the data's behaviour and of each policy's final evaluation, with the latency as it is now."""
         # Times are not of the run's state, which is the same to the bit however often it was stopped.
         timed = {name: self.evaluator.latency(policy) for name, policy in self._final_policies().items()}
         results = {name: metrics | timed.get(name, {}) for name, metrics in self.state.results.items()}
-        return {"behaviour data": data} | results
+        return {"behaviour data": self.behaviour} | results
 
-    def _train(self, phase: Phase) -> UpdateRequests:
+    def phases(self) -> Iterator[Phase]:
+        """The phases that are left, of which the first may have begun."""
+        for phase in self.algorithm.phases[self.state.phase :]:
+            if self.state.step == 0 and phase.start is not None:
+                phase.start()
+            yield phase
+            self.state.phase, self.state.step, self.state.evaluated = self.state.phase + 1, 0, 0
+            self._save()
+
+    def updates(self, phase: Phase) -> Iterator[Transitions]:
+        """The updates that are left of a phase: what the batch of each is to be sampled from.
+
+        Between two of them it evaluates and saves what is due, and raises `Interrupted` at a signal.
+        """
         state = self.state
-        if state.step == 0 and phase.start is not None:
-            phase.start()
         source = self.transitions if phase.prepare is None else phase.prepare(self.transitions)
         points = [] if phase.policy is None else spread(self.config.eval.per_phase, phase.steps)
-        # A short phase of long updates, as GMPG's, is logged more often: at least LOGGED times.
-        log_every = max(1, min(self.config.log_every, phase.steps // LOGGED))
         self.progress.begin(phase.name, phase.steps, state.step)
-        self.mark = state.updates, time.monotonic()
-        if compiling := self.config.compile != "none":
+        self.mark = state.updates, time.monotonic()  # from where the rate of the updates is taken
+        self.compiling = self.config.compile != "none"
+        if self.compiling:
             self.progress.say(f"compiling the updates of the {phase.name} phase")
         while True:
             if state.evaluated < len(points) and state.step == points[state.evaluated]:
                 self._evaluate(phase)
             if state.step == phase.steps:
-                break
+                return
             self.signals.check()
             if time.monotonic() - self.saved >= self.config.checkpoint_seconds:
                 self._save()
-            state.accumulate((yield UpdateRequest(self, phase, source)))
-            if compiling:
-                compiling, self.mark = False, (state.updates + 1, time.monotonic())
-                self.progress.pause()
-            state.step += 1
-            state.updates += 1
-            if state.step % log_every == 0 or state.step == phase.steps:
-                self._read(phase.name)
-            self.progress.advance(state.step)
-        state.phase, state.step, state.evaluated = state.phase + 1, 0, 0
-        self._save()
+            yield source
+
+    def record(self, metrics: Metrics) -> None:
+        """Counts an update of the phase, and logs its metrics when that is due."""
+        state, phase = self.state, self.algorithm.phases[self.state.phase]
+        state.accumulate(metrics)
+        if self.compiling:
+            self.compiling, self.mark = False, (state.updates + 1, time.monotonic())
+            self.progress.pause()
+        state.step += 1
+        state.updates += 1
+        # A short phase of long updates, as GMPG's, is logged more often: at least LOGGED times.
+        log_every = max(1, min(self.config.log_every, phase.steps // LOGGED))
+        if state.step % log_every == 0 or state.step == phase.steps:
+            self._read(phase.name)
+        self.progress.advance(state.step)
+
+    def arithmetic(self, phase: Phase) -> contextlib.AbstractContextManager:
+        """That of the phase's updates."""
+        return arithmetic("float32" if phase.exact else self.config.precision, self.device)
 
     def _read(self, phase: str) -> None:
         """Log the means of the metrics since the last time, and stop if training has diverged."""

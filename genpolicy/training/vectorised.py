@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from genpolicy.algo.algorithm import Algorithm
-from genpolicy.algo.update import Metrics, Update, Updates, accumulate, compiled
+from genpolicy.algo.algorithm import Algorithm, prefixed
+from genpolicy.algo.update import Metrics, Update, accumulate, compiled
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws
 
@@ -31,7 +31,7 @@ class VectorisedPhase:
         for i, tensors in enumerate(named):
             for name, tensor in tensors.items():
                 tensor.data = whole[name][i]
-        updates = [_by_name(algorithm.phases[phase].update) for algorithm in algorithms]
+        updates = [algorithm.phases[phase].updates for algorithm in algorithms]
         self.updates = {
             name: _Vectorised(algorithms[0], whole, [each[name] for each in updates]) for name in updates[0]
         }
@@ -43,7 +43,7 @@ class VectorisedPhase:
         found: list[Metrics] = [{} for _ in batches]
         for name, update in self.updates.items():
             for own, metrics in zip(found, update(batches, generators, progress), strict=True):
-                own |= {f"{name}_{metric}" if name else metric: value for metric, value in metrics.items()}
+                own |= prefixed(name, metrics)
         return found
 
 
@@ -119,10 +119,6 @@ class _Loss(nn.Module):
 
 def _tensors(algorithm: Algorithm) -> dict[str, Tensor]:
     return dict(algorithm.named_parameters()) | dict(algorithm.named_buffers())
-
-
-def _by_name(update: Update | Updates) -> dict[str, Update]:
-    return update.updates if isinstance(update, Updates) else {"": update}
 
 
 def _shared(states: list[dict], parameter: Tensor) -> dict[str, Tensor]:

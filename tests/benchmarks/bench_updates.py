@@ -93,7 +93,7 @@ def test_compiled_and_at_once(row, made, mode, transitions, device, phase, netwo
     generators = [torch.Generator(device).manual_seed(seed) for seed in range(len(group))]
     if "compiled" in what:
         for algorithm in group:
-            algorithm.phases[number].update.compile(mode)
+            algorithm.phases[number].compile(mode)
     if len(group) > 1:
         common = VectorisedPhase(group, number)
     else:
