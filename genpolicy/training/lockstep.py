@@ -64,7 +64,7 @@ def train(config: DictConfig, choices: Mapping[str, str], sweep: str | None = No
 
 
 class _Member:
-    """One of the runs; between two calls of `advance` it waits for an update of its `phase`, sampled from its `source`.
+    """One of the runs; between calls of `advance` it waits for an update of its `phase`, sampled from its `source`.
 
     data: its transitions. It is synced elsewhere: many processes never open one SQLite file.
     """
