@@ -49,7 +49,7 @@ def _(task: MultiGoal, algorithm: Algorithm, directory: Path) -> dict[str, float
 
     shown = {
         "data": demonstrations(SHOWN, task.max_episode_steps)[0],
-        "policy": walk(act, task.max_episode_steps, np.random.default_rng(0))[0],
+        "policy": walk(act, SHOWN, task.max_episode_steps, np.random.default_rng(0))[0],
     }
     measured = {name: coverage(trajectories) for name, trajectories in shown.items()}
     draw_trajectories(shown, squared_distance, REACH, measured, directory / "trajectories.png")
