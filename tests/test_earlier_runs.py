@@ -1,0 +1,93 @@
+"""Runs of an earlier version, kept in tests/data: they still load, and the same command still gives their numbers.
+
+They were made by `genpolicy <RUNS[name]> <COMMON>` with commit f61d3c8; expected.json has what their policies did.
+"""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import genpolicy
+from tiny import events, only_run, undrawn
+
+from genpolicy import api
+
+KEPT = Path(__file__).parent / "data" / "earlier_runs"
+EXPECTED = json.loads((KEPT / "expected.json").read_text())
+RUNS = {
+    "bc": "algo=bc model=icfm env=swiss-roll",
+    "gmpo": "algo=gmpo model=gvp env=swiss-roll",
+    "gmpg": "algo=gmpg model=vpsde env=multi-goal",
+    "gtp": "algo=gtp model=trajectory env=swiss-roll",
+    "qgpo": "algo=qgpo model=vpsde algo.energy_hidden=[8] env=swiss-roll",
+    "fql": "algo=fql model=icfm algo.policy_hidden=[8] env=swiss-roll",
+}
+COMMON = "tuned=none network.hidden=[8] critic.hidden=[8] budget=0.004 eval.episodes=4 eval.final_episodes=8 "
+COMMON += "eval.per_phase=2 eval.log_prob_actions=20 solver.steps=2 likelihood.steps=2 log_every=5 tracking.uri=none"
+RENAMED = {"effective_share": "effective_sample_size"}
+SPEEDS = ("updates_per_second", "ms_per_action", "system/")
+
+
+@pytest.fixture(params=RUNS)
+def earlier(request, tmp_path):
+    """The name of a kept run, and a copy of it in a folder of runs."""
+    folder = tmp_path / "outputs" / "default" / "task" / request.param / "seed0"
+    shutil.copytree(KEPT / request.param, folder)
+    return request.param, folder
+
+
+def test_its_policy_does_what_it_did(earlier):
+    name, folder = earlier
+    policy, expected = api.load_policy(folder, "device=cpu"), EXPECTED[name]
+    observation, action = (np.array(expected[part], np.float32) for part in ("observation", "action"))
+    found = {"act": policy.act(observation, seed=1), "sample": policy.sample(observation, 2, seed=2)}
+    if policy.has_density:
+        found["log_prob"] = policy.log_prob(observation, action, seed=3)
+    if policy.has_critic:
+        found["q"] = policy.q(observation, action)
+    assert found.keys() == expected.keys() - {"observation", "action"}
+    for part, values in found.items():
+        np.testing.assert_allclose(values, expected[part], rtol=1e-4, atol=1e-5)
+
+
+def test_a_policy_alone_loads_too():
+    observation = np.array(EXPECTED["bc"]["observation"], np.float32)
+    found = api.load_policy(KEPT / "bc" / "policy.pt", "device=cpu").act(observation, seed=1)
+    np.testing.assert_allclose(found, EXPECTED["bc"]["act"], rtol=1e-4, atol=1e-5)
+
+
+def test_it_is_shown_and_evaluated_again(earlier):
+    name, folder = earlier
+    outputs = folder.parents[3]
+    shown = genpolicy("mode=status", f"paths.outputs={outputs}")
+    assert (shown.code, "1 runs: 1 finished" in shown.out) == (0, True), shown.err
+    told = genpolicy("mode=eval", f"checkpoint={folder}", "eval.final_episodes=2", f"paths.data={outputs}")
+    assert told.code == 0, told.err
+    (kept,) = folder.glob("evaluation-*.json")
+    assert len(json.loads(kept.read_text())["returns"]) == 2, name
+
+
+def test_the_same_command_gives_the_same_numbers(earlier):
+    """To the bit on the machine that made them; elsewhere, rounding grows over the updates."""
+    name, folder = earlier
+    with undrawn():
+        made = genpolicy(*RUNS[name].split(), *COMMON.split(), f"paths.outputs={folder.parents[4] / 'anew'}")
+    assert made.code == 0, made.err
+    expected, found = series(folder), series(only_run(folder.parents[4] / "anew"))
+    assert found.keys() == expected.keys()
+    for at, value in expected.items():
+        np.testing.assert_allclose(found[at], value, rtol=2e-3, atol=1e-4, err_msg=str(at))
+
+
+def series(folder: Path) -> dict:
+    """(metric, step) -> value, without what differs from time to time and what toys' figures measure."""
+    found = {}
+    for event in events(folder):
+        for name, value in event["metrics"].items():
+            if not any(speed in name for speed in SPEEDS) and "variation" not in name and "/way" not in name:
+                for old, new in RENAMED.items():
+                    name = name.replace(old, new)
+                found[name, event["step"]] = value
+    return found
