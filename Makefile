@@ -11,7 +11,7 @@ export DO_NOT_TRACK := true
 unexport PYTHONDONTWRITEBYTECODE    # without it every process would compile torch and MLflow anew, for some ten seconds
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slurm test-browser lint bench mlflow clean
+.PHONY: help setup run test test-slow test-all test-slurm test-browser lint bench mlflow clean
 
 help:    ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -21,8 +21,13 @@ setup: $(READY)    ## the environment in .venv, with the versions of constraints
 run: $(READY)    ## train the default, or what ARGS="algo=gmpo seed=1" says
 	$(BIN)/genpolicy $(ARGS)
 
-test: $(READY)    ## the tests; ARGS="-k settings" for some of them
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+test: $(READY)    ## the quick tests; ARGS="-k settings" for some of them
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" $(ARGS)
+
+test-slow: $(READY)    ## the tests that train for longer
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m slow $(ARGS)
+
+test-all: test test-slow test-slurm test-browser lint    ## everything
 
 test-slurm: $(READY)    ## the tests that need SLURM, on a one-machine one that is started and stopped
 	@trap 'launch/slurm-dev.sh down' EXIT INT TERM; \

@@ -76,17 +76,18 @@ def test_the_same_command_gives_the_same_numbers(earlier):
         made = genpolicy(*RUNS[name].split(), *COMMON.split(), f"paths.outputs={folder.parents[4] / 'anew'}")
     assert made.code == 0, made.err
     expected, found = series(folder), series(only_run(folder.parents[4] / "anew"))
-    assert found.keys() == expected.keys()
-    for at, value in expected.items():
-        np.testing.assert_allclose(found[at], value, rtol=2e-3, atol=1e-4, err_msg=str(at))
+    assert found.keys() <= expected.keys()
+    assert all(metric.startswith("final/") for metric, _ in expected.keys() - found.keys())  # of the toys' figures
+    for at, value in found.items():
+        np.testing.assert_allclose(value, expected[at], rtol=2e-3, atol=1e-4, err_msg=str(at))
 
 
 def series(folder: Path) -> dict:
-    """(metric, step) -> value, without what differs from time to time and what toys' figures measure."""
+    """(metric, step) -> value, without what differs from time to time."""
     found = {}
     for event in events(folder):
         for name, value in event["metrics"].items():
-            if not any(speed in name for speed in SPEEDS) and "variation" not in name and "/way" not in name:
+            if not any(speed in name for speed in SPEEDS):
                 for old, new in RENAMED.items():
                     name = name.replace(old, new)
                 found[name, event["step"]] = value
