@@ -23,13 +23,13 @@ PRETRAINING, FINETUNING = "pretraining (behaviour)", "finetuning (policy)"
 
 @dataclass(frozen=True)
 class Curve:
-    """The evaluations of one run in training, in order: updates, scores (or returns) and log-likelihoods, [n] each.
+    """The evaluations of one run in training, in order: share of its phase, score (or return), log-likelihood, [n] each.
 
     `log_prob` is NaN where there is no density, `pretraining` true where the behaviour model was evaluated, before the
     policy that is made from it; `best` is the index of the evaluation whose checkpoint was kept as the best, or None.
     """
 
-    updates: np.ndarray
+    share: np.ndarray
     score: np.ndarray
     log_prob: np.ndarray
     pretraining: np.ndarray
@@ -38,25 +38,33 @@ class Curve:
 
 @plain
 def learning_curves(curves: Mapping[tuple[str, str], Sequence[Curve]], kinds: Mapping[str, str]) -> Figure:
-    """Score over updates: the mean of the seeds, and from the lowest to the highest of them; a panel for each task.
+    """Score over training: the mean of the seeds, and from the lowest to the highest of them; a panel for each task.
 
-    curves: by task and method, one a seed; kinds: task -> 'score' or 'return'.
+    The phases stand side by side, each from its beginning to its end: what the phases of two methods cost is not the
+    same, nor is it within one. curves: by task and method, one a seed; kinds: task -> 'score' or 'return'.
     """
     figure, panels = _panels(list(kinds))
     colours = _colours(method for _, method in curves)
+    pretrained = {task for (task, _), found in curves.items() if any(curve.pretraining.any() for curve in found)}
     for (task, method), found in sorted(curves.items()):
-        by_update = defaultdict(list)
+        by_share = defaultdict(list)
         for curve in found:
-            for update, score in zip(curve.updates, curve.score, strict=True):
-                by_update[update].append(score)
-        updates = sorted(by_update)
-        mean, low, high = ([each(by_update[update]) for update in updates] for each in (np.mean, min, max))
+            places = curve.share + (~curve.pretraining if task in pretrained else 0)
+            for place, score in zip(places, curve.score, strict=True):
+                by_share[place].append(score)
+        places = sorted(by_share)
+        mean, low, high = ([each(by_share[place]) for place in places] for each in (np.mean, min, max))
         style, axis = colours[method], panels[task]
-        axis.plot(updates, mean, **style, marker="o", markersize=3, linewidth=1.4, label=method)
-        axis.fill_between(updates, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        axis.plot(places, mean, **style, marker="o", markersize=3, linewidth=1.4, label=method)
+        axis.fill_between(places, low, high, color=style["color"], alpha=0.15, linewidth=0)
     for task, axis in panels.items():
-        axis.set(xlabel="updates of all phases", ylabel=SAID[kinds[task]])
-        axis.xaxis.set_major_formatter(matplotlib.ticker.EngFormatter(sep=""))
+        axis.set(ylabel=SAID[kinds[task]])
+        if task in pretrained:
+            axis.axvline(1.0, color="grey", linewidth=0.8, linestyle=":")
+            axis.set(xlim=(0, 2.05), xticks=[0.5, 1.5], xticklabels=[PRETRAINING, FINETUNING])
+        else:
+            axis.set(xlim=(0, 1.05), xlabel="share of the phase that trains the policy")
+            axis.xaxis.set_major_formatter(matplotlib.ticker.PercentFormatter(1.0))
     _legend(figure, panels.values())
     return figure
 

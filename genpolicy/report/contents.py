@@ -174,7 +174,7 @@ def _curves(comparison: Comparison, history: Callable) -> dict[tuple[str, str], 
             best = run.metrics.get(f"{BEST}/update")
             curves[task, method].append(
                 Curve(
-                    updates,
+                    _shares(updates, pretrained, 0 if run.state == "finished" else _planned(run)),
                     np.array([score[update] for update in updates]),
                     np.array([log_prob.get(update, np.nan) for update in updates]),
                     updates <= pretrained,
@@ -182,6 +182,24 @@ def _curves(comparison: Comparison, history: Callable) -> dict[tuple[str, str], 
                 )
             )
     return dict(curves)
+
+
+def _planned(run: Result) -> int:
+    """How often each phase that trains a policy is evaluated; 0 if that is not known."""
+    planned = run.settings.get("eval.per_phase", "0")
+    return int(planned) if planned.isdecimal() else 0
+
+
+def _shares(updates: np.ndarray, pretrained: int, planned: int) -> np.ndarray:
+    """The share of its phase at each evaluation [n], of which there are as many as planned, evenly spaced to its end.
+
+    updates [n]: of all phases, at the evaluations; pretrained: those of the first phase that is evaluated, or 0.
+    """
+    shares = np.empty(len(updates))
+    for part in (updates <= pretrained, updates > pretrained):
+        rank = np.arange(1, part.sum() + 1)
+        shares[part] = rank / max(planned, len(rank))
+    return shares
 
 
 def _figures(comparison: Comparison, curves: Mapping, methods: Mapping) -> Iterator[Picture]:
