@@ -23,7 +23,7 @@ PRETRAINING, FINETUNING = "pretraining (behaviour)", "finetuning (policy)"
 
 @dataclass(frozen=True)
 class Curve:
-    """The evaluations of one run in training, in order: share of its phase, score (or return), log-likelihood, [n] each.
+    """The evaluations of one run in training, in order: share of its phase, score or return, log-likelihood, [n] each.
 
     `log_prob` is NaN where there is no density, `pretraining` true where the behaviour model was evaluated, before the
     policy that is made from it; `best` is the index of the evaluation whose checkpoint was kept as the best, or None.
