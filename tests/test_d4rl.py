@@ -1,4 +1,4 @@
-"""Downloads of D4RL's files: whole or not at all, gone on with after a break, clear when impossible."""
+"""Downloads of D4RL's files: whole or not at all, resumed after a break, clear when impossible."""
 
 import functools
 import http.server
@@ -108,7 +108,7 @@ def test_a_break_is_mended_at_once_by_asking_for_the_rest(server, tmp_path):
 def test_what_one_run_fetched_the_next_goes_on_with(server, tmp_path, monkeypatch):
     monkeypatch.setattr(downloads, "ATTEMPTS", 1)
     server.breaks = [10_000]
-    with pytest.raises(UserError, match=r"the connection broke off.*run again to go on"):
+    with pytest.raises(UserError, match=r"the connection broke off.*run again to resume"):
         download(server.url, tmp_path / "file.hdf5")
     assert not (tmp_path / "file.hdf5").exists()
     download(server.url, tmp_path / "file.hdf5")

@@ -1,4 +1,4 @@
-"""What an algorithm is: phases of gradient updates, carried out in order, and the policy that comes out."""
+"""What an algorithm is: phases of gradient updates, run in order, and the policy that comes out."""
 
 from __future__ import annotations
 

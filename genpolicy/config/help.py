@@ -45,7 +45,7 @@ eval "$(genpolicy -sc install=bash)"
 _GROUP_DOCS = {
     "tuned": "values for one algorithm on one task, taken by themselves; tuned=none leaves them out",
     "cluster": "a site's values of launch",
-    "hydra/launcher": "who carries out the jobs of a sweep (-m)",
+    "hydra/launcher": "where the jobs of a sweep (-m) run",
     "hydra/sweeper": "what a sweep tries",
     "experiment": "presets, applied last; several as experiment=[a,b]",
 }

@@ -64,7 +64,7 @@ def cached(url: str, folder: Path) -> Path:
 def download(url: str, path: Path) -> None:
     """Fetches an HDF5 file to `path`, which appears only when it is complete and readable.
 
-    What was fetched before a break stays in `<path>.part` and is gone on with, at once and in the next run.
+    What was fetched before a break stays in `<path>.part`; the download resumes there, at once and in the next run.
     Raises `UserError` if the file cannot be had, with what to do by hand.
     """
     if urllib.parse.urlparse(url).scheme not in ("http", "https"):
@@ -120,6 +120,6 @@ def _fetch(url: str, part: Path) -> bool:
 
 def _refusal(url: str, path: Path, reason: str) -> UserError:
     return UserError(
-        f"{path.name} cannot be downloaded from {url} ({reason}); run again to go on with the download, "
+        f"{path.name} cannot be downloaded from {url} ({reason}); run again to resume the download, "
         f"or get the file elsewhere and place it at {path}"
     )

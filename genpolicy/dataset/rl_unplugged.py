@@ -1,7 +1,7 @@
 """RL Unplugged's control-suite data in the file format in which GenerativeRL publishes them.
 
 The file is `numpy.save(path, [{"s": {part: array}, "a": array, "r": number, "s_": {part: array}}, ...])`: a pickle,
-which could make whoever loads it run anything. It is read here without carrying out what it says: every name that a
+which could make whoever loads it run anything. It is read here without executing it: every name that a
 pickle of plain data and arrays needs is answered by a stand-in of this module, and any other name is refused.
 """
 

@@ -1,4 +1,4 @@
-"""Runs carried out side by side, each in a process of its own: by a SLURM job, or on a workstation.
+"""Runs trained side by side, each in a process of its own: by a SLURM job, or on a workstation.
 
 python -m genpolicy.launch.worker RUN_DIRECTORY      # what each process runs; what it prints goes to the run's log.txt
 """

@@ -1,7 +1,7 @@
 """A search over settings with Optuna: each trial is a few runs, whose mean score it maximises.
 
 The trials live in a database, so that the same command on another machine works on the same search, and given
-again goes on with it.
+again resumes it.
 """
 
 import itertools

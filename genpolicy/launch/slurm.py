@@ -1,4 +1,4 @@
-"""Sweeps on SLURM, by submitit: arrays of jobs, each of which carries out one run or several that share a GPU.
+"""Sweeps on SLURM, by submitit: arrays of jobs, each of which trains one run or several that share a GPU.
 
 A job is handed run directories and nothing else: what runs is their frozen configuration. When its time is up, or
 a better claim comes, it has its runs save a checkpoint and is requeued; they go on where they stopped.

@@ -157,7 +157,7 @@ def verify_data(jobs: Sequence) -> dict[Path, str]:
 
 
 def missing(jobs: Sequence, sweep: Sweep) -> dict[Path, list]:
-    """The jobs whose runs are neither finished nor in somebody's hands, by run directory; says what is left alone.
+    """The jobs whose runs are neither finished nor running or queued, by run directory; says what is left alone.
 
     A finished run that has not been evaluated as a job says is to be evaluated. Jobs that differ in their evaluation
     only have the same run. Raises `DataChanged` if the data of one of the runs have changed.

@@ -1,4 +1,4 @@
-"""A run that is there already, carried out in this process: `python -m genpolicy.launch.worker RUN_DIRECTORY`.
+"""A run that is there already, trained in this process: `python -m genpolicy.launch.worker RUN_DIRECTORY`.
 
 Exit code 0: finished, or left to another process that owns it; 1: failed; 128 + signal: interrupted.
 """
@@ -14,7 +14,7 @@ from genpolicy.errors import UserError
 from genpolicy.runs.run import InUse, claim_run
 
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
-PATIENCE_SECONDS = 60.0  # with the former life of a requeued run, which may still be dying on another machine
+PATIENCE_SECONDS = 60.0  # with the earlier process of a requeued run, which may still be ending on another machine
 
 
 def main(directory: Path) -> None:

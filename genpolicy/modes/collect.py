@@ -34,7 +34,7 @@ Act = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
 
 def run(job: Job) -> None:
-    """Records what `config.collect` says; goes on with what is there. On a signal keeps whole batches and stops."""
+    """Records what `config.collect` says; resumes what is there. On a signal keeps whole batches and stops."""
     config = job.config
     path = Path(absolute(config.collect.path))
     if not config.collect.path.strip() or path.is_dir() or not path.name:
@@ -128,7 +128,7 @@ def _policy(config: DictConfig, task: Task) -> Callable[[int], Act]:
 
 
 def _begin(part: Path, made_by: str, wanted: int) -> tuple[int, int]:
-    """The rows, at most as many as are wanted, and the batches that a former life has left, or an empty file."""
+    """The rows, at most as many as are wanted, and the batches that an earlier process has left, or an empty file."""
     try:
         with h5py.File(part, "a") as file:
             if file.attrs.setdefault("made_by", made_by) != made_by:

@@ -40,7 +40,7 @@ def compose(
     seeds = ", ".join(map(str, comparison.seeds))
     lines = [f"{len(found)} runs, seeds {seeds}; {time.strftime('%Y-%m-%d %H:%M')}; from {source}"]
     parts = [
-        Text("remarks", "What is missing, and what to mind", [*failures, *remarks(comparison, methods)]),
+        Text("remarks", "Warnings, and what is missing", [*failures, *remarks(comparison, methods)]),
         *(grid(comparison, f"{which}/{{kind}}_mean", *said) for which, said in SCORES.items()),
         *_beside_published(comparison),
         *_statistics(methods),
@@ -75,7 +75,7 @@ def remarks(comparison: Comparison, methods: Mapping[str, statistics.Scores]) ->
 
 
 def _beside_published(comparison: Comparison) -> Iterator[Table | Text]:
-    """Our numbers and those of the papers that have the same method on the same task; what to mind about either."""
+    """Our numbers and those of the papers that have the same method on the same task; with warnings about either."""
     rows, tasks, used = [], set(), set()
     for (task, method), runs in sorted(comparison.runs.items()):
         name = counterpart(runs[0].choices["algo"], runs[0].choices["model"])
@@ -159,7 +159,7 @@ def _log_likelihoods(comparison: Comparison) -> Iterator[Table]:
 
 
 def _curves(comparison: Comparison, history: Callable) -> dict[tuple[str, str], list[Curve]]:
-    """The evaluations during training of each run that has any, whatever has become of it."""
+    """The evaluations during training of each run that has any, in whatever state it is."""
     curves = defaultdict(list)
     for (task, method), runs in comparison.runs.items():
         for run in (run for run in runs if not run.evaluation):

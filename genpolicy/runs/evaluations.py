@@ -59,7 +59,7 @@ class Evaluation:
         return self.directory / f"evaluation-{self.stage}{self.digits}{suffix}"
 
     def ask(self) -> None:
-        """Have it made by whoever next carries the run out, who owns it as the caller does."""
+        """Ask the process that next opens the run to make it; the caller owns the run."""
         if not self.path(".yaml").exists():
             content = {"choices": dict(self.choices), "settings": self.settings}
             write_atomically(self.path(".yaml"), plain_yaml.dump(content))

@@ -62,7 +62,7 @@ class RunState:
 
     @property
     def busy(self) -> bool:
-        """Whether somebody is carrying the run out, or will."""
+        """Whether a process is training the run, or a job of it is queued."""
         return self.alive or self.state == "running"
 
 

@@ -28,7 +28,7 @@ class Selection(ABC):
     Log-likelihoods stay those of the policy that the candidates are drawn from.
     """
 
-    num_candidates: int = setting(32, ge=2, le=10**4, doc="actions drawn, of which one is carried out")
+    num_candidates: int = setting(32, ge=2, le=10**4, doc="actions drawn, of which one is taken")
 
     @classmethod
     def check_compatibility(cls, config) -> None:

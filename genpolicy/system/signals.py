@@ -1,4 +1,4 @@
-"""Stopping in good order: while a run trains, signals are noted when they come and obeyed between two steps."""
+"""Stopping cleanly: while a run trains, signals are noted when they come and obeyed between two steps."""
 
 import contextlib
 import signal
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 
 class Interrupted(SystemExit):
-    """A signal asked the program to stop, and it did so in good order; exit code 128 + signal."""
+    """A signal asked the program to stop, and it did so cleanly; exit code 128 + signal."""
 
     def __init__(self, number: int):
         super().__init__(128 + number)

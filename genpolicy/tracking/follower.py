@@ -63,7 +63,7 @@ def dashboard(uri: str, experiment: str | None = None) -> str:
 
 
 class Tracker:
-    """The child process that ships a run, while the run is carried out in this one.
+    """The child process that ships a run, while the run trains in this one.
 
     Without effect if the run is `followed` and its store a file: many processes never open one SQLite file.
     """
@@ -115,7 +115,7 @@ def sync_run(directory: Path) -> None:
     """
     run, store = Run(directory), None
     deadline, wait = None, POLL_SECONDS
-    with Lock(run.path("tracking.lock")):  # held by the child of the run's former life until that has done its work
+    with Lock(run.path("tracking.lock")):  # held by the child of an earlier process of the run until it is done
         while True:
             try:
                 store = store or open_store(run.config.tracking.uri, run.outputs)

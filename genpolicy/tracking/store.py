@@ -270,7 +270,7 @@ class Store:
                 record["files"] = shipped = shipped | {name: now}
 
     def _policy(self, found: MlflowRun, run: Run, data: dict) -> None:
-        """Log the trained policy as a model, with the run's final results; a model begun earlier is gone on with."""
+        """Log the trained policy as a model, with the run's final results; a model begun earlier is completed."""
         if not run.path(POLICY).exists():
             return  # of a version that did not write it
         number, experiment = found.info.run_id, found.info.experiment_id

@@ -113,7 +113,7 @@ class _Lockstep:
         self._group = self._joint = None
 
     def run(self) -> None:
-        """To the end of all. Whatever stops this process ends each of them in good order."""
+        """To the end of all. Whatever stops this process ends each of them cleanly."""
         ready = dict.fromkeys(self.members)
         try:
             while ready:

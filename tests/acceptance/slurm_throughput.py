@@ -1,4 +1,4 @@
-"""How fast a sweep of many short jobs is launched, carried out and shipped.
+"""How fast a sweep of many short jobs is launched, run and shipped.
 
     PYTHONPATH=tests/acceptance python tests/acceptance/slurm_throughput.py [RUNS] [METRICS]
 

@@ -1,4 +1,4 @@
-"""The launchers: they compose and check all jobs of a sweep, and hand them to what carries them out."""
+"""The launchers: they compose and check all jobs of a sweep, and hand them to what runs them."""
 
 import gc
 import json
