@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from command_line import Result, genpolicy, last
 from tiny import only_run, records, same
 from tiny import plain_words as words

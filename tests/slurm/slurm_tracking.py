@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from command_line import genpolicy
 from mlflow_server import Server
 from slurm_sweeps import LAUNCH, LONG, outputs, settled, wait_until, words  # noqa: F401, a fixture among them

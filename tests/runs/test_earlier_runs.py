@@ -14,7 +14,7 @@ from tiny import events, only_run, undrawn
 
 from genpolicy import api
 
-KEPT = Path(__file__).parent / "data" / "earlier_runs"
+KEPT = Path(__file__).resolve().parents[1] / "data" / "earlier_runs"
 EXPECTED = json.loads((KEPT / "expected.json").read_text())
 RUNS = {
     "bc": "algo=bc model=icfm env=swiss-roll",

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from genpolicy.config.schema import build, check
 from genpolicy.env.task import Task
 
-CONF = Path(__file__).resolve().parent.parent / "conf"
+CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
 def nodes(*overrides: str, only=("env", "dataset")) -> DictConfig:
