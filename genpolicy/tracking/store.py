@@ -198,7 +198,7 @@ class Store:
     def _search(self, experiment: str, condition: str, view: int = ViewType.ACTIVE_ONLY) -> list[MlflowRun]:
         found, token = [], None
         while token != "":
-            page = self.client.search_runs([experiment], condition, entities, page_token=token)
+            page = self.client.search_runs([experiment], condition, view, page_token=token)
             found += page
             token = page.token or ""
         return found
