@@ -1,21 +1,61 @@
-"""What critics share: several Q functions, their minimum, their slowly moving target, and V."""
+"""What a critic is: several Q functions, their minimum, their slowly moving target, and V."""
 
 from __future__ import annotations
 
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import InitVar, dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from genpolicy.config.schema import setting
+from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.network.averaging import polyak_update
+from genpolicy.network.ensemble import EnsembleMLP, value_network
 
 
-class Critic(nn.Module):
-    """Subclasses make `q_network`, its copy `q_target` and `v_network`, and have a setting `target_rate`."""
+@dataclass(kw_only=True, eq=False, repr=False)
+class Critic(nn.Module, ABC):
+    """Q functions, their slowly moving target and, where `expectile` is given, V.
 
-    next_actions: ClassVar[str | None]  # whose actions at the next states its loss takes: "policy", "behaviour"
-    expectile: float | None  # that V is of min_j Q_j over the data's actions; None if no V is learned
+    A subclass says what its `loss` is, whose actions at the next states that takes, and whether V is learned.
+    """
+
+    next_actions: ClassVar[str | None]  # "policy" or "behaviour"; None: none, the data's alone
+    activation: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(torch.relu_)
+
+    hidden: list[int] = setting([256, 256], ge=1, le=2**14, doc="units of each hidden layer of Q and V")
+    layer_norm: bool = setting(False, doc="normalise the units of each hidden layer")
+    ensemble: int = setting(2, ge=1, le=100, doc="number of Q functions E; their minimum is used")
+    discount: float = setting(0.99, ge=0.0, le=1.0, doc="gamma")
+    target_rate: float = setting(0.005, gt=0.0, le=1.0, doc="share of Q that enters the target Q at every update")
+    lr: float = setting(3e-4, gt=0.0, le=1e30, doc="Adam's learning rate of Q and V")
+    expectile: float | None = setting(
+        None, gt=0.0, lt=1.0, doc="learn V(s) too, as this expectile of min_j Q_j^- over the data's actions; null: no V"
+    )
+    observation_size: InitVar[int]
+    action_size: InitVar[int]
+
+    def __init_subclass__(cls, **more):
+        super().__init_subclass__(**more)
+        if not hasattr(cls, "next_actions"):
+            raise TypeError(f"{cls.__name__} must say whose next_actions its loss takes")
+
+    def __post_init__(self, observation_size, action_size):
+        nn.Module.__init__(self)
+        shape = {"hidden": self.hidden, "act": self.activation, "layer_norm": self.layer_norm}
+        self.q_network = EnsembleMLP(self.ensemble, observation_size + action_size, **shape)
+        self.q_target = copy.deepcopy(self.q_network).requires_grad_(False)
+        if self.expectile is not None:
+            self.v_network = value_network(observation_size, **shape)
+
+    @abstractmethod
+    def loss(self, batch: Transitions, next_action: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """One loss a sample [B], for actions [B, candidates, A] at the next states, and metrics []."""
 
     def q(self, observation: Tensor, action: Tensor) -> Tensor:
         """Q_j(s, a) [E, B] of observation [B, O] and action [B, A]."""
@@ -28,6 +68,10 @@ class Critic(nn.Module):
     def q_min(self, observation: Tensor, action: Tensor) -> Tensor:
         """min_j Q_j(s, a) [B]."""
         return self.q(observation, action).amin(0)
+
+    def advantage(self, observation: Tensor, action: Tensor) -> Tensor:
+        """min_j Q_j(s, a) - V(s) [B], if V is learned."""
+        return self.q_min(observation, action) - self.v(observation)
 
     def aggregated(self, q: Tensor) -> Tensor:
         """What Q functions say together, [...] of q [E, ...]: their minimum."""

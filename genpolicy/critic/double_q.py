@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import InitVar, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 from genpolicy.config.schema import setting
 from genpolicy.critic.critic import Critic, expectile_loss
 from genpolicy.dataset.transitions import Transitions
-from genpolicy.network.ensemble import EnsembleMLP, value_network
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -24,30 +22,14 @@ class DoubleQ(Critic):
 
     next_actions = "policy"
 
+    activation = staticmethod(nn.functional.silu)
+
     hidden: list[int] = setting([256, 256, 256], ge=1, le=2**14, doc="units of each hidden layer (SiLU)")
-    layer_norm: bool = setting(False, doc="normalise the units of each hidden layer")
-    ensemble: int = setting(2, ge=1, le=100, doc="number of Q functions E; their minimum is used")
-    discount: float = setting(0.99, ge=0.0, le=1.0, doc="gamma")
-    target_rate: float = setting(0.005, gt=0.0, le=1.0, doc="share of Q that enters the target Q at every update")
-    lr: float = setting(3e-4, gt=0.0, le=1e30, doc="Adam's learning rate")
     candidates: int = setting(
         1, ge=1, le=10**4, doc="actions of the policy at s' whose best is backed up; 1: no max-Q backup"
     )
     aggregate: str = setting("min", choices=["min", "mean"], doc="of the Q functions, in the target")
     normalize: bool = setting(False, doc="divide a batch's targets by their standard deviation")
-    expectile: float | None = setting(
-        None, gt=0.0, lt=1.0, doc="learn V(s) too, as this expectile of min_j Q_j^- over the data's actions; null: no V"
-    )
-    observation_size: InitVar[int]
-    action_size: InitVar[int]
-
-    def __post_init__(self, observation_size, action_size):
-        super().__init__()
-        shape = {"hidden": self.hidden, "act": nn.functional.silu, "layer_norm": self.layer_norm}
-        self.q_network = EnsembleMLP(self.ensemble, observation_size + action_size, **shape)
-        self.q_target = copy.deepcopy(self.q_network).requires_grad_(False)
-        if self.expectile is not None:
-            self.v_network = value_network(observation_size, **shape)
 
     def backup(self, q: Tensor) -> Tensor:
         """The value [B] of the next states, from Q^- [E, B, candidates] of the actions there."""
