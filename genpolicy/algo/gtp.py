@@ -31,10 +31,12 @@ class GTP(ActorCritic):
     value_samples: int = setting(1, ge=1, le=10**3, doc="actions whose mean Q is V(s), if the critic learns no V")
 
     def actor_update(self) -> Update:
-        return imitation(self.policy, self.objective, self.lr, self.weight, self.draw_value, self.gradient_norm)
+        return imitation(
+            self.policy, self.objective, self.lr, self.weight, weight_draw=self.draw_value, clip=self.gradient_norm
+        )
 
     @torch.no_grad()
-    def draw_value(self, batch: Transitions, generator: torch.Generator) -> Draws:
+    def draw_value(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The actions [B, value_samples, A] that V is the mean of, if it is."""
         if self.critic.expectile is not None:
             return {}

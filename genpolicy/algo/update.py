@@ -97,13 +97,13 @@ def imitation(
     objective: Objective,
     lr: float,
     weight: Callable[[Transitions, Draws], tuple[Tensor, Metrics]] | None = None,
-    weight_draw: Callable[[Transitions, torch.Generator], Draws] = lambda batch, generator: {},
+    weight_draw: Callable[[Transitions, torch.Generator, float], Draws] = lambda batch, generator, progress: {},
     clip: float | None = None,
 ) -> Update:
     """The update that fits a policy to the data's actions, each sample's loss multiplied by a weight.
 
     weight: (batch, draws) -> (weight [B], metrics), without gradient; None for plain behaviour cloning. weight_draw:
-    (batch, generator) -> what is random in it.
+    (batch, generator, progress) -> what is random in it, as `draw` of an `Update`.
     """
 
     # Weighting pairs whose noise depends on the action would weight the noise as well, which must stay N(0, I). So for
@@ -111,7 +111,7 @@ def imitation(
     resample = weight is not None and policy.couples
 
     def draw(batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        draws = weight_draw(batch, generator)
+        draws = weight_draw(batch, generator, progress)
         if resample:
             index = torch.multinomial(weight(batch, draws)[0], batch.size, replacement=True, generator=generator)
             batch, draws = batch.rows(index), {"index": index, **draws}

@@ -171,7 +171,7 @@ def test_the_value_can_be_an_expectile_of_the_data():
         train(algorithm, data)
         value = critic.v(torch.zeros(1, 1)).item()
         assert value == pytest.approx(expectile(data.reward.numpy(), level), abs=0.06)
-        assert algorithm.draw_value(data, None) == {}
+        assert algorithm.draw_value(data, None, 0.0) == {}
         weight, _ = algorithm.weight(data, {})
         assert weight.min() == 1
 
