@@ -42,12 +42,12 @@ class Task(ABC):
     name: str = setting(doc="the name under which D4RL knows the task")
     max_episode_steps: int = setting(ge=1, le=10**9, doc="steps after which an episode is cut off")
     reference_min: float | None = setting(
-        ge=-1e30, le=1e30, doc="return that scores 0 (D4RL: a random policy); null for no scores", affects=EVALUATION
+        None, ge=-1e30, le=1e30, doc="return that scores 0 (D4RL: a random policy); null for none", affects=EVALUATION
     )
     reference_max: float | None = setting(
-        ge=-1e30, le=1e30, doc="return that scores 100 (D4RL: an expert); null for no scores", affects=EVALUATION
+        None, ge=-1e30, le=1e30, doc="return that scores 100 (D4RL: an expert); null for none", affects=EVALUATION
     )
-    url: str | None = setting(doc="where D4RL keeps the data of this task; null if it has none")
+    url: str | None = setting(None, doc="where D4RL keeps the data of this task; null if it has none")
 
     def __post_init__(self):
         self._vectors: dict[int, SyncVectorEnv] = {}
