@@ -16,7 +16,6 @@ HELPERS = ROOT / "tests"
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 SMALL = ["tuned=none", "network.hidden=[16]", "solver.steps=2", "likelihood.steps=2", "budget=0.002", "log_every=1"]
 SMALL += ["eval.episodes=2", "eval.final_episodes=2", "eval.per_phase=1", "eval.log_prob_actions=10"]
-SMALL += ["tracking.uri=none"]
 UPDATES = 20  # of a phase of 10,000; twice as many of one of 20,000
 
 # Runs commands, a list of words each, in one process, and prints how each ended. "stop after N" in front of a command's
@@ -89,6 +88,7 @@ def journal(folder: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_an_algorithm_trains_resumes_is_explained_and_is_in_the_report(tmp_path, template):
     text = section("An algorithm")
     given, [explained, train, report] = files(text), commands(text)
@@ -114,10 +114,11 @@ def test_an_algorithm_trains_resumes_is_explained_and_is_in_the_report(tmp_path,
     assert "entropy_bc-gvp" in (outputs / "default/report/report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_critic_is_explained_and_trains(tmp_path):
     text = section("A critic")
     [explained, train] = commands(text)
-    [help, run] = ended(tmp_path, files(text), explained, [*train, "critic.hidden=[16]", *SMALL])
+    [help, run] = ended(tmp_path, files(text), explained, [*train, "critic.hidden=[16]", "tracking.uri=none", *SMALL])
     assert (help[0], run[0]) == (0, 0), help[2] + run[2]
     assert "critic.kappa=1.0" in help[1]
     assert "critic.ensemble=4" in help[1]
@@ -125,10 +126,13 @@ def test_a_critic_is_explained_and_trains(tmp_path):
     assert any("training/critic_q" in entry["metrics"] for entry in journal(tmp_path / "folder"))
 
 
+@pytest.mark.slow
 def test_a_task_gives_data_and_trains_on_them(tmp_path):
     text = section("A task")
     [collect, train] = commands(text)
-    [collected, run] = ended(tmp_path, files(text), collect, [*train, "critic.hidden=[16]", *SMALL])
+    [collected, run] = ended(
+        tmp_path, files(text), collect, [*train, "critic.hidden=[16]", "tracking.uri=none", *SMALL]
+    )
     assert (collected[0], run[0]) == (0, 0), collected[2] + run[2]
     assert run[3] == 2 * UPDATES
     final = {name: value for entry in journal(tmp_path / "folder") for name, value in entry["metrics"].items()}

@@ -1,5 +1,6 @@
-"""What the README and the help promise is so."""
+"""What the README, docs/ and the help promise is so."""
 
+import ast
 import os
 import re
 import shlex
@@ -10,21 +11,29 @@ import pytest
 from command_line import genpolicy, jobs
 from tiny import words
 
+from genpolicy import api
 from genpolicy.config import help
 from genpolicy.config.arguments import groups, options
+from genpolicy.report.published import published
 from genpolicy.runs.run import find_runs
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
+RUNNING = (ROOT / "docs/running.md").read_text()
+PAGES = {path.name: path.read_text() for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text()
+OPEN = ("...", "<", "[-m]")  # in what is no command yet: something is to be filled in
 
 
 def commands(text: str, program: str) -> list[str]:
-    """The indented lines that run a program, without their comments."""
-    lines = re.findall(rf"^    ({program}\b.*)$", text, re.MULTILINE)
-    return [re.split(r"\s{2,}|\s+#", line)[0] for line in lines if "[" not in line]
+    """The indented lines, and the quoted ones, that run a program, without their comments."""
+    lines = re.findall(rf"^    ({program}\b.*)$", text, re.MULTILINE) + re.findall(rf"`({program} [^`]*)`", text)
+    found = [re.split(r"\s{2,}|\s+#", line)[0] for line in lines]
+    return [command for command in found if not any(part in command for part in OPEN)]
 
 
-EXAMPLES = sorted({*commands(README, "genpolicy"), *commands(help._INTRODUCTION + help._MORE, "genpolicy")})
+SHOWN = "\n".join([*PAGES.values(), help._INTRODUCTION, help._MORE])
+EXAMPLES = sorted({*commands(SHOWN, "genpolicy")})
 
 
 @pytest.fixture(autouse=True)
@@ -42,7 +51,7 @@ def test_every_command_shown_is_legal(command):
         assert genpolicy(*given).code == 0
         return
     if "hydra/sweeper=optuna" in given:
-        given.append("search.trials=2")
+        given = [word for word in given if not word.startswith("search.trials=")] + ["search.trials=2"]
     elif "-m" in given:  # seeds are all alike
         given = ["seed=0" if word.startswith("seed=") else word for word in given]
     started = jobs(*given)
@@ -71,17 +80,66 @@ def test_every_sweep_of_a_script_is_legal(script, tmp_path, monkeypatch):
 
 
 def test_there_are_commands_to_test():
-    assert len(EXAMPLES) > 12
-    assert commands(README, "make") == ["make run", "make test"]
+    assert len(EXAMPLES) > 40
+    assert commands(README, "make")[:2] == ["make run", "make test"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_line_that_looks_like_a_command_is_one(page):
+    """Of genpolicy or make, which are tried here, or of what test_served tries."""
+    for block in re.findall(r"(?:\A|\n\n)((?:    \S.*(?:\n|\Z))+)", PAGES[page]):
+        if "__main__.py" in block or "GMPO" in block or " ± " in block:  # a tree, and what commands print
+            continue
+        for line in block.splitlines():
+            assert line.split()[0] in ("genpolicy", "make", "export", "mlflow", "curl"), line
 
 
 def test_every_make_target_named_exists():
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"make ([a-z]+)`", README)) | {"run", "test"} <= targets
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = {command.split()[1] for text in (*PAGES.values(), CONTRIBUTING) for command in commands(text, "make")}
+    assert {"run", "test", "test-all", "lint", "bench", "help", "mlflow", "test-slurm"} <= named <= targets
+
+
+def test_the_readme_is_read_in_two_minutes_and_its_pictures_are_small():
+    assert len(README.split()) <= 1000
+    pictures = re.findall(r"!\[[^]]*\]\(([^)]*)\)", README)
+    assert len(pictures) == 2
+    for picture in pictures:
+        assert (ROOT / picture).read_bytes().startswith(b"\x89PNG")
+        assert (ROOT / picture).stat().st_size < 200_000
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "CHANGELOG.md", *PAGES])
+def test_every_link_leads_somewhere(page):
+    path = ROOT / page if (ROOT / page).exists() else ROOT / "docs" / page
+    for link in re.findall(r"\]\(([^)]*)\)", path.read_text()):
+        assert link.startswith("https://") or (path.parent / link).exists(), link
+
+
+def test_every_page_is_linked_from_the_readme():
+    assert {f"docs/{name}" for name in PAGES if name != "README.md"} <= set(re.findall(r"\]\(([^)]*)\)", README))
+
+
+def test_what_is_called_from_python_exists():
+    blocks = re.findall(r"```python\n(.*?)```", "".join(PAGES.values()), re.DOTALL)
+    calls = [node for block in blocks for node in ast.walk(ast.parse(block)) if isinstance(node, ast.Attribute)]
+    names = {ast.unparse(node) for node in calls} | {*re.findall(r"`(policy\.\w+)", PAGES["policies-from-python.md"])}
+    assert {"genpolicy.load_policy", "genpolicy.api.train", "policy.act", "policy.log_prob", "policy.module"} <= names
+    for name in names - {"genpolicy.api"}:
+        assert hasattr(api.TrainedPolicy if name.startswith("policy.") else api, name.rpartition(".")[2]), name
+
+
+def test_the_published_numbers_are_as_many_as_the_readme_says():
+    assert f"{len(published()):,} published numbers" in README
+
+
+def test_citation_has_both_papers():
+    text = (ROOT / "CITATION.cff").read_text()
+    assert {"arXiv:2412.01245", "arXiv:2510.11499"} <= set(re.findall(r"arXiv:[\d.]+", text))
 
 
 def test_every_group_and_option_named_exists():
-    table = README[README.index("| group |") : README.index("| algorithm |")]
+    table = RUNNING[RUNNING.index("| group |") : RUNNING.index("Values come")]
     named = {
         row.split("|")[1].strip(): re.findall(r"`([a-z0-9_-]+)`", row.split("|")[3])
         for row in table.splitlines()[2:]
@@ -92,7 +150,7 @@ def test_every_group_and_option_named_exists():
         group = cell.split(",")[0].strip("` ")
         if group not in ("tuned", "algo", "env"):
             assert set(mentioned) == set(options(group)), group
-    algorithms = README[README.index("| algorithm |") : README.index("Files in `./conf")].splitlines()[2:]
+    algorithms = README[README.index("| `algo=` |") : README.index("Each goes with")].splitlines()[2:]
     assert {name for row in algorithms for name in re.findall(r"`(\w+)`", row)} == set(options("algo"))
     assert len([name for name in options("env") if name.startswith(("hopper", "half", "walker"))]) == 15
     assert len([name for name in options("env") if name.startswith("maze2d")]) == 3

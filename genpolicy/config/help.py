@@ -13,7 +13,7 @@ from pathlib import Path
 from genpolicy.config import plain_yaml
 from genpolicy.config.arguments import CONF, HYDRA_GROUPS, PLACED, groups, options
 from genpolicy.config.run_settings import MODES, RunSettings, TrainSettings
-from genpolicy.config.schema import TARGET, field_types, is_component, locate, name_of, suggest
+from genpolicy.config.schema import TARGET, default_of, field_types, is_component, locate, name_of, suggest
 from genpolicy.errors import UserError, printable
 
 WIDTH = 100  # columns of the first page, which fits a screen
@@ -148,11 +148,13 @@ def _fields(cls: type, values: dict, indent: str, prefix: str = "") -> list[str]
     """A line a setting: name, value, type and range, meaning; those of nested components below their own."""
     hints, lines = field_types(cls), []
     for field in dataclasses.fields(cls):
-        name, value = prefix + field.name, values.get(field.name, "???")
+        name = prefix + field.name
         if is_component(field) or dataclasses.is_dataclass(hints[field.name]):
+            value = values.get(field.name, {})
             inner = locate(value[TARGET]) if is_component(field) and TARGET in value else hints[field.name]
             lines += _fields(inner, value, indent, f"{name}.") if dataclasses.is_dataclass(inner) else []
             continue
+        value = values.get(field.name, default_of(field))
         shown = f"{name}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
         lines.append(f"{indent}{shown:36} {field.metadata.get('doc', '')} ({_legal(field, hints[field.name])})")
     return lines

@@ -301,7 +301,7 @@ class _Checker:
         hints = field_types(cls)
         typed = {}
         for name, field in fields.items():
-            value = given[name] if name in given else _default(field)
+            value = given[name] if name in given else default_of(field)
             if is_component(field):
                 typed[name] = self.component(value, prefix + name)
             elif dataclasses.is_dataclass(hints[name]):
@@ -316,7 +316,8 @@ class _Checker:
         return typed
 
 
-def _default(field: dataclasses.Field) -> Any:
+def default_of(field: dataclasses.Field) -> Any:
+    """The value of a setting that no file and no word gives, `???` if there is none."""
     if field.default is not dataclasses.MISSING:
         return field.default
     return field.default_factory() if field.default_factory is not dataclasses.MISSING else MISSING
