@@ -132,9 +132,7 @@ def test_a_critic_is_explained_and_trains(tmp_path):
 def test_a_task_gives_data_and_trains_on_them(tmp_path):
     text = section("A task")
     [collect, train] = commands(text)
-    [collected, run] = ended(
-        tmp_path, files(text), collect, [*train, "critic.hidden=[16]", *SMALL]
-    )
+    [collected, run] = ended(tmp_path, files(text), collect, [*train, "critic.hidden=[16]", *SMALL])
     assert (collected[0], run[0]) == (0, 0), collected[2] + run[2]
     assert run[3] == 2 * UPDATES
     final = {name: value for entry in journal(tmp_path / "folder") for name, value in entry["metrics"].items()}

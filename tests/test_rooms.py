@@ -96,6 +96,6 @@ def later():
 
 def test_the_tree_of_the_page_is_the_tree():
     tree = PAGE.split("## The tree", 1)[1].split("\n## ", 1)[0]
-    assert set(re.findall(r"^      (\w+)(?:/|\.py) ", tree, re.MULTILINE)) == set(ROOMS)
+    assert set(re.findall(r"^  (\w+)(?:/|\.py) ", tree, re.MULTILINE)) == set(ROOMS)
     for name in re.findall(r"`((?:genpolicy|conf|launch|tests|docs)/[\w./-]+)`", PAGE):
         assert (ROOT / name).exists(), name

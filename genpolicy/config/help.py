@@ -25,7 +25,7 @@ Trains, evaluates and compares generative policies (diffusion, flow, trajectory)
 Modes: %s
 
     genpolicy                                              a first run, nothing to download
-    genpolicy algo=gmpg model=vpsde env=hopper-medium-v2   a D4RL task (its data: see README.md)
+    genpolicy algo=gmpg model=vpsde env=hopper-medium-v2   a D4RL task (its data: docs/data.md)
     genpolicy -m algo=bc,gmpo,gmpg seed=0,1,2              a sweep over all combinations
     genpolicy -m hydra/launcher=slurm algo=gmpo,gmpg       the same as jobs of a SLURM cluster
     genpolicy mode=status                                  how the runs of a study stand
