@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-HELPERS = ROOT / "tests"
+HELPERS = ROOT / "tests/helpers"
 PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 SMALL = ["tuned=none", "network.hidden=[16]", "solver.steps=2", "likelihood.steps=2", "budget=0.002", "log_every=1"]
 SMALL += ["eval.episodes=2", "eval.final_episodes=2", "eval.per_phase=1", "eval.log_prob_actions=10"]
