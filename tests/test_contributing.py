@@ -19,7 +19,7 @@ SMALL += ["eval.episodes=2", "eval.final_episodes=2", "eval.per_phase=1", "eval.
 UPDATES = 20  # of a phase of 10,000; twice as many of one of 20,000
 
 # Runs commands, a list of words each, in one process, and prints how each ended. "stop after N" in front of a command's
-# words sends the process a SIGTERM in its N-th update, if there are so many. Runs are sent to MLflow by the report alone.
+# words sends the process a SIGTERM in its N-th update, if there are so many. Only the report sends runs to MLflow.
 PROGRAM = """
 import json, os, signal, sys
 import genpolicy

@@ -10,7 +10,7 @@ from command_line import jobs, mistaken
 
 from genpolicy.config.arguments import groups, options
 from genpolicy.config.run_settings import RunSettings
-from genpolicy.config.schema import TARGET, is_component, locate
+from genpolicy.config.schema import TARGET, field_types, is_component, locate
 
 EACH = 25  # lines of each of the eight kinds
 
@@ -36,7 +36,7 @@ def settings() -> list[tuple[str, dataclasses.Field, object]]:
     found = []
 
     def walk(cls, node, prefix):
-        hints = typing.get_type_hints(cls)
+        hints = field_types(cls)
         for field in dataclasses.fields(cls):
             if is_component(field):
                 walk(locate(node[field.name][TARGET]), node[field.name], f"{prefix}{field.name}.")

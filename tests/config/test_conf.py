@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from genpolicy.config.arguments import CONF, groups, options
 from genpolicy.config.help import comment, merged
 from genpolicy.config.run_settings import RunSettings, TrainSettings
-from genpolicy.config.schema import TARGET, is_component, locate
+from genpolicy.config.schema import TARGET, field_types, is_component, locate
 
 COMPONENTS = [group for group in groups() if group not in ("tuned", "experiment", "cluster")]
 
@@ -60,7 +60,7 @@ def test_every_number_has_bounds():
 
     def walk(cls, node):
         classes.add(cls)
-        hints = typing.get_type_hints(cls)
+        hints = field_types(cls)
         for field in dataclasses.fields(cls):
             if dataclasses.is_dataclass(hints[field.name]):
                 walk(hints[field.name], {})
@@ -74,7 +74,7 @@ def test_every_number_has_bounds():
             walk(locate(node[TARGET]), node)
     found, unbounded = 0, []
     for cls in classes:
-        hints = typing.get_type_hints(cls)
+        hints = field_types(cls)
         for field in dataclasses.fields(cls):
             if field.init and {int, float} & {hints[field.name], *typing.get_args(hints[field.name])}:
                 found += 1
