@@ -28,7 +28,7 @@ def run(job: Job) -> None:
             "not record it (infos/qpos, infos/qvel)"
         )
     rows = spread_rows(states, config.check.rows)
-    with shown(f"replaying {len(rows):,} transitions", total=len(rows)) as advance:
+    with shown(f"replaying {len(rows):,} transitions", len(rows)) as advance:
         replayed = replay(task, arrays, states, rows, advance)
     simulator = config.env.get("simulator") or type(task).__name__
     terminal = console()
