@@ -14,7 +14,7 @@ from genpolicy.system.files import Lock, is_locked, write_atomically
 WRITER = """
 import sys
 from pathlib import Path
-from genpolicy.files import write_atomically
+from genpolicy.system.files import write_atomically
 number = 0
 while True:
     number += 1
@@ -25,7 +25,7 @@ while True:
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-from genpolicy.files import Lock
+from genpolicy.system.files import Lock
 print(Lock(Path(sys.argv[1])).acquire(), flush=True)
 if os.fork() == 0:              # as a simulator's worker would be: it outlives its parent
     print(os.getpid(), flush=True)
@@ -80,7 +80,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_old_file(tmp_path):
     code = """
 import resource, signal, sys
 from pathlib import Path
-from genpolicy.files import write_atomically
+from genpolicy.system.files import write_atomically
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
