@@ -76,25 +76,27 @@ def own_conf() -> Path | None:
     return own
 
 
+def conf_folders() -> list[Path]:
+    """The folders of options: the packaged one, and the user's own, whose options come first."""
+    return [folder for folder in (CONF, own_conf()) if folder is not None]
+
+
 def options(group: str) -> dict[str, Path]:
     """The options of a group and their files; those of `tuned` are named `<algo>/<env>`.
 
-    Files in folders of any other group are parts that options share.
+    Files in folders below a group are parts that options share.
     """
-    pattern = "*/*.yaml" if group == "tuned" else "*.yaml"
-    found = {}
-    for folder in (CONF, own_conf()):
-        if folder is not None:
-            below = folder / group
-            files = (path for path in below.glob(pattern) if path.is_file())
-            found |= {path.relative_to(below).with_suffix("").as_posix(): path for path in files}
-    return dict(sorted(found.items()))
+    if group == "tuned":
+        from genpolicy.config import tuned  # which reads the options of env
+
+        return tuned.names()
+    files = (path for folder in conf_folders() for path in (folder / group).glob("*.yaml") if path.is_file())
+    return dict(sorted({path.stem: path for path in files}.items()))
 
 
 def groups() -> list[str]:
     """The names of all groups of options."""
-    folders = [folder for folder in (CONF, own_conf()) if folder is not None]
-    found = {path.name for folder in folders for path in folder.iterdir() if path.is_dir()}
+    found = {path.name for folder in conf_folders() for path in folder.iterdir() if path.is_dir()}
     return sorted(name for name in found - {"hydra", "taskset"} if not name.startswith((".", "_")))
 
 

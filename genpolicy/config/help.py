@@ -12,6 +12,7 @@ from pathlib import Path
 
 from genpolicy.config import plain_yaml
 from genpolicy.config.arguments import CONF, HYDRA_GROUPS, PLACED, groups, options
+from genpolicy.config.option_content import background, comment, lineage, merged, settings_of
 from genpolicy.config.run_settings import MODES, RunSettings, TrainSettings
 from genpolicy.config.schema import TARGET, default_of, field_types, is_component, locate, name_of, suggest
 from genpolicy.errors import UserError, printable
@@ -43,7 +44,7 @@ Your own options in ./conf/<group>/<option>.yaml are found too. Completion of wo
 eval "$(genpolicy -sc install=bash)"
 """
 _GROUP_DOCS = {
-    "tuned": "values for one algorithm on one task, taken by themselves; tuned=none leaves them out",
+    "tuned": "the papers' values for an algorithm on a task, taken by themselves; tuned=none leaves them out",
     "cluster": "a site's values of launch",
     "hydra/launcher": "where the jobs of a sweep (-m) run",
     "hydra/sweeper": "what a sweep tries",
@@ -167,42 +168,6 @@ def _legal(field: dataclasses.Field, hint: type) -> str:
     return choices or ", ".join([name_of(hint), *limits])
 
 
-def merged(path: Path, group: str) -> dict:
-    """The settings of an option with those of the files it builds on."""
-    node = {}
-    for file in lineage(path):
-        content = _settings_of(file)
-        content.pop("defaults", None)
-        node |= content.get(group, content if TARGET in content or TARGET in node else {})
-    return node
-
-
-def lineage(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:
-    """The files that an option's file builds on, those that they build on first; the file itself is the last.
-
-    Raises `UserError` for files that build on one another.
-    """
-    if path in above:
-        raise UserError(f"{path}: builds on itself")
-    entries = _settings_of(path).get("defaults") or []
-    names = (entry.removesuffix("@_here_") for entry in entries if isinstance(entry, str) and entry.endswith("@_here_"))
-    files = [path.parent / f"{name}.yaml" for name in names]
-    return [*(file for base in files for file in lineage(base, (*above, path))), path]
-
-
-def _settings_of(path: Path) -> dict:
-    """The content of an option's file."""
-    content = plain_yaml.read(path) or {}
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: must hold settings, as in 'name: value'")
-    return content
-
-
-def background(path: Path) -> list[str]:
-    """What the files say that an option builds on: of a task, what stands in for its simulator."""
-    return [line for base in lineage(path)[:-1] for line in comment(base)]
-
-
 def _defaults() -> dict[str, str]:
     """The default option of each group, with what the default options themselves choose."""
     chosen = {}
@@ -216,21 +181,10 @@ def _defaults() -> dict[str, str]:
 
 
 def _overridden(path: Path) -> dict[str, str]:
-    entries = [entry for file in lineage(path) for entry in _settings_of(file).get("defaults") or []]
+    entries = [entry for file in lineage(path) for entry in settings_of(file).get("defaults") or []]
     chosen = {}
     for entry in entries:
         if isinstance(entry, dict):
             for group, option in entry.items():
                 chosen[group.removeprefix("override").strip().strip("/").partition("@")[0]] = option
     return chosen
-
-
-def comment(path: Path) -> list[str]:
-    """The comment lines at the top of a file, without Hydra's own."""
-    lines = []
-    for line in plain_yaml.content(path).decode(errors="replace").splitlines():
-        if not line.startswith("#"):
-            break
-        if not line.startswith("# @"):
-            lines.append(line.lstrip("# ").rstrip())
-    return lines

@@ -102,7 +102,7 @@ class Loader(ConfigLoaderImpl):
 class _Files(ConfigRepository):
     """The files of options, each read once while it does not change. What is handed out is shared."""
 
-    _read: ClassVar[dict[tuple[str, str], tuple[tuple[int, ...], ConfigResult]]] = {}  # of the whole process
+    _read: ClassVar[dict[tuple[str, str], tuple[tuple[str | int, ...], ConfigResult]]] = {}  # of the whole process
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         source = self._find_object_source(config_path, ObjectType.CONFIG)
@@ -130,10 +130,12 @@ class _OwnPart(CachingConfigRepository):
         return dataclasses.replace(found, defaults_list=own)
 
 
-def _state(source: ConfigSource, config_path: str) -> tuple[int, ...]:
-    """What changes with the file; empty for what is none."""
+def _state(source: ConfigSource, config_path: str) -> tuple[str | int, ...]:
+    """The file that a configuration comes from, and what changes with it; empty for what is none."""
+    place = os.path.join(source.path, ConfigSource._normalize_file_name(config_path))
+    path = source.file(config_path) if hasattr(source, "file") else place
     try:
-        found = os.stat(os.path.join(source.path, ConfigSource._normalize_file_name(config_path)))
+        found = os.stat(path)
     except OSError:
         return ()
-    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
+    return str(path), found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

@@ -7,7 +7,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from genpolicy.config.arguments import options
-from genpolicy.config.help import merged
+from genpolicy.config.option_content import merged
 from genpolicy.config.schema import MISSING, TARGET, build
 from genpolicy.dataset.d4rl import cached
 from genpolicy.env.task import Task

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from genpolicy.config.arguments import options
-from genpolicy.config.help import background
+from genpolicy.config.option_content import background
 from genpolicy.report import charts, statistics
 from genpolicy.report.charts import Curve
 from genpolicy.report.document import Document, Picture, Table, Text

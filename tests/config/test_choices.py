@@ -7,7 +7,7 @@ from command_line import genpolicy, jobs, tried
 from omegaconf import OmegaConf
 
 from genpolicy.config.arguments import groups, options
-from genpolicy.config.help import merged
+from genpolicy.config.option_content import merged
 
 # Sweeps with a setting that each job has, and the default options of the groups have not.
 LEGAL = [

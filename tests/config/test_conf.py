@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.config.arguments import CONF, groups, options
-from genpolicy.config.help import comment, merged
+from genpolicy.config.option_content import comment, merged
 from genpolicy.config.run_settings import RunSettings, TrainSettings
 from genpolicy.config.schema import TARGET, field_types, is_component, locate
 
@@ -96,23 +96,6 @@ def test_every_option_says_in_a_line_what_it_is(group):
         if group != "tuned":
             assert comment(path), path
             assert len(comment(path)[0]) > 10, path
-
-
-@pytest.mark.parametrize("algo", options("algo"))
-def test_tuned_values_are_of_an_algorithm_and_a_task_and_legal(algo):
-    """Of files that say the same for variants of one task, such as hopper's, one is composed."""
-    tried, tasks = [], options("env")
-    for name, path in options("tuned").items():
-        folder, _, task = name.partition("/")
-        assert folder in options("algo")
-        if folder != algo:
-            continue
-        changed, variant_of = yaml.safe_load(path.read_text()), yaml.safe_load(tasks[task].read_text()).get("defaults")
-        if (changed, variant_of) not in tried:
-            tried.append((changed, variant_of))
-            [(job, _)] = jobs(f"algo={algo}", f"env={task}")
-            assert job.choices["tuned"] == name
-            assert contains(job.config, changed), f"conf/tuned/{name}.yaml is not taken"
 
 
 def contains(config: DictConfig, values: dict) -> bool:

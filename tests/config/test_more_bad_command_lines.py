@@ -8,7 +8,7 @@ from command_line import mistaken
 from test_bad_command_lines import misspelt, settings
 
 from genpolicy.config.arguments import groups, options
-from genpolicy.config.help import merged
+from genpolicy.config.option_content import merged
 from genpolicy.config.run_settings import MODES, TrainSettings
 
 EACH = 25  # lines of each of the twelve kinds

@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from genpolicy.config.arguments import options
-from genpolicy.config.help import lineage, merged
+from genpolicy.config.option_content import lineage, merged
 from genpolicy.config.schema import TARGET, _Checker
 from genpolicy.errors import UnknownSetting
 from hydra_plugins.genpolicy.launcher import lacking

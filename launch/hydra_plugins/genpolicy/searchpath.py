@@ -1,4 +1,4 @@
-"""The user's own `./conf` before the packaged configuration."""
+"""Where options come from, beside the packaged files: the user's own `./conf`, and the files of families of tasks."""
 
 import os
 from pathlib import Path
@@ -7,10 +7,14 @@ from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
 
 
 class OwnConf(SearchPathPlugin):
-    """Lets options in `./conf` add to genpolicy's, or replace them. Other Hydra programs are left alone."""
+    """Lets options in `./conf` add to genpolicy's, or replace them; and families have `tuned` values.
+
+    Other Hydra programs are left alone.
+    """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         from genpolicy.config.arguments import CONF, own_conf
@@ -21,6 +25,7 @@ class OwnConf(SearchPathPlugin):
         own = own_conf()
         if own is not None:
             search_path.prepend("user", f"{OwnOptions.scheme()}://{own}", anchor=SearchPathQuery(provider="main"))
+        search_path.append("families", f"{Families.scheme()}://")
 
 
 class OwnOptions(ConfigSource):
@@ -60,3 +65,42 @@ class OwnOptions(ConfigSource):
         """The file or folder; None for what is outside, or a part of Hydra's own configuration."""
         parts = Path(config_path).parts
         return None if {"..", "/"} & {*parts} or parts[:1] == ("hydra",) else Path(self.path, *parts)
+
+
+class Families(ConfigSource):
+    """The options `tuned/<algo>/<task>` that have no file of their own, from the file of the task's family."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "genpolicy-families"
+
+    def available(self) -> bool:
+        return True
+
+    def is_group(self, config_path: str) -> bool:
+        return False
+
+    def is_config(self, config_path: str) -> bool:
+        return self.file(config_path) is not None
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        return []
+
+    def file(self, config_path: str) -> Path | None:
+        """The file of the family; None if it has no values for the task."""
+        from genpolicy.config import tuned
+
+        group, _, name = config_path.partition("/")
+        return tuned.family_file(name.removesuffix(".yaml")) if group == "tuned" else None
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        from genpolicy.config import option_files, tuned
+
+        path = self.file(config_path)
+        if path is None:
+            raise ConfigLoadError(f"Config not found : {config_path}")
+        config, header = option_files.checked(path)
+        task = config_path.rpartition("/")[2].removesuffix(".yaml")
+        plain = OmegaConf.to_container(config, resolve=False)
+        values = OmegaConf.create(tuned.values(plain, task, path))
+        return ConfigResult(provider=self.provider, path=self.full_path(), config=values, header=header)

@@ -1,0 +1,83 @@
+"""`tuned`: the papers' values for an algorithm on a task, from the file of the task or that of its family.
+
+`tuned/<algo>/<task>.yaml` holds values. `tuned/<algo>/<family>.yaml` holds those that the tasks of a family share, and
+in a table `tasks` what each of them has beside or instead. Tasks that the table does not name have no values; a file
+without a table is for the whole family. Which family a task belongs to, its own file says (`family: locomotion`).
+"""
+
+import re
+from pathlib import Path
+
+from genpolicy.config.arguments import conf_folders, options
+from genpolicy.config.option_content import merged, settings_of
+from genpolicy.errors import UserError
+
+TABLE = "tasks"
+
+
+def names() -> dict[str, Path]:
+    """All that has values, as `<algo>/<task>`, and the file that has them."""
+    tasks = options("env")
+    families: dict[str | None, list[str]] = {}
+    for task, path in tasks.items():
+        families.setdefault(_family(path), []).append(task)
+    shared, single = {}, {}
+    for folder in conf_folders():
+        for path in filter(Path.is_file, (folder / "tuned").glob("*/*.yaml")):
+            algo, name = path.parent.name, path.stem
+            if name in families and name not in tasks:
+                table = _table(settings_of(path), path)
+                shared |= {f"{algo}/{task}": path for task in families[name] if table is None or task in table}
+            else:
+                single[f"{algo}/{name}"] = path
+    return dict(sorted({**shared, **single}.items()))
+
+
+def family_file(name: str) -> Path | None:
+    """The file of a family that has values for `<algo>/<task>`, if there is one."""
+    algo, _, task = name.partition("/")
+    tasks = options("env")
+    family = _family(tasks[task]) if task in tasks else None
+    if family is None or family in tasks:
+        return None
+    for folder in reversed(conf_folders()):
+        path = folder / "tuned" / algo / f"{family}.yaml"
+        if path.is_file():
+            table = _table(settings_of(path), path)
+            return path if table is None or task in table else None
+    return None
+
+
+def values(content: dict, task: str, path: Path) -> dict:
+    """The values of one task in the content of its family's file. Raises `UserError` for what are no values."""
+    shared, table = dict(content), _table(content, path)
+    shared.pop(TABLE, None)
+    own = (table or {}).get(task) or {}
+    if not isinstance(own, dict) or {"hydra", "defaults"} & own.keys():
+        raise UserError(f"{path}: {TABLE}: {task}: must hold settings, as in 'algo: {{beta: 4}}'")
+    return _merge(shared, own)
+
+
+def _table(content: dict, path: Path) -> dict | None:
+    table = content.get(TABLE, {})
+    if not isinstance(table, dict):
+        raise UserError(f"{path}: {TABLE}: must hold the values of each task by its name")
+    return table if TABLE in content else None
+
+
+def _family(path: Path) -> str | None:
+    """The family that a task's file names; None if it names none."""
+    try:
+        family = merged(path, "env").get("family")
+    except UserError:  # which is said when the task is composed
+        return None
+    return family if isinstance(family, str) and re.fullmatch(r"\w[\w.-]*", family) else None
+
+
+def _merge(below: dict, above: dict) -> dict:
+    both = {name: _merge(below[name], above[name]) for name in below.keys() & above.keys() if _maps(below, above, name)}
+    return below | above | both
+
+
+def _maps(below: dict, above: dict, name: str) -> bool:
+    return isinstance(below[name], dict) and isinstance(above[name], dict)

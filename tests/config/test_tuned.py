@@ -1,0 +1,114 @@
+"""The values of conf/tuned, by algorithm and task or family of tasks: which are taken, and whose."""
+
+import pytest
+from command_line import genpolicy, jobs, tried
+from test_conf import contains
+
+from genpolicy.config import plain_yaml, tuned
+from genpolicy.config.arguments import CONF, options
+from genpolicy.config.option_content import merged
+
+FILES = sorted((CONF / "tuned").glob("*/*.yaml"))
+
+pytestmark = pytest.mark.usefixtures("elsewhere")
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def test_there_are_fewer_than_a_hundred_files():
+    assert len(FILES) < 100
+    assert {path for path in (CONF / "tuned").rglob("*") if path.is_file()} == {*FILES}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_a_file_is_of_an_algorithm_and_of_a_task_or_a_family_whose_tasks_it_names(path):
+    content, tasks = plain_yaml.read(path), options("env")
+    assert path.parent.name in options("algo")
+    if path.stem in tasks:
+        assert tuned.TABLE not in content
+        return
+    assert content[tuned.TABLE]
+    for task in content[tuned.TABLE]:
+        assert merged(tasks[task], "env")["family"] == path.stem
+
+
+@pytest.mark.parametrize("algo", sorted({path.parent.name for path in FILES}))
+def test_values_are_legal_and_taken(algo):
+    """Of tasks with the same values that build on the same file, such as hopper's, one is composed."""
+    tried, tasks = [], options("env")
+    for name, path in options("tuned").items():
+        folder, _, task = name.partition("/")
+        if folder != algo:
+            continue
+        values = tuned.values(plain_yaml.read(path), task, path)
+        variant_of = plain_yaml.read(tasks[task]).get("defaults")
+        if (values, variant_of) not in tried:
+            tried.append((values, variant_of))
+            [(job, _)] = jobs(f"algo={algo}", f"env={task}")
+            assert job.choices["tuned"] == name
+            assert contains(job.config, values), f"{path} is not taken for {task}"
+
+
+def test_a_familys_file_has_what_is_shared_and_a_table_of_what_differs(tmp_path):
+    shared = "algo: {beta: 7, policy_steps: 3}\ncritic: {hidden: [8]}\n"
+    own = "tasks:\n  hopper-medium-v2: {algo: {beta: 8}, critic: {hidden: [4, 4]}}\n  walker2d-medium-v2: {}\n"
+    write(tmp_path / "conf/tuned/gmpo/locomotion.yaml", f"# @package _global_\n{shared}{own}")
+    expected = {"hopper": (8, 3, [4, 4]), "walker2d": (7, 3, [8])}
+    for robot, values in expected.items():
+        [(job, _)] = jobs("algo=gmpo", f"env={robot}-medium-v2")
+        assert job.choices["tuned"] == f"gmpo/{robot}-medium-v2"
+        assert (job.config.algo.beta, job.config.algo.policy_steps, job.config.critic.hidden) == values
+    [(job, _)] = jobs("algo=gmpo", "env=hopper-medium-v2", "algo.beta=9")
+    assert (job.config.algo.beta, job.config.algo.policy_steps) == (9, 3)
+    [(plain, _)] = jobs("algo=gmpo", "env=halfcheetah-medium-v2")
+    [(none, _)] = jobs("algo=gmpo", "env=halfcheetah-medium-v2", "tuned=none")
+    assert plain.config.algo == none.config.algo
+    write(tmp_path / "conf/tuned/gmpo/hopper-medium-v2.yaml", "# @package _global_\nalgo: {beta: 5}\n")
+    [(job, _)] = jobs("algo=gmpo", "env=hopper-medium-v2")
+    assert (job.config.algo.beta, job.config.algo.policy_steps) == (5, none.config.algo.policy_steps)
+
+
+def test_a_familys_file_without_a_table_is_for_all_its_tasks(tmp_path):
+    write(tmp_path / "conf/env/mine.yaml", "# Mine\ndefaults: [hopper-medium-v2, _self_]\n")
+    write(tmp_path / "conf/env/yours.yaml", "# Yours\ndefaults: [hopper-medium-v2, _self_]\nfamily: people\n")
+    write(tmp_path / "conf/tuned/gmpo/people.yaml", "# @package _global_\nalgo: {beta: 7}\n")
+    [(job, _)] = jobs("algo=gmpo", "env=yours")
+    assert (job.config.algo.beta, job.config.env.family) == (7, "people")
+    assert "gmpo/yours" in options("tuned")
+    assert jobs("algo=gmpo", "env=mine")[0][0].config.algo.beta == 4
+
+
+def test_a_task_without_values_has_the_defaults():
+    assert "gmpg/hopper-expert-v2" not in options("tuned")
+    [(job, _)], [(none, _)] = (jobs("algo=gmpg", "env=hopper-expert-v2", *more) for more in ([], ["tuned=none"]))
+    assert job.config == none.config
+    assert genpolicy("tuned=gmpg/locomotion").err.startswith("genpolicy: tuned=gmpg/locomotion: no such option; ")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("tasks: [hopper-medium-v2]\n", "tasks: must hold the values of each task by its name"),
+        ("tasks: {hopper-medium-v2: 3}\n", "tasks: hopper-medium-v2: must hold settings"),
+        ("tasks: {hopper-medium-v2: {hydra: {run: {dir: x}}}}\n", "tasks: hopper-medium-v2: must hold settings"),
+        ("tasks: {hopper-medium-v2: {defaults: [override /hydra/launcher: local]}}\n", "must hold settings"),
+        ("tasks: {hopper-medium-v2: {study: '${oc.env:HOME}'}}\n", "only references to other settings"),
+        ("hydra: {run: {dir: x}}\ntasks: {hopper-medium-v2: {}}\n", "genpolicy arranges this itself"),
+        ("tasks: {hopper-medium-v2: {algo: {bet: 3}}}\n", "it comes from tuned=gmpo/hopper-medium-v2"),
+    ],
+)
+def test_what_a_familys_file_may_not_hold(tmp_path, text, said):
+    write(tmp_path / "conf/tuned/gmpo/locomotion.yaml", f"# @package _global_\n{text}")
+    result, started = tried("algo=gmpo", "env=hopper-medium-v2")
+    assert (result.code, result.err.count("\n"), started) == (1, 1, [])
+    assert said in result.err
+
+
+def test_a_familys_file_that_has_changed_is_read_anew(tmp_path):
+    path = tmp_path / "conf/tuned/gmpo/locomotion.yaml"
+    for beta in (7, 8):
+        write(path, f"# @package _global_\nalgo: {{beta: {beta}}}\n")
+        assert jobs("algo=gmpo", "env=hopper-medium-v2")[0][0].config.algo.beta == beta
