@@ -43,7 +43,8 @@ def processor_seconds() -> float:
 
 
 @pytest.mark.parametrize(
-    "words", [("algo=nothing",), ("seed=x",), ("--cfg", "job"), ("mode=eval",), ("mode=status",), ("mode=sync",)]
+    "words",
+    [("algo=nothing",), ("seed=x",), ("--cfg", "job", "mode=status"), ("mode=eval",), ("mode=status",), ("mode=sync",)],
 )
 def test_what_needs_no_component_loads_no_torch(words, tmp_path):
     packages = loaded(*words, cwd=tmp_path)

@@ -24,9 +24,11 @@ from omegaconf.errors import OmegaConfBaseException
 from genpolicy.config import hints
 from genpolicy.config.arguments import CONF, HYDRA_GROUPS, PLACED, groups, options, quoted, shell
 from genpolicy.config.loader import Loader
-from genpolicy.config.run_settings import TrainSettings
+from genpolicy.config.run_settings import RunSettings, TrainSettings, filled
 from genpolicy.config.schema import TARGET, suggest
 from genpolicy.errors import UserError, printable
+
+RUN = {field.name for field in fields(RunSettings)}
 
 Composed = tuple[DictConfig, dict[str, str], list[str]]  # a configuration, the option of each group, the words
 
@@ -34,11 +36,13 @@ Composed = tuple[DictConfig, dict[str, str], list[str]]  # a configuration, the 
 def run(words: list[str], task: Callable[[Composed], None]) -> None:
     """Composes the configuration of the job on a command line, and calls `task` with it.
 
-    A sweep goes to Hydra's sweeper and launcher, which call the application themselves; what --cfg and --info ask for,
-    Hydra prints. Raises whatever goes wrong.
+    A sweep goes to Hydra's sweeper and launcher, which call the application themselves; what --info and --cfg ask for
+    beside the job, Hydra prints. Raises whatever goes wrong.
     """
     overrides = [word for word in words if not word.startswith("--")]
-    if any(word.startswith(("--cfg", "--info")) for word in words):
+    if "--cfg=job" in words:
+        task(job(Loader(), overrides, number=0))
+    elif any(word.startswith(("--cfg", "--info")) for word in words):
         ask_hydra(words)
     elif "--multirun" in words:
         _sweep(overrides)
@@ -98,11 +102,17 @@ def _check_launching(words: Sequence[str], launcher: str, sweeper: str, sweep: b
 def hydra_words(words: Iterable[str]) -> list[str]:
     """The words of a job as Hydra is to have them.
 
-    It sets a value whether there is such a setting or not, as `settings.check` knows what the chosen options have;
+    It sets a value whether a file lists the setting or not, as `schema.check` knows what the chosen options have;
     and it chooses no option of a group by an empty list.
     """
-    words = [f"++{word}" if re.match(r"\w+\.[^=]*=", word) else word for word in words]
+    words = [f"++{word}" if _sets(word) else word for word in words]
     return [f"{word.removesuffix('null')}[]" if word in ("experiment=null", "cluster=null") else word for word in words]
+
+
+def _sets(word: str) -> bool:
+    """Whether a word gives a value to a setting, and chooses no option."""
+    key, equals, _ = word.partition("=")
+    return bool(equals) and (key in RUN or re.match(r"\w+\.", key) is not None)
 
 
 def choosing(words: Iterable[str]) -> frozenset[str]:
@@ -203,7 +213,7 @@ def _check_key(override: Override, known: list[str], words: list[str]) -> None:
 def _composed(words: list[str]) -> DictConfig | None:
     """What the options among the words compose, or None if that cannot be."""
     try:
-        return Loader().job(hydra_words(word for word in choosing(words) if "," not in word))[0]
+        return filled(Loader().job(hydra_words(word for word in choosing(words) if "," not in word))[0])
     except Exception:  # some of them may be wrong as well
         return None
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from genpolicy.config import plain_yaml
 from genpolicy.config.arguments import CONF, HYDRA_GROUPS, PLACED, groups, options
-from genpolicy.config.option_content import background, comment, lineage, merged, settings_of
+from genpolicy.config.option_content import all_settings, background, comment, lineage, settings_of
 from genpolicy.config.run_settings import MODES, RunSettings, TrainSettings
-from genpolicy.config.schema import TARGET, default_of, field_types, is_component, locate, name_of, suggest
+from genpolicy.config.schema import TARGET, completed, field_types, is_component, locate, name_of, suggest
 from genpolicy.errors import UserError, printable
 
 WIDTH = 100  # columns of the first page, which fits a screen
@@ -26,13 +26,13 @@ Trains, evaluates and compares generative policies (diffusion, flow, trajectory)
 Modes: %s
 
     genpolicy                                              a first run, nothing to download
-    genpolicy algo=gmpg model=vpsde env=hopper-medium-v2   a D4RL task (its data: docs/data.md)
+    genpolicy algo=gmpg model=vpsde env=hopper-medium-v2   a D4RL task (its data: see README.md)
     genpolicy -m algo=bc,gmpo,gmpg seed=0,1,2              a sweep over all combinations
     genpolicy -m hydra/launcher=slurm algo=gmpo,gmpg       the same as jobs of a SLURM cluster
     genpolicy mode=status                                  how the runs of a study stand
     genpolicy mode=eval checkpoint=outputs/.../seed0       a trained policy, evaluated again
     genpolicy mode=report                                  a study's tables and figures
-    genpolicy --cfg job algo=gmpg                          the composed configuration, without a run
+    genpolicy --cfg job algo=gmpg                          the whole configuration, without a run
 """
 _MORE = """\
     genpolicy --help algo                                  the options of a group, explained
@@ -105,7 +105,7 @@ def _settings() -> list[str]:
     """The settings that belong to no group."""
     return [
         "Settings of every run",
-        *_fields(RunSettings, plain_yaml.read(CONF / "config.yaml"), "  "),
+        *_fields(RunSettings, completed(plain_yaml.read(CONF / "config.yaml"), RunSettings), "  "),
     ]
 
 
@@ -137,7 +137,7 @@ def _option(group: str, name: str) -> list[str]:
         from genpolicy.config import option_files  # which imports Hydra
 
         option_files.checked(path)
-    node = merged(path, group)
+    node = all_settings(path, group)
     if TARGET not in node:
         return [*lines, *textwrap.indent(plain_yaml.content(path).decode(errors="replace"), "  ").splitlines()]
     cls = locate(node[TARGET])
@@ -149,13 +149,11 @@ def _fields(cls: type, values: dict, indent: str, prefix: str = "") -> list[str]
     """A line a setting: name, value, type and range, meaning; those of nested components below their own."""
     hints, lines = field_types(cls), []
     for field in dataclasses.fields(cls):
-        name = prefix + field.name
+        name, value = prefix + field.name, values.get(field.name, "???")
         if is_component(field) or dataclasses.is_dataclass(hints[field.name]):
-            value = values.get(field.name, {})
             inner = locate(value[TARGET]) if is_component(field) and TARGET in value else hints[field.name]
             lines += _fields(inner, value, indent, f"{name}.") if dataclasses.is_dataclass(inner) else []
             continue
-        value = values.get(field.name, default_of(field))
         shown = f"{name}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
         lines.append(f"{indent}{shown:36} {field.metadata.get('doc', '')} ({_legal(field, hints[field.name])})")
     return lines

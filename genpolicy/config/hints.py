@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from omegaconf import DictConfig
 
 from genpolicy.config import arguments
-from genpolicy.config.option_content import merged
+from genpolicy.config.option_content import all_settings
 from genpolicy.config.run_settings import MODES, TrainSettings
 
 MANY = 5  # places of a setting that are named at most
@@ -20,7 +20,7 @@ def setting(name: str, value: str, config: DictConfig | None) -> str:
     found = dict.fromkeys(_places(config, name), "") if config is not None else {}
     for group in arguments.groups():
         if group not in ("tuned", "experiment", "cluster"):
-            nodes = {option: merged(path, group) for option, path in arguments.options(group).items()}
+            nodes = {option: all_settings(path, group) for option, path in arguments.options(group).items()}
             having = [option for option, node in nodes.items() if name in node and not isinstance(node[name], dict)]
             if having and f"{group}.{name}" not in found:
                 found[f"{group}.{name}"] = f" ({group}={'|'.join(having[:MANY])})"

@@ -2,9 +2,10 @@
 
 import copy
 import pickle
+from collections.abc import Iterator
 from typing import Any
 
-from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, Node, OmegaConf
 
 MOST = 200  # structures that are kept
 
@@ -19,6 +20,16 @@ def packed(node: Container) -> bytes:
 def unpacked(content: bytes) -> Any:
     """What `copy.deepcopy` makes of the node."""
     return pickle.loads(content)
+
+
+def texts(node: Node) -> Iterator[str]:
+    """All values of a configuration that are text, unresolved."""
+    content = node._value()
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, dict | list):
+        for below in content.values() if isinstance(content, dict) else content:
+            yield from texts(below)
 
 
 def created(plain: dict) -> DictConfig:

@@ -1,21 +1,28 @@
 """What the files of options say, read without Hydra: their settings, and the comments that explain them."""
 
+import functools
 from pathlib import Path
 
 from genpolicy.config import plain_yaml
 from genpolicy.config.arguments import conf_folders
-from genpolicy.config.schema import TARGET
+from genpolicy.config.schema import TARGET, completed, locate
 from genpolicy.errors import UserError
 
 
 def merged(path: Path, group: str) -> dict:
-    """The settings of an option with those of the files it builds on."""
+    """The settings that an option's file gives, and those that the files give which it builds on."""
     node = {}
     for file in lineage(path):
         content = settings_of(file)
         content.pop("defaults", None)
         node |= content.get(group, content if TARGET in content or TARGET in node else {})
     return node
+
+
+def all_settings(path: Path, group: str) -> dict:
+    """All settings of an option: those that its files give, and the defaults of its class, which is imported."""
+    node = merged(path, group)
+    return completed(node, locate(node[TARGET])) if TARGET in node else node
 
 
 def lineage(path: Path, above: tuple[Path, ...] = ()) -> list[Path]:
@@ -40,7 +47,16 @@ def _bases(path: Path) -> list[Path]:
 
 
 def settings_of(path: Path) -> dict:
-    """The content of an option's file."""
+    """The content of an option's file, which is read once while it does not change."""
+    try:
+        found = path.stat()
+    except OSError:
+        found = None
+    return dict(_content(path, found and (found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino)))
+
+
+@functools.lru_cache(maxsize=1000)
+def _content(path: Path, state: tuple[int, ...] | None) -> dict:
     content = plain_yaml.read(path) or {}
     if not isinstance(content, dict):
         raise UserError(f"{path}: must hold settings, as in 'name: value'")

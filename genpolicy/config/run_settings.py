@@ -1,6 +1,7 @@
 """The settings of every run that belong to no component, and the groups that hold the components.
 
-`conf/config.yaml` lists them with their values. Importing this module imports neither torch nor a simulator.
+`conf/config.yaml` lists what differs from the defaults here. Importing this module imports neither torch nor a
+simulator.
 """
 
 import re
@@ -8,8 +9,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from omegaconf import DictConfig, OmegaConf
+
 from genpolicy.config import sbatch
-from genpolicy.config.schema import EVALUATION, TARGET, TRAINING, component, group, locate, setting
+from genpolicy.config.schema import EVALUATION, TARGET, TRAINING, completed, component, group, locate, setting
 from genpolicy.errors import UserError
 from genpolicy.system import sqlite
 
@@ -280,6 +283,14 @@ class TrainSettings(CheckSettings):
                 raise UserError("eval.steps: this solver chooses its steps itself; leave eval.steps out")
             if config.compile != "none":
                 raise UserError("compile: this solver chooses its steps itself, by what it computes; leave compile out")
+
+
+def filled(config: DictConfig) -> DictConfig:
+    """A composed configuration, unresolved, with the defaults of all settings that no file lists.
+
+    Raises `UserError` for components that there are not.
+    """
+    return OmegaConf.create(completed(OmegaConf.to_container(config, resolve=False), TrainSettings))
 
 
 # The settings and groups of settings that make neither other weights nor another evaluation.

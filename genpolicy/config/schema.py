@@ -166,6 +166,27 @@ def digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
 
 
+def completed(node: Mapping, cls: type) -> dict:
+    """What plain values say of the settings of a class, and the defaults of the others; `???` for one without.
+
+    So, too, in the components and groups below that say their class. Nothing is checked.
+    """
+    found = {TARGET: node[TARGET]} if TARGET in node else {}
+    hints = field_types(cls)
+    for field in dataclasses.fields(cls):
+        if field.init:
+            value = node[field.name] if field.name in node else _default(field)
+            if is_component(field):
+                known = isinstance(value, dict) and TARGET in value
+                value = completed(value, locate(value[TARGET])) if known else value
+            elif dataclasses.is_dataclass(hints[field.name]) and (
+                dataclasses.is_dataclass(value) or isinstance(value, dict)
+            ):
+                value = completed(_mapping(value, field.name), hints[field.name])
+            found[field.name] = value
+    return found | {name: value for name, value in node.items() if name not in found}
+
+
 def part(config: Mapping, root: type, what: str) -> dict:
     """The settings of a whole checked configuration that affect TRAINING, or those that affect EVALUATION alone.
 
@@ -301,7 +322,7 @@ class _Checker:
         hints = field_types(cls)
         typed = {}
         for name, field in fields.items():
-            value = given[name] if name in given else default_of(field)
+            value = given[name] if name in given else _default(field)
             if is_component(field):
                 typed[name] = self.component(value, prefix + name)
             elif dataclasses.is_dataclass(hints[name]):
@@ -316,7 +337,7 @@ class _Checker:
         return typed
 
 
-def default_of(field: dataclasses.Field) -> Any:
+def _default(field: dataclasses.Field) -> Any:
     """The value of a setting that no file and no word gives, `???` if there is none."""
     if field.default is not dataclasses.MISSING:
         return field.default

@@ -1,8 +1,9 @@
 """`tuned`: the papers' values for an algorithm on a task, from the file of the task or that of its family.
 
-`tuned/<algo>/<task>.yaml` holds values. `tuned/<algo>/<family>.yaml` holds those that the tasks of a family share, and
-in a table `tasks` what each of them has beside or instead. Tasks that the table does not name have no values; a file
-without a table is for the whole family. Which family a task belongs to, its own file says (`family: locomotion`).
+`tuned/<algo>/<task>.yaml` is an option as Hydra knows it. `tuned/<algo>/<family>.yaml` holds values that the tasks of a
+family share, and in a table `tasks` what each of them has beside or instead. Tasks that the table does not name have no
+values; a file without a table is for the whole family. Which family a task belongs to, its own file says
+(`family: locomotion`).
 """
 
 import re

@@ -42,7 +42,9 @@ class Waypoint(FileDataset):
     """Transitions of genpolicy's own waypoint controller in a maze, made once and kept as an HDF5 file."""
 
     episodes: int = setting(400, ge=1, le=10**6, doc="episodes to make")
-    noise: float = setting(NOISE, ge=0, le=1e3, doc="standard deviation of the noise on each force")
+    noise: float = setting(
+        NOISE, ge=0, le=1e3, doc="standard deviation of the noise on each force, as in D4RL's noisy files"
+    )
     seed: int = setting(0, ge=0, le=2**32 - 1, doc="seed of the data, not of the run")
 
     @classmethod

@@ -7,7 +7,7 @@ from rich.filesize import decimal
 from rich.table import Table
 
 from genpolicy.config.arguments import options
-from genpolicy.config.option_content import merged
+from genpolicy.config.option_content import all_settings
 from genpolicy.config.schema import MISSING, TARGET, build
 from genpolicy.dataset.d4rl import cached
 from genpolicy.env.task import Task
@@ -27,7 +27,7 @@ def run(job: Job) -> None:
     for name in ("scores 0", "scores 100", "D4RL's data"):
         shown.add_column(name, justify="right", no_wrap=True)
     for name, path in options("env").items():
-        node = merged(path, "env")
+        node = all_settings(path, "env")
         if MISSING in node.values():  # what the user has to name first
             continue
         task = build(node)

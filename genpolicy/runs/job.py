@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.config import arguments, plugins
-from genpolicy.config.nodes import created
+from genpolicy.config.nodes import created, texts
 from genpolicy.config.run_settings import (
     CheckSettings,
     CollectSettings,
@@ -17,12 +17,14 @@ from genpolicy.config.run_settings import (
     TrainSettings,
     absolute,
     absolute_uri,
+    filled,
 )
 from genpolicy.config.schema import TARGET, checked, plain_values, suggest
 from genpolicy.errors import UnknownSetting, UserError
 from genpolicy.runs.evaluations import CHOSEN
 from genpolicy.runs.identity import directory_of, each_seed
 
+_SETTING = re.compile(r"\$\{(?!oc\.env:)")  # begins a reference to a setting, which no file may list
 PRESETS = ("tuned", "experiment")  # groups whose options set what belongs to others
 
 
@@ -57,7 +59,22 @@ def each_job(words: list[str], act: Callable[[Job], None]) -> None:
     if "mode=eval" in words:  # where the task is the run's, and the word is a permission
         words = [word for word in words if not word.startswith(plugins.WORDS)]
     compose.check_words(words)
-    compose.run(words, lambda composed: act(prepare(*composed)))
+    if "--cfg=job" in words:
+        package = next((word.partition("=")[2] for word in words if word.startswith("--package=")), None)
+        compose.run(words, lambda composed: show(prepare(*composed).config, package))
+    else:
+        compose.run(words, lambda composed: act(prepare(*composed)))
+
+
+def show(config: DictConfig, package: str | None) -> None:
+    """Prints a checked configuration as YAML, or the part of it at `package`, as Hydra's --cfg does."""
+    found = config if package is None else OmegaConf.select(config, package)
+    if found is None:
+        raise UserError(f"--package {package}: there is no such part of the configuration")
+    if not OmegaConf.is_config(found):
+        print(found)
+        return
+    print(f"# @package {package}\n" if package else "", OmegaConf.to_yaml(found), sep="", end="")
 
 
 def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -> Job:
@@ -69,6 +86,8 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
     from genpolicy.config import option_files  # which imports Hydra
 
     own = {field.name for field in fields(RunSettings)}
+    if any(_SETTING.search(text) for text in texts(config)):
+        config = filled(config)
     plain = plain_values(config, own)
     settings = checked(plain, root=RunSettings)
     mode = settings["mode"]

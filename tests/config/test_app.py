@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from command_line import genpolicy, jobs, typed
+from omegaconf import OmegaConf
 
 from genpolicy import app
 from genpolicy.config.arguments import CONF, options
@@ -127,7 +129,7 @@ def test_own_options_are_found_and_come_first(tmp_path):
     write(tmp_path / "conf/algo/mine.yaml", "# Mine\ndefaults: [bc, _self_]\nbehaviour_steps: 3\n")
     write(
         tmp_path / "conf/network/mlp.yaml",
-        (CONF / "network/mlp.yaml").read_text().replace("256, 256, 256", "7"),
+        (CONF / "network/mlp.yaml").read_text() + "hidden: [7]\n",
     )
     mine = job("algo=mine")
     assert mine.config.algo.behaviour_steps == 3
@@ -298,7 +300,18 @@ def test_main_leaves_the_process_as_it_found_it():
 def test_the_composed_configuration_can_be_looked_at():
     result = typed("--cfg=job", "algo=bc", "-p", "algo")
     assert result.code == 0
-    assert "_target_: genpolicy.algo.bc.BC" in result.out
+    assert result.out.startswith("# @package algo\n_target_: genpolicy.algo.bc.BC\n")
+    whole = yaml.safe_load(typed("--cfg", "job", "algo=bc", "seed=3", "eval={episodes: 2}").out)
+    [(checked, _)] = jobs("algo=bc", "seed=3", "eval.episodes=2")
+    assert whole == OmegaConf.to_container(checked.config)
+    assert typed("--cfg", "job", "--package", "eval.episodes").out == "10\n"
+    assert typed("--cfg", "job", "--package", "eval.episode").err == (
+        "genpolicy: --package eval.episode: there is no such part of the configuration\n"
+    )
+    assert "minutes: 30" in typed("--cfg", "job", "hydra/launcher=slurm", "launch.minutes=30").out
+    assert (
+        "objective: does not fit this model" in typed("--cfg", "job", "algo=bc", "model=gaussian", "objective=edm").err
+    )
 
 
 def test_completion_passes_through(monkeypatch):

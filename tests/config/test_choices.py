@@ -7,7 +7,7 @@ from command_line import genpolicy, jobs, tried
 from omegaconf import OmegaConf
 
 from genpolicy.config.arguments import groups, options
-from genpolicy.config.option_content import merged
+from genpolicy.config.option_content import all_settings
 
 # Sweeps with a setting that each job has, and the default options of the groups have not.
 LEGAL = [
@@ -81,7 +81,8 @@ def lacking() -> list[tuple[str, str, list[str], list[str]]]:
         legal = options("solver" if group == "likelihood" else group)
         for name in chosen:
             have = {
-                each: name in merged(path, "solver" if group == "likelihood" else group) for each, path in legal.items()
+                each: name in all_settings(path, "solver" if group == "likelihood" else group)
+                for each, path in legal.items()
             }
             found.append(
                 (group, name, [each for each in have if have[each]], [each for each in have if not have[each]])

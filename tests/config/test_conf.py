@@ -1,19 +1,19 @@
-"""The files of conf/: each lists what its class takes, says what it is, and goes together with the rest."""
+"""The files of conf/: each lists what differs from its class, says what it is, and goes together with the rest."""
 
 import dataclasses
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 from command_line import jobs
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.config.arguments import CONF, groups, options
-from genpolicy.config.option_content import comment, merged
+from genpolicy.config.option_content import all_settings, comment, lineage, merged
 from genpolicy.config.run_settings import RunSettings, TrainSettings
-from genpolicy.config.schema import TARGET, field_types, is_component, locate
+from genpolicy.config.schema import TARGET, completed, field_types, is_component, locate
 
 COMPONENTS = [group for group in groups() if group not in ("tuned", "experiment", "cluster")]
 
@@ -21,37 +21,46 @@ COMPONENTS = [group for group in groups() if group not in ("tuned", "experiment"
 pytestmark = pytest.mark.usefixtures("elsewhere")
 
 
-def listed(node: dict, path: str) -> None:
-    """The node's keys are its class's settings, here and in nested components."""
-    cls = locate(node[TARGET])
+def repeated(given: dict, cls: type, inherited: dict, path: str = "") -> Iterator[str]:
+    """The settings that a file gives as its class, or the file that it builds on, has them anyway."""
     fields = {field.name: field for field in dataclasses.fields(cls) if field.init}
-    assert set(node) - {TARGET} == set(fields), f"{path} and {cls.__name__} differ"
-    for name, field in fields.items():
-        if is_component(field):
-            listed(node[name], f"{path}.{name}")
+    unknown = given.keys() - fields.keys() - {TARGET}
+    assert not unknown, f"{cls.__name__} has no {', '.join(unknown)}"
+    defaults = completed(inherited, cls)
+    for name in given.keys() & fields.keys():
+        value = given[name]
+        if is_component(fields[name]):
+            yield from repeated(value, locate(value[TARGET]), inherited.get(name, {}), f"{path}{name}.")
+        elif dataclasses.is_dataclass(fields[name].type):
+            yield from repeated(value, fields[name].type, {}, f"{path}{name}.")
+        elif value == defaults[name]:
+            yield f"{path}{name}"
 
 
 @pytest.mark.parametrize("group", COMPONENTS)
-def test_an_option_lists_exactly_the_settings_of_its_class(group):
+def test_an_option_lists_what_differs_from_the_defaults_of_its_class(group):
     assert options(group)
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        for name in options(group):
-            node = compose("config", overrides=[f"{group}={name}", "tuned=none"])[group]
-            listed(OmegaConf.to_container(node), f"conf/{group}/{name}.yaml")
+    for path in options(group).values():
+        *bases, _ = lineage(path)
+        inherited = merged(bases[-1], group) if bases else {}
+        given = OmegaConf.to_container(OmegaConf.load(path))
+        given.pop("defaults", None)
+        assert [*repeated(given, locate(merged(path, group)[TARGET]), inherited)] == [], path
 
 
-def test_config_yaml_lists_exactly_the_settings_of_every_run():
-    content = yaml.safe_load((CONF / "config.yaml").read_text())
-    for field in dataclasses.fields(RunSettings):
-        if dataclasses.is_dataclass(field.type):
-            assert set(content[field.name]) == {inner.name for inner in dataclasses.fields(field.type)}
-    assert set(content) - {"defaults", "hydra"} == {field.name for field in dataclasses.fields(RunSettings)}
-    defaults = OmegaConf.create(
-        {field.name: getattr(RunSettings(), field.name) for field in dataclasses.fields(RunSettings)}
-    )
-    plain = OmegaConf.to_container(defaults)
-    plain["paths"] = content["paths"] = None
-    assert plain == {name: content[name] for name in plain}
+def test_config_yaml_lists_what_differs_from_the_defaults_of_the_settings():
+    content = OmegaConf.to_container(OmegaConf.load(CONF / "config.yaml"))
+    del content["defaults"], content["hydra"]
+    assert [*repeated(content, RunSettings, {})] == []
+
+
+@pytest.mark.parametrize("group", [*COMPONENTS, "likelihood"])
+def test_a_job_has_all_settings_of_its_options(group):
+    """Those that no file lists, too, and these can be referred to, and be given on a command line."""
+    [(job, _)] = jobs("algo=gmpg", "log_every='${algo.critic_batch_size}'", "algo.chunk='${seed}1'", "seed=3")
+    node = job.config[group]
+    assert node.keys() - {TARGET} == {field.name for field in dataclasses.fields(locate(node[TARGET])) if field.init}
+    assert (job.config.log_every, job.config.algo.chunk) == (job.config.algo.critic_batch_size, 31)
 
 
 def test_every_number_has_bounds():
@@ -70,7 +79,7 @@ def test_every_number_has_bounds():
     walk(TrainSettings, {})
     for group in COMPONENTS:
         for path in options(group).values():
-            node = merged(path, group)
+            node = all_settings(path, group)
             walk(locate(node[TARGET]), node)
     found, unbounded = 0, []
     for cls in classes:

@@ -8,7 +8,7 @@ from command_line import mistaken
 from test_bad_command_lines import misspelt, settings
 
 from genpolicy.config.arguments import groups, options
-from genpolicy.config.option_content import merged
+from genpolicy.config.option_content import all_settings
 from genpolicy.config.run_settings import MODES, TrainSettings
 
 EACH = 25  # lines of each of the twelve kinds
@@ -67,7 +67,7 @@ def lacked_by_some(draw):
     while True:
         group = draw.choice(CHOICES)
         first, second = draw.sample(sorted(options(group)), 2)
-        nodes = [merged(options(group)[name], group) for name in (first, second)]
+        nodes = [all_settings(options(group)[name], group) for name in (first, second)]
         only = sorted(name for name in nodes[0].keys() - nodes[1].keys() if not isinstance(nodes[0][name], dict))
         if only:
             return ["-m", f"{group}={first},{second}", f"{group}.{draw.choice(only)}=1"]

@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from genpolicy.config.arguments import options
-from genpolicy.config.option_content import lineage, merged
+from genpolicy.config.option_content import all_settings, lineage
 from genpolicy.config.schema import TARGET, _Checker
 from genpolicy.errors import UnknownSetting
 from hydra_plugins.genpolicy.launcher import lacking
@@ -80,9 +80,9 @@ def leaves(node: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 @functools.cache
 def node(group: str, option: str) -> dict[str, Any]:
-    """What the files say of an option."""
+    """All settings of an option."""
     placed = "solver" if group == "likelihood" else group
-    return merged(options(placed)[option], placed)
+    return all_settings(options(placed)[option], placed)
 
 
 @functools.cache

@@ -94,13 +94,18 @@ class Families(ConfigSource):
         return tuned.family_file(name.removesuffix(".yaml")) if group == "tuned" else None
 
     def load_config(self, config_path: str) -> ConfigResult:
-        from genpolicy.config import option_files, tuned
+        from genpolicy.config import option_files, plain_yaml, tuned
+        from genpolicy.config.arguments import CONF
 
         path = self.file(config_path)
         if path is None:
             raise ConfigLoadError(f"Config not found : {config_path}")
-        config, header = option_files.checked(path)
+        if CONF in path.parents:
+            content, header = plain_yaml.read(path), {}
+        else:
+            config, header = option_files.checked(path)
+            content = OmegaConf.to_container(config, resolve=False)
+        header = {"package": header.get("package") or "_global_"}
         task = config_path.rpartition("/")[2].removesuffix(".yaml")
-        plain = OmegaConf.to_container(config, resolve=False)
-        values = OmegaConf.create(tuned.values(plain, task, path))
+        values = OmegaConf.create(tuned.values(content, task, path))
         return ConfigResult(provider=self.provider, path=self.full_path(), config=values, header=header)
