@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, Phase
 from genpolicy.algo.update import Metrics, Update
+from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import locate, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -47,8 +48,14 @@ class ActorCritic(Algorithm, ABC):
     @classmethod
     def check_compatibility(cls, config) -> None:
         """The critic evaluates the policy, or needs none."""
-        if locate(config.critic._target_).next_actions not in (None, "policy"):
-            raise UserError("critic: needs a behaviour model, which is not there; legal: critic=double_q|iql")
+
+        def fits(critic: type) -> bool:
+            return critic.next_actions in (None, "policy")
+
+        if not fits(locate(config.critic._target_)):
+            raise UserError(
+                f"critic: needs a behaviour model, which is not there; legal: {legal_options('critic', fits)}"
+            )
 
     @abstractmethod
     def actor_update(self) -> Update:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from genpolicy.algo.actor import Actor
 from genpolicy.algo.update import Metrics, Update, imitation
+from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import build, locate, setting
 from genpolicy.critic.critic import Critic
 from genpolicy.dataset.transitions import Transitions
@@ -178,9 +179,13 @@ class CriticSettings:
     @classmethod
     def check_compatibility(cls, config) -> None:
         """The critic must not need the policy, which is trained after it."""
-        legal = {None: "iql"} | ({"behaviour": "in_support"} if issubclass(cls, BehaviourSettings) else {})
-        if locate(config.critic._target_).next_actions not in legal:
-            raise UserError(f"critic: needs a policy that is not there yet; legal: critic={'|'.join(legal.values())}")
+        there = (None, "behaviour") if issubclass(cls, BehaviourSettings) else (None,)
+
+        def fits(critic: type) -> bool:
+            return critic.next_actions in there
+
+        if not fits(locate(config.critic._target_)):
+            raise UserError(f"critic: needs a policy that is not there yet; legal: {legal_options('critic', fits)}")
 
     def critic_phase(self) -> Phase:
         """The phase that learns the critic, if need be from actions of the behaviour model at the next states."""
@@ -223,17 +228,23 @@ class PolicySettings:
 
 def require_flow(config) -> None:
     """Refuse a model that has no flow."""
-    if not issubclass(locate(config.model._target_), GenerativePolicy):
-        raise UserError("model: this algorithm needs a generative model; legal: vpsde|gvp|icfm|otcfm|edm|trajectory")
+
+    def fits(model: type) -> bool:
+        return issubclass(model, GenerativePolicy)
+
+    if not fits(locate(config.model._target_)):
+        raise UserError(f"model: this algorithm needs a generative model; legal: {legal_options('model', fits)}")
 
 
 def require_denoiser(config) -> None:
     """Refuse an objective that does not regress a prediction at a noisy action."""
     require_flow(config)
-    if not issubclass(locate(config.objective._target_), Regression):
-        raise UserError(
-            "objective: this algorithm needs a denoiser; legal: flow_matching|score_matching|noise_prediction|edm"
-        )
+
+    def fits(objective: type) -> bool:
+        return issubclass(objective, Regression)
+
+    if not fits(locate(config.objective._target_)):
+        raise UserError(f"objective: this algorithm needs a denoiser; legal: {legal_options('objective', fits)}")
 
 
 def assemble(config, observation_size: int, action_low: Tensor, action_high: Tensor) -> Algorithm:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from genpolicy.algo.actor_critic import ActorCritic
 from genpolicy.algo.algorithm import require_flow
 from genpolicy.algo.distilled import one_step_policy
 from genpolicy.algo.update import Metrics, Update
+from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import build, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -38,9 +40,14 @@ class FQL(ActorCritic):
     def check_compatibility(cls, config) -> None:
         super().check_compatibility(config)
         require_flow(config)
-        if build(config.solver).num_noises:
+
+        def fits(solver: Mapping) -> bool:
+            return not build(solver).num_noises
+
+        if not fits(config.solver):
             raise UserError(
-                "solver: FQL distils a flow that noise enters at its start only; legal: an ODE solver, dpm, jumps"
+                "solver: FQL distils a flow that noise enters at its start only; "
+                f"legal: {legal_options('solver', having=fits)}"
             )
 
     def policies(self, model):

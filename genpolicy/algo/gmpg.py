@@ -19,6 +19,7 @@ from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings, require_flow
 from genpolicy.algo.update import Metrics, Update
+from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import locate, setting
 from genpolicy.critic.critic import require_value
 from genpolicy.dataset.transitions import Transitions
@@ -58,10 +59,14 @@ class Guided(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
     def check_compatibility(cls, config) -> None:
         super().check_compatibility(config)
         require_flow(config)
-        if not issubclass(locate(config.solver._target_), ODESolver):
+
+        def fits(solver: type) -> bool:
+            return issubclass(solver, ODESolver)
+
+        if not fits(locate(config.solver._target_)):
             raise UserError(
-                "the policy gradient goes through an ODE solver with a density: "
-                "solver=euler|heun|midpoint|rk4|ab2|dopri5, not a sampler without one"
+                "solver: the policy gradient goes through an ODE solver with a density, not a sampler without one; "
+                f"legal: {legal_options('solver', fits)}"
             )
         # Elsewhere the data prediction is a difference of large numbers at the noise end, and the gradient finds
         # policies that only the solver's error makes good: the KL falls without bound.

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings
 from genpolicy.algo.update import Metrics, Update, effective_sample_size, imitation, weight_metrics
+from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import locate, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -82,10 +83,11 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     @classmethod
     def check_compatibility(cls, config) -> None:
         super().check_compatibility(config)
-        if locate(config.model._target_).num_times and locate(config.model.path._target_).couples:
+        if couples(config.model):
+            independent = legal_options("model", having=lambda model: not couples(model))
             raise UserError(
-                "GMPO's softmax variants weight pairs of action and noise, which must be independent: they do not go "
-                "with model=otcfm; they go with model=vpsde|gvp|icfm|edm"
+                "model: GMPO's softmax variants weight pairs of action and noise, which must be independent; "
+                f"legal: {independent}"
             )
 
     @torch.no_grad()
@@ -112,3 +114,8 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
             weight = torch.softmax(self.beta * q, -1)
         losses = self.objective.loss(self.policy, observation, action, flat).unflatten(0, weight.shape)
         return (weight * losses).sum(-1), {"effective_sample_size": effective_sample_size(weight)}
+
+
+def couples(model) -> bool:
+    """Whether a configured model pairs actions with noise that is not independent of them."""
+    return bool(locate(model._target_).num_times) and locate(model.path._target_).couples

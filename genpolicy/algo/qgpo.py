@@ -9,6 +9,7 @@ from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings, require_flow
 from genpolicy.algo.update import Metrics, Update, effective_sample_size
+from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import EVALUATION, locate, setting
 from genpolicy.critic.critic import q_min_of_each
 from genpolicy.dataset.transitions import Transitions
@@ -45,8 +46,8 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     def check_compatibility(cls, config) -> None:
         super().check_compatibility(config)
         require_flow(config)
-        if locate(config.model._target_).num_times > 1:
-            raise UserError("model: a solution map cannot be guided; legal: vpsde|gvp|icfm|otcfm|edm")
+        if not guidable(locate(config.model._target_)):
+            raise UserError(f"model: a solution map cannot be guided; legal: {legal_options('model', guidable)}")
 
     def policies(self, model):
         sizes = {"action_size": model.action_size, "observation_size": model.network.observation_size}
@@ -86,3 +87,8 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
         return -(wanted * torch.log_softmax(energy, -1)).sum(-1), {
             "effective_sample_size": effective_sample_size(wanted)
         }
+
+
+def guidable(model: type) -> bool:
+    """Whether a model is the flow at one time, to which a gradient can be added."""
+    return issubclass(model, GenerativePolicy) and model.num_times == 1

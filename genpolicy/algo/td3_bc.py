@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.q_guided import QGuided
+from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import locate, setting
 from genpolicy.errors import UserError
 from genpolicy.model.direct import GaussianPolicy
@@ -27,8 +28,8 @@ class TD3BC(QGuided):
     @classmethod
     def check_compatibility(cls, config) -> None:
         super().check_compatibility(config)
-        if not issubclass(locate(config.model._target_), GaussianPolicy):
-            raise UserError("model: TD3+BC has a mean; legal: model=gaussian")
+        if not has_mean(locate(config.model._target_)):
+            raise UserError(f"model: TD3+BC has a mean; legal: {legal_options('model', has_mean)}")
 
     def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
         """The moving average's mean with smoothing noise (Fujimoto et al. 2018, section 5.3)."""
@@ -39,3 +40,8 @@ class TD3BC(QGuided):
 
     def action(self, batch, draws):
         return self.policy.mean(batch.observation)
+
+
+def has_mean(model: type) -> bool:
+    """Whether the actions of a model have a mean that it knows."""
+    return issubclass(model, GaussianPolicy)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import InitVar, dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -90,8 +91,13 @@ def q_min_of_each(critic: Critic, observation: Tensor, action: Tensor) -> Tensor
 
 def require_value(config) -> None:
     """Refuse a critic that learns no V."""
-    if config.critic.get("expectile") is None:
-        raise UserError("critic: must learn V; legal: critic=iql, or critic.expectile=0.7")
+
+    def learns_value(critic: Mapping) -> bool:
+        return critic.get("expectile") is not None
+
+    if not learns_value(config.critic):
+        legal = legal_options("critic", having=learns_value)
+        raise UserError(f"critic: must learn V; legal: {legal}, or critic.expectile=0.7")
 
 
 def expectile_loss(gap: Tensor, expectile: float) -> Tensor:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import setting
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.transitions import Behaviour
@@ -22,7 +23,8 @@ class MultiGoalData(Dataset):
     def check_compatibility(cls, config) -> None:
         """These data are about the toy only."""
         if config.env._target_ != f"{MultiGoal.__module__}.{MultiGoal.__name__}":
-            raise UserError(f"dataset=multi_goal does not go with env={config.env.name}; it goes with env=multi-goal")
+            tasks = legal_options("env", lambda task: task is MultiGoal)
+            raise UserError(f"dataset=multi_goal does not go with env={config.env.name}; it goes with {tasks}")
 
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """The transitions of all episodes but each one's last, which a time limit cut off."""

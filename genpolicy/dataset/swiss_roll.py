@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from genpolicy.config.legal import legal_options
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.env.swiss_roll import SwissRoll, roll
@@ -19,7 +20,8 @@ class SwissRollData(Dataset):
     def check_compatibility(cls, config) -> None:
         """The roll's data are about the roll's task only."""
         if config.env._target_ != f"{SwissRoll.__module__}.{SwissRoll.__name__}":
-            raise UserError(f"dataset=swiss_roll does not go with env={config.env.name}; it goes with env=swiss-roll")
+            tasks = legal_options("env", lambda task: task is SwissRoll)
+            raise UserError(f"dataset=swiss_roll does not go with env={config.env.name}; it goes with {tasks}")
 
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """The points as actions and their values as rewards; all terminated."""

@@ -27,7 +27,6 @@ class DirectPolicy(Policy):
 
     num_times = 0
     supports = frozenset({Capability.DENSITY})
-    objectives = "likelihood|least_squares"
 
     action_low: InitVar[Tensor]
     action_high: InitVar[Tensor]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import EVALUATION, TARGET, TRAINING, build, component, locate, setting
 from genpolicy.errors import UserError
 from genpolicy.model.flow import (
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
     from genpolicy.solver.solver import ODESolver, Solver, StateField
 
 EXACT_UP_TO = 16  # action dimensions up to which `divergence: auto` is exact
-_LEARNERS = {
-    Capability.FIELD: "a flow's field, which objective=consistency does not learn; it goes with solver=renoise",
-    Capability.MAP: "a solution map: model=trajectory with objective=trajectory|shortcut|meanflow",
-    Capability.END: "a map to the data end: model=trajectory with objective=consistency|trajectory|shortcut|meanflow",
+_TAUGHT = {
+    Capability.FIELD: "a flow's field",
+    Capability.MAP: "a solution map",
+    Capability.END: "a map to the data end",
 }
 
 
@@ -47,7 +48,6 @@ class GenerativePolicy(Policy):
     """
 
     supports = frozenset({Capability.FIELD})
-    objectives = "flow_matching|score_matching|noise_prediction|edm"
 
     path: ProbabilityPath = component(doc="probability path between actions and noise")
     sigma_data: float = setting(0.5, gt=0.0, le=1e6, doc="scale of the actions, for the solvers' coordinates and EDM")
@@ -88,13 +88,22 @@ class GenerativePolicy(Policy):
         """A solver uses what the objective learns; a log-likelihood is an ordinary differential equation's."""
         super().check_compatibility(config)
         requires = locate(config.solver._target_).requires
-        if requires not in locate(config.objective._target_).teaches:
-            raise UserError(f"solver: uses {_LEARNERS[requires]}")
-        if not locate(config.likelihood._target_).has_density:
+        teaches = locate(config.objective._target_).teaches
+        if requires not in teaches:
+            solvers = legal_options("solver", lambda solver: solver.requires in teaches)
+            objectives = legal_options("objective", lambda objective: requires in objective.teaches)
+            models = legal_options("model", lambda model: requires in model.supports)
             raise UserError(
-                "likelihood: needs an ODE solver; legal: likelihood=euler|heun|midpoint|rk4|ab2|dopri5 "
-                "(the others only sample)"
+                f"solver: uses {_TAUGHT[requires]}, which this objective does not teach; legal: {solvers}, "
+                f"or {objectives}" + ("" if requires in cls.supports else f" with {models}")
             )
+
+        def has_density(solver: type) -> bool:
+            return solver.has_density
+
+        if not has_density(locate(config.likelihood._target_)):
+            legal = legal_options("likelihood", has_density)
+            raise UserError(f"likelihood: needs an ODE solver; legal: {legal} (the others only sample)")
 
     @property
     def couples(self) -> bool:

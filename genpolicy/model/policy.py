@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import locate, setting
 from genpolicy.errors import UserError
 from genpolicy.model.flow import Capability, standard_normal
@@ -28,7 +29,6 @@ class Policy(nn.Module, ABC):
 
     num_times: ClassVar[int] = 1  # that the network is given
     supports: ClassVar[frozenset[Capability]]  # what an objective may teach it
-    objectives: ClassVar[str]  # the options of `objective` that do, for a message
     has_density = False  # whether `log_prob` can be asked for
     couples: ClassVar[bool] = False  # whether noise depends on the action it is trained with
 
@@ -65,8 +65,12 @@ class Policy(nn.Module, ABC):
     @classmethod
     def check_compatibility(cls, config: Any) -> None:
         """The objective must teach what the model has."""
-        if not locate(config.objective._target_).teaches <= cls.supports:
-            raise UserError(f"objective: does not fit this model; legal: objective={cls.objectives}")
+
+        def fits(objective: type) -> bool:
+            return objective.teaches <= cls.supports
+
+        if not fits(locate(config.objective._target_)):
+            raise UserError(f"objective: does not fit this model; legal: {legal_options('objective', fits)}")
 
     @property
     def num_noises(self) -> int:

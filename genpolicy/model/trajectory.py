@@ -32,7 +32,6 @@ class TrajectoryPolicy(GenerativePolicy):
 
     num_times = 2
     supports = frozenset({Capability.FIELD, Capability.MAP, Capability.END})
-    objectives = f"{GenerativePolicy.objectives}|trajectory|consistency|shortcut|meanflow"
 
     def raw(self, x: Tensor, t: Tensor, observation: Tensor, s: Tensor | None = None) -> Tensor:
         """The network's own output [B, A] at times t and s (default t), [B] or []."""

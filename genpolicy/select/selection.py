@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import locate, setting
 from genpolicy.critic.critic import Critic, q_min_of_each, require_value
 from genpolicy.errors import UserError
@@ -34,7 +35,8 @@ class Selection(ABC):
     def check_compatibility(cls, config) -> None:
         """The algorithm must learn a critic."""
         if not locate(config.algo._target_).learns_critic:
-            raise UserError("select: chooses by a critic, which this algorithm does not learn; legal: select=none")
+            without = legal_options("select", lambda select: not issubclass(select, Selection))
+            raise UserError(f"select: chooses by a critic, which this algorithm does not learn; legal: {without}")
 
     def choose(
         self, critic: Critic, observation: Tensor, action: Tensor, generator: torch.Generator | None = None

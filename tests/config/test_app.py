@@ -83,10 +83,10 @@ def test_the_command_line_wins_over_what_a_task_chooses(tmp_path):
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("algo=gmpg solver=sde", "the policy gradient goes through an ODE solver"),
+        ("algo=gmpg solver=sde", "solver: the policy gradient goes through an ODE solver"),
         ("algo=gmpg objective=score_matching", "objective.prediction=noise is ill-conditioned"),
         ("algo=gmpg model=vpsde objective.prediction=velocity", "objective.prediction=velocity is ill-conditioned"),
-        ("algo=gmpo_softmax_fresh model=otcfm", "GMPO's softmax variants"),
+        ("algo=gmpo_softmax_fresh model=otcfm", "model: GMPO's softmax variants"),
         ("likelihood=dpm", "likelihood: needs an ODE solver"),
         ("network=residual network.hidden=[64,48]", "network.hidden=[64,48]: each width must be half"),
         ("network=residual network.hidden=[]", "network.hidden=[]: each width must be half"),
@@ -210,18 +210,18 @@ def test_a_defect_is_one_line_and_its_traceback_on_request(monkeypatch):
         ("algo=gmpf", "algo=gmpf: no such option; did you mean gmpo? legal: gmpo, gmpg, "),
         (
             "critic=double_q tuned=none",
-            "critic: needs a policy that is not there yet; legal: critic=iql",
+            "critic: needs a policy that is not there yet; legal: critic=in_support|iql",
         ),
         (
             "algo=gtp critic=in_support",
             "critic: needs a behaviour model, which is not there; legal: critic=",
         ),
-        ("algo=bc objective=meanflow", "objective: does not fit this model; legal: objective=flow_matching|"),
+        ("algo=bc objective=meanflow", "objective: does not fit this model; legal: objective=edm|flow_matching|"),
         ("algo=gtp objective=consistency", "solver: uses a solution map"),
         ("algo=bc model=gvp solver=renoise", "solver: uses a map to the data end"),
         (
             "algo=consistency_ac solver=midpoint",
-            "solver: uses a flow's field, which objective=consistency does not learn",
+            "solver: uses a flow's field, which this objective does not teach; legal: solver=renoise, or objective=",
         ),
         ("algo=gtp objective=shortcut objective.intervals=100", "objective.intervals=100: must be a power of two"),
         ("eval.steps=[2,1]", "eval.steps=[2, 1]: must increase"),

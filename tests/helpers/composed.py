@@ -5,6 +5,7 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
+from genpolicy.config.compose import hydra_words
 from genpolicy.config.schema import build, check
 from genpolicy.env.task import Task
 
@@ -14,7 +15,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 def nodes(*overrides: str, only=("env", "dataset")) -> DictConfig:
     """The checked nodes of the composed configuration named in `only`."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", overrides=list(overrides))
+        config = compose("config", overrides=hydra_words(overrides))
     return check(OmegaConf.create({name: config[name] for name in only}))
 
 

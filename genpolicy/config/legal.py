@@ -1,0 +1,27 @@
+"""Which options go together with the others: for the messages that refuse one that does not."""
+
+from collections.abc import Callable
+
+from genpolicy.config.arguments import PLACED, options
+from genpolicy.config.option_content import all_settings
+from genpolicy.config.schema import TARGET, Node, locate
+from genpolicy.errors import UserError
+
+
+def legal_options(
+    group: str, fits: Callable[[type], bool] = lambda cls: True, having: Callable[[Node], bool] = lambda node: True
+) -> str:
+    """`group=first|second`: the options of a group that satisfy a condition, the user's own among them.
+
+    fits: whether the class does that an option's `_target_` names; having: whether the settings do that the option has
+    by itself. The classes of all options are imported, so that this is for a command that is refused.
+    """
+    found = []
+    for name, path in options(PLACED.get(group, group)).items():
+        try:
+            node = Node(all_settings(path, group))
+            if fits(locate(node.get(TARGET))) and having(node):
+                found.append(name)
+        except UserError:  # an option that cannot be used at all
+            continue
+    return f"{group}={'|'.join(found)}"
