@@ -46,7 +46,7 @@ def _run(words: list[str]) -> None:
     from genpolicy.config import compose
 
     if "-sc" in words or "--shell-completion" in words:
-        compose.ask_hydra(words)
+        compose.complete(words)
         return
     each_job(words, start)
 

@@ -13,6 +13,7 @@ from dataclasses import fields
 import hydra
 import yaml
 from hydra._internal.callbacks import Callbacks
+from hydra._internal.hydra import Hydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, Sweep, ValueType
 from hydra.core.plugins import Plugins
@@ -50,9 +51,26 @@ def run(words: list[str], task: Callable[[Composed], None]) -> None:
         task(job(Loader(), overrides))
 
 
+def complete(words: list[str]) -> None:
+    """Has Hydra answer --shell-completion."""
+    Hydra("genpolicy", _Completing()).shell_completion("config", [word for word in words if not word.startswith("-")])
+
+
+class _Completing(Loader):
+    """Composes a line that is being completed, with the settings that no file lists."""
+
+    def load_configuration(
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode, **more
+    ) -> DictConfig:
+        config = super().load_configuration(config_name, hydra_words(overrides), run_mode, **more)
+        word = os.environ.get("COMP_LINE", "").rpartition(" ")[2]
+        inside = "." in word and word.partition(".")[0] not in RUN  # of a component: its class takes time to import
+        return filled(config, TrainSettings if inside else RunSettings)
+
+
 def ask_hydra(words: list[str]) -> None:
-    """Has Hydra answer --cfg, --info or --shell-completion."""
-    with _full_errors(), _arguments(words):
+    """Has Hydra answer --cfg or --info."""
+    with _full_errors(), _arguments(hydra_words(words)):
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(lambda config: None)()
 
 

@@ -285,12 +285,12 @@ class TrainSettings(CheckSettings):
                 raise UserError("compile: this solver chooses its steps itself, by what it computes; leave compile out")
 
 
-def filled(config: DictConfig) -> DictConfig:
-    """A composed configuration, unresolved, with the defaults of all settings that no file lists.
+def filled(config: DictConfig, root: type = TrainSettings) -> DictConfig:
+    """A composed configuration, unresolved, with the defaults of all settings of `root` that no file lists.
 
     Raises `UserError` for components that there are not.
     """
-    return OmegaConf.create(completed(OmegaConf.to_container(config, resolve=False), TrainSettings))
+    return OmegaConf.create(completed(OmegaConf.to_container(config, resolve=False), root))
 
 
 # The settings and groups of settings that make neither other weights nor another evaluation.

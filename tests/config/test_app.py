@@ -308,6 +308,8 @@ def test_the_composed_configuration_can_be_looked_at():
     assert typed("--cfg", "job", "--package", "eval.episode").err == (
         "genpolicy: --package eval.episode: there is no such part of the configuration\n"
     )
+    for question in ("--cfg=all", "--info=config"):
+        assert "seed: 3\n" in typed(question, "algo=bc", "seed=3").out
     assert "minutes: 30" in typed("--cfg", "job", "hydra/launcher=slurm", "launch.minutes=30").out
     assert (
         "objective: does not fit this model" in typed("--cfg", "job", "algo=bc", "model=gaussian", "objective=edm").err
@@ -320,6 +322,25 @@ def test_completion_passes_through(monkeypatch):
     result = genpolicy("-sc", "query=bash")
     assert result.code == 0
     assert set(result.out.split()) == {f"env=hopper-medium{kind}-v2" for kind in ("", "-replay", "-expert")}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        (
+            "algo=gmpg algo.be",
+            {f"algo.be{rest}=" for rest in ("ta", "haviour_steps", "haviour_batch_size", "haviour_lr")},
+        ),
+        ("seed=3 log_e", {"log_every="}),
+        ("algo=bc eval.ep", {"eval.episodes="}),
+    ],
+)
+def test_settings_that_no_file_lists_are_completed(monkeypatch, line, expected):
+    monkeypatch.setenv("COMP_LINE", f"genpolicy {line}")
+    monkeypatch.setenv("COMP_POINT", str(len(f"genpolicy {line}")))
+    result = genpolicy("-sc", "query=bash")
+    assert result.code == 0
+    assert set(result.out.split()) == expected
 
 
 def test_a_real_process_says_it_in_one_line(tmp_path):
