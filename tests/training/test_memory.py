@@ -81,7 +81,7 @@ def test_what_is_counted_is_what_is_there(algo, tmp_path):
     assert count == pytest.approx(real, rel=0.05)
     trained = {}
     for phase in algorithm.phases:
-        for update in getattr(phase.update, "updates", {"": phase.update}).values():
+        for update in phase.updates.values():
             for parameter in update.parameters:
                 parameter.grad = torch.zeros_like(parameter)
             update.optimizer.step()
