@@ -165,6 +165,7 @@ def test_a_policy_is_exported_or_says_why_not():
         exported("qgpo")
 
 
+@pytest.mark.slow
 def test_the_package_gives_both_by_itself():
     command = "import genpolicy, sys; assert 'torch' not in sys.modules; genpolicy.api.train; genpolicy.load_policy"
     subprocess.run([sys.executable, "-c", command], check=True)
@@ -178,6 +179,7 @@ def test_loading_leaves_the_callers_draws_alone(trained):
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.slow
 def test_a_problem_without_observations(tmp_path):
     run = api.train(*words(tmp_path, "algo.critic_steps=3", "algo.policy_steps=3", "eval.per_phase=1"))
     policy = genpolicy.load_policy(run.directory)

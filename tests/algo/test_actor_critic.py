@@ -188,6 +188,7 @@ def test_targets_are_the_moving_average_s_actions_inside_the_action_space():
     torch.testing.assert_close(algorithm.target_action(observation, torch.Generator().manual_seed(0), 3), actions)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(
     ("cls", "settings"),

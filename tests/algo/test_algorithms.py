@@ -129,6 +129,7 @@ BEHAVIOUR = {"behaviour_steps": 1000, "behaviour_lr": 3e-3}
 FINETUNE = BEHAVIOUR | {"policy_steps": 80, "policy_lr": 2e-3, "policy_batch_size": 128}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "objective", "beta", "seed"),
     [
@@ -153,6 +154,7 @@ def test_gmpo_converges_with_optimal_transport():
     assert_optimal(algorithm, 3.0, 0.12, (0.8, 1.2))
 
 
+@pytest.mark.slow
 def test_gmpo_with_clamped_weights_reaches_the_clamped_optimum():
     # At beta = 10 a third of the weights is clamped: the optimum is mu min(w, C), whose moments are taken by weighting
     # draws of the behaviour.
@@ -171,6 +173,7 @@ def test_gmpo_with_clamped_weights_reaches_the_clamped_optimum():
     assert 0.85 < low <= high < 1.15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "seed"), [("vpsde", 0), ("gvp", 1), ("icfm", 2), ("otcfm", 0), ("edm", 0)])
 def test_gmpg_converges_to_the_known_optimum(path, seed):
     algorithm = make(GMPG, path, seed, EDMDenoising() if path == "edm" else None, beta=3.0, **FINETUNE)
@@ -178,12 +181,14 @@ def test_gmpg_converges_to_the_known_optimum(path, seed):
     assert_optimal(algorithm, 3.0, 0.1, (0.8, 1.2))
 
 
+@pytest.mark.slow
 def test_gmpg_reinforce_converges_to_the_known_optimum():
     algorithm = make(GMPGReinforce, "gvp", 0, beta=3.0, **FINETUNE)
     train(algorithm, data(0), 0)
     assert_optimal(algorithm, 3.0, 0.1, (0.8, 1.2))
 
 
+@pytest.mark.slow
 def test_gmpg_matching_moves_towards_the_best_action():
     algorithm = make(GMPGMatching, "gvp", 0, beta=3.0, **FINETUNE)
     train(algorithm, data(0), 0)
@@ -193,6 +198,7 @@ def test_gmpg_matching_moves_towards_the_best_action():
     assert q > q_behaviour + 0.4  # of the 0.66 that the optimum gains
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("static", [True, False])
 def test_gmpo_softmax_converges_to_the_known_optimum(static):
     # With K actions the softmax is biased towards the behaviour by O(1 / K).
@@ -212,6 +218,7 @@ def test_gmpo_softmax_converges_to_the_known_optimum(static):
     assert_optimal(algorithm, 3.0, 0.15, (0.8, 1.3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "steps"), [(NoisePrediction(), 1000), (ScoreMatching(weighting="maximum_likelihood"), 2000)]
 )
@@ -225,6 +232,7 @@ def test_bc_learns_the_density_of_the_data(objective, steps):
     assert abs(gap.mean()) < 0.05  # the estimated KL divergence, in nats
 
 
+@pytest.mark.slow
 def test_the_policy_gradient_is_unbiased():
     # Against float64 finite differences of the loss itself, same noise: the full estimator is its gradient, the path
     # derivative has the same mean. A likelihood that cuts its own state off fails both by tens of per cent.

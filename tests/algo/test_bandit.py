@@ -95,12 +95,14 @@ def learned(name: str, seed: int, precision: str = "tf32") -> Algorithm:
     return algorithm
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEARNED)
 def test_the_expected_reward_is_within_5_percent_of_the_optimum(name):
     """With one seed; `tests/acceptance/bandit_seeds.py` has more."""
     assert_learned(name, 0)
 
 
+@pytest.mark.slow
 def test_bf16_learns_as_much():
     assert_learned("gmpo", 0, "bf16")
 

@@ -93,6 +93,7 @@ def test_an_algorithm_trains_is_evaluated_and_resumes_to_the_bit(name, tmp_path,
     assert same(algorithm.state_dict(), saved[0]["algorithm"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_whatever_is_accepted_works_and_the_rest_is_refused_in_a_line(name):
     words = [f"algo={name}", "tuned=none", "network=mlp", "env=multi-goal"]

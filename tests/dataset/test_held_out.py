@@ -197,6 +197,7 @@ def test_what_was_learned_by_heart_is_likelier_than_what_was_held_out(tmp_path):
     assert metrics["held_out_log_prob"] == pytest.approx(logged["final/held_out_log_prob"], abs=1e-3)
 
 
+@pytest.mark.slow
 def test_training_depends_on_nothing_that_is_held_out(tmp_path):
     logged, weights = [], []
     for name in ("data", "changed"):

@@ -181,6 +181,7 @@ def test_a_name_that_is_none_is_one_line():
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_what_is_not_there_and_cannot_be_had_is_one_line(tmp_path):
     command = [sys.executable, "-m", "genpolicy.app", *words("nobody/nothing-v0", "Pendulum-v1"), "algo=bc"]
     command += ["tracking.uri=none", f"paths.outputs={tmp_path}"]

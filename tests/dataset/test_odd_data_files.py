@@ -503,6 +503,7 @@ def loaded(dataset) -> tuple[Transitions | None, str]:
         return None, str(error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_hundred_files(tmp_path, capfd, monkeypatch, kind):
     reader, write, changes, damages = KINDS[kind]

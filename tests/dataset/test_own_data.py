@@ -219,6 +219,7 @@ def test_a_file_of_another_format_is_told_at_once(tmp_path, dataset, kind):
     assert "get it again" not in result.err
 
 
+@pytest.mark.slow
 def test_from_a_file_and_an_id_to_a_trained_policy(tmp_path):
     np.savez(tmp_path / "mine.npz", **recorded(episodes=20, steps=LIMIT))
     words = ["env=gym", "env.id=Pendulum-v1", "dataset=npz", f"dataset.path={tmp_path / 'mine.npz'}", "network=mlp"]

@@ -160,6 +160,7 @@ def mirror(theirs, ours):
     ours.unwrapped.set_state(theirs.data.qpos.copy(), theirs.data.qvel.copy())
 
 
+@pytest.mark.slow
 def test_starts_are_distributed_as_d4rls(hands):
     theirs, ours = hands
     ours.reset(seed=0)

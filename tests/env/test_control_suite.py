@@ -23,6 +23,7 @@ def suite():
     return suite
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SIZES)
 def test_a_task_is_dm_controls(name):
     """Sizes, and the same observations, rewards and ends as the suite's own environment, over a whole episode."""

@@ -69,6 +69,7 @@ def drawn(algorithm, folder) -> tuple[dict[str, float], np.ndarray]:
     return measured, np.where(density > 2.99, 0, density)
 
 
+@pytest.mark.slow
 def test_the_figures_show_each_policy_where_it_is(tmp_path):
     measured, density = drawn(Algorithm(policy=0.3, behaviour=-0.5), tmp_path)
     assert measured["behaviour_total_variation"] == pytest.approx(0, abs=1e-3)
@@ -83,6 +84,7 @@ def test_the_figures_show_each_policy_where_it_is(tmp_path):
     assert 0.8 / 5 * 0.33 < (lower - upper) / width < 0.8 / 5 * 0.4
 
 
+@pytest.mark.slow
 def test_distances_are_those_of_gaussians(tmp_path):
     measured, _ = drawn(Algorithm(policy=0.1, behaviour=-0.9), tmp_path)
     assert measured["behaviour_total_variation"] == pytest.approx(between(0.4), abs=2e-3)
@@ -94,6 +96,7 @@ def test_mass_outside_of_the_grid_counts(tmp_path):
     assert measured == {"total_variation": pytest.approx(1.0, abs=1e-3)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "algorithm",
     [Algorithm(policy=0.3, beta=None), Algorithm(policy=0.3, selection=Greedy(num_candidates=4))],

@@ -104,6 +104,7 @@ SHOWN = {"hopper-medium-v2": 25, "halfcheetah-random-v2": 20, "maze2d-umaze-v1":
 SHOWN |= {"pen-human-v1": 25, "kitchen-mixed-v0": 12.5, "dmc-cheetah-run": 25, "gym": 20}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHOWN)
 def test_every_family_of_simulators_can_be_seen(name, tmp_path, headless):
     played = Gym(id="HalfCheetah-v5", max_episode_steps=8, **NO_SCORES) if name == "gym" else task(name)
@@ -225,6 +226,7 @@ def train(folder: Path, kind: str, *more: str):
     return result, only_run(folder / "outputs")
 
 
+@pytest.mark.slow
 def test_a_run_with_a_video_is_the_run_without(tmp_path):
     runs = []
     for name, more in {"without": (), "with": ("eval.video=true",)}.items():

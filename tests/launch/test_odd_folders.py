@@ -122,6 +122,7 @@ def test_runs_are_shipped_shown_and_reported_and_found_after_a_move(odd, tmp_pat
     assert Path(client.download_artifacts(number, "figures/samples.png", tmp_path)).read_bytes() == b"a picture"
 
 
+@pytest.mark.slow
 def test_a_launcher_trains_and_its_follower_ships(odd):
     result = genpolicy("-m", "hydra/launcher=local", "seed=3", *plain_words(odd, SQLITE))
     assert result.code == 0, result.err

@@ -72,6 +72,7 @@ def search(trials, at_once=1):
     return Search(parsed(*given, f"search.trials={trials}", f"search.at_once={at_once}"))
 
 
+@pytest.mark.slow
 def test_the_best_is_found_and_every_trial_runs_all_seeds(tmp_path, capsys):
     launcher = Launcher(tmp_path)
     for _ in range(2):  # given again it has nothing left to do

@@ -177,6 +177,7 @@ def test_status_shows_a_study_or_a_sweep(two):
     assert "no runs there" in genpolicy("mode=status", f"paths.outputs={outputs}", "study=other").err
 
 
+@pytest.mark.slow
 def test_a_signal_to_the_launcher_saves_and_stops_all_its_runs(tmp_path):
     long = ["algo.policy_steps=200000", "log_every=1000", "checkpoint_seconds=1000"]
     command = [sys.executable, "-m", "genpolicy.app", *LOCAL, *plain_words(tmp_path, "seed=0,1,2", *long)]

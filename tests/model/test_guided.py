@@ -42,6 +42,7 @@ def optimum(beta):
     return torch.distributions.MultivariateNormal(covariance @ (precision @ MEAN + beta * CURVATURE @ BEST), covariance)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", ["velocity", "noise", "data", "score"])
 @pytest.mark.parametrize("path", ["gvp", "icfm", "vpsde", "edm"])
 def test_the_guided_density_is_the_known_optimum(path, prediction):

@@ -59,6 +59,7 @@ def test_log_prob_does_not_depend_on_what_the_network_predicts(name, prediction)
     assert (found - policy_of(name).log_prob(nothing(64), action)).abs().mean() < 5e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY_PATH)
 @pytest.mark.parametrize(("scheme", "order"), [(Euler, 1), (Heun, 2), (Midpoint, 2), (AB2, 2), (RK4, 4)])
 def test_fixed_step_schemes_have_their_order(name, scheme, order):
@@ -241,6 +242,7 @@ def test_samples_follow_the_exact_flow_map(name, solver, tolerance):
     assert (samples - exact).square().mean().sqrt() < tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY_PATH)
 def test_the_reverse_sde_has_the_moments_of_the_data(name):
     policy = policy_of(name, solver=ReverseSDE(steps=200, power=2.0))

@@ -275,6 +275,7 @@ def steps_error(intervals: int, heun: bool) -> float:
     return slope / math.sqrt((STD**2 + level[0] ** 2) / (STD**2 + level[-1] ** 2)) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize(
     ("objective", "heun"),

@@ -41,6 +41,7 @@ def checked(path, *more, env="hopper-medium-v2"):
     return genpolicy("mode=check", f"env={env}", "dataset=hdf5", f"dataset.path={path}", *more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
 def test_what_is_collected_is_d4rls_layout_and_replays(tmp_path, name):
     columns = recorded(tmp_path / "mine.hdf5", "collect.at_once=3", env=name)
@@ -86,6 +87,7 @@ def test_a_stopped_collection_goes_on_to_the_same_file(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["parts.hdf5", "whole.hdf5"]
 
 
+@pytest.mark.slow
 def test_the_policy_of_a_run(tmp_path):
     assert genpolicy(*words(tmp_path / "runs")).code == 0
     run = only_run(tmp_path / "runs")

@@ -269,12 +269,14 @@ def test_a_search_of_mlflow_chooses_the_runs(outputs):
     assert last(outputs / "default" / "report") == [["", "gmpo-gvp"], ["swiss-roll", "20.0 ± 10.0"]]
 
 
+@pytest.mark.slow
 def test_what_has_ended_since_is_in_the_report(outputs):
     trained(outputs, "seed=3", "algo.beta=1.0", score=40.0)
     assert genpolicy("mode=report", f"paths.outputs={outputs}").code == 0
     assert last(outputs / "default" / "report")[1] == ["gmpo-gvp algo.beta=1.0", "25.0 ± 12.9 (4 of 5)"]
 
 
+@pytest.mark.slow
 def test_a_later_evaluation_is_a_method_of_its_own(outputs):
     run = opened(outputs, "algo.beta=1.0", "seed=0", "eval.final_episodes=77", "tracking.uri=null")
     run.asked.keep(

@@ -159,6 +159,7 @@ def test_whatever_reads_a_run_reads_it_or_says_one_line(mutilated):
     assert COUNT // 4 < refused < COUNT
 
 
+@pytest.mark.slow
 def test_the_other_runs_are_shown_shipped_and_reported(mutilated, monkeypatch):
     outputs, good, runs, precious = mutilated
     monkeypatch.setattr(

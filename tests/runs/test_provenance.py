@@ -155,6 +155,7 @@ def test_what_is_held_out_counts_and_a_file_that_is_read_differently_is_said_to_
         provenance.compare(run.directory, Known("ffffffff", "4e5f6a7b"), stamp)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["here", "local"])
 def test_a_damaged_note_stops_its_own_run_and_no_other(words, run, launcher):
     (run / "data.json").write_text("[]")

@@ -41,6 +41,7 @@ def test_an_importer_that_dies_after_storing_a_batch_makes_no_double(outputs, mo
     assert counts(outputs)["runs"] == 1
 
 
+@pytest.mark.slow
 def test_a_killed_importer_is_taken_up_again(outputs):
     run = ended(outputs, SQLITE, events=8000)
     child = importer(run.directory)
@@ -55,6 +56,7 @@ def test_a_killed_importer_is_taken_up_again(outputs):
     assert ask(outputs, "SELECT status FROM runs") == [("FINISHED",)]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_a_run_is_tracked_while_it_trains_and_the_next_run_ships_what_is_missing(outputs):
     missed = ended(outputs, SQLITE, "seed=5")
@@ -78,6 +80,7 @@ def test_training_never_imports_mlflow(outputs):
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.endswith("True False\n")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_a_server_that_does_not_answer_and_then_does(outputs, monkeypatch):
     monkeypatch.setattr(follower, "WAIT_SECONDS", 0.5)
@@ -131,6 +134,7 @@ def test_an_importer_gives_up_a_server_that_stays_away(outputs, monkeypatch):
     assert stored(outputs) == {run.id: journaled(run)}
 
 
+@pytest.mark.slow
 def test_one_follower_ships_all_runs_and_ends_with_them(outputs):
     first, second = ended(outputs, "seed=0", SQLITE), opened(outputs, "seed=1", SQLITE)
     code = "import pathlib, sys; from genpolicy.tracking import follower; follower.FOLLOW_SECONDS = 0.5; "

@@ -91,6 +91,7 @@ def test_it_acts_as_the_run_does(logged):
         loaded.predict(np.zeros((2, 3), np.float32))
 
 
+@pytest.mark.slow
 def test_mlflow_serves_it(logged, tmp_path):
     outputs, run, model = logged
     with socket.create_server(("127.0.0.1", 0)) as free:

@@ -48,6 +48,7 @@ def assert_one_graph_each(phase) -> None:
     assert not counters["graph_break"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "chosen",
     [
@@ -69,6 +70,7 @@ def test_an_update_is_one_graph_that_is_traced_once(chosen, traced):
     assert_one_graph_each(phase)
 
 
+@pytest.mark.slow
 def test_the_common_updates_of_several_seeds_are_one_graph(traced):
     data, found = transitions(SIZE), []
     for mode in ("none", "default"):
@@ -81,6 +83,7 @@ def test_the_common_updates_of_several_seeds_are_one_graph(traced):
     assert_one_graph_each(group[0].phases[-1])
 
 
+@pytest.mark.slow
 def test_a_run(tmp_path):
     """Where there is a C++ compiler, it is the run without; where there is none, that is said."""
     plain, fast = tmp_path / "plain", tmp_path / "fast"

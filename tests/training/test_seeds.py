@@ -35,6 +35,7 @@ def weights(algorithm):
     return torch.cat([parameter.detach().flatten() for parameter in algorithm.parameters()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "chosen",
     [
@@ -181,6 +182,7 @@ def test_stopped_together_they_go_on_to_the_same_bits(together, tmp_path, monkey
         assert records(whole) == records(resumed)
 
 
+@pytest.mark.slow
 def test_a_run_may_go_on_alone_and_come_back(alone, tmp_path, monkeypatch):
     stopped(monkeypatch, 40, *words(tmp_path, "seeds=0,1,2"))
     stopped(monkeypatch, 100, *words(tmp_path, "seed=1"))
@@ -194,6 +196,7 @@ def test_a_run_may_go_on_alone_and_come_back(alone, tmp_path, monkeypatch):
         assert_close(single, joint)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_leaves_the_others_to_go_on(alone, tmp_path, monkeypatch):
     real = Trainer._evaluate
 

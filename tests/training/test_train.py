@@ -44,6 +44,7 @@ def assert_equal_runs(left: Path, right: Path, drawn: bool = False):
     assert found[0] == found[1]
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_every_way_ends_in_the_same_bits(uninterrupted, tmp_path):
     codes = [
         stop(tmp_path, signal.SIGKILL, 0.1),
@@ -79,6 +80,7 @@ def test_a_run_of_a_tenth_of_the_updates_says_so(tmp_path):
     assert steps == [5, 50]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize(
     ("moment", "count"), [("update", 1), ("update", 200), ("evaluation", 2), ("evaluation", 4), ("save", 1)]
