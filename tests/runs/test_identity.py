@@ -15,6 +15,7 @@ from genpolicy.runs import checkpoint
 from genpolicy.runs.identity import identity
 
 ALWAYS = {
+    "env.family",
     "seed",
     "seeds",
     "mode",
