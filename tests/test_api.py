@@ -139,6 +139,7 @@ def test_the_mean_of_q_functions_and_no_v(tmp_path, no_figures):
         policy.v(SEEN)
 
 
+@pytest.mark.slow
 def test_what_acts_is_a_module_of_weights_alone(policy, tmp_path):
     """It is exported as a function of observations and noise, for any number of them."""
     module, rows = policy.module, torch.from_numpy(SEEN).reshape(12, 2)

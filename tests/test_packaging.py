@@ -42,6 +42,7 @@ def processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "words",
     [("algo=nothing",), ("seed=x",), ("--cfg", "job", "mode=status"), ("mode=eval",), ("mode=status",), ("mode=sync",)],
@@ -75,6 +76,7 @@ def clean() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
 
 
+@pytest.mark.slow
 def test_the_wheel_finds_its_configuration_from_an_empty_folder(installed, tmp_path, clean):
     where = run(
         installed / "python", "-c", "import genpolicy.config.arguments as c; print(c.CONF)", cwd=tmp_path, env=clean

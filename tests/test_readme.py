@@ -44,6 +44,7 @@ def elsewhere(tmp_path, monkeypatch):
     (tmp_path / "mine.npz").touch()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", EXAMPLES)
 def test_every_command_shown_is_legal(command):
     given = shlex.split(command)[1:]
@@ -155,6 +156,7 @@ def test_every_group_and_option_named_exists():
     assert len([name for name in options("env") if name.startswith("maze2d")]) == 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("no_figures")
 def test_the_same_sweep_again_finds_its_finished_runs(tmp_path):
     sweep = ["-m", *words(tmp_path / "runs"), "seed=0,1"]

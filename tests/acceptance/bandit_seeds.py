@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
+sys.path[:0] = [str(Path(__file__).parents[1] / folder) for folder in ("helpers", "algo")]
 from test_bandit import LEARNED, assert_learned
 
 

@@ -148,6 +148,7 @@ def test_gmpo_converges_to_the_known_optimum(path, objective, beta, seed):
     assert_optimal(algorithm, beta, 0.08, (0.85, 1.15))
 
 
+@pytest.mark.slow
 def test_gmpo_converges_with_optimal_transport():
     algorithm = make(GMPO, "otcfm", 0, beta=3.0, policy_steps=500, policy_lr=5e-3, policy_batch_size=256)
     train(algorithm, data(0), 0)

@@ -8,46 +8,20 @@ import pytest
 import torch
 from command_line import genpolicy, jobs, tried
 from omegaconf import OmegaConf
+from small import ALGORITHMS, STEPS, random_transitions, sizes
 from tiny import only_run, records, same
 
 from genpolicy.algo.algorithm import assemble
 from genpolicy.algo.update import Update
 from genpolicy.config.arguments import options
-from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.policy import Policy
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import load_run
 from genpolicy.training.setup import restore
 
 pytestmark = pytest.mark.usefixtures("no_figures")
-ALGORITHMS = sorted(options("algo"))
-STEPS = 20  # updates of each phase
 RUN = ["env=multi-goal", "dataset.episodes=10", "eval.per_phase=1", "eval.episodes=2", "eval.final_episodes=3"]
 RUN += ["eval.log_prob_actions=10", "tracking.uri=none", "checkpoint_seconds=1000"]
-
-
-def sizes(config) -> dict[str, int | list[int]]:
-    """Settings that make an algorithm's run small: few updates, small batches and networks."""
-    small = {"steps": STEPS, "batch_size": 16, "hidden": [16], "num_actions": 4, "num_candidates": 3}
-    chosen = {}
-    for group in ("algo", "critic", "network", "select"):
-        for key in config[group]:
-            size = next((size for end, size in small.items() if key == end or key.endswith(f"_{end}")), None)
-            if size is not None:
-                chosen[f"{group}.{key}"] = size
-    if config.critic.get("candidates", 1) > 1:
-        chosen["critic.candidates"] = 3
-    for group in ("solver", "likelihood"):
-        if "steps" in config[group]:
-            chosen[f"{group}.steps"] = 2
-    return chosen
-
-
-def random_transitions(size: int = 32) -> Transitions:
-    generator = torch.Generator().manual_seed(0)
-    columns = {name: torch.rand(size, 2, generator=generator) for name in ("observation", "action", "next_observation")}
-    columns |= {"reward": torch.rand(size, generator=generator), "terminated": torch.arange(size) % 5 == 0}
-    return Transitions.of({name: column.numpy() for name, column in columns.items()})
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

@@ -54,6 +54,7 @@ def test_equal_values_make_equal_configurations():
     assert job("algo.beta=3").config == job("algo.beta=3.0").config == job("algo.beta='3e0'").config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in options("env") if name != "gym"])  # which needs an id
 def test_every_task_composes_and_chooses_its_data(name):
     kind = name.split("-")[0]

@@ -210,6 +210,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("elsewhere")
 @pytest.mark.parametrize("make", KINDS, ids=lambda make: make.__name__)
 def test_a_bad_command_line_is_one_line(make, tmp_path):

@@ -46,6 +46,7 @@ def mine(elsewhere, tmp_path):
     (tmp_path / "mine.npz").touch()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", LEGAL)
 def test_a_setting_that_the_jobs_have_is_legal(words):
     for job, _ in jobs("-m", *words.split()):

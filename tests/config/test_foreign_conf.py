@@ -188,6 +188,7 @@ def test_options_that_build_on_one_another_are_a_line(folder):
     assert "builds on itself" in result.err
 
 
+@pytest.mark.slow
 def test_modules_in_the_working_folder_are_not_imported(folder):
     """Whoever runs the command, as it is installed, in a folder with modules of well-known names."""
     for name in ("torch", "mlflow", "genpolicy", "hydra", "yaml", "hydra_plugins/evil", "conf", "sitecustomize"):

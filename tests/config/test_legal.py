@@ -28,6 +28,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", REFUSED)
 def test_what_is_said_to_be_legal_is_taken(words, tmp_path):
     """Every option that a message lists, and the user's own copy of one, passes that check; the others are refused."""

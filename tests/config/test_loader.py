@@ -78,6 +78,7 @@ def quickly(loader: Loader, words: list[str]) -> tuple[object, dict]:
     return OmegaConf.to_container(config, resolve=False), choices
 
 
+@pytest.mark.slow
 def test_a_job_is_what_hydra_composes_from_the_start(folder):
     draw, loader, composed = random.Random(0), Loader(), 0
     for _ in range(EACH):

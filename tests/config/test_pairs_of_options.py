@@ -117,6 +117,7 @@ def pairs(varied: str, group: str) -> Iterator[tuple[tuple[str, str], tuple[str,
                 yield both, brought, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("varied", VARIED)
 def test_a_sweep_takes_what_all_its_options_have_and_names_those_that_lack_a_setting(varied):
     found = [(group, *each[1:]) for group in GROUPS for each in pairs(varied, group)]

@@ -173,6 +173,7 @@ values = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(name=st.sampled_from(["wheel", "doors", "name", "speed", "wheels", "electric", "_target_"]), value=values)
 def test_any_value_is_typed_or_refused_in_one_line(name, value):
     node = OmegaConf.to_container(config())

@@ -35,6 +35,7 @@ def test_a_file_is_of_an_algorithm_and_of_a_task_or_a_family_whose_tasks_it_name
         assert merged(tasks[task], "env")["family"] == path.stem
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algo", sorted({path.parent.name for path in FILES}))
 def test_values_are_legal_and_taken(algo):
     """Of tasks with the same values that build on the same file, such as hopper's, one is composed."""

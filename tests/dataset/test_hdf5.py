@@ -60,6 +60,7 @@ def write(path, content, **settings):
     return path
 
 
+@pytest.mark.slow
 @given(
     flags=st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=40),
     timeouts=st.booleans(),

@@ -93,6 +93,7 @@ def loaded(folder, records, found, protocol=None):
     return RLUnplugged(path=str(path), directory=folder).load(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [None, 3, 4, 5])
 @pytest.mark.parametrize("reward", [np.float32, np.float64, float, lambda value: np.array([value], np.float32)])
 def test_a_file_is_read_as_it_is(tmp_path, protocol, reward):
@@ -124,6 +125,7 @@ def test_nothing_in_a_file_is_carried_out(tmp_path):
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -37,6 +37,7 @@ def test_all_tasks_are_there():
     assert set(TASKS) == locomotion | mazes | hands | kitchens | TOYS
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in names("env") if name != "gym"])
 def test_a_file_sets_what_its_class_declares(name):
     env = nodes(f"env={name}", only=["env"]).env
@@ -59,6 +60,7 @@ def test_a_data_sets_file_sets_what_its_class_declares(name, tmp_path):
     assert (CONF / "dataset" / f"{name}.yaml").read_text().startswith("# ")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", D4RL_TASKS)
 def test_scores_and_addresses_are_d4rls(name):
     found = task(name)
@@ -115,6 +117,7 @@ def simulated() -> list[str]:
     return list(first.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", simulated())
 def test_simulators_run(name, tmp_path, monkeypatch, recwarn, capfd):
     monkeypatch.chdir(tmp_path)

@@ -63,6 +63,7 @@ def test_what_is_said_about_ways():
     assert coverage(aside)["way_spread"] == pytest.approx(0.3 * np.sqrt(20 / 21))
 
 
+@pytest.mark.slow
 def test_a_run_draws_its_ways_measures_them_and_shows_the_trade_off_of_steps(tmp_path):
     result = genpolicy(
         f"paths.outputs={tmp_path}", f"paths.data={tmp_path}", "tracking.uri=none", "env=multi-goal", "algo=gtp",

@@ -51,6 +51,7 @@ def test_log_prob_with_the_standard_prior_and_the_default_likelihood_solver(name
     assert (found - GAUSSIAN.log_prob(action)).abs().mean() < 5e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prediction", ["score", "noise", "data"])
 @pytest.mark.parametrize("name", EVERY_PATH)
 def test_log_prob_does_not_depend_on_what_the_network_predicts(name, prediction):
@@ -156,6 +157,7 @@ def test_gradient_of_the_log_prob_agrees_with_finite_differences(solver):
     torch.testing.assert_close(by_parameter[3, 5], (values[0] - values[1]) / (2 * step), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_adjoint_gives_the_gradients_of_backpropagation():
     torch.manual_seed(0)
     network = MLP(hidden=[16], action_size=2, observation_size=1).double()
@@ -194,6 +196,7 @@ def test_recomputed_steps_have_the_gradients_of_kept_ones_and_keep_one_state_eac
     assert kept(20) - kept(5) == 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY_PATH)
 @pytest.mark.parametrize("solver", [Midpoint(steps=64), AB2(steps=64), Dopri5(rtol=1e-8, atol=1e-8)])
 def test_the_gradient_of_the_log_density_is_the_score_of_the_data(name, solver):

@@ -159,6 +159,7 @@ def test_a_trajectory_policy_has_the_density_of_its_instantaneous_map():
     torch.testing.assert_close(policy.log_prob(nothing(64), action), exact.sum(-1), atol=2e-3, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("objective", "tolerance"),
     [

@@ -256,6 +256,7 @@ def test_a_study_that_was_moved(outputs):
     ]
 
 
+@pytest.mark.slow
 def test_a_sweep_alone(outputs):
     found = genpolicy("mode=report", f"paths.outputs={outputs}", "sweep=0123abcd")
     assert found.code == 0, found.err
@@ -293,6 +294,7 @@ def test_a_later_evaluation_is_a_method_of_its_own(outputs):
     assert rows["gmpo-gvp algo.beta=1.0 eval.final_episodes=8"] == "20.0 ± 10.0 (3 of 4)"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_in_no_store_is_said(outputs):
     trained(outputs, "seed=3", "algo.beta=1.0", score=40.0, uri="none")
     found = genpolicy("mode=report", f"paths.outputs={outputs}")

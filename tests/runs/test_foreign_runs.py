@@ -492,6 +492,7 @@ gymnasium.register("Theirs-v0", "gymnasium.envs.classic_control.pendulum:Pendulu
     os.environ.pop(plugins.VARIABLE, None)
 
 
+@pytest.mark.slow
 def test_a_package_is_imported_only_if_the_command_names_it(stranger, no_figures):
     ran = stranger / "ran"
     words = [word for word in plain_words(stranger) if not word.startswith("env.id=")]
@@ -519,6 +520,7 @@ def test_a_package_is_imported_only_if_the_command_names_it(stranger, no_figures
     assert result.code == 0, result.err
 
 
+@pytest.mark.slow
 def test_a_package_is_imported_where_a_command_that_names_it_starts_runs(stranger, monkeypatch):
     """Not even a file of options of one's own is enough."""
     monkeypatch.chdir(stranger)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from command_line import genpolicy, jobs
 from omegaconf import OmegaConf
-from test_conformance import ALGORITHMS, random_transitions, sizes
+from small import ALGORITHMS, random_transitions, sizes
 from tiny import only_run, same, undrawn, words
 
 from genpolicy.algo.algorithm import assemble
@@ -60,6 +60,7 @@ def composed(name):
     return job.config
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FREE)
 def test_of_every_setting_it_is_known_whether_it_makes_another_run(name):
     plain = OmegaConf.to_container(composed(name))
@@ -99,6 +100,7 @@ def updated(config) -> dict:
     return {name: value for name, value in algorithm.state_dict().items() if not name.startswith("_extra")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_what_makes_another_run_makes_other_weights_and_nothing_else_does(name):
     config = composed(name)

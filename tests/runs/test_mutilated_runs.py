@@ -141,6 +141,7 @@ def one_line(attempt, path: Path) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_whatever_reads_a_run_reads_it_or_says_one_line(mutilated):
     _, _, runs, _ = mutilated
     refused = 0

@@ -73,6 +73,7 @@ def test_a_run_is_tracked_while_it_trains_and_the_next_run_ships_what_is_missing
     assert not (outputs / "mlruns").exists()
 
 
+@pytest.mark.slow
 def test_training_never_imports_mlflow(outputs):
     code = "import sys; from genpolicy import app; from genpolicy.tracking import follower; follower.WAIT_SECONDS = 0; "
     code += "app.main(); print('torch' in sys.modules, 'mlflow' in sys.modules)"

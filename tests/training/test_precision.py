@@ -29,6 +29,7 @@ def test_products_are_rounded_inside_alone():
     assert error(left @ right) < 1e-6
 
 
+@pytest.mark.slow
 def test_log_densities_of_the_policy_gradient_are_not_rounded(tmp_path, monkeypatch):
     rounded, update = [], Update.__call__
 

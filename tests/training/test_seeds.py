@@ -171,6 +171,7 @@ def stopped(monkeypatch, updates: int, *command: str):
         assert genpolicy(*command).code == 143
 
 
+@pytest.mark.slow
 def test_stopped_together_they_go_on_to_the_same_bits(together, tmp_path, monkeypatch):
     stopped(monkeypatch, 100, *words(tmp_path, "seeds=0,1,2"))
     for run in runs(tmp_path):

@@ -1,0 +1,35 @@
+"""Every algorithm, small: settings of a short run, and transitions of no task."""
+
+import torch
+
+from genpolicy.config.arguments import options
+from genpolicy.dataset.transitions import Transitions
+
+ALGORITHMS = sorted(options("algo"))
+
+
+STEPS = 20  # updates of each phase
+
+
+def sizes(config) -> dict[str, int | list[int]]:
+    """Settings that make an algorithm's run small: few updates, small batches and networks."""
+    small = {"steps": STEPS, "batch_size": 16, "hidden": [16], "num_actions": 4, "num_candidates": 3}
+    chosen = {}
+    for group in ("algo", "critic", "network", "select"):
+        for key in config[group]:
+            size = next((size for end, size in small.items() if key == end or key.endswith(f"_{end}")), None)
+            if size is not None:
+                chosen[f"{group}.{key}"] = size
+    if config.critic.get("candidates", 1) > 1:
+        chosen["critic.candidates"] = 3
+    for group in ("solver", "likelihood"):
+        if "steps" in config[group]:
+            chosen[f"{group}.steps"] = 2
+    return chosen
+
+
+def random_transitions(size: int = 32) -> Transitions:
+    generator = torch.Generator().manual_seed(0)
+    columns = {name: torch.rand(size, 2, generator=generator) for name in ("observation", "action", "next_observation")}
+    columns |= {"reward": torch.rand(size, generator=generator), "terminated": torch.arange(size) % 5 == 0}
+    return Transitions.of({name: column.numpy() for name, column in columns.items()})
