@@ -63,6 +63,7 @@ def test_every_command_shown_is_legal(command):
 FEWER = {"env=locomotion": "env=hopper-medium-v2", "env=antmaze": "env=antmaze-umaze-v0,antmaze-large-play-v0"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("script", sorted((ROOT / "launch").glob("*.sh")), ids=lambda path: path.name)
 def test_every_sweep_of_a_script_is_legal(script, tmp_path, monkeypatch):
     told = tmp_path / "genpolicy"

@@ -124,6 +124,7 @@ def test_layer_norm_is_torch_s_in_every_member(members):
         torch.testing.assert_close(found, y @ network.head.weight[member, 0] + network.head.bias[member])
 
 
+@pytest.mark.slow
 def test_policy_evaluation_finds_the_value():
     # reward 1 for ever: 1 / (1 - gamma) = 5
     torch.manual_seed(0)
@@ -159,6 +160,7 @@ def test_the_weights_are_those_of_the_paper():
     assert metrics["advantage"].item() == pytest.approx(advantage.mean().item(), abs=1e-6)
 
 
+@pytest.mark.slow
 def test_the_value_can_be_an_expectile_of_the_data():
     # reward a + b of actions N(0, .4^2), one an episode: the .5-expectile is the mean, the .9-expectile scipy's
     data = transitions(4000, lambda action: action.sum(-1), True)

@@ -65,6 +65,7 @@ def test_every_task_composes_and_chooses_its_data(name):
     assert chosen.choices["dataset"] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("group", ["algo", "model", "network", "critic"])
 def test_every_option_composes(group):
     for name in options(group):

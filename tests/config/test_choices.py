@@ -94,6 +94,7 @@ def lacking() -> list[tuple[str, str, list[str], list[str]]]:
 FEW = 2  # of the options that have a setting, and of those that lack it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("group", "name", "have", "lack"), lacking(), ids=lambda value: str(value)[:30])
 def test_a_setting_that_some_jobs_lack_is_refused_with_their_options(group, name, have, lack):
     have, lack = have[:FEW], lack[:FEW]

@@ -135,6 +135,7 @@ def test_a_sweep_takes_what_all_its_options_have_and_names_those_that_lack_a_set
             )
 
 
+@pytest.mark.slow
 def test_whole_command_lines_agree(tmp_path, monkeypatch):
     """Of options that a default run can be made of, each pair with a setting of whatever group."""
     monkeypatch.chdir(tmp_path)

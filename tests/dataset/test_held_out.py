@@ -178,6 +178,7 @@ def train(folder, *more: str):
     return result, {name: value for name, _, value in records(only_run(folder))}
 
 
+@pytest.mark.slow
 def test_what_was_learned_by_heart_is_likelier_than_what_was_held_out(tmp_path):
     memorable(tmp_path / "data.npz")
     result, logged = train(tmp_path, "dataset.held_out=0.25", "eval.log_prob_actions=500")
@@ -216,6 +217,7 @@ def test_training_depends_on_nothing_that_is_held_out(tmp_path):
     assert logged[0]["final/held_out_log_prob"] != logged[1]["final/held_out_log_prob"]
 
 
+@pytest.mark.slow
 def test_nothing_is_held_out_unless_asked_for(tmp_path):
     memorable(tmp_path / "data.npz")
     result, logged = train(tmp_path)

@@ -45,6 +45,7 @@ KINDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_hundred_files(tmp_path, kind, monkeypatch):
     monkeypatch.setattr(Dataset, "_check_robot", lambda *_: None)  # the rows are drawn, no robot's

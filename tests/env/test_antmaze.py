@@ -81,6 +81,7 @@ def test_the_ant_moves_as_d4rls(maze, theirs):
         np.testing.assert_allclose(observation, np.concatenate([data.qpos, data.qvel]), atol=1e-9, err_msg=number)
 
 
+@pytest.mark.slow
 def test_goals_are_distributed_as_d4rls(maze, theirs, monkeypatch):
     rng = np.random.RandomState(0)
     for name in ("uniform", "choice"):

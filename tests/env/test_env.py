@@ -169,6 +169,7 @@ V2 = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", V2)
 def test_recorded_transitions_replay_by_the_rules_of_v2(name):
     """Set to recorded positions and velocities, the simulator repeats the step, by v2's rules."""

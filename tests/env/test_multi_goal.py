@@ -88,6 +88,7 @@ def test_a_run_draws_its_ways_measures_them_and_shows_the_trade_off_of_steps(tmp
     assert {path.suffix for path in run.glob("evaluation-*")} == {".json", ".png"}
 
 
+@pytest.mark.slow
 def test_a_consistency_model_says_that_it_has_no_density(tmp_path):
     result = genpolicy(
         f"paths.outputs={tmp_path}", f"paths.data={tmp_path}", "tracking.uri=none", "env=swiss-roll",

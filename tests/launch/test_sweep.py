@@ -323,6 +323,7 @@ def test_gpus_of_a_type_are_shared_like_others(cluster):
     assert "job 0: seed=0, seed=1, seed=2, seed=3\njob 1: seed=4" in shown.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("word", "reason"),
     [

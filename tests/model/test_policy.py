@@ -89,6 +89,7 @@ def test_hutchinson_is_unbiased(name):
     assert abs(estimates.mean() - exact[0]) < 4 * estimates.std() / math.sqrt(draws)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY_PATH)
 def test_an_estimated_divergence_gives_the_closed_form_on_average(name):
     path, draws = PATHS[name](), 4096

@@ -213,6 +213,7 @@ def test_rows_are_spread_over_the_data(hopper):
     assert "50 of 799 transitions" in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("env", "reason"),
     [
@@ -238,6 +239,7 @@ def test_states_of_another_simulator_are_one_line(hopper, tmp_path):
     assert "the data's states, qpos [4], qvel [6], are none of hopper-medium-v2" in result.err
 
 
+@pytest.mark.slow
 def test_actions_of_a_random_policy_are_uniform(tmp_path):
     actions = recorded(tmp_path / "mine.hdf5", "collect.at_once=1000", env="swiss-roll", steps=20_000)["actions"]
     levels = np.quantile(actions, [0.0, 0.25, 0.5, 0.75, 1.0], axis=0)

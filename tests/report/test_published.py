@@ -119,6 +119,7 @@ def test_counterparts_are_published_methods():
     assert counterpart("gmpo", "otcfm") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algo", sorted(set(names("algo")) - WITHOUT_COUNTERPART))
 def test_an_algorithm_with_its_own_model_has_a_counterpart(algo):
     with initialize_config_dir(str(CONF), version_base="1.3"):

@@ -246,6 +246,7 @@ SWEPT = [
 ]
 
 
+@pytest.mark.slow
 def test_a_study_that_was_moved(outputs):
     found = genpolicy("mode=report", f"paths.outputs={outputs}")
     assert found.code == 0, found.err
@@ -302,6 +303,7 @@ def test_a_run_that_is_in_no_store_is_said(outputs):
     assert f"swiss-roll s3: not in sqlite:///{outputs}/mlflow.db" in " ".join(found.out.split())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "line"),
     [

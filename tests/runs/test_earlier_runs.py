@@ -58,6 +58,7 @@ def test_a_policy_alone_loads_too():
     np.testing.assert_allclose(found, EXPECTED["bc"]["act"], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_it_is_shown_and_evaluated_again(earlier):
     name, folder = earlier
     outputs = folder.parents[3]

@@ -42,6 +42,7 @@ def test_a_cell_is_no_markup(capsys):
     assert "\x1b" not in written
 
 
+@pytest.mark.slow
 def test_names_are_no_formulas(tmp_path):
     names = [name for name in NAMES if "$" in name]
     curve = Curve(np.arange(3), np.arange(3.0), np.arange(3.0), np.array([True, False, False]), 1)

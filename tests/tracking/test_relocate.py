@@ -51,6 +51,7 @@ def moved(shipped, tmp_path):
     return tmp_path / "new", number, old
 
 
+@pytest.mark.slow
 def test_artifacts_and_runs_are_found_again(moved, tmp_path):
     new, number, old = moved
     (directory,) = new.glob("*/*/*/seed0")

@@ -128,6 +128,7 @@ def test_a_run_is_found_by_its_mlflow_id(swept):
     assert "not a run of genpolicy in sqlite:///" in result.err
 
 
+@pytest.mark.slow
 def test_a_store_thrown_away_is_filled_again(outputs):
     run = ended(outputs, SQLITE)
     assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
