@@ -9,6 +9,8 @@ values; a file without a table is for the whole family. Which family a task belo
 import re
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from genpolicy.config.arguments import conf_folders, options
 from genpolicy.config.option_content import merged, settings_of
 from genpolicy.errors import UserError
@@ -56,7 +58,7 @@ def values(content: dict, task: str, path: Path) -> dict:
     own = (table or {}).get(task) or {}
     if not isinstance(own, dict) or {"hydra", "defaults"} & own.keys():
         raise UserError(f"{path}: {TABLE}: {task}: must hold settings, as in 'algo: {{beta: 4}}'")
-    return _merge(shared, own)
+    return OmegaConf.to_container(OmegaConf.merge(shared, own))
 
 
 def _table(content: dict, path: Path) -> dict | None:
@@ -73,12 +75,3 @@ def _family(path: Path) -> str | None:
     except UserError:  # which is said when the task is composed
         return None
     return family if isinstance(family, str) and re.fullmatch(r"\w[\w.-]*", family) else None
-
-
-def _merge(below: dict, above: dict) -> dict:
-    both = {name: _merge(below[name], above[name]) for name in below.keys() & above.keys() if _maps(below, above, name)}
-    return below | above | both
-
-
-def _maps(below: dict, above: dict, name: str) -> bool:
-    return isinstance(below[name], dict) and isinstance(above[name], dict)

@@ -24,11 +24,9 @@ from genpolicy.errors import UnknownSetting, UserError
 from genpolicy.runs.evaluations import CHOSEN
 from genpolicy.runs.identity import directory_of, each_seed
 
-_SETTING = re.compile(r"\$\{(?!oc\.env:)")  # begins a reference to a setting, which no file may list
 PRESETS = ("tuned", "experiment")  # groups whose options set what belongs to others
-
-
 COMPONENTS = {"check": CheckSettings, "collect": CollectSettings}
+_SETTING = re.compile(r"\$\{(?!oc\.env:)")  # begins a reference to a setting, which no file may list
 
 
 @dataclass(frozen=True)
@@ -132,11 +130,12 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
 def _chosen(config: DictConfig, overrides: Sequence[str]) -> dict:
     """What words of mode=eval say of `CHOSEN`: a whole node where an option is chosen, else the values of settings."""
     found: dict = {}
-    for key in (word.lstrip("+~").partition("=")[0] for word in overrides):
+    keys = [word.lstrip("+~").partition("=")[0] for word in overrides]
+    for key in keys:
         group, dot, _ = key.rpartition("@")[2].partition(".")
         if group in CHOSEN and not dot:
             found[group] = OmegaConf.to_container(config[group], resolve=True)
-    for key in (word.lstrip("+~").partition("=")[0] for word in overrides):
+    for key in keys:
         group, *path = key.split(".")
         if path and group in CHOSEN and TARGET not in (node := found.setdefault(group, {})):
             for part in path[:-1]:

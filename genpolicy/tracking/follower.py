@@ -65,7 +65,7 @@ def dashboard(uri: str, experiment: str | None = None) -> str:
 class Tracker:
     """The child process that ships a run, while the run trains in this one.
 
-    Without effect if the run is `followed` and its store a file: many processes never open one SQLite file.
+    Without effect if the run is `synced_elsewhere` and its store a file: many processes never open one SQLite file.
     """
 
     def __init__(self, run: Run, synced_elsewhere: bool = False):

@@ -139,6 +139,8 @@ class Trainer:
         state = self.state
         source = self.transitions if phase.prepare is None else phase.prepare(self.transitions)
         points = [] if phase.policy is None else spread(self.config.eval.per_phase, phase.steps)
+        # A short phase of long updates, as GMPG's, is logged more often: at least LOGGED times.
+        self.log_every = max(1, min(self.config.log_every, phase.steps // LOGGED))
         self.progress.begin(phase.name, phase.steps, state.step)
         self.mark = state.updates, time.monotonic()  # from where the rate of the updates is taken
         self.compiling = self.config.compile != "none"
@@ -163,9 +165,7 @@ class Trainer:
             self.progress.pause()
         state.step += 1
         state.updates += 1
-        # A short phase of long updates, as GMPG's, is logged more often: at least LOGGED times.
-        log_every = max(1, min(self.config.log_every, phase.steps // LOGGED))
-        if state.step % log_every == 0 or state.step == phase.steps:
+        if state.step % self.log_every == 0 or state.step == phase.steps:
             self._read(phase.name)
         self.progress.advance(state.step)
 
