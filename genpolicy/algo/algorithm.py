@@ -258,9 +258,10 @@ def assemble(config, observation_size: int, action_low: Tensor, action_high: Ten
     policy = build(
         config.model,
         network=build(config.network, **sizes, num_times=model.num_times),
-        averaged=objective.uses_target or locate(config.algo._target_).uses_target,
         **model.parts(config, action_low, action_high),
     )
+    if objective.uses_target or locate(config.algo._target_).uses_target:
+        policy.keep_average()
     return build(
         config.algo,
         policy=policy,

@@ -31,16 +31,11 @@ class DirectPolicy(Policy):
     action_low: InitVar[Tensor]
     action_high: InitVar[Tensor]
 
-    def __post_init__(self, network, averaged, action_low, action_high):
-        super().__post_init__(network, averaged)
+    def __post_init__(self, network, action_low, action_high):
+        super().__post_init__(network)
         bounded = (action_low.isfinite() & action_high.isfinite()).all()
         self.register_buffer("centre", (action_low + action_high) / 2 if bounded else None, persistent=False)
         self.register_buffer("reach", (action_high - action_low) / 2 if bounded else None, persistent=False)
-        self.finish()
-        self.keep_average(averaged)
-
-    def finish(self) -> None:
-        """What a subclass adds before the moving average is copied."""
 
     @classmethod
     def parts(cls, config, action_low: Tensor, action_high: Tensor) -> dict[str, Any]:
@@ -92,7 +87,8 @@ class GaussianPolicy(DeterministicPolicy):
         2.0, ge=-100.0, le=100.0, doc="largest logarithm of a standard deviation, in action units"
     )
 
-    def finish(self) -> None:
+    def __post_init__(self, network, action_low, action_high):
+        super().__post_init__(network, action_low, action_high)
         self.log_std = nn.Parameter(torch.zeros(self.action_size))
 
     def std(self) -> Tensor:

@@ -62,8 +62,8 @@ class GenerativePolicy(Policy):
     likelihood: InitVar[ODESolver]
     has_density: InitVar[bool] = True
 
-    def __post_init__(self, network, averaged, prediction, solver, likelihood, has_density):
-        super().__post_init__(network, averaged)
+    def __post_init__(self, network, prediction, solver, likelihood, has_density):
+        super().__post_init__(network)
         self.has_density = has_density
         self.solver, self.likelihood = solver, likelihood
         self.prediction = self.path.auto_prediction if prediction == "auto" else prediction
@@ -71,7 +71,6 @@ class GenerativePolicy(Policy):
         self.t_max = self.path.t_max_noise if self.prediction in ("noise", "score") else self.path.t_max
         self._kept: dict = {}  # what depends on times alone
         self._ends = tuple(angle_of(self.path, self.sigma_data, t) for t in (self.path.t_min, self.t_max))
-        self.keep_average(averaged)
 
     @classmethod
     def parts(cls, config, action_low: Tensor, action_high: Tensor) -> dict[str, Any]:

@@ -23,8 +23,7 @@ class Policy(nn.Module, ABC):
 
     Actions and densities are those of the unbounded model: clipping to the action space is the caller's.
 
-    averaged: whether `target` is kept, the same policy with the moving average of the network's weights; else it is
-    None. Subclasses end their `__post_init__` with `keep_average(averaged)`.
+    target: the same policy with the moving average of the weights, from `keep_average` on; None before.
     """
 
     num_times: ClassVar[int] = 1  # that the network is given
@@ -36,17 +35,15 @@ class Policy(nn.Module, ABC):
         0.005, gt=0.0, le=1.0, doc="share of the network in its moving average, at every update that needs one"
     )
     network: InitVar[nn.Module]
-    averaged: InitVar[bool] = False
 
-    def __post_init__(self, network, averaged):
+    def __post_init__(self, network):
         nn.Module.__init__(self)
         self.network, self.action_size = network, network.action_size
         self.target: Policy | None = None
 
-    def keep_average(self, averaged: bool) -> None:
-        """Start the moving average, if it is wanted."""
-        if averaged:
-            self.target = copy.deepcopy(self).requires_grad_(False)
+    def keep_average(self) -> None:
+        """Start the moving average."""
+        self.target = copy.deepcopy(self).requires_grad_(False)
 
     def update_target(self) -> None:
         """One step of the moving average, if it is kept."""

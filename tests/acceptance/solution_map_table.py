@@ -35,15 +35,17 @@ mixture = Mixture()
 
 def make(objective, seed=0) -> TrajectoryPolicy:
     torch.manual_seed(seed)
-    return TrajectoryPolicy(
+    policy = TrajectoryPolicy(
         path=EDM(),
         network=MLP(hidden=[256, 256, 256], action_size=2, observation_size=0, num_times=2),
         prediction=objective.prediction,
         solver=Jumps(),
         likelihood=RK4(steps=16),
-        averaged=objective.uses_target,
         target_rate=RATE,
     )
+    if objective.uses_target:
+        policy.keep_average()
+    return policy
 
 
 def train(policy, objective, updates: int, seed=0) -> float:

@@ -42,9 +42,9 @@ def make(cls, critic, objective=None, solver=None, seed=0, **settings):
         prediction="preconditioned",
         solver=solver or Jumps(steps=3),
         likelihood=RK4(steps=8),
-        averaged=True,
         target_rate=0.02,
     )
+    policy.keep_average()
     objective = objective or Trajectory(first_intervals=10, last_intervals=40)
     bounds = -torch.ones(2), torch.ones(2)
     return cls(policy=policy, objective=objective, critic=critic, bounds=bounds, lr=2e-3, **settings)

@@ -55,7 +55,8 @@ def test_the_deterministic_policy_takes_no_notice_of_noise_and_the_one_step_poli
 
 
 def test_the_moving_average_takes_mean_and_standard_deviation():
-    policy = make(GaussianPolicy, averaged=True, target_rate=0.25)
+    policy = make(GaussianPolicy, target_rate=0.25)
+    policy.keep_average()
     with torch.no_grad():
         for parameter in (policy.log_std, policy.network.layers[0].bias):
             parameter += 1

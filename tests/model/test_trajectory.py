@@ -179,7 +179,9 @@ def test_the_exact_map_is_stationary(objective, tolerance, monkeypatch):
     monkeypatch.setattr(meanflow, "OFFSET", 1e6)  # an adaptive weight moves the optimum, as its authors know
     size = 200_000
     network = Exact(of_gaussian)
-    policy = policy_of(network, averaged=objective.uses_target)
+    policy = policy_of(network)
+    if objective.uses_target:
+        policy.keep_average()
     network.shift = nn.Parameter(torch.zeros(size, 2, dtype=torch.float64))
     generator = torch.Generator().manual_seed(0)
     action = MEAN + STD * torch.randn(size, 2, generator=generator, dtype=torch.float64)
@@ -253,7 +255,8 @@ def test_shortcuts_cover_all_lengths_and_their_halves_meet():
 
 def test_the_target_follows_the_network():
     torch.manual_seed(0)
-    policy = policy_of(MLP(hidden=[8], action_size=2, observation_size=0, num_times=2), averaged=True, target_rate=0.25)
+    policy = policy_of(MLP(hidden=[8], action_size=2, observation_size=0, num_times=2), target_rate=0.25)
+    policy.keep_average()
     before = policy.target.network.layers[0].weight.clone()
     with torch.no_grad():
         policy.network.layers[0].weight += 1
@@ -291,7 +294,9 @@ def test_what_is_learned_for_a_gaussian_is_the_chain_of_the_grid_s_steps(objecti
     # The minimiser's one jump is as far from the exact map as all the grid's steps are: 13, 21 and 31 %.
     torch.manual_seed(seed)
     network = MLP(hidden=[64, 64], action_size=2, observation_size=0, num_times=2)
-    policy = policy_of(network, averaged=objective.uses_target, target_rate=0.2)
+    policy = policy_of(network, target_rate=0.2)
+    if objective.uses_target:
+        policy.keep_average()
     generator = torch.Generator().manual_seed(seed)
     size, steps, lr = 50_000, 1200, 3e-3
     action = MEAN + STD * torch.randn(size, 2, generator=generator)
