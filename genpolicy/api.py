@@ -1,4 +1,4 @@
-"""genpolicy from Python: training in this process, and trained policies to act with."""
+"""genpolicy from Python: training in this process, and trained policies to act with, also as MLflow serves them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from genpolicy.critic.critic import Critic
 from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint
 from genpolicy.runs.job import Job, each_job
-from genpolicy.runs.run import POLICY, open_run
+from genpolicy.runs.run import POLICY, Run, open_run
 from genpolicy.training import setup
 from genpolicy.training import train as training
 
@@ -152,6 +152,22 @@ class TrainedPolicy:
 
     def _generator(self, seed: int | None) -> torch.Generator | None:
         return None if seed is None else torch.Generator(self._device).manual_seed(seed)
+
+
+class Served:
+    """A trained policy as MLflow calls it."""
+
+    def __init__(self, policy: TrainedPolicy):
+        self._policy = policy
+
+    def predict(self, observation: np.ndarray) -> np.ndarray:
+        """Actions [B, A] in the action space at observations [B, O], float32, as in the run's evaluations."""
+        return self._policy.act(observation)
+
+
+def _load_pyfunc(path: str) -> Served:
+    """Called by MLflow with the folder that `genpolicy.tracking.entities.save_policy` filled. Needs no data set."""
+    return Served(restored(Run(Path(path)).config, Path(path) / POLICY))
 
 
 def _like(value: Tensor, given: Array) -> Array:

@@ -132,7 +132,7 @@ def data_set(facts: dict) -> DatasetInput:
 def save_policy(folder: Path, run: Run, data: dict, number: str, model_id: str) -> None:
     """Write the trained policy as MLflow's model `model_id` of MLflow's run `number` into a folder that is not there.
 
-    Nothing is pickled: it holds the run's configuration and weights, which `genpolicy.served` loads. data: as for
+    Nothing is pickled: it holds the run's configuration and weights, which `genpolicy.api` loads. data: as for
     `data_set`.
     """
     sizes = [data["shapes"][name][0] for name in ("observation", "action")]
@@ -144,7 +144,7 @@ def save_policy(folder: Path, run: Run, data: dict, number: str, model_id: str) 
             (content / name).write_bytes(read_regular(run.path(name), LARGEST_POLICY))
         mlflow.pyfunc.save_model(
             folder,
-            loader_module="genpolicy.served",
+            loader_module="genpolicy.api",
             data_path=content,
             signature=signature,
             input_example=np.array([data["example"]], dtype=np.float32),

@@ -21,7 +21,7 @@ from store import SQLITE, counts, stored
 from tiny import ended, only_run, opened, plain_words
 from tiny import words as small_run
 
-from genpolicy.api import load_policy
+from genpolicy.api import _load_pyfunc, load_policy
 from genpolicy.config import plain_yaml, plugins
 from genpolicy.config.schema import build
 from genpolicy.errors import UserError
@@ -30,7 +30,6 @@ from genpolicy.runs import checkpoint
 from genpolicy.runs.evaluations import Evaluation, own_evaluation
 from genpolicy.runs.job import Job
 from genpolicy.runs.run import find_runs, load_run, open_run
-from genpolicy.served import _load_pyfunc
 from genpolicy.system.files import (
     Lock,
     is_locked,

@@ -91,6 +91,20 @@ def test_it_acts_as_the_run_does(logged):
         loaded.predict(np.zeros((2, 3), np.float32))
 
 
+def test_a_model_logged_with_the_earlier_name_of_its_loader_acts_the_same(logged, tmp_path):
+    _, run, model = logged
+    earlier = tmp_path / "model"
+    shutil.copytree(model.artifact_location.removeprefix("file://"), earlier)
+    written = (earlier / "MLmodel").read_text()
+    assert "loader_module: genpolicy.api\n" in written
+    (earlier / "MLmodel").write_text(
+        written.replace("loader_module: genpolicy.api\n", "loader_module: genpolicy.served\n")
+    )
+    seen = np.array(SEEN, dtype=np.float32)
+    expected = genpolicy.load_policy(run.directory).act(seen)
+    np.testing.assert_array_equal(mlflow.pyfunc.load_model(str(earlier)).predict(seen), expected)
+
+
 @pytest.mark.slow
 def test_mlflow_serves_it(logged, tmp_path):
     outputs, run, model = logged
