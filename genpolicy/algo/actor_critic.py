@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, Phase
-from genpolicy.algo.update import Metrics, Update
+from genpolicy.algo.update import Update, critic_updates
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import locate, setting
 from genpolicy.dataset.transitions import Transitions
@@ -29,18 +29,15 @@ class ActorCritic(Algorithm, ABC):
     gradient_norm: float | None = setting(
         None, gt=0.0, le=1e30, doc="largest norm of a gradient, of actor and critic each; null: any"
     )
+    policy_delay: int = setting(
+        1, ge=1, le=10**6, doc="updates of the critic for each of the actor, which all targets then follow"
+    )
 
     def plan(self):
-        critic = self.critic
-        critic_update = Update(
-            critic.parameters(),
-            critic.lr,
-            self.critic_loss,
-            self._next_action,
-            critic.update_target,
-            clip=self.gradient_norm,
-        )
-        updates = {"critic": critic_update, "actor": self.actor_update()}
+        more = {"draw": self.draw_next_action, "after": None, "clip": self.gradient_norm}
+        critic = critic_updates(self.critic, lambda batch, draws: draws.get("next_action"), **more)
+        updates = {f"critic_{name}" if name else "critic": update for name, update in critic.items()}
+        updates["actor"] = self.actor_update()
         return [
             Phase(name="training", steps=self.steps, batch_size=self.batch_size, updates=updates, policy=self.policy)
         ]
@@ -59,18 +56,21 @@ class ActorCritic(Algorithm, ABC):
 
     @abstractmethod
     def actor_update(self) -> Update:
-        """The actor's update, after the critic's on the same batch."""
+        """The actor's update, after the critic's on the same batch; `update_targets` comes after it."""
+
+    def update_targets(self) -> None:
+        """One step of the moving averages of critic and actor."""
+        self.critic.update_target()
+        self.policy.update_target()
 
     def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
         """Actions [B, num_samples, A] of the actor's moving average, clipped to the action space."""
         return self.clip(self.policy.target.sample(observation, generator, num_samples))
 
-    def _next_action(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+    def draw_next_action(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """The actions [B, candidates, A] at the next states that the critic's loss takes, if it does."""
         if self.critic.next_actions is None:
             return {}
         with torch.no_grad():
             action = self.target_action(batch.next_observation, generator, self.critic.candidates)
         return {"next_action": action}
-
-    def critic_loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
-        return self.critic.loss(batch, draws.get("next_action"))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.actor import Actor
-from genpolicy.algo.update import Metrics, Update, imitation
+from genpolicy.algo.update import Metrics, Update, critic_updates, imitation
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import build, locate, setting
 from genpolicy.critic.critic import Critic
@@ -42,11 +42,12 @@ class Phase:
     # What the phase samples from, if not the data set itself. Called again when a run is resumed: must be repeatable.
     prepare: Callable[[Transitions], Transitions] | None = None
 
-    def update(self, batch: Transitions, generator: torch.Generator, progress: float) -> Metrics:
-        """One step of each update on a batch; progress: the share of the phase that is done, in [0, 1)."""
+    def update(self, batch: Transitions, generator: torch.Generator, step: int) -> Metrics:
+        """Step number `step`, from 0, of each update that is due, on a batch."""
         metrics = {}
         for name, update in self.updates.items():
-            metrics |= prefixed(name, update(batch, generator, progress))
+            if update.due(step):
+                metrics |= prefixed(name, update(batch, generator, step / self.steps))
         return metrics
 
     def compile(self, mode: str) -> None:
@@ -192,16 +193,15 @@ class CriticSettings:
         critic = self.critic
         ahead = critic.next_actions == "behaviour"
 
-        def loss(batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
-            return critic.loss(batch, self.clip(batch["next_behaviour_action"]) if ahead else None)
+        def next_action(batch: Transitions, draws: Draws) -> Tensor | None:
+            return self.clip(batch["next_behaviour_action"]) if ahead else None
 
         prepare = self.with_behaviour_actions(critic.candidates, "next_") if ahead else None
-        update = Update(critic.parameters(), critic.lr, loss, after=critic.update_target)
         return Phase(
             name="critic",
             steps=self.critic_steps,
             batch_size=self.critic_batch_size,
-            updates={"": update},
+            updates=critic_updates(critic, next_action),
             prepare=prepare,
         )
 
@@ -257,7 +257,7 @@ def assemble(config, observation_size: int, action_low: Tensor, action_high: Ten
     model = locate(config.model._target_)
     policy = build(
         config.model,
-        network=build(config.network, **sizes, num_times=model.num_times),
+        network=build(config.network, **sizes, num_times=model.num_times, input_size=None if model.takes_noise else 0),
         **model.parts(config, action_low, action_high),
     )
     if objective.uses_target or locate(config.algo._target_).uses_target:

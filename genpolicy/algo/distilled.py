@@ -24,7 +24,8 @@ def one_step_policy(cls: type[DirectPolicy], model: Policy, algorithm: Algorithm
     """A direct policy beside a model, for the same observations and actions. hidden: units of its layers."""
     sizes = {"action_size": model.action_size, "observation_size": model.network.observation_size}
     bounds = {"action_low": algorithm.action_low, "action_high": algorithm.action_high}
-    return cls(network=MLP(hidden=hidden, num_times=0, **sizes), **bounds)
+    network = MLP(hidden=hidden, num_times=0, input_size=None if cls.takes_noise else 0, **sizes)
+    return cls(network=network, **bounds)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -55,8 +55,20 @@ class FQL(ActorCritic):
 
     def actor_update(self) -> Update:
         parameters = [*self.behaviour.parameters(), *self.policy.parameters()]
-        after, frozen_modules = self.behaviour.update_target, [self.critic]
-        return Update(parameters, self.lr, self.loss, self.draw, after, frozen_modules, clip=self.gradient_norm)
+        return Update(
+            parameters,
+            self.lr,
+            self.loss,
+            self.draw,
+            after=self.update_targets,
+            frozen_modules=[self.critic],
+            clip=self.gradient_norm,
+            every=self.policy_delay,
+        )
+
+    def update_targets(self) -> None:
+        super().update_targets()
+        self.behaviour.update_target()
 
     def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
         """Of the one-step policy as it is: the critic's targets are slow already."""

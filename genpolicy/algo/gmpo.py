@@ -7,14 +7,13 @@ fitted by its generative loss to samples of mu that are weighted by a multiple o
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings
-from genpolicy.algo.update import Metrics, Update, effective_sample_size, imitation, weight_metrics
+from genpolicy.algo.update import Metrics, Update, effective_sample_size, exponential_weight, imitation
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import locate, setting
 from genpolicy.dataset.transitions import Transitions
@@ -49,10 +48,7 @@ class GMPO(CriticSettings, PolicySettings, Algorithm):
     def weight(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """min(exp(beta (Q - V)), weight_clamp) [B], and its statistics."""
         exponent = self.beta * self.critic.advantage(batch.observation, batch.action)
-        # Clamping the exponent is the same as clamping the weight, but cannot overflow.
-        weight = exponent.clamp(max=math.log(self.weight_clamp)).exp()
-        clamped = (exponent >= math.log(self.weight_clamp)).to(weight.dtype)
-        return weight, weight_metrics(weight) | {"clamped": clamped.mean()}
+        return exponential_weight(exponent, self.weight_clamp)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

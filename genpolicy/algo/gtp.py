@@ -32,7 +32,14 @@ class GTP(ActorCritic):
 
     def actor_update(self) -> Update:
         return imitation(
-            self.policy, self.objective, self.lr, self.weight, weight_draw=self.draw_value, clip=self.gradient_norm
+            self.policy,
+            self.objective,
+            self.lr,
+            self.weight,
+            weight_draw=self.draw_value,
+            after=self.update_targets,
+            clip=self.gradient_norm,
+            every=self.policy_delay,
         )
 
     @torch.no_grad()

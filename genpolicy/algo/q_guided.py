@@ -25,9 +25,15 @@ class QGuided(ActorCritic):
     normalize: bool = setting(True, doc="divide by mean |Q|; false: GTP's ablation with a linear Q term")
 
     def actor_update(self) -> Update:
-        policy, frozen_modules, clip = self.policy, [self.critic], self.gradient_norm
         return Update(
-            policy.parameters(), self.lr, self.loss, self.draw, policy.update_target, frozen_modules, clip=clip
+            self.policy.parameters(),
+            self.lr,
+            self.loss,
+            self.draw,
+            after=self.update_targets,
+            frozen_modules=[self.critic],
+            clip=self.gradient_norm,
+            every=self.policy_delay,
         )
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
@@ -41,11 +47,16 @@ class QGuided(ActorCritic):
         """The generative loss and the value's [B], and metrics."""
         matching = self.objective.loss(self.policy, batch.observation, batch.action, draws)
         action = self.clip(self.action(batch, draws))
-        q = self.critic.q(batch.observation, action)[:2]
+        q = self.critic.q(batch.observation, action)
+        value = self.value(q, draws)
+        return matching - self.eta * value, {"matching": matching.detach().mean(), "q": q.detach().mean()}
+
+    def value(self, q: Tensor, draws: Draws) -> Tensor:
+        """What is raised [B], of Q [E, B]: one of two by a coin, in units of the mean size of the other."""
+        q = q[:2]
         if self.normalize:
             q = q / q.detach().abs().mean(1, keepdim=True).flip(0)
-        value = torch.where(draws["coin"] == 0, q[0], q[1])
-        return matching - self.eta * value, {"matching": matching.detach().mean(), "q": q.detach().mean()}
+        return torch.where(draws["coin"] == 0, q[0], q[1])
 
     def action(self, batch: Transitions, draws: Draws) -> Tensor:
         """The policy's actions [B, A] whose value is raised."""

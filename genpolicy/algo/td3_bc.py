@@ -10,19 +10,23 @@ from torch import Tensor
 from genpolicy.algo.q_guided import QGuided
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import locate, setting
+from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.direct import GaussianPolicy
+from genpolicy.objective.objective import Draws
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class TD3BC(QGuided):
-    """TD3 with the squared error of the data's actions: -eta Q(s, mu(s)) / mean |Q| + |a - mu(s)|^2 / A.
+    """TD3 with the squared error of the data's actions: -eta Q(s, mu(s)) / mean |Q| + |a - mu(s)|^2 / A (eq. 5).
 
-    Only the mean of the Gaussian is TD3+BC's; its std is fitted to the data beside it, for a log-likelihood. As in
-    Diffusion-QL, and unlike TD3+BC, Q is one of two by a coin, and the actor moves at every update.
+    Q is the critic's first. Only the mean of the Gaussian is TD3+BC's; its std, which nothing else depends on, is
+    fitted to the data beside it, for a log-likelihood.
     """
 
-    smoothing: float = setting(0.2, ge=0.0, le=1e6, doc="standard deviation of the noise on the target's actions")
+    smoothing: float = setting(
+        0.2, ge=0.0, le=1e6, doc="standard deviation of the noise on the target's actions, which lie in [-1, 1]"
+    )
     smoothing_limit: float = setting(0.5, ge=0.0, le=1e6, doc="largest size of that noise")
 
     @classmethod
@@ -36,10 +40,20 @@ class TD3BC(QGuided):
         mean = self.policy.target.mean(observation)[:, None]
         shape = len(mean), num_samples, self.policy.action_size
         noise = torch.randn(shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        return self.clip(mean + (self.smoothing * noise).clamp(-self.smoothing_limit, self.smoothing_limit))
+        return self.smoothed(mean, noise)
 
-    def action(self, batch, draws):
+    def smoothed(self, action: Tensor, noise: Tensor) -> Tensor:
+        """Actions [..., A] with limited multiples of standard normal noise [..., A], in the action space."""
+        return self.clip(action + (self.smoothing * noise).clamp(-self.smoothing_limit, self.smoothing_limit))
+
+    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        return self.objective.draw(self.policy, batch.observation, batch.action, generator, progress)
+
+    def action(self, batch: Transitions, draws: Draws) -> Tensor:
         return self.policy.mean(batch.observation)
+
+    def value(self, q: Tensor, draws: Draws) -> Tensor:
+        return q[0] / q[0].detach().abs().mean() if self.normalize else q[0]
 
 
 def has_mean(model: type) -> bool:

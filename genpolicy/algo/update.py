@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -10,12 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genpolicy.critic.critic import Critic, Metrics
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.policy import Policy
 from genpolicy.objective.objective import Draws, Objective
-
-Metrics = dict[str, Tensor]
 
 
 class Update:
@@ -26,6 +26,8 @@ class Update:
     after: called once after the step, e.g. for a target network.
     chunk: rows whose graph is kept at once; bounds memory and changes the result by rounding only.
     clip: largest norm of the whole gradient.
+    every: the update is made at every so manieth step of the phase only, at first at number every - 1.
+    schedule: of the learning rate, "constant" or "cosine": lr (1 + cos(pi progress)) / 2, which ends at 0.
     """
 
     def __init__(
@@ -38,20 +40,30 @@ class Update:
         frozen_modules: Sequence[nn.Module] = (),
         chunk: int | None = None,
         clip: float | None = None,
+        every: int = 1,
+        schedule: str = "constant",
     ):
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=lr, fused=True)
         self.loss, self.draw, self.after, self.chunk, self.clip = loss, draw, after, chunk, clip
         self.frozen_modules = [parameter for module in frozen_modules for parameter in module.parameters()]
+        self.lr, self.every, self.schedule = lr, every, schedule
         self.mode, self._loss = "none", loss
 
     def compile(self, mode: str) -> None:
         """From now on compute the loss and its gradient by what torch.compile makes of them, in a mode of its own."""
         self.mode, self._loss = mode, compiled(self.loss, mode)
 
+    def due(self, step: int) -> bool:
+        """Whether the update is made at this step of its phase."""
+        return (step + 1) % self.every == 0
+
     def __call__(self, batch: Transitions, generator: torch.Generator, progress: float) -> Metrics:
         """Draw, differentiate, step. The metrics are means over the batch, left on the device."""
-        draws = self.draw(batch, generator, progress)
+        return self.step(batch, self.draw(batch, generator, progress), progress)
+
+    def step(self, batch: Transitions, draws: Draws, progress: float = 0.0) -> Metrics:
+        """The same with given draws."""
         self.optimizer.zero_grad(set_to_none=True)
 
         def losses(part: slice) -> tuple[Tensor, Metrics]:
@@ -62,10 +74,17 @@ class Update:
         total = accumulate(losses, batch.size, self.chunk)
         if self.clip is not None:
             total["gradient"] = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        self.set_lr(self.optimizer, progress)
         self.optimizer.step()
         if self.after is not None:
             self.after()
         return total
+
+    def set_lr(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
+        """Give an optimiser the learning rate that is due."""
+        if self.schedule == "cosine":
+            for group in optimizer.param_groups:
+                group["lr"] = self.lr * (1 + math.cos(math.pi * progress)) / 2
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's state."""
@@ -98,13 +117,15 @@ def imitation(
     lr: float,
     weight: Callable[[Transitions, Draws], tuple[Tensor, Metrics]] | None = None,
     weight_draw: Callable[[Transitions, torch.Generator, float], Draws] = lambda batch, generator, progress: {},
-    clip: float | None = None,
+    **more,
 ) -> Update:
     """The update that fits a policy to the data's actions, each sample's loss multiplied by a weight.
 
     weight: (batch, draws) -> (weight [B], metrics), without gradient; None for plain behaviour cloning. weight_draw:
-    (batch, generator, progress) -> what is random in it, as `draw` of an `Update`.
+    (batch, generator, progress) -> what is random in it, as `draw` of an `Update`. more: what else an `Update` takes;
+    after each, the policy's moving average follows, if nothing else is said.
     """
+    more.setdefault("after", policy.update_target)
 
     # Weighting pairs whose noise depends on the action would weight the noise as well, which must stay N(0, I). So for
     # a coupling path the actions are resampled with the weights first, and then coupled.
@@ -125,7 +146,38 @@ def imitation(
         factor, metrics = weight(batch, draws)
         return losses if resample else factor * losses, metrics
 
-    return Update(policy.parameters(), lr, loss, draw, after=policy.update_target, clip=clip)
+    return Update(policy.parameters(), lr, loss, draw, **more)
+
+
+def critic_updates(
+    critic: Critic,
+    next_action: Callable[[Transitions, Draws], Tensor | None] = lambda batch, draws: None,
+    **more,
+) -> dict[str, Update]:
+    """The updates of a critic by the names of its losses, its target after the last.
+
+    next_action: (batch, draws) -> actions [B, candidates, A] at the next states, if the losses take some. more: what
+    else an `Update` takes.
+    """
+
+    def update(module: nn.Module, loss, **last) -> Update:
+        def losses(batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+            return loss(batch, next_action(batch, draws))
+
+        return Update(module.parameters(), critic.lr, losses, **last, **more)
+
+    after = more.pop("after", critic.update_target)
+    *first, (name, last) = critic.losses().items()
+    return {name: update(*parts) for name, parts in first} | {name: update(*last, after=after)}
+
+
+def exponential_weight(exponent: Tensor, limit: float) -> tuple[Tensor, Metrics]:
+    """min(exp(exponent), limit) [B], without gradient, and its statistics."""
+    with torch.no_grad():
+        # Clamping the exponent is the same as clamping the weight, but cannot overflow.
+        weight = exponent.clamp(max=math.log(limit)).exp()
+        clamped = (exponent >= math.log(limit)).to(weight.dtype)
+        return weight, weight_metrics(weight) | {"clamped": clamped.mean()}
 
 
 def weight_metrics(weight: Tensor) -> Metrics:

@@ -15,8 +15,11 @@ from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
+from genpolicy.network.activation import ACTIVATIONS, INITIALISATIONS
 from genpolicy.network.averaging import polyak_update
 from genpolicy.network.ensemble import EnsembleMLP, value_network
+
+Metrics = dict[str, Tensor]
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -27,10 +30,13 @@ class Critic(nn.Module, ABC):
     """
 
     next_actions: ClassVar[str | None]  # "policy" or "behaviour"; None: none, the data's alone
-    activation: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(torch.relu_)
 
     hidden: list[int] = setting([256, 256], ge=1, le=2**14, doc="units of each hidden layer of Q and V")
+    activation: str = setting("relu", choices=list(ACTIVATIONS), doc="after each hidden layer")
     layer_norm: bool = setting(False, doc="normalise the units of each hidden layer")
+    init: str = setting(
+        "pytorch", choices=list(INITIALISATIONS), doc="of the weights: nn.Linear's, or one with zero biases"
+    )
     ensemble: int = setting(2, ge=1, le=100, doc="number of Q functions E; their minimum is used")
     discount: float = setting(0.99, ge=0.0, le=1.0, doc="gamma")
     target_rate: float = setting(0.005, gt=0.0, le=1.0, doc="share of Q that enters the target Q at every update")
@@ -48,15 +54,22 @@ class Critic(nn.Module, ABC):
 
     def __post_init__(self, observation_size, action_size):
         nn.Module.__init__(self)
-        shape = {"hidden": self.hidden, "act": self.activation, "layer_norm": self.layer_norm}
+        shape = {name: getattr(self, name) for name in ("hidden", "activation", "layer_norm", "init")}
         self.q_network = EnsembleMLP(self.ensemble, observation_size + action_size, **shape)
         self.q_target = copy.deepcopy(self.q_network).requires_grad_(False)
         if self.expectile is not None:
             self.v_network = value_network(observation_size, **shape)
 
     @abstractmethod
-    def loss(self, batch: Transitions, next_action: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+    def loss(self, batch: Transitions, next_action: Tensor | None) -> tuple[Tensor, Metrics]:
         """One loss a sample [B], for actions [B, candidates, A] at the next states, and metrics []."""
+
+    def losses(self) -> dict[str, tuple[nn.Module, Callable[..., tuple[Tensor, Metrics]]]]:
+        """What is trained by which loss, one update after the other; the target Q follows after the last.
+
+        The names are prefixes of metrics. Here one update of all, without a prefix.
+        """
+        return {"": (self, self.loss)}
 
     def q(self, observation: Tensor, action: Tensor) -> Tensor:
         """Q_j(s, a) [E, B] of observation [B, O] and action [B, A]."""
@@ -69,6 +82,10 @@ class Critic(nn.Module, ABC):
     def q_min(self, observation: Tensor, action: Tensor) -> Tensor:
         """min_j Q_j(s, a) [B]."""
         return self.q(observation, action).amin(0)
+
+    def q_target_min(self, observation: Tensor, action: Tensor) -> Tensor:
+        """min_j Q_j^-(s, a) [B]."""
+        return self.q_target(torch.cat([observation, action], -1)).amin(0)
 
     def advantage(self, observation: Tensor, action: Tensor) -> Tensor:
         """min_j Q_j(s, a) - V(s) [B], if V is learned."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.config.schema import setting
-from genpolicy.critic.critic import Critic, expectile_loss
+from genpolicy.critic.critic import Critic, Metrics, expectile_loss
 from genpolicy.dataset.transitions import Transitions
 
 
@@ -17,23 +17,38 @@ class IQL(Critic):
     """Q and V learned from data-set actions alone (Kostrikov et al. 2022).
 
     V is the tau-expectile of min_j Q_j^-(s, a) over the data's actions (eq. 5), Q_j regresses r + gamma V(s') (eq. 6),
-    and Q^- follows Q by Polyak averaging.
+    and Q^- follows Q by Polyak averaging. The code of GenerativeRL and of SRPO takes both steps from the same V.
     """
 
     next_actions = None
 
     expectile: float = setting(0.7, gt=0.0, lt=1.0, doc="tau of the value's expectile regression")
+    value_first: bool = setting(
+        False, doc="update V before Q, whose target has the new V, as in IQL's code; false: both at once, from the old"
+    )
 
-    def loss(self, batch: Transitions, next_action: None = None) -> tuple[Tensor, dict[str, Tensor]]:
+    def losses(self):
+        if self.value_first:
+            return {"v": (self.v_network, self.v_loss), "q": (self.q_network, self.q_loss)}
+        return super().losses()
+
+    def loss(self, batch: Transitions, next_action: None = None) -> tuple[Tensor, Metrics]:
         """The sum of value and Q losses, one a sample [B], and metrics."""
-        pairs = torch.cat([batch.observation, batch.action], -1)
+        (v_loss, v_metrics), (q_loss, q_metrics) = self.v_loss(batch), self.q_loss(batch)
+        losses = {"v_loss": v_loss.detach().mean(), "q_loss": q_loss.detach().mean()}
+        return v_loss + q_loss, losses | {"q": q_metrics["mean"], "v": v_metrics["mean"]}
+
+    def v_loss(self, batch: Transitions, next_action: None = None) -> tuple[Tensor, Metrics]:
+        """The expectile regression of V [B], and metrics."""
         value = self.v(batch.observation)
         with torch.no_grad():
-            q_target = self.q_target(pairs).amin(0)
+            q_target = self.q_target_min(batch.observation, batch.action)
+        return expectile_loss(q_target - value, self.expectile), {"mean": value.detach().mean()}
+
+    def q_loss(self, batch: Transitions, next_action: None = None) -> tuple[Tensor, Metrics]:
+        """sum_j (Q_j(s, a) - r - gamma V(s'))^2 [B], and metrics."""
+        with torch.no_grad():
             bootstrap = torch.where(batch.terminated, 0.0, self.v(batch.next_observation))
             target = batch.reward + self.discount * bootstrap
-        v_loss = expectile_loss(q_target - value, self.expectile)
-        q = self.q_network(pairs)
-        q_loss = (target - q).square().sum(0)
-        metrics = {"v_loss": v_loss, "q_loss": q_loss, "q": q, "v": value}
-        return v_loss + q_loss, {name: metric.detach().mean() for name, metric in metrics.items()}
+        q = self.q(batch.observation, batch.action)
+        return (target - q).square().sum(0), {"mean": q.detach().mean()}

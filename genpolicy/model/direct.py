@@ -63,9 +63,11 @@ class OneStepPolicy(DirectPolicy):
 class DeterministicPolicy(DirectPolicy):
     """a = mu(s)."""
 
+    takes_noise = False
+
     def mean(self, observation: Tensor) -> Tensor:
-        """mu(s) [B, A]: the network at the centre of the noise."""
-        return self.output(observation.new_zeros(observation.shape[0], self.action_size), observation)
+        """mu(s) [B, A]."""
+        return self.output(observation.new_zeros(observation.shape[0], self.network.input_size), observation)
 
     def actions(self, noise: Tensor, observation: Tensor) -> Tensor:
         return self.mean(observation)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+
+from genpolicy.network.activation import ACTIVATIONS, initialise
 
 
 class EnsembleLinear(nn.Module):
@@ -56,16 +58,20 @@ class EnsembleMLP(nn.Module):
         members: int,
         size_in: int,
         hidden: Sequence[int],
-        act: Callable[[Tensor], Tensor] = torch.relu_,
+        activation: str = "relu",
         layer_norm: bool = False,
+        init: str = "pytorch",
     ):
         super().__init__()
-        self.act = act
+        self.act = ACTIVATIONS[activation]()
         sizes = [size_in, *hidden]
         self.members = members
         self.layers = nn.ModuleList(EnsembleLinear(members, *pair) for pair in itertools.pairwise(sizes))
         self.head = EnsembleHead(members, sizes[-1])
         self.norms = nn.ModuleList(EnsembleNorm(members, size) if layer_norm else nn.Identity() for size in hidden)
+        linear = [*self.layers, self.head]
+        weights = [weight for layer in linear for weight in layer.weight]
+        initialise(weights, [layer.bias for layer in linear], init)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.expand(self.members, *x.shape)

@@ -9,14 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from genpolicy.config.schema import setting
+from genpolicy.network.activation import ACTIVATIONS, INITIALISATIONS, initialise
 from genpolicy.network.embedding import GaussianFourier
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class MLP(nn.Module):
-    """Fully connected layers with SiLU on the concatenated action, time embedding and observation."""
+    """Fully connected layers on the concatenated action, time embedding and observation.
+
+    input_size: of x, if it is not an action; of use only where there are observations.
+    """
 
     hidden: list[int] = setting([256, 256, 256], ge=1, le=2**14, doc="units of each hidden layer")
+    activation: str = setting("silu", choices=list(ACTIVATIONS), doc="after each hidden layer")
+    init: str = setting(
+        "pytorch", choices=list(INITIALISATIONS), doc="of the weights: nn.Linear's, or one with zero biases"
+    )
     time_size: int = setting(16, ge=2, le=2**14, doc="size of the Gaussian Fourier time embedding")
     time_scale: float = setting(
         1.0, gt=0.0, le=1e6, doc="standard deviation of its frequencies, in cycles over t in [0, 1]"
@@ -24,15 +32,27 @@ class MLP(nn.Module):
     action_size: InitVar[int]
     observation_size: InitVar[int]
     num_times: InitVar[int] = 1
+    input_size: InitVar[int | None] = None
 
-    def __post_init__(self, action_size, observation_size, num_times):
+    def __post_init__(self, action_size, observation_size, num_times, input_size):
         super().__init__()
         self.action_size, self.observation_size = action_size, observation_size
+        self.input_size = action_size if input_size is None or not observation_size else input_size
         self.embed = GaussianFourier(self.time_size, self.time_scale)
-        sizes = [action_size + num_times * (self.time_size // 2 * 2) + observation_size, *self.hidden]
-        layers = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), nn.SiLU())]
+        sizes = [self.input_size + num_times * (self.time_size // 2 * 2) + observation_size, *self.hidden]
+        activation = ACTIVATIONS[self.activation]
+        layers = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), activation())]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], action_size))
+        linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        initialise([layer.weight for layer in linear], [layer.bias for layer in linear], self.init)
+
+    def _load_from_state_dict(self, state_dict, prefix, *more):
+        """Weights of an earlier version, which gave policies without noise zeros as x, lose the columns of these."""
+        name = f"{prefix}layers.0.weight"
+        if not self.input_size and name in state_dict:
+            state_dict[name] = state_dict[name][:, -self.layers[0].in_features :]
+        super()._load_from_state_dict(state_dict, prefix, *more)
 
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """Output [B, A] for x [B, A], t [B] or any number of times [B, times], observation [B, O]."""
+        """Output [B, A] for x [B, input_size], t [B] or any number of times [B, times], observation [B, O]."""
         return self.layers(torch.cat([x, self.embed(t).flatten(1), observation], -1))

@@ -39,6 +39,8 @@ class TemporalSpatialResidual(nn.Module):
 
     Those have time_scale 30, with which the learned field is so rough in time that the solvers' errors, of policy
     gradients above all, are ten to forty times larger at equal steps, and the data are no more likely for it.
+
+    input_size: of x, if it is not an action; 0, for policies without noise, is an action of zeros.
     """
 
     hidden: list[int] = setting(
@@ -53,6 +55,7 @@ class TemporalSpatialResidual(nn.Module):
     action_size: InitVar[int]
     observation_size: InitVar[int]
     num_times: InitVar[int] = 1
+    input_size: InitVar[int | None] = None
 
     @classmethod
     def check_compatibility(cls, config) -> None:
@@ -64,16 +67,17 @@ class TemporalSpatialResidual(nn.Module):
                 f"network.hidden=[{widths}]: each width must be half of the one before, as in [512,256,128]"
             )
 
-    def __post_init__(self, action_size, observation_size, num_times):
+    def __post_init__(self, action_size, observation_size, num_times, input_size):
         super().__init__()
         self.action_size, self.observation_size = action_size, observation_size
+        self.input_size = input_size or action_size
         self.embed = GaussianFourier(self.time_size, self.time_scale)
         self.observe = nn.Linear(observation_size, self.observation_hidden) if observation_size else None
         condition_in = num_times * (self.time_size // 2 * 2) + (self.observation_hidden if observation_size else 0)
         condition = self.condition_hidden if observation_size else condition_in
         self.mix = nn.Sequential(nn.Linear(condition_in, condition), nn.SiLU(), nn.Linear(condition, condition))
         sizes = self.hidden
-        self.first = ResidualBlock(action_size, sizes[0], condition)
+        self.first = ResidualBlock(self.input_size, sizes[0], condition)
         pairs = list(itertools.pairwise(sizes))
         self.down = nn.ModuleList(ResidualBlock(wide, narrow, condition) for wide, narrow in pairs)
         self.middle = ResidualBlock(sizes[-1], sizes[-1], condition)
@@ -82,7 +86,7 @@ class TemporalSpatialResidual(nn.Module):
         self.act = nn.SiLU()
 
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """Output [B, A] for x [B, A], t [B] or any number of times [B, times], observation [B, O]."""
+        """Output [B, A] for x [B, input_size], t [B] or any number of times [B, times], observation [B, O]."""
         embedded = self.embed(t).flatten(1)
         if self.observe is not None:
             embedded = torch.cat([embedded, self.act(self.observe(observation))], -1)

@@ -160,7 +160,7 @@ class _Lockstep:
             sources = [member.source for member in members]
             size = members[0].phase.batch_size
             batches = [source.sample(size, own) for source, own in zip(sources, generators, strict=True)]
-            metrics = self._joint(batches, generators, first.state.step / members[0].phase.steps)
+            metrics = self._joint(batches, generators, first.state.step)
         return dict(zip(members, metrics, strict=True))
 
 
@@ -183,7 +183,8 @@ def _try_out(config: DictConfig, task: Task) -> None:
     for number, phase in enumerate(algorithm.phases):
         source = data if phase.prepare is None else phase.prepare(data)
         try:
-            VectorisedPhase([algorithm], number)([source], [generator], 0.0)
+            step = max(update.every for update in phase.updates.values()) - 1
+            VectorisedPhase([algorithm], number)([source], [generator], step)
         except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"seeds: these settings cannot be computed for several seeds at once ({message(error, 80)}...); "

@@ -41,20 +41,19 @@ class State:
     best: dict[str, float] = dataclasses.field(default_factory=dict)  # metrics of the best evaluation
     results: dict[str, dict[str, float]] = dataclasses.field(default_factory=dict)  # of final evaluations
     sums: dict[str, torch.Tensor] = dataclasses.field(default_factory=dict)  # of the metrics not yet read
-    count: int = 0  # updates in `sums`
+    counts: dict[str, int] = dataclasses.field(default_factory=dict)  # updates in each of `sums`
 
     def accumulate(self, metrics: dict[str, torch.Tensor]) -> None:
-        """Add the metrics of one update, on the device."""
-        if not self.sums:
-            self.sums = {name: torch.zeros_like(value) for name, value in metrics.items()}
-        torch._foreach_add_(list(self.sums.values()), [metrics[name].detach() for name in self.sums])
-        self.count += 1
+        """Add the metrics of one step, on the device; not every update is made at every step."""
+        self.sums |= {name: torch.zeros_like(value) for name, value in metrics.items() if name not in self.sums}
+        torch._foreach_add_([self.sums[name] for name in metrics], [value.detach() for value in metrics.values()])
+        self.counts |= {name: self.counts.get(name, 0) + 1 for name in metrics}
 
     def read(self) -> dict[str, float]:
         """The means since the last reading, in one transfer from the device."""
-        means = torch.stack(list(self.sums.values())).div(self.count).tolist()
-        named = dict(zip(self.sums, means, strict=True))
-        self.sums, self.count = {}, 0
+        sums = torch.stack(list(self.sums.values())).tolist()
+        named = {name: total / self.counts[name] for name, total in zip(self.sums, sums, strict=True)}
+        self.sums, self.counts = {}, {}
         return named
 
 
@@ -89,7 +88,7 @@ class Trainer:
                 for source in self.updates(phase):
                     with self.arithmetic(phase):
                         batch = source.sample(phase.batch_size, self.generator)
-                        metrics = phase.update(batch, self.generator, self.state.step / phase.steps)
+                        metrics = phase.update(batch, self.generator, self.state.step)
                     self.record(metrics)
 
     @contextlib.contextmanager
@@ -265,7 +264,10 @@ class Trainer:
     def _restore(self, saved: dict) -> None:
         try:
             self.algorithm.load_state_dict(saved["algorithm"])
-            self.state = State(**saved["state"])
+            state = saved["state"]
+            if count := state.pop("count", None):  # of an earlier version
+                state["counts"] = dict.fromkeys(state["sums"], count)
+            self.state = State(**state)
             self.state.sums = {name: value.to(self.device) for name, value in self.state.sums.items()}
             self.generator.set_state(saved["generators"]["run"])
             torch.set_rng_state(saved["generators"]["torch"])

@@ -31,19 +31,21 @@ class VectorisedPhase:
         for i, tensors in enumerate(named):
             for name, tensor in tensors.items():
                 tensor.data = whole[name][i]
+        self.steps = algorithms[0].phases[phase].steps
         updates = [algorithm.phases[phase].updates for algorithm in algorithms]
         self.updates = {
             name: _Vectorised(algorithms[0], whole, [each[name] for each in updates]) for name in updates[0]
         }
 
     def __call__(
-        self, batches: Sequence[Transitions], generators: Sequence[torch.Generator], progress: float
+        self, batches: Sequence[Transitions], generators: Sequence[torch.Generator], step: int
     ) -> list[Metrics]:
-        """One step of each algorithm on its batch; the metrics of each, as its own update would name them."""
+        """Step number `step` of each algorithm on its batch; the metrics of each, as its own update would name them."""
         found: list[Metrics] = [{} for _ in batches]
         for name, update in self.updates.items():
-            for own, metrics in zip(found, update(batches, generators, progress), strict=True):
-                own |= prefixed(name, metrics)
+            if update.updates[0].due(step):
+                for own, metrics in zip(found, update(batches, generators, step / self.steps), strict=True):
+                    own |= prefixed(name, metrics)
         return found
 
 
@@ -78,6 +80,7 @@ class _Vectorised:
         total = accumulate(losses, batches[0].size, first.chunk)
         if first.clip is not None:
             total["gradient"] = self._clip(first.clip)
+        first.set_lr(self.optimizer, progress)
         self.optimizer.step()
         for update in self.updates:
             if update.after is not None:

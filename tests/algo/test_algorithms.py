@@ -58,6 +58,9 @@ class QuadraticCritic(nn.Module):
     def loss(self, batch, next_action=None):
         return self.nothing * batch.reward, {}
 
+    def losses(self):
+        return {"": (self, self.loss)}
+
     def update_target(self):
         pass
 
@@ -104,7 +107,7 @@ def train(algorithm, transitions, seed):
         first = group["lr"]
         for step in range(phase.steps):
             group["lr"] = first * 0.5 * (1 + math.cos(math.pi * step / phase.steps))
-            metrics = phase.update(source.sample(phase.batch_size, generator), generator, step / phase.steps)
+            metrics = phase.update(source.sample(phase.batch_size, generator), generator, step)
     return metrics
 
 
@@ -241,7 +244,7 @@ def test_the_policy_gradient_is_unbiased():
     generator = torch.Generator().manual_seed(0)
     transitions = data(0)
     for _ in range(600):
-        algorithm.phases[0].update(transitions.sample(512, generator), generator, 0.0)
+        algorithm.phases[0].update(transitions.sample(512, generator), generator, 0)
     algorithm.phases[2].start()
     algorithm = algorithm.double()
     with torch.no_grad():  # away from the behaviour model, where the KL's gradient does not vanish
@@ -307,7 +310,7 @@ def test_chunks_do_not_change_an_update():
         fresh = make(GMPG, "gvp", 0, beta=1.0, chunk=chunk)
         fresh.load_state_dict(copied.state_dict())
         batch = data(0).sample(64, torch.Generator().manual_seed(1))
-        fresh.phases[2].update(batch, torch.Generator().manual_seed(2), 0.0)
+        fresh.phases[2].update(batch, torch.Generator().manual_seed(2), 0)
         results.append(fresh.policy.network.layers[0].weight)
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
 
@@ -319,7 +322,7 @@ def test_state_dict_restores_everything_to_the_bit(cls, tmp_path):
     def run(algorithm, generator, updates):
         for phase in algorithm.phases:
             for _ in range(updates):
-                phase.update(transitions.sample(32, generator), generator, 0.0)
+                phase.update(transitions.sample(32, generator), generator, 0)
 
     algorithm, generator = make(cls, "gvp", 0), torch.Generator().manual_seed(0)
     run(algorithm, generator, 2)

@@ -91,7 +91,7 @@ def learned(name: str, seed: int, precision: str = "tf32") -> Algorithm:
             for group, lr in groups:
                 group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / phase.steps))
             with arithmetic(precision, torch.device("cpu")):
-                phase.update(source.sample(phase.batch_size, generator), generator, step / phase.steps)
+                phase.update(source.sample(phase.batch_size, generator), generator, step)
     return algorithm
 
 

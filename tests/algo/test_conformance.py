@@ -99,7 +99,9 @@ def assert_works(config, word: str = "") -> None:
         assert all(isinstance(update, Update) for update in phase.updates.values())
         assert phase.policy is None or isinstance(phase.policy, Policy)
         source = phase.prepare(data) if phase.prepare is not None else data
-        metrics = phase.update(source.sample(8, generator), generator, 0.5)
+        metrics = {}
+        for step in (phase.steps // 2, phase.steps // 2 + 1):  # some updates are made at every second one only
+            metrics |= phase.update(source.sample(8, generator), generator, step)
         assert all(torch.isfinite(metric) for metric in metrics.values()), (word, metrics)
     action = algorithm.act(data.observation, generator.manual_seed(1))
     assert action.shape == (32, 2)
@@ -113,7 +115,7 @@ def assert_works(config, word: str = "") -> None:
     [
         ("algo=bc select=greedy", "select: chooses by a critic, which this algorithm does not learn"),
         ("algo=gmpo critic=double_q", "critic: needs a policy that is not there yet; legal: critic=iql"),
-        ("algo=idql critic=double_q", "legal: critic=in_support|iql"),
+        ("algo=idql critic=double_q", "legal: critic=in_support|iql|iql_orthogonal"),
         ("algo=gmpo critic=in_support", "legal: critic=iql"),
         ("algo=diffusion_ql critic=in_support", "critic: needs a behaviour model"),
         ("algo=diffusion_ql select=expectile", "critic: must learn V"),
@@ -121,7 +123,7 @@ def assert_works(config, word: str = "") -> None:
         ("algo=srpo model=gaussian", "model: this algorithm needs a generative model"),
         ("algo=edp objective=likelihood", "objective: this algorithm needs a denoiser"),
         ("algo=bc objective=likelihood", "objective: does not fit this model; legal: objective=edm|flow_matching|"),
-        ("algo=gmpg_reinforce critic=in_support", "critic: must learn V; legal: critic=iql, or critic.expectile=0.7"),
+        ("algo=gmpg_reinforce critic=in_support", "critic: must learn V; legal: critic=iql|iql_orthogonal, or critic.expectile=0.7"),
         ("algo=qgpo model=trajectory", "model: a solution map cannot be guided"),
         ("algo=fql solver=sde", "solver: FQL distils a flow that noise enters at its start only"),
         ("algo=td3_bc model=gvp", "model: TD3+BC has a mean"),

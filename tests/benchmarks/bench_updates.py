@@ -81,7 +81,7 @@ def test_policy_gradient(row, products, made, transitions, generator, what):
     algorithm.policy.solver = Midpoint(steps=16 if what == "exact_16_steps" else 8)
     update = algorithm.phases[-1].update
     measure = row if what != "products" else lambda *given: products(*given, 256)
-    measure("update of GMPG, batch 256, 8 midpoint steps", lambda: update(data, generator, 0.0), 3)
+    measure("update of GMPG, batch 256, 8 midpoint steps", lambda: update(data, generator, 0), 3)
 
 
 @pytest.mark.parametrize("what", ["alone", "compiled", "five_seeds", "five_seeds_compiled"])
@@ -99,17 +99,17 @@ def test_compiled_and_at_once(row, made, mode, transitions, device, phase, netwo
     else:
         [algorithm] = group
 
-        def common(batches, generators, progress):
-            algorithm.phases[number].update(*batches, *generators, progress)
+        def common(batches, generators, step):
+            algorithm.phases[number].update(*batches, *generators, step)
 
-    row(f"update of GMPO's {phase}, {network}, batch 256", lambda: common(batches, generators, 0.0), 30)
+    row(f"update of GMPO's {phase}, {network}, batch 256", lambda: common(batches, generators, 0), 30)
 
 
 @pytest.mark.parametrize("what", ["gtp", "diffusion_bc_and_critic"])
 def test_trajectory(row, updates, transitions, generator, what):
     data, joint = transitions(256), updates["gtp"]
     if what == "gtp":
-        row("update of GTP, batch 256", lambda: joint(data, generator, 0.5), 30)
+        row("update of GTP, batch 256", lambda: joint(data, generator, 1), 30)
     else:
         parts = updates["diffusion_bc"], joint.updates["critic"]
         row("update of GTP, batch 256", lambda: [part(data, generator, 0.5) for part in parts], 30)

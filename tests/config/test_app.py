@@ -212,7 +212,7 @@ def test_a_defect_is_one_line_and_its_traceback_on_request(monkeypatch):
         ("algo=gmpf", "algo=gmpf: no such option; did you mean gmpo? legal: gmpo, gmpg, "),
         (
             "critic=double_q tuned=none",
-            "critic: needs a policy that is not there yet; legal: critic=in_support|iql",
+            "critic: needs a policy that is not there yet; legal: critic=in_support|iql|iql_orthogonal",
         ),
         (
             "algo=gtp critic=in_support",

@@ -95,8 +95,8 @@ def updated(config) -> dict:
         if phase.start is not None:
             phase.start()
         source = phase.prepare(data) if phase.prepare is not None else data
-        for _ in range(2):
-            phase.update(source.sample(8, generator), generator, 0.5)
+        for step in (phase.steps // 2, phase.steps // 2 + 1):
+            phase.update(source.sample(8, generator), generator, step)
     return {name: value for name, value in algorithm.state_dict().items() if not name.startswith("_extra")}
 
 

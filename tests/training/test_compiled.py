@@ -64,7 +64,7 @@ def test_an_update_is_one_graph_that_is_traced_once(chosen, traced):
     for mode in ("none", "default"):
         made, generator = algorithm(chosen, mode), torch.Generator().manual_seed(0)
         phase = made.phases[-1]
-        metrics = [phase.update(data, generator, step / 3) for step in range(3)]
+        metrics = [phase.update(data, generator, step) for step in range(3)]
         found.append((dict(made.named_parameters()), metrics))
     assert same(*found)
     assert_one_graph_each(phase)
@@ -77,7 +77,7 @@ def test_the_common_updates_of_several_seeds_are_one_graph(traced):
         group = [algorithm("algo=gmpg solver.steps=1", mode, seed) for seed in (0, 1)]
         generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
         common = VectorisedPhase(group, -1)
-        metrics = [common([data, data], generators, step / 3) for step in range(3)]
+        metrics = [common([data, data], generators, step) for step in range(3)]
         found.append(([dict(made.named_parameters()) for made in group], metrics))
     assert same(*found)
     assert_one_graph_each(group[0].phases[-1])

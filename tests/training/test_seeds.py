@@ -72,13 +72,12 @@ def test_common_updates_are_those_of_each_alone(chosen):
         )
         common = VectorisedPhase(together, number)
         for step in range(UPDATES):
-            progress = step / UPDATES
             expected = [
-                phase.update(source.sample(32, draw), draw, progress)
+                phase.update(source.sample(32, draw), draw, step)
                 for phase, source, draw in zip(phases, sources, draws, strict=True)
             ]
             batches = [source.sample(32, draw) for source, draw in zip(theirs, others, strict=True)]
-            for own, metrics in zip(expected, common(batches, others, progress), strict=True):
+            for own, metrics in zip(expected, common(batches, others, step), strict=True):
                 assert own.keys() == metrics.keys()
                 for name, value in own.items():
                     assert metrics[name].item() == pytest.approx(value.item(), rel=1e-3, abs=1e-4), name
