@@ -123,7 +123,10 @@ def assert_works(config, word: str = "") -> None:
         ("algo=srpo model=gaussian", "model: this algorithm needs a generative model"),
         ("algo=edp objective=likelihood", "objective: this algorithm needs a denoiser"),
         ("algo=bc objective=likelihood", "objective: does not fit this model; legal: objective=edm|flow_matching|"),
-        ("algo=gmpg_reinforce critic=in_support", "critic: must learn V; legal: critic=iql|iql_orthogonal, or critic.expectile=0.7"),
+        (
+            "algo=gmpg_reinforce critic=in_support",
+            "critic: must learn V; legal: critic=iql|iql_orthogonal, or critic.expectile=0.7",
+        ),
         ("algo=qgpo model=trajectory", "model: a solution map cannot be guided"),
         ("algo=fql solver=sde", "solver: FQL distils a flow that noise enters at its start only"),
         ("algo=td3_bc model=gvp", "model: TD3+BC has a mean"),
