@@ -16,7 +16,7 @@ from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.generative import GenerativePolicy
-from genpolicy.model.guided import GuidedNetwork
+from genpolicy.model.guided import GuidedNetwork, GuidedPolicy
 from genpolicy.network.mlp import MLP
 from genpolicy.objective.objective import Draws
 
@@ -52,7 +52,7 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     def policies(self, model):
         sizes = {"action_size": model.action_size, "observation_size": model.network.observation_size}
         energy = MLP(hidden=self.energy_hidden, **sizes)
-        guided = GenerativePolicy(
+        guided = GuidedPolicy(
             path=model.path,
             sigma_data=model.sigma_data,
             divergence=model.divergence,

@@ -100,10 +100,10 @@ class Critic(nn.Module, ABC):
         polyak_update(self.q_target.parameters(), self.q_network.parameters(), self.target_rate)
 
 
-def q_min_of_each(critic: Critic, observation: Tensor, action: Tensor) -> Tensor:
-    """min_j Q_j(s, a_k) [B, K] of K actions [B, K, A] at each observation [B, O]."""
-    repeated = observation.repeat_interleave(action.shape[1], 0)
-    return critic.q_min(repeated, action.flatten(0, 1)).unflatten(0, action.shape[:2])
+def q_min_of_each(critic: Critic, observation: Tensor, action: Tensor, target: bool = False) -> Tensor:
+    """min_j Q_j(s, a_k) [B, K] of K actions [B, K, A] at each observation [B, O]; target: min_j Q_j^-."""
+    repeated, q_min = observation.repeat_interleave(action.shape[1], 0), critic.q_target_min if target else critic.q_min
+    return q_min(repeated, action.flatten(0, 1)).unflatten(0, action.shape[:2])
 
 
 def require_value(config) -> None:

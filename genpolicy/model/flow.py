@@ -55,7 +55,7 @@ class ProbabilityFlow:
     at: (angle, y) -> the model's coefficients there. network: (scaled y [B, A], t []) -> output [B, A]. start, end:
     angles of the data end and of the noise end, at t_max. parameters: what the adjoint method differentiates with
     respect to, beside the initial state. solution: (y [B, A] at the first of some angles, angles) -> y at the last, by
-    jumps of a learned solution map, if any.
+    jumps of a learned solution map, if any. clip: what is done to a prediction of the data.
     """
 
     path: ProbabilityPath
@@ -67,6 +67,7 @@ class ProbabilityFlow:
     t_max: float
     parameters: tuple[Tensor, ...] = ()
     solution: Callable[[Tensor, Sequence[float]], Tensor] | None = None
+    clip: Callable[[Tensor], Tensor] = lambda data: data
 
     def data(self, angle: float | Tensor, y: Tensor) -> Tensor:
         """The model's data prediction [B, A] at the point y [B, A] of an angle, a number or [].
@@ -74,7 +75,7 @@ class ProbabilityFlow:
         Numbers are faster: what depends on them alone is computed once.
         """
         c = self.at(angle, y)
-        return c.data_y * y + c.data_f * self.network(c.scale * y, c.time)
+        return self.clip(c.data_y * y + c.data_f * self.network(c.scale * y, c.time))
 
     def field(self, angle: float | Tensor, y: Tensor) -> Tensor:
         """dy/dtheta [B, A] at the point y [B, A] of an angle, a number or []."""

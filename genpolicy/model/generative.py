@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
 from dataclasses import InitVar, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +45,8 @@ class GenerativePolicy(Policy):
 
     Time t in [0, 1] runs from data to noise. Shapes: x, action [B, A]; t [B] or []; observation [B, O].
 
-    has_density: whether the field has been learned that log-densities follow from.
+    has_density: whether the field has been learned that log-densities follow from. bounds: the ends [A] of the action
+    space, for `clip_denoised`.
     """
 
     supports = frozenset({Capability.FIELD})
@@ -57,13 +59,20 @@ class GenerativePolicy(Policy):
         doc=f"auto is exact up to {EXACT_UP_TO} action dimensions",
         affects=lambda config: TRAINING if locate(config["algo"][TARGET]).uses_density else EVALUATION,
     )
+    clip_denoised: bool = setting(
+        False, doc="clip predictions of the data to the action space, in losses of these and in samplers that use them"
+    )
     prediction: InitVar[str]
     solver: InitVar[Solver]
     likelihood: InitVar[ODESolver]
     has_density: InitVar[bool] = True
+    bounds: InitVar[tuple[Tensor, Tensor] | None] = None
 
-    def __post_init__(self, network, prediction, solver, likelihood, has_density):
+    def __post_init__(self, network, prediction, solver, likelihood, has_density, bounds):
         super().__post_init__(network)
+        low, high = bounds if self.clip_denoised else (None, None)
+        self.register_buffer("lowest", low, persistent=False)
+        self.register_buffer("highest", high, persistent=False)
         self.has_density = has_density
         self.solver, self.likelihood = solver, likelihood
         self.prediction = self.path.auto_prediction if prediction == "auto" else prediction
@@ -79,7 +88,8 @@ class GenerativePolicy(Policy):
             "prediction": build(config.objective).prediction,
             "solver": build(config.solver),
             "likelihood": build(config.likelihood),
-            "has_density": Capability.FIELD in objective.teaches,
+            "has_density": Capability.FIELD in objective.teaches and not locate(config.model.path._target_).discrete,
+            "bounds": (action_low, action_high),
         }
 
     @classmethod
@@ -104,6 +114,13 @@ class GenerativePolicy(Policy):
             legal = legal_options("likelihood", has_density)
             raise UserError(f"likelihood: needs an ODE solver; legal: {legal} (the others only sample)")
 
+        def continuous(model: Mapping) -> bool:
+            return "path" in model and not locate(model["path"][TARGET]).discrete
+
+        if locate(config.algo._target_).uses_density and not continuous(config.model):
+            legal = legal_options("model", having=continuous)
+            raise UserError(f"model: this algorithm takes log-densities, of which this model has none; legal: {legal}")
+
     @property
     def couples(self) -> bool:
         return self.path.couples
@@ -115,7 +132,11 @@ class GenerativePolicy(Policy):
         return self._evaluate(self.input_scale(t)[..., None] * x, t, observation)
 
     def _evaluate(self, scaled: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        return self.network(scaled, t.expand(scaled.shape[:-1]), observation)
+        return self.network(scaled, self.network_time(t).expand(scaled.shape[:-1]), observation)
+
+    def network_time(self, t: Tensor) -> Tensor:
+        """What the network is told of times [...]."""
+        return self.path.network_time(t)
 
     def data_and_noise(self, x: Tensor, t: Tensor, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Predictions (E[x_0 | x_t], E[eps | x_t]), each [B, A]."""
@@ -144,8 +165,12 @@ class GenerativePolicy(Policy):
         return self.predict("noise", x, t, observation)
 
     def data(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """E[x_0 | x_t] [B, A], the denoiser."""
-        return self.predict("data", x, t, observation)
+        """E[x_0 | x_t] [B, A], the denoiser; clipped if `clip_denoised`."""
+        return self.clip(self.predict("data", x, t, observation))
+
+    def clip(self, data: Tensor) -> Tensor:
+        """Data predictions [..., A], clipped to the action space if `clip_denoised`."""
+        return data.clamp(self.lowest, self.highest) if self.clip_denoised else data
 
     def preconditioning(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(c_skip, c_out) of data = c_skip x + c_out F (Karras et al. 2022, table 1, carried over to any path)."""
@@ -175,6 +200,7 @@ class GenerativePolicy(Policy):
             end=self._ends[1],
             t_max=self.t_max,
             parameters=(*self.network.parameters(), observation),
+            clip=self.clip,
         )
 
     def _at(self, angle: float | Tensor, like: Tensor) -> Coefficients:

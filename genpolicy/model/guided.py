@@ -38,9 +38,16 @@ class GuidedNetwork(nn.Module):
             change = out * slope
         else:
             change = path.target(prediction, out**2 * slope, -skip * path.sigma(t)[..., None] * slope, t)
-        return self.model.network(scaled, t, observation) + change
+        return self.model.network(scaled, self.model.network_time(t), observation) + change
 
     def energies(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         """f_t(x) [B] of x [B, A] at t [B] and observations [B, O]."""
         skip, _ = self.model.preconditioning(t)
         return self.energy(skip[..., None] * x, t, observation).sum(-1)
+
+
+class GuidedPolicy(GenerativePolicy):
+    """The policy of a `GuidedNetwork`."""
+
+    def network_time(self, t: Tensor) -> Tensor:
+        return t  # the guided network tells its model's what that is to know

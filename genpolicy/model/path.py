@@ -39,6 +39,7 @@ class ProbabilityPath(ABC):
     # What a network should output on the path: the velocity itself where that has the data's size at every time.
     auto_prediction = "velocity"
     couples = False  # whether noise depends on the action it is paired with
+    discrete = False  # whether a network knows the path at some times only, so that it has no density
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -67,6 +68,14 @@ class ProbabilityPath(ABC):
     def perturb(self, data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t [..., A] from data and noise [..., A] at times t [...]."""
         return self.alpha(t)[..., None] * data + self.sigma(t)[..., None] * noise
+
+    def training_time(self, unit: Tensor, t_max: float) -> Tensor:
+        """Times [...] up to t_max, spread as evenly as numbers [...] are over [0, 1)."""
+        return self.t_min + (t_max - self.t_min) * unit
+
+    def network_time(self, t: Tensor) -> Tensor:
+        """What networks are told of times [...]."""
+        return t
 
     def couple(self, action: Tensor, noise: Tensor, observation: Tensor) -> Tensor:
         """The noise [B, A] paired with each action [B, A]; independent pairing unless a path says otherwise."""

@@ -38,7 +38,7 @@ class TrajectoryPolicy(GenerativePolicy):
         return self._evaluate(self.input_scale(t)[..., None] * x, t, observation, s)
 
     def _evaluate(self, scaled: Tensor, t: Tensor, observation: Tensor, s: Tensor | None = None) -> Tensor:
-        both = torch.stack([t, t if s is None else s], -1)
+        both = torch.stack([self.network_time(time) for time in (t, t if s is None else s)], -1)
         return self.network(scaled, both.expand(*scaled.shape[:-1], 2), observation)
 
     def surrogate(self, x: Tensor, t: Tensor, s: Tensor, observation: Tensor) -> Tensor:
@@ -74,6 +74,6 @@ class TrajectoryPolicy(GenerativePolicy):
             for begin, end in itertools.pairwise(angles):
                 at, ratio = self._at(begin, like), math.sin(end) / math.sin(begin)
                 share = math.cos(end) - ratio * math.cos(begin)
-                times = torch.stack([at.time, self._at(end, like).time])
+                times = self.network_time(torch.stack([at.time, self._at(end, like).time]))
                 jumps.append((ratio + share * at.data_y, share * at.data_f, at.scale, times))
         return self._kept[key]

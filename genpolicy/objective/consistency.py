@@ -12,7 +12,7 @@ from genpolicy.config.schema import setting
 from genpolicy.model.flow import Capability
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
-from genpolicy.objective.solution_map import SolutionMap, doubling, grid_time, squared_error
+from genpolicy.objective.solution_map import SolutionMap, doubling, grid_time
 
 HUBER = 0.00054  # Song and Dhariwal 2024, section 3.4: c = 0.00054 sqrt(A)
 
@@ -60,9 +60,9 @@ class Consistency(SolutionMap):
         error = policy.jump(policy.path.perturb(action, noise, t), t, end, observation) - target
         if self.improved:
             huber = HUBER * math.sqrt(policy.action_size)
-            loss = (torch.sqrt(error**2 + huber**2) - huber).sum(-1)
+            loss = self.reduce(torch.sqrt(error**2 + huber**2) - huber)
         else:
-            loss = squared_error(error)
+            loss = self.reduce(error.square())
         if self.scaled:
             loss = loss * 100 / (policy.path.sigma(t) - policy.path.sigma(u))
         return loss

@@ -10,7 +10,7 @@ from torch import Tensor
 from genpolicy.config.schema import setting
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
-from genpolicy.objective.solution_map import SolutionMap, grid_time, squared_error
+from genpolicy.objective.solution_map import SolutionMap, grid_time
 
 OFFSET = 0.01  # c of the adaptive weight 1 / (error^2 + c), Geng et al. 2025, section 4.3, p = 1
 
@@ -51,5 +51,5 @@ class MeanFlow(SolutionMap):
         ratio = (path.sigma(s) * path.alpha(t) / (path.alpha(s) * path.sigma(t)))[:, None]
         target = (ratio * action + (1 - ratio) * (phi - slope)).detach()
         _, out = policy.preconditioning(t)
-        error = squared_error(phi - target) / out**2  # of the network's output
+        error = self.reduce((phi - target).square()) / out**2  # of the network's output
         return error / (error.detach() + OFFSET)

@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from genpolicy.config.schema import setting
 from genpolicy.model.flow import Capability
 from genpolicy.model.policy import Policy
 
@@ -37,3 +38,14 @@ class Objective(ABC):
     @abstractmethod
     def loss(self, policy: Policy, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
         """One loss a sample, [B], of actions [B, A] at observations [B, O]."""
+
+
+@dataclass(kw_only=True, eq=False)
+class SquaredError(Objective, ABC):
+    """An objective that measures an error [B, A] in actions or in what they are predicted by."""
+
+    reduction: str = setting("sum", choices=["sum", "mean"], doc="of the squared errors, over the action's dimensions")
+
+    def reduce(self, errors: Tensor) -> Tensor:
+        """The sum or mean [B] of an action's errors [B, A]."""
+        return errors.sum(-1) if self.reduction == "sum" else errors.mean(-1)

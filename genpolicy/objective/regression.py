@@ -13,7 +13,7 @@ from genpolicy.config.schema import setting
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.path import PREDICTIONS
-from genpolicy.objective.objective import Draws, Objective
+from genpolicy.objective.objective import Draws, SquaredError
 
 
 def network_output(default: str):
@@ -23,8 +23,8 @@ def network_output(default: str):
 
 
 @dataclass(kw_only=True, eq=False)
-class Regression(Objective):
-    """weight(t) |prediction(x_t, t) - target|^2, summed over action dimensions; t uniform on [t_min, t_max].
+class Regression(SquaredError):
+    """weight(t) |prediction(x_t, t) - target|^2; t uniform on [t_min, t_max], or on a path's levels.
 
     The minimiser is the posterior mean of the target given x_t, whatever the weight.
     """
@@ -51,7 +51,7 @@ class Regression(Objective):
     def draw_time(self, policy: GenerativePolicy, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
         """Times [size] at which the prediction is trained."""
         unit = torch.rand(size, generator=generator, device=like.device, dtype=like.dtype)
-        return policy.path.t_min + (policy.t_max - policy.path.t_min) * unit
+        return policy.path.training_time(unit, policy.t_max)
 
     @abstractmethod
     def weight(self, policy: GenerativePolicy, t: Tensor) -> Tensor:
@@ -61,4 +61,4 @@ class Regression(Objective):
         t, noise = draws["t"], draws["noise"]
         x = policy.path.perturb(action, noise, t)
         error = policy.predict(self.regressed, x, t, observation) - policy.path.target(self.regressed, action, noise, t)
-        return self.weight(policy, t) * error.square().sum(-1)
+        return self.weight(policy, t) * self.reduce(error.square())

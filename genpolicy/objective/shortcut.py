@@ -11,7 +11,7 @@ from genpolicy.config.schema import setting
 from genpolicy.errors import UserError
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
-from genpolicy.objective.solution_map import SolutionMap, grid_time, squared_error
+from genpolicy.objective.solution_map import SolutionMap, grid_time
 
 
 @dataclass(kw_only=True, eq=False)
@@ -59,7 +59,7 @@ class Shortcut(SolutionMap):
             middle = policy.move(x, t, u, half)
             rest = policy.target.surrogate(middle, u, torch.where(shortest, u, s), observation)
             target = torch.where((s == t)[:, None], action, self._direction(policy, x, t, u, s, half, rest))
-        return squared_error(policy.surrogate(x, t, s, observation) - target)
+        return self.reduce((policy.surrogate(x, t, s, observation) - target).square())
 
     @staticmethod
     def _direction(policy, x, t, u, s, half, rest) -> Tensor:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from genpolicy.model.flow import Capability, standard_normal
 from genpolicy.model.trajectory import TrajectoryPolicy
-from genpolicy.objective.objective import Draws, Objective
+from genpolicy.objective.objective import Draws, SquaredError
 
 
 @dataclass(kw_only=True, eq=False)
-class SolutionMap(Objective):
+class SolutionMap(SquaredError):
     """An objective of Phi(x_t, t, s) and of the instantaneous map phi(x_t, t, t)."""
 
     teaches = frozenset({Capability.FIELD, Capability.MAP, Capability.END})
@@ -48,8 +48,3 @@ def doubling(progress: float, first: int, last: int) -> int:
 def grid_time(policy: TrajectoryPolicy, index: Tensor, intervals: int) -> Tensor:
     """Point `index` of `intervals` + 1 from t_min to t_max, evenly spaced in t: on an EDM path, Karras' grid."""
     return policy.path.t_min + (policy.t_max - policy.path.t_min) * index / intervals
-
-
-def squared_error(error: Tensor) -> Tensor:
-    """|error|^2 [B], summed over action dimensions."""
-    return error.square().sum(-1)

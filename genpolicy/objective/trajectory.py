@@ -10,7 +10,7 @@ from torch import Tensor
 from genpolicy.config.schema import setting
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
-from genpolicy.objective.solution_map import SolutionMap, doubling, grid_time, squared_error
+from genpolicy.objective.solution_map import SolutionMap, doubling, grid_time
 
 
 @dataclass(kw_only=True, eq=False)
@@ -55,8 +55,8 @@ class Trajectory(SolutionMap):
         twice = (value.repeat(2, *[1] * (value.dim() - 1)) for value in (x, t, observation))
         points, times, observations = twice
         mean, instantaneous = policy.surrogate(points, times, torch.cat([s, t]), observations).chunk(2)
-        consistency = squared_error(policy.move(x, t, s, mean) - target)
-        return consistency + self.flow_weight * squared_error(instantaneous - action)
+        consistency = self.reduce((policy.move(x, t, s, mean) - target).square())
+        return consistency + self.flow_weight * self.reduce((instantaneous - action).square())
 
     def _earlier(self, policy, action, noise, x, t, u, observation) -> Tensor:
         """x_u [B, A], on the way through x at t."""

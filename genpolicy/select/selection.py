@@ -30,6 +30,7 @@ class Selection(ABC):
     """
 
     num_candidates: int = setting(32, ge=2, le=10**4, doc="actions drawn, of which one is taken")
+    target: bool = setting(False, doc="by the target Q functions")
 
     @classmethod
     def check_compatibility(cls, config) -> None:
@@ -42,7 +43,8 @@ class Selection(ABC):
         self, critic: Critic, observation: Tensor, action: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """The chosen actions [B, A] of candidates [B, K, A] at observations [B, O]."""
-        index = self.index(q_min_of_each(critic, observation, action), critic, observation, generator)
+        q = q_min_of_each(critic, observation, action, self.target)
+        index = self.index(q, critic, observation, generator)
         return action[torch.arange(action.shape[0], device=action.device), index]
 
     @abstractmethod

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from genpolicy.config.schema import setting
-from genpolicy.model.flow import ProbabilityFlow
+from genpolicy.model.flow import ProbabilityFlow, angle_of
 from genpolicy.solver.solver import FixedGrid, Solver
 
 # Noise-to-signal ratios between which the steps are spread; the first and the last step reach the ends beyond.
@@ -72,9 +72,35 @@ class ReverseSDE(FixedGrid, Solver):
     def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
         angles = self.grid(flow.end, flow.start)
         for i, (angle, following) in enumerate(itertools.pairwise(angles)):
-            data = flow.data(angle, y)
-            ratio = math.tan(following) / math.tan(angle)
-            keep = math.cos(following) * math.tan(following) * ratio / math.sin(angle)
-            spread = flow.sigma_data * math.sin(following) * math.sqrt(1 - ratio**2)
-            y = keep * y + math.cos(following) * (1 - ratio**2) * data + spread * noise[:, i]
+            y = _reverse_step(flow, angle, following, y, noise[:, i])
         return y
+
+
+def _reverse_step(flow: ProbabilityFlow, angle: float, following: float, y: Tensor, noise: Tensor) -> Tensor:
+    """The posterior's draw at the following angle, given y and the data prediction at this one."""
+    ratio = math.tan(following) / math.tan(angle)
+    keep = math.cos(following) * math.tan(following) * ratio / math.sin(angle)
+    spread = flow.sigma_data * math.sin(following) * math.sqrt(1 - ratio**2)
+    return keep * y + math.cos(following) * (1 - ratio**2) * flow.data(angle, y) + spread * noise
+
+
+@dataclass(kw_only=True, eq=False)
+class Ancestral(Solver):
+    """Ancestral sampling (Ho et al. 2020, algorithm 2) at evenly spaced times, with the posterior's variance.
+
+    It starts from N(0, I), as if no signal were left, and ends with a prediction of the data.
+    """
+
+    steps: int = setting(5, ge=1, le=10**5, doc="number of steps, one evaluation each; levels T of a DDPM path")
+
+    @property
+    def num_noises(self) -> int:
+        return self.steps - 1  # none at the last step
+
+    def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
+        levels = (flow.t_max * k / self.steps for k in range(self.steps, 0, -1))
+        angles = [angle_of(flow.path, flow.sigma_data, t) for t in levels]
+        y = y * math.hypot(1.0, 1 / (flow.sigma_data * math.tan(angles[0])))  # from N(0, sigma^2) to N(0, 1), if VP
+        for i, (angle, following) in enumerate(itertools.pairwise(angles)):
+            y = _reverse_step(flow, angle, following, y, noise[:, i])
+        return flow.data_to_y(flow.data(angles[-1], y))

@@ -23,6 +23,9 @@ class Known(nn.Module):
     def q_min(self, observation, action):
         return (observation * action)[:, 0]
 
+    def q_target_min(self, observation, action):
+        return -self.q_min(observation, action)
+
     def v(self, observation):
         return 0.5 * observation[:, 0]
 
@@ -37,6 +40,10 @@ def shares(selection, times=20_000) -> torch.Tensor:
 
 def test_greedy_takes_the_best():
     torch.testing.assert_close(shares(Greedy(num_candidates=3))[1:, 2], torch.ones(2).double())
+
+
+def test_the_target_q_functions_can_judge():
+    torch.testing.assert_close(shares(Greedy(num_candidates=3, target=True))[1:, 0], torch.ones(2).double())
 
 
 def test_softmax_takes_by_the_exponential_of_q():
