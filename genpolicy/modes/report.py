@@ -36,7 +36,7 @@ def run(job: Job) -> None:
     known = {run.directory for run in found}
     if not config.sweep and not config.report.filter:
         failures += [f"{label(run)}: not in {store.uri}" for run in here if str(run) not in known]
-    document = compose(found, store.history, _title(config), store.uri, failures)
+    document = compose(found, store.history, _title(config), store.uri, failures, config.report.curves_over)
     document.write(folder)
     shown_on = console(WIDTH)
     for part in document.parts:

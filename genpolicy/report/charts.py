@@ -18,6 +18,7 @@ PANEL = 3.2  # inches
 WIDEST = 4  # panels in a row
 LETTER = 0.075  # inches, of a legend
 SAID = {"score": "normalised score", "return": "return"}
+UNITS = {"hours": 3600, "minutes": 60, "seconds": 1}
 PRETRAINING, FINETUNING = "pretraining (behaviour)", "finetuning (policy)"
 
 
@@ -27,6 +28,7 @@ class Curve:
 
     `log_prob` is NaN where there is no density, `pretraining` true where the behaviour model was evaluated, before the
     policy that is made from it; `best` is the index of the evaluation whose checkpoint was kept as the best, or None.
+    `seconds` [n] are those since training began; None: curves are drawn over the share.
     """
 
     share: np.ndarray
@@ -34,6 +36,7 @@ class Curve:
     log_prob: np.ndarray
     pretraining: np.ndarray
     best: int | None
+    seconds: np.ndarray | None = None
 
 
 @plain
@@ -41,25 +44,34 @@ def learning_curves(curves: Mapping[tuple[str, str], Sequence[Curve]], kinds: Ma
     """Score over training: the mean of the seeds, and from the lowest to the highest of them; a panel for each task.
 
     The phases stand side by side, each from its beginning to its end: what the phases of two methods cost is not the
-    same, nor is it within one. curves: by task and method, one a seed; kinds: task -> 'score' or 'return'.
+    same, nor is it within one. With times, each evaluation stands at the mean of the seeds' times instead.
+
+    curves: by task and method, one a seed; kinds: task -> 'score' or 'return'.
     """
     figure, panels = _panels(list(kinds))
     colours = _colours(method for _, method in curves)
+    times = [curve.seconds[-1] for found in curves.values() for curve in found if curve.seconds is not None]
+    unit = next(unit for unit, size in UNITS.items() if max(times, default=0) >= 2 * size or size == 1)
     pretrained = {task for (task, _), found in curves.items() if any(curve.pretraining.any() for curve in found)}
     for (task, method), found in sorted(curves.items()):
         by_share = defaultdict(list)
         for curve in found:
-            places = curve.share + (~curve.pretraining if task in pretrained else 0)
-            for place, score in zip(places, curve.score, strict=True):
-                by_share[place].append(score)
-        places = sorted(by_share)
-        mean, low, high = ([each(by_share[place]) for place in places] for each in (np.mean, min, max))
+            shares = curve.share + (~curve.pretraining if task in pretrained else 0)
+            places = curve.seconds / UNITS[unit] if times else shares
+            for share, place, score in zip(shares, places, curve.score, strict=True):
+                by_share[share].append((place, score))
+        places, scores = zip(*(zip(*by_share[share], strict=True) for share in sorted(by_share)), strict=True)
+        places = list(map(np.mean, places))
+        mean, low, high = (list(map(each, scores)) for each in (np.mean, min, max))
         style, axis = colours[method], panels[task]
         axis.plot(places, mean, **style, marker="o", markersize=3, linewidth=1.4, label=method)
         axis.fill_between(places, low, high, color=style["color"], alpha=0.15, linewidth=0)
     for task, axis in panels.items():
         axis.set(ylabel=SAID[kinds[task]])
-        if task in pretrained:
+        if times:
+            axis.set(xlabel=f"wall-clock time ({unit})")
+            axis.set_xlim(left=0)
+        elif task in pretrained:
             axis.axvline(1.0, color="grey", linewidth=0.8, linestyle=":")
             axis.set(xlim=(0, 2.05), xticks=[0.5, 1.5], xticklabels=[PRETRAINING, FINETUNING])
         else:

@@ -16,6 +16,8 @@ from genpolicy.report.published import counterpart, published, sources
 from genpolicy.report.results import BEST, LAST, Comparison, Result
 from genpolicy.report.tables import SCORES, grid
 
+History = Callable[[str, str], list[tuple[int, float, int]]]
+
 MEASURED = {"IQM": statistics.iqm, "mean": statistics.mean, "optimality gap": statistics.optimality_gap}
 LIKELIHOODS = {
     "log_prob": ("log_likelihood", "Log-likelihood", "the data that were trained on"),
@@ -25,17 +27,19 @@ LIKELIHOODS = {
 
 def compose(
     found: list[Result],
-    history: Callable[[str, str], list[tuple[int, float]]],
+    history: History,
     title: str,
     source: str,
     failures: Sequence[str] = (),
+    curves_over: str = "phase",
 ) -> Document:
     """The report on runs of a store; `failures` says which could not be had.
 
-    `history` tells all (step, value) of a metric of an MLflow run id.
+    history: all (step, value, milliseconds since 1970) of a metric of an MLflow run id. curves_over: the axis of the
+    learning curves, "phase" or "time".
     """
     comparison = Comparison(found)
-    curves = _curves(comparison, history)
+    curves = _curves(comparison, history, curves_over == "time")
     methods = _scores(comparison)
     seeds = ", ".join(map(str, comparison.seeds))
     lines = [f"{len(found)} runs, seeds {seeds}; {time.strftime('%Y-%m-%d %H:%M')}; from {source}"]
@@ -45,7 +49,7 @@ def compose(
         *_beside_published(comparison),
         *_statistics(methods),
         *_log_likelihoods(comparison),
-        *_figures(comparison, curves, methods),
+        *_figures(comparison, curves, curves_over),
         *_trade_offs(comparison, history),
         *_differences(comparison),
         _runs(comparison),
@@ -158,16 +162,21 @@ def _log_likelihoods(comparison: Comparison) -> Iterator[Table]:
             yield grid(comparison, f"{LAST}/{metric}", name, title, note, digits=3, none="-")
 
 
-def _curves(comparison: Comparison, history: Callable) -> dict[tuple[str, str], list[Curve]]:
-    """The evaluations during training of each run that has any, in whatever state it is."""
+def _values(history: History, number: str, metric: str) -> dict[int, float]:
+    return {step: value for step, value, _ in history(number, metric)}
+
+
+def _curves(comparison: Comparison, history: History, timed: bool) -> dict[tuple[str, str], list[Curve]]:
+    """The evaluations during training of each run that has any, in whatever state it is; timed: with their times."""
     curves = defaultdict(list)
     for (task, method), runs in comparison.runs.items():
         for run in (run for run in runs if not run.evaluation):
-            score = dict(history(run.number, f"eval/{comparison.kinds[task]}_mean"))
-            log_prob = dict(history(run.number, "eval/log_prob")) if "eval/log_prob" in run.metrics else {}
+            evaluations = history(run.number, f"eval/{comparison.kinds[task]}_mean")
+            score, times = ({entry[0]: entry[i] for entry in evaluations} for i in (1, 2))
+            log_prob = _values(history, run.number, "eval/log_prob") if "eval/log_prob" in run.metrics else {}
             pretrained = 0
             if "behaviour/updates_per_second" in run.metrics:
-                pretrained = max(step for step, _ in history(run.number, "behaviour/updates_per_second"))
+                pretrained = max(_values(history, run.number, "behaviour/updates_per_second"))
             updates = np.array(sorted(score))
             if not len(updates):
                 continue
@@ -179,9 +188,17 @@ def _curves(comparison: Comparison, history: Callable) -> dict[tuple[str, str], 
                     np.array([log_prob.get(update, np.nan) for update in updates]),
                     updates <= pretrained,
                     int(np.flatnonzero(updates == best)[0]) if best in updates else None,
+                    _seconds(run, [times[update] for update in updates], history) if timed else None,
                 )
             )
     return dict(curves)
+
+
+def _seconds(run: Result, times: list[int], history: History) -> np.ndarray:
+    """What lies between the first metrics of a run, of its data or of an update, and times in milliseconds."""
+    first = [name for name in run.metrics if name == "data/episodes" or name.endswith("/updates_per_second")]
+    begin = min([*times, *(time for name in first for _, _, time in history(run.number, name))])
+    return (np.array(times) - begin) / 1000
 
 
 def _planned(run: Result) -> int:
@@ -202,11 +219,14 @@ def _shares(updates: np.ndarray, pretrained: int, planned: int) -> np.ndarray:
     return shares
 
 
-def _figures(comparison: Comparison, curves: Mapping, methods: Mapping) -> Iterator[Picture]:
+def _figures(comparison: Comparison, curves: Mapping, curves_over: str) -> Iterator[Picture]:
     kinds = {task: kind for task, kind in comparison.kinds.items() if any(at[0] == task for at in curves)}
     if kinds:
         note = "Evaluations during training: mean over seeds, and from the lowest to the highest seed."
-        yield Picture("learning_curves", "Learning curves", charts.learning_curves(curves, kinds), note)
+        if curves_over == "time":
+            note += " Each stands at the mean of its times; the time between a stop and its resumption counts, too."
+        drawn = charts.learning_curves(curves, kinds)
+        yield Picture("learning_curves", "Learning curves", drawn, note)
     for task, kind in kinds.items():
         shown = {at[1]: found for at, found in curves.items() if at[0] == task and np.isfinite(found[0].log_prob).any()}
         if shown:
@@ -215,7 +235,7 @@ def _figures(comparison: Comparison, curves: Mapping, methods: Mapping) -> Itera
             yield Picture(f"likelihood_{_file(task)}", title, charts.likelihood(shown, task, kind), note)
 
 
-def _trade_offs(comparison: Comparison, history: Callable) -> Iterator[Picture]:
+def _trade_offs(comparison: Comparison, history: History) -> Iterator[Picture]:
     """What `eval.steps` has measured."""
     for task, kind in comparison.kinds.items():
         points = {}
@@ -223,8 +243,8 @@ def _trade_offs(comparison: Comparison, history: Callable) -> Iterator[Picture]:
             runs = [run for run in comparison.runs.get((task, method), ()) if "steps/ms_per_action" in run.metrics]
             found = defaultdict(list)
             for run in runs:
-                times = dict(history(run.number, f"{run.evaluation}steps/ms_per_action"))
-                for count, score in history(run.number, f"{run.evaluation}steps/{kind}_mean"):
+                times = _values(history, run.number, f"{run.evaluation}steps/ms_per_action")
+                for count, score in _values(history, run.number, f"{run.evaluation}steps/{kind}_mean").items():
                     found[count].append((score, times[count]))
             if found:
                 points[method] = {count: tuple(np.mean(found[count], axis=0)) for count in sorted(found)}

@@ -148,11 +148,11 @@ class Store:
             found = self._search(experiment.experiment_id, condition)
         return [run for run in found if "genpolicy.id" in run.data.tags]
 
-    def history(self, number: str, metric: str) -> list[tuple[int, float]]:
-        """All (step, value) of a metric of an MLflow run id, in order."""
+    def history(self, number: str, metric: str) -> list[tuple[int, float, int]]:
+        """All (step, value, time) of a metric of an MLflow run id, in order; times in milliseconds since 1970."""
         with self._lock:
             found = self.client.get_metric_history(number, metric)
-        return sorted((each.step, each.value) for each in found)
+        return sorted((each.step, each.value, each.timestamp) for each in found)
 
     def _make(self, database: Path) -> None:
         unfinished = database.with_name(database.name + ".new")

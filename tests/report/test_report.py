@@ -37,8 +37,13 @@ def result(algo="gmpo", task="hopper-medium-v2", seed=0, score=50.0, state="fini
     return Result(seed=seed, state=state, choices=choices, settings=settings, metrics=metrics, **facts)
 
 
-def document(*results: Result, history=lambda number, metric: []) -> Document:
-    return compose(list(results), history, "a study", "a store")
+def document(*results: Result, history=lambda number, metric: [], **more) -> Document:
+    return compose(list(results), history, "a study", "a store", **more)
+
+
+def logged(*pairs, every=1000):
+    """Entries of a metric, of which each step took so many milliseconds."""
+    return [(step, value, every * step) for step, value in pairs]
 
 
 def table(made: Document, name: str) -> dict[tuple[str, str], str]:
@@ -174,9 +179,9 @@ def test_the_likelihood_figure_colours_pretraining_and_finetuning_apart(tmp_path
     run = result()
     run.metrics.update({"eval/log_prob": 0.0, "behaviour/updates_per_second": 1.0, "best/update": 400})
     known = {
-        "eval/score_mean": [(100, 1.0), (200, 2.0), (300, 3.0), (400, 4.0)],
-        "eval/log_prob": [(100, -4.0), (200, -3.0), (300, -2.0), (400, -1.0)],
-        "behaviour/updates_per_second": [(50, 9.0), (200, 9.0)],
+        "eval/score_mean": logged((100, 1.0), (200, 2.0), (300, 3.0), (400, 4.0)),
+        "eval/log_prob": logged((100, -4.0), (200, -3.0), (300, -2.0), (400, -1.0)),
+        "behaviour/updates_per_second": logged((50, 9.0), (200, 9.0)),
     }
     made = document(run, history=lambda number, metric: known.get(metric, []))
     (picture,) = (part for part in made.parts if isinstance(part, Picture) and part.name.startswith("likelihood"))
@@ -189,6 +194,32 @@ def test_the_likelihood_figure_colours_pretraining_and_finetuning_apart(tmp_path
     }
 
 
+@pytest.mark.parametrize(
+    ("over", "places", "label"),
+    [("phase", [0.5, 1.0, 1.5, 2.0], ""), ("time", [2.0, 4.0, 6.0, 8.0], "wall-clock time (minutes)")],
+)
+def test_learning_curves_are_drawn_over_the_phase_or_over_time(over, places, label):
+    runs = [result(seed=seed) for seed in (0, 1)]
+    for run in runs:
+        run.metrics.update({"data/episodes": 9.0, "behaviour/updates_per_second": 1.0})
+    known = {
+        "eval/score_mean": [(100, 1.0), (200, 2.0), (300, 3.0), (400, 4.0)],
+        "behaviour/updates_per_second": [(50, 9.0), (200, 9.0)],
+        "data/episodes": [(0, 9.0)],
+    }
+
+    def history(number, metric):  # the second seed begins an hour later and takes twice as long
+        late, every = (3_600_000, 1600) if number == runs[1].number else (0, 800)
+        return [(step, value, time + late) for step, value, time in logged(*known.get(metric, []), every=every)]
+
+    made = document(*runs, history=history, curves_over=over)
+    (picture,) = (part for part in made.parts if isinstance(part, Picture) and part.name == "learning_curves")
+    (axis,) = picture.figure.axes
+    assert axis.lines[0].get_xydata().tolist() == [[place, i + 1] for i, place in enumerate(places)]
+    assert axis.get_xlabel() == label
+    assert ("mean of its times" in picture.note) == (over == "time")
+
+
 def test_the_figure_of_solver_steps_shows_the_mean_over_seeds():
     runs = [result(seed=seed) for seed in (0, 1)]
     for run in runs:
@@ -196,7 +227,8 @@ def test_the_figure_of_solver_steps_shows_the_mean_over_seeds():
     known = {"steps/score_mean": [(1, 10.0), (5, 20.0)], "steps/ms_per_action": [(1, 0.5), (5, 2.0)]}
 
     def history(number, metric):
-        return [(step, value + (10 if number == runs[1].number else 0)) for step, value in known.get(metric, [])]
+        more = 10 if number == runs[1].number else 0
+        return logged(*((step, value + more) for step, value in known.get(metric, [])))
 
     (picture,) = (part for part in document(*runs, history=history).parts if getattr(part, "name", "")[:5] == "steps")
     steps, time = (axis.lines[0].get_xydata().tolist() for axis in picture.figure.axes)
