@@ -60,7 +60,8 @@ class ActorCritic(Algorithm, ABC):
 
     def update_targets(self) -> None:
         """One step of the moving averages of critic and actor."""
-        self.critic.update_target()
+        if not self.critic.lagged_target:  # or it has followed with the critic's update
+            self.critic.update_target()
         self.policy.update_target()
 
     def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:

@@ -39,15 +39,18 @@ class Phase:
     policy: Policy | None = None  # what is evaluated in this phase, if anything
     start: Callable[[], None] | None = None  # called once, before the first update
     exact: bool = False  # whether it is always computed in float32
+    # Whether the draws of all updates are made before the first of them, as where one optimiser has all parameters.
+    draws_first: bool = False
     # What the phase samples from, if not the data set itself. Called again when a run is resumed: must be repeatable.
     prepare: Callable[[Transitions], Transitions] | None = None
 
     def update(self, batch: Transitions, generator: torch.Generator, step: int) -> Metrics:
         """Step number `step`, from 0, of each update that is due, on a batch."""
-        metrics = {}
-        for name, update in self.updates.items():
-            if update.due(step):
-                metrics |= prefixed(name, update(batch, generator, step / self.steps))
+        metrics, given = {}, (batch, generator, step / self.steps)
+        due = {name: update for name, update in self.updates.items() if update.due(step)}
+        drawn = {name: update.draw(*given) for name, update in due.items()} if self.draws_first else {}
+        for name, update in due.items():
+            metrics |= prefixed(name, update(*given, drawn.get(name)))
         return metrics
 
     def compile(self, mode: str) -> None:

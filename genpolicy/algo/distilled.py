@@ -20,12 +20,19 @@ from genpolicy.network.mlp import MLP
 from genpolicy.objective.objective import Draws
 
 
-def one_step_policy(cls: type[DirectPolicy], model: Policy, algorithm: Algorithm, hidden: list[int]) -> DirectPolicy:
-    """A direct policy beside a model, for the same observations and actions. hidden: units of its layers."""
+def one_step_policy(
+    cls: type[DirectPolicy], model: Policy, algorithm: Algorithm, squash: bool = True, **shape
+) -> DirectPolicy:
+    """A direct policy beside a model, for the same observations and actions.
+
+    squash: whether a tanh keeps its output inside a bounded action space. shape: settings of its `MLP`.
+    """
     sizes = {"action_size": model.action_size, "observation_size": model.network.observation_size}
-    bounds = {"action_low": algorithm.action_low, "action_high": algorithm.action_high}
-    network = MLP(hidden=hidden, num_times=0, input_size=None if cls.takes_noise else 0, **sizes)
-    return cls(network=network, **bounds)
+    low, high = algorithm.action_low, algorithm.action_high
+    if not squash:
+        low, high = torch.full_like(low, -torch.inf), torch.full_like(high, torch.inf)
+    network = MLP(num_times=0, input_size=None if cls.takes_noise else 0, **sizes, **shape)
+    return cls(network=network, action_low=low, action_high=high)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from genpolicy.config.schema import build, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.direct import OneStepPolicy
+from genpolicy.network.activation import ACTIVATIONS, INITIALISATIONS
 from genpolicy.objective.objective import Draws
 
 
@@ -26,6 +27,8 @@ class FQL(ActorCritic):
 
     Both make an action of the same noise: alpha |mu(s, z) - flow(s, z)|^2 bounds the squared Wasserstein distance of
     the two policies from above (algorithm 1).
+
+    As in their code, which has one optimiser, all networks step from the same parameters.
     """
 
     uses_target = False
@@ -35,6 +38,9 @@ class FQL(ActorCritic):
     policy_hidden: list[int] = setting(
         [256, 256, 256], ge=1, le=2**14, doc="units of each hidden layer of the one-step policy"
     )
+    policy_activation: str = setting("silu", choices=list(ACTIVATIONS), doc="after each of them")
+    policy_init: str = setting("pytorch", choices=list(INITIALISATIONS), doc="of the one-step policy's weights")
+    squash: bool = setting(True, doc="end the one-step policy with a tanh; false: its actions are clipped alone")
 
     @classmethod
     def check_compatibility(cls, config) -> None:
@@ -51,7 +57,15 @@ class FQL(ActorCritic):
             )
 
     def policies(self, model):
-        return one_step_policy(OneStepPolicy, model, self, self.policy_hidden), model
+        shape = {"hidden": self.policy_hidden, "activation": self.policy_activation, "init": self.policy_init}
+        return one_step_policy(OneStepPolicy, model, self, self.squash, **shape), model
+
+    def plan(self):
+        [phase] = super().plan()
+        *critic, (name, actor) = phase.updates.items()
+        if not self.critic.lagged_target:
+            critic[-1][1].after = self.critic.update_target
+        return [replace(phase, updates={name: actor, **dict(critic)}, draws_first=True)]
 
     def actor_update(self) -> Update:
         parameters = [*self.behaviour.parameters(), *self.policy.parameters()]
@@ -60,15 +74,11 @@ class FQL(ActorCritic):
             self.lr,
             self.loss,
             self.draw,
-            after=self.update_targets,
+            after=self.behaviour.update_target,
             frozen_modules=[self.critic],
             clip=self.gradient_norm,
             every=self.policy_delay,
         )
-
-    def update_targets(self) -> None:
-        super().update_targets()
-        self.behaviour.update_target()
 
     def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
         """Of the one-step policy as it is: the critic's targets are slow already."""
@@ -82,9 +92,9 @@ class FQL(ActorCritic):
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The flow's loss, the distillation's and minus the value, [B], and metrics."""
         observation, noise = batch.observation, draws["action_noise"]
-        matching = self.objective.loss(self.behaviour, observation, batch.action, draws)
+        matching = self.objective.loss(self.behaviour, observation, batch.action, draws) / self.policy.action_size
         with torch.no_grad():
-            wanted = self.behaviour.sample(observation, noise=noise)
+            wanted = self.clip(self.behaviour.sample(observation, noise=noise))
         action = self.policy.sample(observation, noise=noise[:, 0])
         distance = (action - wanted).square().mean(-1)
         q = self.critic.q(observation, self.clip(action)).mean(0)

@@ -12,7 +12,7 @@ from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSetting
 class IDQL(BehaviourSettings, CriticSettings, Algorithm):
     """A behaviour model and a critic; the policy is the critic's choice among several actions of the model.
 
-    With the in-support critic and the softmax it is SfBC (Chen et al. 2023), with a flow model IFQL (Park et al. 2025).
+    With the in-support critic and the softmax it is SfBC (Chen et al. 2023), with a flow IFQL (Park et al. 2025).
     """
 
     uses_samples = False

@@ -25,7 +25,7 @@ class SRPO(Distilled):
     normalize: bool = setting(False, doc="divide each action's gradient of Q by its root mean square")
 
     def policies(self, model):
-        return one_step_policy(DeterministicPolicy, model, self, self.policy_hidden), model
+        return one_step_policy(DeterministicPolicy, model, self, hidden=self.policy_hidden), model
 
     def penalty(self, action, x, t, noise, observation):
         with torch.no_grad():

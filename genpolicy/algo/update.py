@@ -23,7 +23,7 @@ class Update:
 
     through: modules that the loss passes through, whose own parameters are not to get gradients.
     draw: (batch, generator, progress) -> draws, progress being the share of the phase that is done, in [0, 1).
-    after: called once after the step, e.g. for a target network.
+    before, after: called once before and after the optimiser's step, e.g. for a target network.
     chunk: rows whose graph is kept at once; bounds memory and changes the result by rounding only.
     clip: largest norm of the whole gradient.
     every: the update is made at every so manieth step of the phase only, at first at number every - 1.
@@ -42,10 +42,12 @@ class Update:
         clip: float | None = None,
         every: int = 1,
         schedule: str = "constant",
+        before: Callable[[], None] | None = None,
     ):
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.optimizer = torch.optim.Adam(self.parameters, lr=lr, fused=True)
-        self.loss, self.draw, self.after, self.chunk, self.clip = loss, draw, after, chunk, clip
+        self.loss, self.draw, self.chunk, self.clip = loss, draw, chunk, clip
+        self.before, self.after = before, after
         self.frozen_modules = [parameter for module in frozen_modules for parameter in module.parameters()]
         self.lr, self.every, self.schedule = lr, every, schedule
         self.mode, self._loss = "none", loss
@@ -58,12 +60,14 @@ class Update:
         """Whether the update is made at this step of its phase."""
         return (step + 1) % self.every == 0
 
-    def __call__(self, batch: Transitions, generator: torch.Generator, progress: float) -> Metrics:
-        """Draw, differentiate, step. The metrics are means over the batch, left on the device."""
-        return self.step(batch, self.draw(batch, generator, progress), progress)
+    def __call__(
+        self, batch: Transitions, generator: torch.Generator, progress: float, draws: Draws | None = None
+    ) -> Metrics:
+        """Draw, if nothing is given, and step. The metrics are means over the batch, left on the device."""
+        return self.step(batch, self.draw(batch, generator, progress) if draws is None else draws, progress)
 
     def step(self, batch: Transitions, draws: Draws, progress: float = 0.0) -> Metrics:
-        """The same with given draws."""
+        """Differentiate and step, with given draws."""
         self.optimizer.zero_grad(set_to_none=True)
 
         def losses(part: slice) -> tuple[Tensor, Metrics]:
@@ -75,6 +79,8 @@ class Update:
         if self.clip is not None:
             total["gradient"] = nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.set_lr(self.optimizer, progress)
+        if self.before is not None:
+            self.before()
         self.optimizer.step()
         if self.after is not None:
             self.after()
@@ -154,7 +160,7 @@ def critic_updates(
     next_action: Callable[[Transitions, Draws], Tensor | None] = lambda batch, draws: None,
     **more,
 ) -> dict[str, Update]:
-    """The updates of a critic by the names of its losses, its target after the last.
+    """The updates of a critic by the names of its losses; its target follows with the last.
 
     next_action: (batch, draws) -> actions [B, candidates, A] at the next states, if the losses take some. more: what
     else an `Update` takes.
@@ -167,8 +173,9 @@ def critic_updates(
         return Update(module.parameters(), critic.lr, losses, **last, **more)
 
     after = more.pop("after", critic.update_target)
+    follow = {"before": critic.update_target} if critic.lagged_target else {"after": after}
     *first, (name, last) = critic.losses().items()
-    return {name: update(*parts) for name, parts in first} | {name: update(*last, after=after)}
+    return {name: update(*parts) for name, parts in first} | {name: update(*last, **follow)}
 
 
 def exponential_weight(exponent: Tensor, limit: float) -> tuple[Tensor, Metrics]:

@@ -34,12 +34,16 @@ class Critic(nn.Module, ABC):
     hidden: list[int] = setting([256, 256], ge=1, le=2**14, doc="units of each hidden layer of Q and V")
     activation: str = setting("relu", choices=list(ACTIVATIONS), doc="after each hidden layer")
     layer_norm: bool = setting(False, doc="normalise the units of each hidden layer")
+    layer_norm_eps: float = setting(1e-5, ge=0.0, le=1.0, doc="added to their variance")
     init: str = setting(
         "pytorch", choices=list(INITIALISATIONS), doc="of the weights: nn.Linear's, or one with zero biases"
     )
     ensemble: int = setting(2, ge=1, le=100, doc="number of Q functions E; their minimum is used")
     discount: float = setting(0.99, ge=0.0, le=1.0, doc="gamma")
     target_rate: float = setting(0.005, gt=0.0, le=1.0, doc="share of Q that enters the target Q at every update")
+    lagged_target: bool = setting(
+        False, doc="the target follows Q as it was before the update, as in FQL's code, and not as it is after it"
+    )
     lr: float = setting(3e-4, gt=0.0, le=1e30, doc="Adam's learning rate of Q and V")
     expectile: float | None = setting(
         None, gt=0.0, lt=1.0, doc="learn V(s) too, as this expectile of min_j Q_j^- over the data's actions; null: no V"
@@ -54,7 +58,7 @@ class Critic(nn.Module, ABC):
 
     def __post_init__(self, observation_size, action_size):
         nn.Module.__init__(self)
-        shape = {name: getattr(self, name) for name in ("hidden", "activation", "layer_norm", "init")}
+        shape = {name: getattr(self, name) for name in ("hidden", "activation", "layer_norm", "layer_norm_eps", "init")}
         self.q_network = EnsembleMLP(self.ensemble, observation_size + action_size, **shape)
         self.q_target = copy.deepcopy(self.q_network).requires_grad_(False)
         if self.expectile is not None:

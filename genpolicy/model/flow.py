@@ -53,9 +53,10 @@ class ProbabilityFlow:
     """A model's flow at fixed conditions, as the solvers see it.
 
     at: (angle, y) -> the model's coefficients there. network: (scaled y [B, A], t []) -> output [B, A]. start, end:
-    angles of the data end and of the noise end, at t_max. parameters: what the adjoint method differentiates with
-    respect to, beside the initial state. solution: (y [B, A] at the first of some angles, angles) -> y at the last, by
-    jumps of a learned solution map, if any. clip: what is done to a prediction of the data.
+    angles of the data end and of the noise end, at t_max. velocity: (x [B, A], t []) -> dx/dt. parameters: what the
+    adjoint method differentiates with respect to, beside the initial state. solution: (y [B, A] at the first of some
+    angles, angles) -> y at the last, by jumps of a learned solution map, if any. clip: what is done to a prediction of
+    the data.
     """
 
     path: ProbabilityPath
@@ -65,6 +66,7 @@ class ProbabilityFlow:
     start: float
     end: float
     t_max: float
+    velocity: Callable[[Tensor, Tensor], Tensor] | None = None
     parameters: tuple[Tensor, ...] = ()
     solution: Callable[[Tensor, Sequence[float]], Tensor] | None = None
     clip: Callable[[Tensor], Tensor] = lambda data: data

@@ -199,6 +199,7 @@ class GenerativePolicy(Policy):
             start=self._ends[0],
             end=self._ends[1],
             t_max=self.t_max,
+            velocity=lambda x, t: self.velocity(x, t, observation),
             parameters=(*self.network.parameters(), observation),
             clip=self.clip,
         )

@@ -19,3 +19,11 @@ class GaussianFourier(nn.Module):
         """Embed times [...] as [..., size]."""
         phase = t[..., None] * self.frequency
         return torch.cat([torch.sin(phase), torch.cos(phase)], -1)
+
+
+class Scalar(nn.Module):
+    """1 - t, as the code of flow matching counts time: from noise to data."""
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Embed times [...] as [..., 1]."""
+        return 1 - t[..., None]

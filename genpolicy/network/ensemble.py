@@ -41,13 +41,14 @@ class EnsembleHead(nn.Module):
 class EnsembleNorm(nn.Module):
     """Layer normalisation (Ba et al. 2016) of each of E members, [E, B, size], with weights of its own."""
 
-    def __init__(self, members: int, size: int):
+    def __init__(self, members: int, size: int, eps: float = 1e-5):
         super().__init__()
+        self.eps = eps
         self.weight = nn.Parameter(torch.ones(members, 1, size))
         self.bias = nn.Parameter(torch.zeros(members, 1, size))
 
     def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.layer_norm(x, x.shape[-1:]) * self.weight + self.bias
+        return nn.functional.layer_norm(x, x.shape[-1:], eps=self.eps) * self.weight + self.bias
 
 
 class EnsembleMLP(nn.Module):
@@ -60,6 +61,7 @@ class EnsembleMLP(nn.Module):
         hidden: Sequence[int],
         activation: str = "relu",
         layer_norm: bool = False,
+        layer_norm_eps: float = 1e-5,
         init: str = "pytorch",
     ):
         super().__init__()
@@ -68,7 +70,9 @@ class EnsembleMLP(nn.Module):
         self.members = members
         self.layers = nn.ModuleList(EnsembleLinear(members, *pair) for pair in itertools.pairwise(sizes))
         self.head = EnsembleHead(members, sizes[-1])
-        self.norms = nn.ModuleList(EnsembleNorm(members, size) if layer_norm else nn.Identity() for size in hidden)
+        self.norms = nn.ModuleList(
+            EnsembleNorm(members, size, layer_norm_eps) if layer_norm else nn.Identity() for size in hidden
+        )
         linear = [*self.layers, self.head]
         weights = [weight for layer in linear for weight in layer.weight]
         initialise(weights, [layer.bias for layer in linear], init)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genpolicy.config.schema import setting
 from genpolicy.network.activation import ACTIVATIONS, INITIALISATIONS, initialise
-from genpolicy.network.embedding import GaussianFourier
+from genpolicy.network.embedding import GaussianFourier, Scalar
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -25,6 +25,9 @@ class MLP(nn.Module):
     init: str = setting(
         "pytorch", choices=list(INITIALISATIONS), doc="of the weights: nn.Linear's, or one with zero biases"
     )
+    time_embedding: str = setting(
+        "fourier", choices=["fourier", "scalar"], doc="scalar: the number 1 - t, which grows from noise to data"
+    )
     time_size: int = setting(16, ge=2, le=2**14, doc="size of the Gaussian Fourier time embedding")
     time_scale: float = setting(
         1.0, gt=0.0, le=1e6, doc="standard deviation of its frequencies, in cycles over t in [0, 1]"
@@ -38,8 +41,10 @@ class MLP(nn.Module):
         super().__init__()
         self.action_size, self.observation_size = action_size, observation_size
         self.input_size = action_size if input_size is None or not observation_size else input_size
-        self.embed = GaussianFourier(self.time_size, self.time_scale)
-        sizes = [self.input_size + num_times * (self.time_size // 2 * 2) + observation_size, *self.hidden]
+        scalar = self.time_embedding == "scalar"
+        self.embed = Scalar() if scalar else GaussianFourier(self.time_size, self.time_scale)
+        time_size = 1 if scalar else self.time_size // 2 * 2
+        sizes = [self.input_size + num_times * time_size + observation_size, *self.hidden]
         activation = ACTIVATIONS[self.activation]
         layers = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), activation())]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], action_size))

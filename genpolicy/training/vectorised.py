@@ -31,7 +31,7 @@ class VectorisedPhase:
         for i, tensors in enumerate(named):
             for name, tensor in tensors.items():
                 tensor.data = whole[name][i]
-        self.steps = algorithms[0].phases[phase].steps
+        self.phase = algorithms[0].phases[phase]
         updates = [algorithm.phases[phase].updates for algorithm in algorithms]
         self.updates = {
             name: _Vectorised(algorithms[0], whole, [each[name] for each in updates]) for name in updates[0]
@@ -42,10 +42,12 @@ class VectorisedPhase:
     ) -> list[Metrics]:
         """Step number `step` of each algorithm on its batch; the metrics of each, as its own update would name them."""
         found: list[Metrics] = [{} for _ in batches]
-        for name, update in self.updates.items():
-            if update.updates[0].due(step):
-                for own, metrics in zip(found, update(batches, generators, step / self.steps), strict=True):
-                    own |= prefixed(name, metrics)
+        given = batches, generators, step / self.phase.steps
+        due = {name: update for name, update in self.updates.items() if update.updates[0].due(step)}
+        drawn = {name: update.draw(*given) for name, update in due.items()} if self.phase.draws_first else {}
+        for name, update in due.items():
+            for own, metrics in zip(found, update(*given, drawn.get(name)), strict=True):
+                own |= prefixed(name, metrics)
         return found
 
 
@@ -65,11 +67,15 @@ class _Vectorised:
         self.loss = _Loss(algorithm, updates[0].loss)
         self._losses = compiled(self._vectorise, updates[0].mode)
 
-    def __call__(self, batches, generators, progress) -> list[Metrics]:
-        first = self.updates[0]
+    def draw(self, batches, generators, progress) -> Draws:
+        """The draws of each, [S, B, ...]."""
         each = zip(self.updates, batches, generators, strict=True)
         drawn = [update.draw(batch, generator, progress) for update, batch, generator in each]
-        draws = {name: torch.stack([own[name] for own in drawn]) for name in drawn[0]}
+        return {name: torch.stack([own[name] for own in drawn]) for name in drawn[0]}
+
+    def __call__(self, batches, generators, progress, draws: Draws | None = None) -> list[Metrics]:
+        draws = self.draw(batches, generators, progress) if draws is None else draws
+        first = self.updates[0]
         tables = torch.stack([batch.table for batch in batches])
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -81,6 +87,9 @@ class _Vectorised:
         if first.clip is not None:
             total["gradient"] = self._clip(first.clip)
         first.set_lr(self.optimizer, progress)
+        for update in self.updates:
+            if update.before is not None:
+                update.before()
         self.optimizer.step()
         for update in self.updates:
             if update.after is not None:

@@ -115,7 +115,7 @@ def assert_works(config, word: str = "") -> None:
     [
         ("algo=bc select=greedy", "select: chooses by a critic, which this algorithm does not learn"),
         ("algo=gmpo critic=double_q", "critic: needs a policy that is not there yet; legal: critic=iql"),
-        ("algo=idql critic=double_q", "legal: critic=in_support|iql|iql_orthogonal"),
+        ("algo=idql critic=double_q", "legal: critic=in_support|iql|"),
         ("algo=gmpo critic=in_support", "legal: critic=iql"),
         ("algo=diffusion_ql critic=in_support", "critic: needs a behaviour model"),
         ("algo=diffusion_ql select=expectile", "critic: must learn V"),
@@ -125,7 +125,7 @@ def assert_works(config, word: str = "") -> None:
         ("algo=bc objective=likelihood", "objective: does not fit this model; legal: objective=edm|flow_matching|"),
         (
             "algo=gmpg_reinforce critic=in_support",
-            "critic: must learn V; legal: critic=iql|iql_orthogonal, or critic.expectile=0.7",
+            "critic: must learn V; legal: critic=iql|",
         ),
         ("algo=qgpo model=trajectory", "model: a solution map cannot be guided"),
         ("algo=fql solver=sde", "solver: FQL distils a flow that noise enters at its start only"),
