@@ -1,6 +1,10 @@
 """The one exception that a user's mistake raises, and text that may be shown."""
 
+import difflib
 import unicodedata
+from collections.abc import Iterable
+
+FEW = 10  # names that a message lists at the most
 
 
 class UserError(Exception):
@@ -21,6 +25,21 @@ class UnknownSetting(UserError):
         self.name, self.owner, self.option, self.hint = name, owner, option, hint
         has = f"{owner}={option} has" if option else f"{owner} has" if owner else "there is"
         super().__init__(f"{name}: {has} no such setting; {hint}")
+
+
+def suggest(word: str, legal: Iterable[str], listed: str = "") -> str:
+    """'did you mean ...? legal: ...', for the end of a message about a wrong word.
+
+    Of many legal words the nearest are named, and the command that shows all, `genpolicy --help <listed>`.
+    """
+    legal = sorted(map(str, legal))
+    near = difflib.get_close_matches(word, legal, n=1)
+    start = f"did you mean {near[0]}? " if near else ""
+    if len(legal) <= FEW:
+        return f"{start}legal: {', '.join(legal)}"
+    nearest = difflib.get_close_matches(word, legal, n=FEW, cutoff=0.0)
+    shown = "; genpolicy --help" + (f" {listed}" if listed else "") + " shows all"
+    return f"{start}legal: {', '.join(nearest)} and {len(legal) - FEW} more{shown}"
 
 
 def one_line(error: BaseException) -> str:

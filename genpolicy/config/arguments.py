@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from genpolicy.config import plain_yaml, sbatch
-from genpolicy.config.schema import suggest
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, suggest
 
 _HERE = Path(__file__).resolve().parent.parent
 # An installed package holds its configuration; in a checkout it lies beside the package.

@@ -26,8 +26,8 @@ from genpolicy.config import hints
 from genpolicy.config.arguments import CONF, HYDRA_GROUPS, PLACED, groups, options, quoted, shell
 from genpolicy.config.loader import Loader
 from genpolicy.config.run_settings import RunSettings, TrainSettings, filled
-from genpolicy.config.schema import TARGET, suggest
-from genpolicy.errors import UserError, printable
+from genpolicy.config.schema import TARGET
+from genpolicy.errors import UserError, printable, suggest
 
 RUN = {field.name for field in fields(RunSettings)}
 

@@ -14,8 +14,8 @@ from genpolicy.config import plain_yaml
 from genpolicy.config.arguments import CONF, HYDRA_GROUPS, PLACED, groups, options
 from genpolicy.config.option_content import all_settings, background, comment, lineage, settings_of
 from genpolicy.config.run_settings import MODES, RunSettings, TrainSettings
-from genpolicy.config.schema import TARGET, completed, field_types, is_component, locate, name_of, suggest
-from genpolicy.errors import UserError, printable
+from genpolicy.config.schema import TARGET, completed, field_types, is_component, locate, name_of
+from genpolicy.errors import UserError, printable, suggest
 
 WIDTH = 100  # columns of the first page, which fits a screen
 _INTRODUCTION = """\

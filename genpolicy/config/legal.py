@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 from genpolicy.config.arguments import PLACED, options
 from genpolicy.config.option_content import all_settings
-from genpolicy.config.schema import TARGET, Node, locate
+from genpolicy.config.schema import TARGET, locate
+from genpolicy.config.validation import Node
 from genpolicy.errors import UserError
 
 

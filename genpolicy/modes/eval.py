@@ -5,7 +5,8 @@ import contextlib
 from omegaconf import OmegaConf
 
 from genpolicy.config.run_settings import TrainSettings
-from genpolicy.config.schema import TARGET, check
+from genpolicy.config.schema import TARGET
+from genpolicy.config.validation import check
 from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint, provenance
 from genpolicy.runs.evaluations import CHOSEN, Evaluation

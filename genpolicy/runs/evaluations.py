@@ -19,7 +19,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.config import plain_yaml
 from genpolicy.config.run_settings import TrainSettings
-from genpolicy.config.schema import EVALUATION, TARGET, check, digest, part, refuse_interpolation
+from genpolicy.config.schema import EVALUATION, TARGET, digest, part
+from genpolicy.config.validation import check, refuse_interpolation
 from genpolicy.errors import UserError, message
 from genpolicy.system.files import read_regular, regular_files, write_atomically
 

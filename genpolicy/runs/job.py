@@ -19,8 +19,9 @@ from genpolicy.config.run_settings import (
     absolute_uri,
     filled,
 )
-from genpolicy.config.schema import TARGET, checked, plain_values, suggest
-from genpolicy.errors import UnknownSetting, UserError
+from genpolicy.config.schema import TARGET
+from genpolicy.config.validation import checked, plain_values
+from genpolicy.errors import UnknownSetting, UserError, suggest
 from genpolicy.runs.evaluations import CHOSEN
 from genpolicy.runs.identity import directory_of, each_seed
 

@@ -35,7 +35,7 @@ from omegaconf import DictConfig, OmegaConf
 from genpolicy.config import plain_yaml
 from genpolicy.config.plugins import PluginNeeded
 from genpolicy.config.run_settings import TrainSettings, absolute_uri
-from genpolicy.config.schema import check, refuse_interpolation
+from genpolicy.config.validation import check, refuse_interpolation
 from genpolicy.errors import UserError, message, one_line, printable
 from genpolicy.runs import provenance, records
 from genpolicy.runs.evaluations import Evaluation, own_evaluation

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from genpolicy.config.arguments import options
-from genpolicy.config.schema import FEW, suggest
+from genpolicy.errors import FEW, suggest
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
 

@@ -18,7 +18,8 @@ from omegaconf import OmegaConf
 
 from genpolicy.config.arguments import options
 from genpolicy.config.option_content import all_settings, lineage
-from genpolicy.config.schema import TARGET, _Checker
+from genpolicy.config.schema import TARGET
+from genpolicy.config.validation import _Checker
 from genpolicy.errors import UnknownSetting
 from hydra_plugins.genpolicy.launcher import lacking
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from torch import nn
 
-from genpolicy.config.schema import build, check, component, setting
+from genpolicy.config.schema import build, component, setting
+from genpolicy.config.validation import check
 from genpolicy.errors import UserError
 
 

@@ -6,7 +6,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.config.compose import hydra_words
-from genpolicy.config.schema import build, check
+from genpolicy.config.schema import build
+from genpolicy.config.validation import check
 from genpolicy.env.task import Task
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
