@@ -1,18 +1,23 @@
-"""Two hundred random bad command lines: each is one line on stderr and exit code 1, and leaves nothing."""
+"""Five hundred random bad command lines: each is one line on stderr and exit code 1, and leaves nothing."""
 
 import dataclasses
 import functools
 import random
 import typing
+from collections.abc import Callable
 
+import gymnasium
 import pytest
 from command_line import jobs, mistaken
 
 from genpolicy.config.arguments import groups, options
-from genpolicy.config.run_settings import RunSettings
+from genpolicy.config.option_content import all_settings
+from genpolicy.config.run_settings import MODES, RunSettings, TrainSettings
 from genpolicy.config.schema import TARGET, field_types, is_component, locate
 
-EACH = 25  # lines of each of the eight kinds
+EACH = 25  # lines of each kind
+CHOICES = [group for group in groups() if group not in ("tuned", "experiment", "cluster", "env", "dataset")]
+KINDS: list[Callable[[random.Random], list[str]]] = []  # each draws a line
 
 WRONG = {
     int: ["abc", "1.5", "true", "null", "[1]", "{a:1}", "''", "1e3x"],
@@ -21,6 +26,12 @@ WRONG = {
     str: ["[a]", "{a:1}", "null"],
     list: ["3", "abc", "[abc]", "[null]", "[[1]]", "null"],
 }
+
+
+def kind_of_line(draw_line):
+    """Decorator of what draws a bad line."""
+    KINDS.append(draw_line)
+    return draw_line
 
 
 def kind(hint) -> type | None:
@@ -70,6 +81,16 @@ def misspelt(draw: random.Random, word: str, legal) -> str:
             return wrong
 
 
+def numbers(*types):
+    """Settings of the default configuration that are numbers, or lists of them."""
+    found = []
+    for name, _, hint in settings():
+        if {hint, *typing.get_args(hint)} & {*types} and not {hint, *typing.get_args(hint)} & {str, bool}:
+            found.append((name, typing.get_origin(hint) is list))
+    return found
+
+
+@kind_of_line
 def unknown_option(draw):
     group = draw.choice(groups())
     legal = options(group) or {"hopper": None}
@@ -77,6 +98,7 @@ def unknown_option(draw):
     return draw.choice([[f"{group}={name}"], ["-m", f"{group}={name}"], ["seed=3", f"{group}={name}"]])
 
 
+@kind_of_line
 def unknown_setting(draw):
     names = {name for name, _, _ in settings()}
     parents = {name.rpartition(".")[0] for name in names} - {""}
@@ -88,11 +110,13 @@ def unknown_setting(draw):
     return [f"{draw.choice(['', '+', '++'])}{wrong}={draw.choice(['1', 'abc', '[1]', 'null'])}"]
 
 
+@kind_of_line
 def wrong_type(draw):
     name, _, hint = draw.choice([entry for entry in settings() if kind(entry[2])])
     return [f"{name}={draw.choice(WRONG[kind(hint)])}"]
 
 
+@kind_of_line
 def out_of_range(draw):
     limits = ("ge", "gt", "le", "lt", "choices")
     bounded = [entry for entry in settings() if any(limit in entry[1].metadata for limit in limits)]
@@ -108,28 +132,17 @@ def out_of_range(draw):
     return [f"{name}=[{value}]" if kind(hint) is list else f"{name}={value}"]
 
 
+@kind_of_line
 def bad_syntax(draw):
     value = draw.choice(
         ["[1", "{a:1", "'a", 'a"', "range(1", "1]", "a=b", "(", "$", "${", "[1,,2]", "choice(", "a:", "\\"]
     )
     key = draw.choice(["seed", "algo.beta", "eval.episodes"])
-    broken = [
-        "seed",
-        "=1",
-        "algo",
-        ".seed=1",
-        "seed.=1",
-        "algo..beta=1",
-        "1=2",
-        "@=1",
-        "",
-        " ",
-        "a b=1",
-        "seed=1\nx=2",
-    ]
+    broken = ["seed", "=1", "algo", ".seed=1", "seed.=1", "algo..beta=1", "1=2", "@=1", "", " ", "a b=1", "seed=1\nx=2"]
     return draw.choice([[f"{key}={value}"], [draw.choice(broken)], ["-m", f"{key}=choice({value})"]])
 
 
+@kind_of_line
 def bad_flag(draw):
     flag = draw.choice(
         ["--seed", "-x", "--config-name", "--config-dir", "--run", "-cn", "-", "--", "--hydra-help", "---m"]
@@ -148,6 +161,7 @@ def bad_flag(draw):
     )
 
 
+@kind_of_line
 def bad_path(draw):
     outside = draw.choice(["../x", "/tmp/x", "a/b", "..", ".", "", "a\\b", "-x", "~", "a:b", "x" * 200])
     missing = draw.choice(["nowhere", "/nowhere/at/all", "0" * 32, "file", ".", "..", "~/nowhere/x"])
@@ -167,6 +181,7 @@ def bad_path(draw):
     )
 
 
+@kind_of_line
 def bad_combination(draw):
     return draw.choice(
         [
@@ -198,16 +213,101 @@ def bad_combination(draw):
     )
 
 
-KINDS = [
-    unknown_option,
-    unknown_setting,
-    wrong_type,
-    out_of_range,
-    bad_syntax,
-    bad_flag,
-    bad_path,
-    bad_combination,
-]
+@kind_of_line
+def far_too_large(draw):
+    name, many = draw.choice(numbers(int, float))
+    value = draw.choice(["1e31", "1e300", "9" * 40, "123456789e30"])
+    return [f"{name}=[{value}]" if many else f"{name}={value}"]
+
+
+@kind_of_line
+def no_whole_number(draw):
+    name, many = draw.choice([entry for entry in numbers(int) if entry not in numbers(float)])
+    value = draw.choice(["1.5e0", "2.25", "1e-3", "3.0000001", "0x10", "1_0.5", "12h"])
+    return [f"{name}=[{value}]" if many else f"{name}={value}"]
+
+
+@kind_of_line
+def no_time(draw):
+    value = draw.choice(["2x", "h2", "1:3:0", "1:00", "-2h", "2h-", "1d 2", "soon", "2hh", "1.5.2h", "99999d", "0.1s"])
+    if draw.random() < 0.3:
+        return [
+            f"checkpoint_seconds={draw.choice(['2x', 'soon', '1:00', '-2m', '999999999d'])}",
+            f"seed={draw.randrange(9)}",
+        ]
+    return ["-m", "hydra/launcher=local", f"launch.minutes='{value}'", f"seed={draw.randrange(9)}"]
+
+
+@kind_of_line
+def dashes(draw):
+    name = draw.choice([*(name for name, _, _ in settings()), *groups()])
+    name = draw.choice([name, name.replace("_", "-")])
+    return draw.choice([[f"--{name}", "3"], [f"--{name}=3"], [f"-{name}", "3"], ["algo=bc", f"--{name}"]])
+
+
+@kind_of_line
+def last_name_alone(draw):
+    top = {*TrainSettings.__dataclass_fields__, *groups()}
+    names = sorted({name.rpartition(".")[2] for name, _, _ in settings()} - top)
+    return [*draw.choice([[], ["algo=bc"], ["-m", "seed=0,1"], ["algo=nothing"]]), f"{draw.choice(names)}=3"]
+
+
+@kind_of_line
+def key_without_value(draw):
+    group = draw.choice(CHOICES)
+    return draw.choice([[draw.choice(MODES)], [draw.choice(sorted(options(group)))], [group], [group, "=", "bc"]])
+
+
+@kind_of_line
+def lacked_by_some(draw):
+    while True:
+        group = draw.choice(CHOICES)
+        first, second = draw.sample(sorted(options(group)), 2)
+        nodes = [all_settings(options(group)[name], group) for name in (first, second)]
+        only = sorted(name for name in nodes[0].keys() - nodes[1].keys() if not isinstance(nodes[0][name], dict))
+        if only:
+            return ["-m", f"{group}={first},{second}", f"{group}.{draw.choice(only)}=1"]
+
+
+@kind_of_line
+def unquoted_path(draw):
+    name = draw.choice(["a[1],b.npz", "data (1).npz", "x{1}.npz", "a, b.npz", "a]b", "a,b,c", "(x)", "run:[3].pt"])
+    key = draw.choice(["dataset.path", "paths.outputs", "paths.data", "checkpoint", "collect.path"])
+    return [*draw.choice([[], ["mode=eval"], ["dataset=npz"], ["dataset=hdf5"]]), f"{key}={name}"]
+
+
+@kind_of_line
+def simulator_for_a_task(draw):
+    name = draw.choice(sorted(name for name in gymnasium.registry if "/" not in name))
+    return [f"env={draw.choice([name, name.lower(), name.upper(), name[:-1] + '9'])}"]
+
+
+@kind_of_line
+def no_store(draw):
+    uri = draw.choice(
+        ["file:///x", "./mlruns", "mlruns", "/x/y", "foo://x", "http://u:p@h/", "https://me@h", "sqlite:x", "''"]
+    )
+    mode = draw.choice([[], ["mode=sync"], ["mode=report"], ["mode=sync", "--follow"], ["-m", "seed=0,1"], ["algo=bc"]])
+    return [*mode, f"tracking.uri={uri}"]
+
+
+@kind_of_line
+def another_modes_setting(draw):
+    name = draw.choice([name for name, _, _ in settings() if "." in name])
+    top = name.partition(".")[0]
+    mode = draw.choice([mode for mode in ("sync", "status", "report", "tasks") if mode != top])
+    if top in ("check", "collect", "report") or top in groups() or top == "likelihood":
+        return [f"mode={mode}", f"{name}=1"]
+    return [f"mode={mode}", f"{draw.choice(CHOICES)}.{misspelt(draw, 'steps', [])}=1"]
+
+
+@kind_of_line
+def bad_data_or_simulator(draw):
+    kind = draw.choice(["npz", "hdf5"])
+    path = draw.choice(["file", "nowhere.npz", ".", "''", "/", "file/x"])
+    task = draw.choice(["Pendulum-v1", "Hopper-v2", "CartPole-v1", ".x:N-v0", "a..b:N-v0", ":N", "N-v0", "''", "x y"])
+    sweep = draw.choice([[], ["-m", "seed=0,1"]])
+    return [*sweep, "env=gym", f"env.id={task}", f"dataset={kind}", f"dataset.path={path}"]
 
 
 @pytest.mark.slow
