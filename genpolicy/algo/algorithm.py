@@ -140,10 +140,13 @@ class BehaviourSettings:
     behaviour_steps: int = setting(10_000, ge=1, le=10**9, doc="updates of the behaviour model")
     behaviour_batch_size: int = setting(512, ge=1, le=2**20, doc="transitions a behaviour update")
     behaviour_lr: float = setting(3e-4, gt=0.0, le=1e30, doc="Adam's learning rate of the behaviour model")
+    behaviour_schedule: str = setting("constant", choices=["constant", "cosine"], doc="of that rate; cosine ends at 0")
+    behaviour_weight_decay: float = setting(0.0, ge=0.0, le=1e6, doc="AdamW's weight decay of the behaviour model")
 
     def behaviour_phase(self) -> Phase:
         """The phase that fits the behaviour model."""
-        update = imitation(self.behaviour, self.objective, self.behaviour_lr)
+        more = {"schedule": self.behaviour_schedule, "weight_decay": self.behaviour_weight_decay}
+        update = imitation(self.behaviour, self.objective, self.behaviour_lr, **more)
         return Phase(
             name="behaviour",
             steps=self.behaviour_steps,
@@ -216,6 +219,7 @@ class PolicySettings:
     policy_steps: int = setting(10_000, ge=1, le=10**9, doc="updates of the policy")
     policy_batch_size: int = setting(512, ge=1, le=2**20, doc="transitions a policy update")
     policy_lr: float = setting(3e-4, gt=0.0, le=1e30, doc="Adam's learning rate of the policy")
+    policy_schedule: str = setting("constant", choices=["constant", "cosine"], doc="of that rate; cosine ends at 0")
 
     def policy_phase(self, update: Update, **more) -> Phase:
         """The phase of the policy's updates; more: further fields of `Phase`."""

@@ -28,6 +28,7 @@ class Update:
     clip: largest norm of the whole gradient.
     every: the update is made at every so manieth step of the phase only, at first at number every - 1.
     schedule: of the learning rate, "constant" or "cosine": lr (1 + cos(pi progress)) / 2, which ends at 0.
+    weight_decay: AdamW's, the share of the parameters that lr times this takes away at each step.
     """
 
     def __init__(
@@ -43,9 +44,10 @@ class Update:
         every: int = 1,
         schedule: str = "constant",
         before: Callable[[], None] | None = None,
+        weight_decay: float = 0.0,
     ):
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self.optimizer = torch.optim.Adam(self.parameters, lr=lr, fused=True)
+        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, weight_decay=weight_decay, fused=True)
         self.loss, self.draw, self.chunk, self.clip = loss, draw, chunk, clip
         self.before, self.after = before, after
         self.frozen_modules = [parameter for module in frozen_modules for parameter in module.parameters()]

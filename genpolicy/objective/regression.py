@@ -13,6 +13,7 @@ from genpolicy.config.schema import setting
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.path import PREDICTIONS
+from genpolicy.network.ln_resnet import draw_kept, dropped
 from genpolicy.objective.objective import Draws, SquaredError
 
 
@@ -41,11 +42,12 @@ class Regression(SquaredError):
         generator: torch.Generator,
         progress: float = 1.0,
     ) -> Draws:
-        """Times t [B] and noise [B, A], paired with the actions by the path."""
+        """Times t [B], noise [B, A], paired with the actions by the path, and the network's dropout, if it has any."""
         noise = standard_normal(action.shape, generator, action)
         return {
             "t": self.draw_time(policy, len(action), generator, action),
             "noise": policy.path.couple(action, noise, observation),
+            **draw_kept(policy.network, len(action), generator, action),
         }
 
     def draw_time(self, policy: GenerativePolicy, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
@@ -60,5 +62,7 @@ class Regression(SquaredError):
     def loss(self, policy: GenerativePolicy, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
         t, noise = draws["t"], draws["noise"]
         x = policy.path.perturb(action, noise, t)
-        error = policy.predict(self.regressed, x, t, observation) - policy.path.target(self.regressed, action, noise, t)
+        with dropped(policy.network, draws.get("kept")):
+            predicted = policy.predict(self.regressed, x, t, observation)
+        error = predicted - policy.path.target(self.regressed, action, noise, t)
         return self.weight(policy, t) * self.reduce(error.square())

@@ -1,0 +1,99 @@
+"""The residual network with layer normalisation of IDQL and SRPO."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import InitVar, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from genpolicy.config.schema import setting
+from genpolicy.network.embedding import GaussianFourier
+
+
+class LNResNetBlock(nn.Module):
+    """x -> x + W2 mish(W1 norm(dropout(x))), four times as wide inside."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.first = nn.Linear(width, 4 * width)
+        self.second = nn.Linear(4 * width, width)
+        self.act = nn.Mish()
+
+    def forward(self, x: Tensor, kept: Tensor | None) -> Tensor:
+        """Output [B, width] for x [B, width]; kept [B, width]: what multiplies the units, none in evaluation."""
+        hidden = x if kept is None else x * kept
+        return x + self.second(self.act(self.first(self.norm(hidden))))
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class LNResNet(nn.Module):
+    """Residual blocks on the concatenated action, observation and time embedding (Hansen-Estruch et al. 2023, LN_Resnet).
+
+    Dropout is random, and all that is random in a loss is drawn before: `draw_kept` gives what `dropped` multiplies by.
+    input_size: of x, if it is not an action; 0, for policies without noise, is an action of zeros.
+    """
+
+    width: int = setting(256, ge=1, le=2**14, doc="units of the residual stream; four times as many inside a block")
+    blocks: int = setting(3, ge=1, le=100, doc="residual blocks")
+    dropout: float = setting(0.1, ge=0.0, lt=1.0, doc="share of a block's inputs that training leaves out")
+    time_size: int = setting(64, ge=2, le=2**14, doc="size of the Gaussian Fourier time embedding")
+    time_scale: float = setting(
+        30.0, gt=0.0, le=1e6, doc="standard deviation of its frequencies, in cycles over t in [0, 1]"
+    )
+    time_hidden: list[int] = setting([128, 128], ge=1, le=2**14, doc="units of each layer that embeds the time further")
+    action_size: InitVar[int]
+    observation_size: InitVar[int]
+    num_times: InitVar[int] = 1
+    input_size: InitVar[int | None] = None
+
+    def __post_init__(self, action_size, observation_size, num_times, input_size):
+        super().__init__()
+        self.action_size, self.observation_size = action_size, observation_size
+        self.input_size = input_size or action_size
+        self.embed = GaussianFourier(self.time_size, self.time_scale)
+        sizes = [num_times * (self.time_size // 2 * 2), *self.time_hidden]
+        layers = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), nn.Mish())]
+        self.time = nn.Sequential(*layers[:-1])
+        self.first = nn.Linear(self.input_size + observation_size + sizes[-1], self.width)
+        self.residual = nn.ModuleList(LNResNetBlock(self.width) for _ in range(self.blocks))
+        self.last = nn.Linear(self.width, action_size)
+        self.act = nn.Mish()
+        self.kept: Tensor | None = None
+
+    def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        """Output [B, A] for x [B, input_size], t [B] or any number of times [B, times], observation [B, O]."""
+        x = self.first(torch.cat([x, observation, self.time(self.embed(t).flatten(1))], -1))
+        for number, block in enumerate(self.residual):
+            x = block(x, None if self.kept is None else self.kept[:, number])
+        return self.last(self.act(x))
+
+    def draw_kept(self, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
+        """What dropout multiplies the blocks' inputs by, [size, blocks, width]: 0, or 1 / (1 - dropout)."""
+        shape = size, self.blocks, self.width
+        unit = torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype)
+        return (unit >= self.dropout) / (1 - self.dropout)
+
+
+def draw_kept(network: nn.Module, size: int, generator: torch.Generator, like: Tensor) -> dict[str, Tensor]:
+    """The draws `kept` of a network's dropout, if it has any."""
+    if isinstance(network, LNResNet) and network.dropout:
+        return {"kept": network.draw_kept(size, generator, like)}
+    return {}
+
+
+@contextlib.contextmanager
+def dropped(network: nn.Module, kept: Tensor | None) -> Iterator[None]:
+    """Inside, units are left out as `draw_kept` has it; none for a network without dropout."""
+    if kept is None:
+        yield
+        return
+    network.kept = kept
+    try:
+        yield
+    finally:
+        network.kept = None
