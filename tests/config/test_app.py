@@ -212,7 +212,7 @@ def test_a_defect_is_one_line_and_its_traceback_on_request(monkeypatch):
         ("algo=gmpf", "algo=gmpf: no such option; did you mean gmpo? legal: gmpo, gmpg, "),
         (
             "critic=double_q tuned=none",
-            "critic: needs a policy that is not there yet; legal: critic=in_support|iql|iql_orthogonal",
+            "critic: needs a policy that is not there yet; legal: critic=in_support|iql|",
         ),
         (
             "algo=gtp critic=in_support",
@@ -330,8 +330,8 @@ def test_completion_passes_through(monkeypatch):
     ("line", "expected"),
     [
         (
-            "algo=gmpg algo.be",
-            {f"algo.be{rest}=" for rest in ("ta", "haviour_steps", "haviour_batch_size", "haviour_lr")},
+            "algo=gmpg algo.behaviour_",
+            {f"algo.behaviour_{rest}=" for rest in ("steps", "batch_size", "lr", "schedule", "weight_decay")},
         ),
         ("seed=3 log_e", {"log_every="}),
         ("algo=bc eval.ep", {"eval.episodes="}),
