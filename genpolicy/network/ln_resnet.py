@@ -32,7 +32,7 @@ class LNResNetBlock(nn.Module):
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class LNResNet(nn.Module):
-    """Residual blocks on the concatenated action, observation and time embedding (Hansen-Estruch et al. 2023, LN_Resnet).
+    """Residual blocks on the joined action, observation and time embedding (LN_Resnet, Hansen-Estruch et al. 2023).
 
     Dropout is random, and all that is random in a loss is drawn before: `draw_kept` gives what `dropped` multiplies by.
     input_size: of x, if it is not an action; 0, for policies without noise, is an action of zeros.
