@@ -27,7 +27,7 @@ from genpolicy.config.arguments import CONF, HYDRA_GROUPS, PLACED, groups, optio
 from genpolicy.config.loader import Loader
 from genpolicy.config.run_settings import RunSettings, TrainSettings, filled
 from genpolicy.config.schema import TARGET
-from genpolicy.errors import UserError, printable, suggest
+from genpolicy.errors import UserError, message, one_line, printable, suggest
 
 RUN = {field.name for field in fields(RunSettings)}
 
@@ -168,10 +168,9 @@ def check_words(words: list[str]) -> None:
 
 def explain(error: Exception) -> str:
     """One line, never empty, that says what is wrong: for Hydra's, OmegaConf's and any other exception."""
-    cause = error if isinstance(error, OmegaConfBaseException) else error.__cause__
-    if isinstance(error, UserError):
-        text = str(error)
-    elif isinstance(error, OverrideParseException):
+    of_hydra = type(error).__module__.startswith("hydra")
+    cause = error.__cause__ if of_hydra else error
+    if isinstance(error, OverrideParseException):
         text = f"cannot read {error.override!r}; {_how_to_write(error.override)}"
     elif isinstance(error, MissingConfigException):
         text = str(error).split("\n")[0] + (f" legal: {', '.join(error.options)}" if error.options else "")
@@ -179,11 +178,9 @@ def explain(error: Exception) -> str:
         text = _explain_node(cause)
     elif isinstance(error, yaml.YAMLError):
         text = f"cannot read a configuration file: {error}"
-    elif str(error.__class__.__module__).startswith("hydra"):
-        text = str(error)
     else:
-        text = f"{type(error).__name__}: {error}".removesuffix(": ")
-    return printable(" ".join(text.split())) or type(error).__name__
+        text = message(error) if of_hydra else one_line(error)
+    return printable(" ".join(text.split()))
 
 
 def _how_to_write(word: str) -> str:
@@ -201,11 +198,11 @@ def _quoted_word(word: str) -> str:
 
 def _explain_node(error: OmegaConfBaseException) -> str:
     name, parent = str(error.full_key), error.parent_node
-    message = str(error).splitlines()[0] if str(error) else type(error).__name__
-    if "is not in struct" in message and isinstance(parent, DictConfig):
+    said = (str(error) or message(error)).splitlines()[0]
+    if "is not in struct" in said and isinstance(parent, DictConfig):
         listed, last = name.partition(".")[0], name.rpartition(".")[2]
         return f"{name}: no such setting; {suggest(last, map(str, parent.keys() - {TARGET}), listed)}"
-    return f"{name}: {message}" if name else message
+    return f"{name}: {said}" if name else said
 
 
 def _check_key(override: Override, known: list[str], words: list[str]) -> None:

@@ -17,7 +17,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from genpolicy.config.schema import EVALUATION, setting
 from genpolicy.env.camera import Camera, look
-from genpolicy.errors import UserError, message
+from genpolicy.errors import UserError, message, one_line
 
 log = logging.getLogger(__name__)
 
@@ -171,8 +171,8 @@ def make_quietly(simulator: str, key: str = "env.simulator", **more) -> gymnasiu
 
 def unmade(key: str, simulator: str, error: Exception) -> UserError:
     """What is said of a simulator, named by the setting `key`, that could not be made."""
-    kind = "" if isinstance(error, gymnasium.error.Error | ImportError) else f"{type(error).__name__}: "
-    return UserError(f"{key}: {simulator} cannot be made: {kind}{message(error)}")
+    plain = isinstance(error, gymnasium.error.Error | ImportError)  # whose messages need no kind
+    return UserError(f"{key}: {simulator} cannot be made: {message(error) if plain else one_line(error)}")
 
 
 def make_robotics(simulator: str) -> gymnasium.Env:

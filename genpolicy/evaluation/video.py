@@ -12,7 +12,7 @@ import gymnasium
 import numpy as np
 
 from genpolicy.env.task import Task
-from genpolicy.errors import UserError, message
+from genpolicy.errors import UserError, one_line
 from genpolicy.evaluation.rollout import Episode
 from genpolicy.system.files import make_folder, write_atomically
 
@@ -33,9 +33,8 @@ def film(task: Task, episode: Episode, path: Path) -> None:
         with contextlib.closing(task.visible()) as env:
             content, earned = _played(task, env, episode)
     except Exception as error:  # whatever simulators, OpenGL's bindings and FFmpeg may raise
-        said = message(error) or "nothing more is known"
         raise UserError(
-            f"eval.video: the episode cannot be drawn ({type(error).__name__}: {said}); "
+            f"eval.video: the episode cannot be drawn ({one_line(error)}); "
             "the environment variable MUJOCO_GL=egl|osmesa|glfw says what draws MuJoCo's simulators"
         ) from error
     if earned != episode.earned:

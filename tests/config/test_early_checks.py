@@ -129,7 +129,7 @@ def test_what_is_said_twice_is_not_taken_to_be_the_last(words, message, tmp_path
     [
         (ImportError("No module named 'x'.", "You could install it"), "No module named 'x'. You could install it"),
         (gymnasium.error.Error("one\n  line"), "one line"),
-        (ValueError(), "ValueError: ValueError"),
+        (ValueError(), "ValueError"),
         (OSError(2, "No such file", "x"), "FileNotFoundError: [Errno 2] No such file: 'x'"),
     ],
 )
