@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-from genpolicy.config import plain_yaml
+from genpolicy.config import plain_yaml, tuned
 from genpolicy.config.arguments import CONF, HYDRA_GROUPS, PLACED, groups, options
 from genpolicy.config.option_content import all_settings, background, comment, lineage, settings_of
 from genpolicy.config.run_settings import MODES, RunSettings, TrainSettings
@@ -137,12 +137,27 @@ def _option(group: str, name: str) -> list[str]:
         from genpolicy.config import option_files  # which imports Hydra
 
         option_files.checked(path)
+    if group == "tuned":
+        return [*lines, *_tuned(name)]
     node = all_settings(path, group)
     if TARGET not in node:
         return [*lines, *textwrap.indent(plain_yaml.content(path).decode(errors="replace"), "  ").splitlines()]
     cls = locate(node[TARGET])
     lines += [*textwrap.indent(inspect.cleandoc(cls.__doc__ or ""), "  ").splitlines(), ""]
     return [*lines, "Settings", *_fields(cls, node, "  ", f"{group}.")]
+
+
+def _tuned(name: str) -> list[str]:
+    """The values for an algorithm on a task, below the part of the file that each comes from."""
+    lines = []
+    for path, part, values in tuned.explained(name):
+        lines.append(f"From {path}" + (f", {part}" if part else ""))
+        lines += [f"  {_said(full, value):36} {remark}".rstrip() for full, value, remark in values]
+    return lines
+
+
+def _said(name: str, value: object) -> str:
+    return f"{name}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
 
 
 def _fields(cls: type, values: dict, indent: str, prefix: str = "") -> list[str]:
@@ -154,8 +169,9 @@ def _fields(cls: type, values: dict, indent: str, prefix: str = "") -> list[str]
             inner = locate(value[TARGET]) if is_component(field) and TARGET in value else hints[field.name]
             lines += _fields(inner, value, indent, f"{name}.") if dataclasses.is_dataclass(inner) else []
             continue
-        shown = f"{name}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
-        lines.append(f"{indent}{shown:36} {field.metadata.get('doc', '')} ({_legal(field, hints[field.name])})")
+        lines.append(
+            f"{indent}{_said(name, value):36} {field.metadata.get('doc', '')} ({_legal(field, hints[field.name])})"
+        )
     return lines
 
 

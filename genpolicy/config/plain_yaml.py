@@ -1,5 +1,6 @@
 """YAML that other people may have written: read within bounds, and written without anchors."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,22 @@ def parse(text: bytes, path: Path) -> Any:
         return yaml.load(text, LOADER)
     except (yaml.YAMLError, ValueError) as error:
         raise _unreadable(path, error) from error
+
+
+def comments(path: Path) -> dict[str, str]:
+    """The comment at the end of the line on which a name stands, by the names down to it, with dots between them."""
+    text, found = content(path), {}
+    check(text, path)
+    lines = text.decode(errors="replace").splitlines()
+
+    def visit(node: yaml.Node, prefix: str) -> None:
+        for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+            if said := re.search(r"\s#\s*(.+)", lines[key.start_mark.line]):
+                found[f"{prefix}{key.value}"] = said[1].strip()
+            visit(value, f"{prefix}{key.value}.")
+
+    visit(yaml.compose(text, LOADER), "")
+    return found
 
 
 def check(text: bytes, path: Path) -> None:

@@ -8,11 +8,13 @@ values; a file without a table is for the whole family. Which family a task belo
 
 import re
 from pathlib import Path
+from typing import Any
 
 from omegaconf import OmegaConf
 
+from genpolicy.config import plain_yaml
 from genpolicy.config.arguments import conf_folders, options
-from genpolicy.config.option_content import merged, settings_of
+from genpolicy.config.option_content import lineage, merged, settings_of
 from genpolicy.errors import UserError
 
 TABLE = "tasks"
@@ -53,12 +55,49 @@ def family_file(name: str) -> Path | None:
 
 def values(content: dict, task: str, path: Path) -> dict:
     """The values of one task in the content of its family's file. Raises `UserError` for what are no values."""
+    return OmegaConf.to_container(OmegaConf.merge(*_parts(content, task, path)))
+
+
+def _parts(content: dict, task: str, path: Path) -> tuple[dict, dict]:
+    """What the tasks of a file share, and what one of them has of its own."""
     shared, table = dict(content), _table(content, path)
     shared.pop(TABLE, None)
     own = (table or {}).get(task) or {}
     if not isinstance(own, dict) or {"hydra", "defaults"} & own.keys():
         raise UserError(f"{path}: {TABLE}: {task}: must hold settings, as in 'algo: {{beta: 4}}'")
-    return OmegaConf.to_container(OmegaConf.merge(shared, own))
+    return shared, own
+
+
+def explained(name: str) -> list[tuple[Path, str, list[tuple[str, Any, str]]]]:
+    """What gives values to `<algo>/<task>`, the strongest first: a file, the part of it, and what that gives.
+
+    Each value with its full name and the file's comment on it; values that a stronger part replaces are left out.
+    """
+    task, found, given = name.partition("/")[2], [], set()
+    for path in reversed(lineage(options("tuned")[name])):
+        comments, row = plain_yaml.comments(path), f"{TABLE}.{task}"
+        shared, own = _parts(settings_of(path), task, path)
+        about = "; ".join(comments[above] for above in (TABLE, row) if above in comments)
+        for part, prefix, node in (f"{row} ({about})" if about else row, f"{row}.", own), ("", "", shared):
+            flat = {full: value for full, value in _flat(node).items() if full not in given}
+            given |= flat.keys()
+            values = [(full, value, comments.get(prefix + full, "")) for full, value in flat.items()]
+            found += [(path, part, values)] if values else []
+    return found
+
+
+def _flat(node: dict, prefix: str = "") -> dict[str, Any]:
+    """The values by their full names; the options that a `defaults` list chooses by their groups."""
+    flat = {}
+    for name, value in node.items():
+        if name == "defaults" and not prefix:
+            chosen = (entry for entry in value if isinstance(entry, dict))
+            flat |= {str(key).split()[-1].strip("/"): option for entry in chosen for key, option in entry.items()}
+        elif isinstance(value, dict) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[f"{prefix}{name}"] = value
+    return flat
 
 
 def _table(content: dict, path: Path) -> dict | None:

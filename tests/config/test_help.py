@@ -1,10 +1,12 @@
 """`genpolicy --help` fits a screen; what it leaves out is one question further on."""
 
 import dataclasses
+import re
 
 import pytest
-from command_line import genpolicy
+from command_line import genpolicy, jobs
 
+from genpolicy.config import plain_yaml, tuned
 from genpolicy.config.arguments import HYDRA_GROUPS, PLACED, groups, options
 from genpolicy.config.run_settings import MODES, RunSettings
 
@@ -31,3 +33,37 @@ def test_the_settings_of_every_run_are_all_there():
     said = genpolicy("--help", "settings").out
     for field in dataclasses.fields(RunSettings):
         assert f"\n  {field.name}=" in said or f"\n  {field.name}." in said
+
+
+def test_tuned_values_are_those_of_the_task_and_say_where_they_come_from():
+    said = genpolicy("--help", "tuned=gmpo/hopper-medium-v2").out
+    path = options("tuned")["gmpo/hopper-medium-v2"]
+    own, shared = said.split(f"\nFrom {path}")[1:]
+    assert "tasks.hopper-medium-v2" in own.splitlines()[0]
+    for part in ("halfcheetah", "walker2d"):
+        assert part not in said
+    assert "\n  algo.beta=16\n" in own
+    assert re.search(r"\n  dataset\.reward=iql_locomotion +the unit of beta\n", shared)
+    shown = re.findall(r"^  (\w+)\.(\w+)=(\S+)", said, re.MULTILINE)
+    values = tuned.values(plain_yaml.read(path), "hopper-medium-v2", path)
+    assert sorted(shown) == sorted(
+        (group, name, str(value)) for group in values for name, value in values[group].items()
+    )
+    [(job, _)] = jobs("algo=gmpo", "env=hopper-medium-v2")
+    for group, name, value in shown:
+        assert job.config[group][name] == (value if group == "dataset" else float(value))
+
+
+@pytest.mark.usefixtures("elsewhere")
+def test_what_an_own_file_of_a_task_chooses_and_replaces_is_shown(tmp_path):
+    folder = tmp_path / "conf/tuned/gmpo"
+    folder.mkdir(parents=True)
+    (folder / "base.yaml").write_text("algo: {beta: 3, policy_lr: 0.1}\ncritic: {hidden: [4]}\n")
+    (folder / "hopper-medium-v2.yaml").write_text(
+        "# @package _global_\n# Mine\ndefaults: [base, override /network: mlp, _self_]\nalgo:\n  beta: 5   # tried\n"
+    )
+    first, own, base = genpolicy("--help", "tuned=gmpo/hopper-medium-v2").out.split("\nFrom ")
+    assert first == "tuned=gmpo/hopper-medium-v2: Mine\n"
+    assert own.splitlines()[0] == str(folder / "hopper-medium-v2.yaml")
+    assert [line.split() for line in own.splitlines()[1:]] == [["network=mlp"], ["algo.beta=5", "tried"]]
+    assert base.splitlines() == [str(folder / "base.yaml"), "  algo.policy_lr=0.1", "  critic.hidden=[4]"]
