@@ -39,7 +39,14 @@ class ActorCritic(Algorithm, ABC):
         updates = {f"critic_{name}" if name else "critic": update for name, update in critic.items()}
         updates["actor"] = self.actor_update()
         return [
-            Phase(name="training", steps=self.steps, batch_size=self.batch_size, updates=updates, policy=self.policy)
+            Phase(
+                name="training",
+                steps=self.steps,
+                batch_size=self.batch_size,
+                updates=updates,
+                policy=self.policy,
+                prepare=Transitions.with_next_actions if self.critic.uses_next_action_of_data else None,
+            )
         ]
 
     @classmethod

@@ -6,6 +6,7 @@ import copy
 from dataclasses import dataclass
 
 from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings
+from genpolicy.config.schema import setting
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -17,8 +18,14 @@ class IDQL(BehaviourSettings, CriticSettings, Algorithm):
 
     uses_samples = False
 
+    average: bool = setting(False, doc="act by the moving average of the behaviour model, and not by the model itself")
+
     def policies(self, model):
-        return copy.copy(model), model  # one network: the first is evaluated with the selection, the second without
+        if not self.average:
+            return copy.copy(model), model  # one network: the first is evaluated with the selection, the second without
+        if model.target is None:
+            model.keep_average()
+        return model.target, model
 
     def plan(self):
         critic = self.critic_phase()

@@ -30,10 +30,12 @@ class Critic(nn.Module, ABC):
     """
 
     next_actions: ClassVar[str | None]  # "policy" or "behaviour"; None: none, the data's alone
+    uses_next_action_of_data: ClassVar[bool] = False  # whether a batch must have `next_action` and `followed`
 
     hidden: list[int] = setting([256, 256], ge=1, le=2**14, doc="units of each hidden layer of Q and V")
     activation: str = setting("relu", choices=list(ACTIVATIONS), doc="after each hidden layer")
     layer_norm: bool = setting(False, doc="normalise the units of each hidden layer")
+    v_input_norm: bool = setting(False, doc="normalise the observation that V is given, over its components, as IDQL")
     layer_norm_eps: float = setting(1e-5, ge=0.0, le=1.0, doc="added to their variance")
     init: str = setting(
         "pytorch", choices=list(INITIALISATIONS), doc="of the weights: nn.Linear's, or one with zero biases"
@@ -62,7 +64,7 @@ class Critic(nn.Module, ABC):
         self.q_network = EnsembleMLP(self.ensemble, observation_size + action_size, **shape)
         self.q_target = copy.deepcopy(self.q_network).requires_grad_(False)
         if self.expectile is not None:
-            self.v_network = value_network(observation_size, **shape)
+            self.v_network = value_network(observation_size, input_norm=self.v_input_norm, **shape)
 
     @abstractmethod
     def loss(self, batch: Transitions, next_action: Tensor | None) -> tuple[Tensor, Metrics]:

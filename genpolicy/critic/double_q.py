@@ -35,6 +35,10 @@ class DoubleQ(Critic):
         """The value [B] of the next states, from Q^- [E, B, candidates] of the actions there."""
         return self.aggregated(q.amax(2))
 
+    def cost(self, batch: Transitions, next_action: Tensor) -> Tensor | float:
+        """What the value of each action [B, candidates, A] at s' loses, [B, candidates]: nothing."""
+        return 0.0
+
     def aggregated(self, q: Tensor) -> Tensor:
         """The minimum or mean over the Q functions, [...] of q [E, ...]."""
         return q.amin(0) if self.aggregate == "min" else q.mean(0)
@@ -44,7 +48,8 @@ class DoubleQ(Critic):
         with torch.no_grad():
             observation = batch.next_observation.repeat_interleave(next_action.shape[1], 0)
             q_next = self.q_target(torch.cat([observation, next_action.flatten(0, 1)], -1))
-            value_next = self.backup(q_next.unflatten(1, next_action.shape[:2]))
+            q_next = q_next.unflatten(1, next_action.shape[:2]) - self.cost(batch, next_action)
+            value_next = self.backup(q_next)
             target = batch.reward + self.discount * torch.where(batch.terminated, 0.0, value_next)
             if self.normalize:
                 target = target / (target.std() + 1e-6)

@@ -49,6 +49,11 @@ def cql_antmaze(reward: np.ndarray, episode: np.ndarray) -> tuple[float, float, 
     return 4.0, -2.0, {}
 
 
+def rebrac_antmaze(reward: np.ndarray, episode: np.ndarray) -> tuple[float, float, dict[str, float]]:
+    """Scale and shift of 100 r: rewards 0/1 become 0/100, as in ReBRAC for antmaze."""
+    return 100.0, 0.0, {}
+
+
 def standardize(reward: np.ndarray, episode: np.ndarray) -> tuple[float, float, dict[str, float]]:
     """Scale and shift of (r - mean) / std over all transitions, as in Diffusion-QL for Adroit."""
     with np.errstate(over="ignore", invalid="ignore"):
@@ -70,7 +75,8 @@ def none(reward: np.ndarray, episode: np.ndarray) -> tuple[float, float, dict[st
     return 1.0, 0.0, {}
 
 
-REWARDS = {transform.__name__: transform for transform in (none, iql_locomotion, antmaze, cql_antmaze, standardize)}
+TRANSFORMS = (none, iql_locomotion, antmaze, cql_antmaze, rebrac_antmaze, standardize)
+REWARDS = {transform.__name__: transform for transform in TRANSFORMS}
 WITHOUT_EPISODES = {"held_out": "0", "reward": "none"}
 
 
@@ -87,7 +93,7 @@ class Dataset(ABC):
         "none",
         choices=REWARDS,
         doc="how rewards are transformed, in training only; iql_locomotion: 1000 r / range of returns; antmaze: r - 1; "
-        "cql_antmaze: 4 r - 2",
+        "cql_antmaze: 4 r - 2; rebrac_antmaze: 100 r",
     )
     held_out: float = setting(
         0.0, ge=0, lt=1, doc="share of the episodes kept out of training, whose actions' likelihood is measured, too"

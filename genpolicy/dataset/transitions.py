@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genpolicy.dataset.follow import follows
+
 SHARE = 0.25  # of a GPU's free memory: what a table may take. Extended, it is there beside all that it is joined of.
 
 
@@ -153,6 +155,13 @@ class Transitions:
         """These transitions with further fields [N, ...], which are sampled along with the others."""
         table, shapes = _side_by_side(columns)
         return replace(self, table=torch.cat([self.table, table], 1), shapes=self.shapes | shapes)
+
+    def with_next_actions(self) -> "Transitions":
+        """These transitions with `next_action` [N, A], the next row's, and `followed` [N], whether that row follows."""
+        observation, after = (self[name].cpu().numpy() for name in ("observation", "next_observation"))
+        followed = torch.from_numpy(np.append(follows(observation, after), False)) & ~self.terminated.cpu()
+        columns = {"next_action": self.action.roll(-1, 0), "followed": followed.to(self.table)}
+        return self.to(self.device, self.action_size + 1).extended(**columns)
 
     def sample(self, batch_size: int, generator: torch.Generator) -> "Transitions":
         """`batch_size` transitions drawn uniformly with replacement, without leaving the device if the table is there.

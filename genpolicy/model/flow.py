@@ -56,7 +56,7 @@ class ProbabilityFlow:
     angles of the data end and of the noise end, at t_max. velocity: (x [B, A], t []) -> dx/dt. parameters: what the
     adjoint method differentiates with respect to, beside the initial state. solution: (y [B, A] at the first of some
     angles, angles) -> y at the last, by jumps of a learned solution map, if any. clip: what is done to a prediction of
-    the data.
+    the data. bound: clips actions to the action space.
     """
 
     path: ProbabilityPath
@@ -70,6 +70,7 @@ class ProbabilityFlow:
     parameters: tuple[Tensor, ...] = ()
     solution: Callable[[Tensor, Sequence[float]], Tensor] | None = None
     clip: Callable[[Tensor], Tensor] = lambda data: data
+    bound: Callable[[Tensor], Tensor] = lambda action: action
 
     def data(self, angle: float | Tensor, y: Tensor) -> Tensor:
         """The model's data prediction [B, A] at the point y [B, A] of an angle, a number or [].

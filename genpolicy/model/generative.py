@@ -46,7 +46,7 @@ class GenerativePolicy(Policy):
     Time t in [0, 1] runs from data to noise. Shapes: x, action [B, A]; t [B] or []; observation [B, O].
 
     has_density: whether the field has been learned that log-densities follow from. bounds: the ends [A] of the action
-    space, for `clip_denoised`.
+    space, None if it is not known.
     """
 
     supports = frozenset({Capability.FIELD})
@@ -70,7 +70,7 @@ class GenerativePolicy(Policy):
 
     def __post_init__(self, network, prediction, solver, likelihood, has_density, bounds):
         super().__post_init__(network)
-        low, high = bounds if self.clip_denoised else (None, None)
+        low, high = (None, None) if bounds is None else bounds
         self.register_buffer("lowest", low, persistent=False)
         self.register_buffer("highest", high, persistent=False)
         self.has_density = has_density
@@ -170,7 +170,11 @@ class GenerativePolicy(Policy):
 
     def clip(self, data: Tensor) -> Tensor:
         """Data predictions [..., A], clipped to the action space if `clip_denoised`."""
-        return data.clamp(self.lowest, self.highest) if self.clip_denoised else data
+        return self.bound(data) if self.clip_denoised else data
+
+    def bound(self, action: Tensor) -> Tensor:
+        """Actions [..., A], clipped to the action space if that is known."""
+        return action if self.lowest is None else action.clamp(self.lowest, self.highest)
 
     def preconditioning(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(c_skip, c_out) of data = c_skip x + c_out F (Karras et al. 2022, table 1, carried over to any path)."""
@@ -202,6 +206,7 @@ class GenerativePolicy(Policy):
             velocity=lambda x, t: self.velocity(x, t, observation),
             parameters=(*self.network.parameters(), observation),
             clip=self.clip,
+            bound=self.bound,
         )
 
     def _at(self, angle: float | Tensor, like: Tensor) -> Coefficients:

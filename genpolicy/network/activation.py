@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import itertools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -19,17 +21,24 @@ INITIALISATIONS = {
     "pytorch": None,  # what nn.Linear does by itself: uniform in +-1 / sqrt(inputs), biases too
     "orthogonal": functools.partial(nn.init.orthogonal_, gain=2**0.5),  # IQL's, of all layers
     "xavier": nn.init.xavier_uniform_,  # FQL's
+    "edac": None,  # EDAC's and ReBRAC's: nn.Linear's, hidden biases 0.1, the last layer small
 }
 
 
 @torch.no_grad()
-def initialise(weights: list[Tensor], biases: list[Tensor], scheme: str) -> None:
-    """Fill weights, each one layer's [in, out] or [out, in], by a scheme of `INITIALISATIONS`; biases with zeros.
+def initialise(weights: list[Sequence[Tensor]], biases: list[Tensor], scheme: str, last: float = 1e-3) -> None:
+    """Fill the weights of layers, each layer's [in, out] or [out, in] of each member of an ensemble, and their biases.
 
-    "pytorch" leaves all as it is.
+    scheme: one of `INITIALISATIONS`, with biases of zero; "pytorch" leaves all as it is. last: the bound of the last
+    layer's weights and biases, for "edac".
     """
+    if scheme == "edac":
+        for bias in biases[:-1]:
+            bias.fill_(0.1)
+        for parameter in (*weights[-1], biases[-1]):
+            parameter.uniform_(-last, last)
     if fill := INITIALISATIONS[scheme]:
-        for weight in weights:
+        for weight in itertools.chain.from_iterable(weights):
             fill(weight)
         for bias in biases:
             bias.zero_()

@@ -62,6 +62,7 @@ class EnsembleMLP(nn.Module):
         activation: str = "relu",
         layer_norm: bool = False,
         layer_norm_eps: float = 1e-5,
+        input_norm: bool = False,
         init: str = "pytorch",
     ):
         super().__init__()
@@ -73,12 +74,12 @@ class EnsembleMLP(nn.Module):
         self.norms = nn.ModuleList(
             EnsembleNorm(members, size, layer_norm_eps) if layer_norm else nn.Identity() for size in hidden
         )
+        self.input_norm = EnsembleNorm(members, size_in, layer_norm_eps) if input_norm else nn.Identity()
         linear = [*self.layers, self.head]
-        weights = [weight for layer in linear for weight in layer.weight]
-        initialise(weights, [layer.bias for layer in linear], init)
+        initialise([list(layer.weight.detach()) for layer in linear], [layer.bias for layer in linear], init, last=3e-3)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.expand(self.members, *x.shape)
+        x = self.input_norm(x.expand(self.members, *x.shape))
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = norm(self.act(layer(x)))
         return self.head(x)

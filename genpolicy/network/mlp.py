@@ -49,7 +49,7 @@ class MLP(nn.Module):
         layers = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), activation())]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], action_size))
         linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
-        initialise([layer.weight for layer in linear], [layer.bias for layer in linear], self.init)
+        initialise([[layer.weight] for layer in linear], [layer.bias for layer in linear], self.init)
 
     def _load_from_state_dict(self, state_dict, prefix, *more):
         """Weights of an earlier version, which gave policies without noise zeros as x, lose the columns of these."""

@@ -11,10 +11,11 @@ import itertools
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from genpolicy.config.schema import setting
-from genpolicy.model.flow import ProbabilityFlow, angle_of
+from genpolicy.model.flow import ProbabilityFlow, angle_of, time_and_scale
 from genpolicy.solver.solver import FixedGrid, Solver
 
 # Noise-to-signal ratios between which the steps are spread; the first and the last step reach the ends beyond.
@@ -86,12 +87,18 @@ def _reverse_step(flow: ProbabilityFlow, angle: float, following: float, y: Tens
 
 @dataclass(kw_only=True, eq=False)
 class Ancestral(Solver):
-    """Ancestral sampling (Ho et al. 2020, algorithm 2) at evenly spaced times, with the posterior's variance.
+    """Ancestral sampling (Ho et al. 2020, algorithm 2) at evenly spaced times.
 
     It starts from N(0, I), as if no signal were left, and ends with a prediction of the data.
     """
 
     steps: int = setting(5, ge=1, le=10**5, doc="number of steps, one evaluation each; levels T of a DDPM path")
+    variance: str = setting(
+        "posterior",
+        choices=["posterior", "forward"],
+        doc="of a step's noise: sigma_{t-1}^2 or sigma_t^2 times what the step forgets; forward is DDPM's beta_t",
+    )
+    clip_samples: bool = setting(False, doc="clip what each step gives to the action space, as IDQL")
 
     @property
     def num_noises(self) -> int:
@@ -101,6 +108,12 @@ class Ancestral(Solver):
         levels = (flow.t_max * k / self.steps for k in range(self.steps, 0, -1))
         angles = [angle_of(flow.path, flow.sigma_data, t) for t in levels]
         y = y * math.hypot(1.0, 1 / (flow.sigma_data * math.tan(angles[0])))  # from N(0, sigma^2) to N(0, 1), if VP
+        scales = [time_and_scale(flow.path, flow.sigma_data, torch.tensor(angle))[1].item() for angle in angles]
+        sigmas = [scale * math.sin(angle) for scale, angle in zip(scales, angles, strict=True)]
         for i, (angle, following) in enumerate(itertools.pairwise(angles)):
-            y = _reverse_step(flow, angle, following, y, noise[:, i])
-        return flow.data_to_y(flow.data(angles[-1], y))
+            size = 1.0 if self.variance == "posterior" else sigmas[i] / sigmas[i + 1]
+            y = _reverse_step(flow, angle, following, y, size * noise[:, i])
+            if self.clip_samples:
+                y = flow.bound(scales[i + 1] * y) / scales[i + 1]
+        data = flow.data(angles[-1], y)
+        return flow.data_to_y(flow.bound(data) if self.clip_samples else data)

@@ -270,3 +270,15 @@ def test_where_data_come_from(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.hdf5").touch()
     assert source("env=hopper-medium-v2", "dataset=hdf5", "dataset.path=mine.hdf5") == str(tmp_path / "mine.hdf5")
+
+
+def test_next_actions_are_those_of_the_rows_that_follow():
+    observation = np.arange(6.0)[:, None]
+    after = observation + 1
+    after[3] = 9.0  # a time limit cuts here
+    arrays = {"observation": observation, "action": 10 * observation, "reward": np.zeros(6), "next_observation": after}
+    data = Transitions.of(arrays | {"terminated": np.arange(6) == 1}).with_next_actions()
+    followed = data["followed"] != 0
+    assert followed.tolist() == [True, False, True, False, True, False]
+    assert data["next_action"][followed][:, 0].tolist() == [10.0, 30.0, 50.0]
+    assert data.observation[:, 0].tolist() == list(range(6))

@@ -32,6 +32,7 @@ _COUNTERPARTS = {
     ("ifql", "icfm"): "IFQL",
     ("iql", "gaussian"): "IQL",
     ("qgpo", "vpsde"): "QGPO",
+    ("rebrac", "gaussian"): "ReBRAC",
     ("sfbc", "vpsde"): "SfBC",
     ("srpo", "vpsde"): "SRPO",
     ("td3_bc", "gaussian"): "TD3+BC",

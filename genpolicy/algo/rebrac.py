@@ -1,0 +1,40 @@
+"""ReBRAC (Tarasov et al. 2023, arXiv 2305.09836)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from genpolicy.algo.td3_bc import TD3BC
+from genpolicy.algo.update import Metrics, Update
+from genpolicy.config.schema import setting
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.objective.objective import Draws
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class ReBRAC(TD3BC):
+    """TD3+BC with penalties in actor and critic: -min_j Q_j(s, mu(s)) / mean |min_j Q_j| + alpha |a - mu(s)|^2.
+
+    The critic's is that of `RegularisedQ`. As in their code, the actor's moving average follows what the actor was
+    before the update.
+    """
+
+    alpha: float = setting(1.0, ge=0.0, le=1e6, doc="weight of the squared distance from the data's action")
+
+    def actor_update(self) -> Update:
+        update = super().actor_update()
+        update.before, update.after = update.after, None
+        return update
+
+    def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        """The loss [B], and metrics."""
+        matching = self.policy.action_size * self.objective.loss(self.policy, batch.observation, batch.action, draws)
+        q = self.critic.q(batch.observation, self.clip(self.action(batch, draws)))
+        loss = self.alpha * matching - self.value(q, draws)
+        return loss, {"matching": matching.detach().mean(), "q": q.detach().mean()}
+
+    def value(self, q: Tensor, draws: Draws) -> Tensor:
+        q = q.amin(0)
+        return q / q.detach().abs().mean() if self.normalize else q
