@@ -43,6 +43,9 @@ class Critic(nn.Module, ABC):
     ensemble: int = setting(2, ge=1, le=100, doc="number of Q functions E; their minimum is used")
     discount: float = setting(0.99, ge=0.0, le=1.0, doc="gamma")
     target_rate: float = setting(0.005, gt=0.0, le=1.0, doc="share of Q that enters the target Q at every update")
+    q_loss_mean: bool = setting(
+        False, doc="the loss is the mean over the Q functions, which matters to Adam's eps alone, and not their sum"
+    )
     lagged_target: bool = setting(
         False, doc="the target follows Q as it was before the update, as in FQL's code, and not as it is after it"
     )
@@ -96,6 +99,11 @@ class Critic(nn.Module, ABC):
     def advantage(self, observation: Tensor, action: Tensor) -> Tensor:
         """min_j Q_j(s, a) - V(s) [B], if V is learned."""
         return self.q_min(observation, action) - self.v(observation)
+
+    def squared_error(self, q: Tensor, target: Tensor) -> Tensor:
+        """(Q_j - target)^2 [B] of q [E, B] and target [B], summed over the Q functions or their mean."""
+        error = (q - target).square()
+        return error.mean(0) if self.q_loss_mean else error.sum(0)
 
     def aggregated(self, q: Tensor) -> Tensor:
         """What Q functions say together, [...] of q [E, ...]: their minimum."""

@@ -55,7 +55,7 @@ class DoubleQ(Critic):
                 target = target / (target.std() + 1e-6)
         pairs = torch.cat([batch.observation, batch.action], -1)
         q = self.q_network(pairs)
-        loss, metrics = (q - target).square().sum(0), {"q": q.detach().mean(), "target": target.mean()}
+        loss, metrics = self.squared_error(q, target), {"q": q.detach().mean(), "target": target.mean()}
         if self.expectile is not None:
             value = self.v(batch.observation)
             with torch.no_grad():

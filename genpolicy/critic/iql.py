@@ -51,4 +51,4 @@ class IQL(Critic):
             bootstrap = torch.where(batch.terminated, 0.0, self.v(batch.next_observation))
             target = batch.reward + self.discount * bootstrap
         q = self.q(batch.observation, batch.action)
-        return (target - q).square().sum(0), {"mean": q.detach().mean()}
+        return self.squared_error(q, target), {"mean": q.detach().mean()}

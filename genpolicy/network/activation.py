@@ -17,10 +17,19 @@ ACTIVATIONS = {
     "gelu_tanh": functools.partial(nn.GELU, approximate="tanh"),  # flax's gelu
     "tanh": nn.Tanh,
 }
+
+
+def lecun_normal(weight: Tensor) -> None:
+    """Fill weights [out, in] from a normal distribution of variance 1 / in, cut at two standard deviations."""
+    std = weight.shape[1] ** -0.5 / 0.87962566103423978  # of the normal whose cut one has that variance
+    nn.init.trunc_normal_(weight, std=std, a=-2 * std, b=2 * std)
+
+
 INITIALISATIONS = {
     "pytorch": None,  # what nn.Linear does by itself: uniform in +-1 / sqrt(inputs), biases too
     "orthogonal": functools.partial(nn.init.orthogonal_, gain=2**0.5),  # IQL's, of all layers
     "xavier": nn.init.xavier_uniform_,  # FQL's
+    "lecun": lecun_normal,  # flax's own, of [out, in]
     "edac": None,  # EDAC's and ReBRAC's: nn.Linear's, hidden biases 0.1, the last layer small
 }
 

@@ -11,18 +11,19 @@ import torch
 from torch import Tensor, nn
 
 from genpolicy.config.schema import setting
-from genpolicy.network.embedding import GaussianFourier
+from genpolicy.network.activation import ACTIVATIONS, initialise
+from genpolicy.network.embedding import GaussianFourier, LearnedFourier
 
 
 class LNResNetBlock(nn.Module):
-    """x -> x + W2 mish(W1 norm(dropout(x))), four times as wide inside."""
+    """x -> x + W2 act(W1 norm(dropout(x))), four times as wide inside."""
 
-    def __init__(self, width: int):
+    def __init__(self, width: int, activation: str, eps: float):
         super().__init__()
-        self.norm = nn.LayerNorm(width)
+        self.norm = nn.LayerNorm(width, eps)
         self.first = nn.Linear(width, 4 * width)
         self.second = nn.Linear(4 * width, width)
-        self.act = nn.Mish()
+        self.act = ACTIVATIONS[activation]()
 
     def forward(self, x: Tensor, kept: Tensor | None) -> Tensor:
         """Output [B, width] for x [B, width]; kept [B, width]: what multiplies the units, none in evaluation."""
@@ -40,11 +41,19 @@ class LNResNet(nn.Module):
 
     width: int = setting(256, ge=1, le=2**14, doc="units of the residual stream; four times as many inside a block")
     blocks: int = setting(3, ge=1, le=100, doc="residual blocks")
+    activation: str = setting("mish", choices=list(ACTIVATIONS), doc="inside the blocks and after the last")
+    layer_norm_eps: float = setting(1e-5, ge=0.0, le=1.0, doc="added to the variance that a block divides by")
+    init: str = setting(
+        "pytorch",
+        choices=["pytorch", "flax"],
+        doc="of the weights: nn.Linear's, or Xavier's and in the blocks LeCun's, with zero biases",
+    )
     dropout: float = setting(0.1, ge=0.0, lt=1.0, doc="share of a block's inputs that training leaves out")
     time_size: int = setting(64, ge=2, le=2**14, doc="size of the Gaussian Fourier time embedding")
     time_scale: float = setting(
         30.0, gt=0.0, le=1e6, doc="standard deviation of its frequencies, in cycles over t in [0, 1]"
     )
+    learned_frequencies: bool = setting(False, doc="train them")
     time_hidden: list[int] = setting([128, 128], ge=1, le=2**14, doc="units of each layer that embeds the time further")
     action_size: InitVar[int]
     observation_size: InitVar[int]
@@ -55,14 +64,23 @@ class LNResNet(nn.Module):
         super().__init__()
         self.action_size, self.observation_size = action_size, observation_size
         self.input_size = input_size or action_size
-        self.embed = GaussianFourier(self.time_size, self.time_scale)
+        embedding = LearnedFourier if self.learned_frequencies else GaussianFourier
+        self.embed = embedding(self.time_size, self.time_scale)
+        activation = ACTIVATIONS[self.activation]
         sizes = [num_times * (self.time_size // 2 * 2), *self.time_hidden]
-        layers = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), nn.Mish())]
+        layers = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), activation())]
         self.time = nn.Sequential(*layers[:-1])
         self.first = nn.Linear(self.input_size + observation_size + sizes[-1], self.width)
-        self.residual = nn.ModuleList(LNResNetBlock(self.width) for _ in range(self.blocks))
+        self.residual = nn.ModuleList(
+            LNResNetBlock(self.width, self.activation, self.layer_norm_eps) for _ in range(self.blocks)
+        )
         self.last = nn.Linear(self.width, action_size)
-        self.act = nn.Mish()
+        self.act = activation()
+        if self.init == "flax":
+            outer = [layer for layer in (*self.time, self.first, self.last) if isinstance(layer, nn.Linear)]
+            inner = [layer for block in self.residual for layer in (block.first, block.second)]
+            for layers, scheme in ((outer, "xavier"), (inner, "lecun")):
+                initialise([[layer.weight] for layer in layers], [layer.bias for layer in layers], scheme)
         self.kept: Tensor | None = None
 
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:

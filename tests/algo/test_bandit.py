@@ -57,7 +57,10 @@ LEARNED = {
         lambda: bandit.value(bandit.tilted(boltzmann)),
     ),
     "idql": (
-        [*BEHAVIOUR, *CRITIC, "select=expectile", f"critic.expectile={TAU}", "solver.steps=16"],
+        [
+            *[*BEHAVIOUR, "critic=iql", *CRITIC, "select=expectile", f"critic.expectile={TAU}"],
+            *["solver=dpm", "solver.steps=16", "algo.average=false"],
+        ],
         lambda: bandit.value(bandit.tilted(expectile_weight)),
     ),
     "iql": ([*CRITIC, *POLICY, "algo.beta=6"], bandit.best),

@@ -203,6 +203,9 @@ def test_reward_transforms(tmp_path):
     doubled = Recorded(reward="cql_antmaze", directory=tmp_path).load(None)
     np.testing.assert_allclose(doubled.reward, 4 * (raw["reward"] - 0.5), rtol=1e-6)
 
+    hundredfold = Recorded(reward="rebrac_antmaze", directory=tmp_path).load(None)
+    np.testing.assert_array_equal(hundredfold.reward, 100 * raw["reward"])
+
     standard = Recorded(reward="standardize", directory=tmp_path).load(None)
     np.testing.assert_allclose(standard.reward.mean(), 0, atol=1e-6)
     np.testing.assert_allclose(standard.reward.numpy().std(), 1, rtol=1e-6)

@@ -50,6 +50,8 @@ def weights(algorithm):
         "algo=srpo algo.normalize=true",
         "algo=qgpo",
         "algo=fql",
+        "algo=rebrac",
+        "algo=idql",
     ],
 )
 def test_common_updates_are_those_of_each_alone(chosen):

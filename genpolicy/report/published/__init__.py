@@ -28,7 +28,7 @@ _COUNTERPARTS = {
     ("gtp", "trajectory"): "GTP",
     ("gtp_bc", "trajectory"): "GTP-BC",
     ("gtp_linear_q", "trajectory"): "GTP-BC + linear Q",
-    ("idql", "vpsde"): "IDQL",
+    ("idql", "ddpm_idql"): "IDQL",
     ("ifql", "icfm"): "IFQL",
     ("iql", "gaussian"): "IQL",
     ("qgpo", "vpsde"): "QGPO",
