@@ -1,6 +1,6 @@
 """Parity with references in PyTorch: their layers as ours, their draws in ours, how far parameters have moved.
 
-Their fixtures hold what has been added to the initial weights, not the weights: an optimiser's step is small beside them.
+Their fixtures hold what has been added to the initial weights, beside which an optimiser's step is small.
 """
 
 import contextlib
@@ -74,7 +74,7 @@ def sampling_from(*noises: Tensor) -> Iterator[None]:
 @contextlib.contextmanager
 def tossing(coin: float | np.ndarray) -> Iterator[None]:
     """Inside, the coin of `QGuided` is the first Q for numbers above one half, as in the references."""
-    with mock.patch.object(torch, "randint", lambda *size, **more: torch.tensor([int(coin <= 0.5)])):
+    with mock.patch.object(torch, "randint", return_value=torch.tensor([int(coin <= 0.5)])):
         yield
 
 

@@ -7,6 +7,7 @@ import functools
 import math
 import sys
 import types
+from typing import ClassVar
 from unittest import mock
 
 import numpy as np
@@ -63,7 +64,7 @@ class Buffer:
     """Their replay buffer; the batches of an epoch are ours. after: called with the number of those trained on."""
 
     after = staticmethod(lambda number: None)
-    given: list = []
+    given: ClassVar[list] = []
 
     def __init__(self, **more):
         pass
@@ -190,7 +191,7 @@ losses = {
 
 def loss(name: str) -> tuple[torch.Tensor, ...]:
     """Theirs for our noise and probe, one probe for a whole solve."""
-    with drawing(noise), mock.patch.object(torch, "randn_like", lambda like, device: torch.as_tensor(probe)):
+    with drawing(noise), mock.patch.object(torch, "randn_like", return_value=torch.as_tensor(probe)):
         return losses[name](torch.as_tensor(observation), gradtime_step=STEPS + 1, beta=2.0)
 
 

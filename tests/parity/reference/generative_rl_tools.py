@@ -18,7 +18,7 @@ class _Anything(type):
 class _Missing(Stub):
     """A package that is not there: each of its names is a class, each of that class's names, too."""
 
-    __path__: list[str] = []
+    __path__ = ()
 
     def __getattr__(self, name: str):
         if name.startswith("__"):

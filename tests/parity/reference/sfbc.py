@@ -1,7 +1,6 @@
 """SfBC, ChenDRAG/SfBC: its own loops over ten batches of two rounds of planning, with weights and draws of our own."""
 
 import functools
-import sys
 from types import SimpleNamespace
 from unittest import mock
 
