@@ -33,6 +33,9 @@ class ActorCritic(Algorithm, ABC):
         1, ge=1, le=10**6, doc="updates of the critic for each of the actor, which all targets then follow"
     )
 
+    ema_start: int = setting(0, ge=0, le=10**9, doc="updates of the actor before its moving average begins to follow")
+    ema_every: int = setting(1, ge=1, le=10**6, doc="updates of the actor for each of its moving average from then on")
+
     def plan(self):
         more = {"draw": self.draw_next_action, "after": None, "clip": self.gradient_norm}
         critic = critic_updates(self.critic, lambda batch, draws: draws.get("next_action"), **more)
@@ -66,10 +69,12 @@ class ActorCritic(Algorithm, ABC):
         """The actor's update, after the critic's on the same batch; `update_targets` comes after it."""
 
     def update_targets(self) -> None:
-        """One step of the moving averages of critic and actor."""
+        """One step of the moving average of the critic, and of the actor's if it is due."""
         if not self.critic.lagged_target:  # or it has followed with the critic's update
             self.critic.update_target()
-        self.policy.update_target()
+        number = self.phases[0].updates["actor"].count - 1
+        if number >= self.ema_start and (number - self.ema_start) % self.ema_every == 0:
+            self.policy.update_target()
 
     def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
         """Actions [B, num_samples, A] of the actor's moving average, clipped to the action space."""

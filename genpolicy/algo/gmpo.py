@@ -41,7 +41,7 @@ class GMPO(CriticSettings, PolicySettings, Algorithm):
         return self.beta
 
     def plan(self):
-        update = imitation(self.policy, self.objective, self.policy_lr, self.weight, schedule=self.policy_schedule)
+        update = imitation(self.policy, self.objective, self.policy_lr, self.weight)
         return [self.critic_phase(), self.policy_phase(update)]
 
     @torch.no_grad()
@@ -72,8 +72,7 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
         return model, copy.deepcopy(model)
 
     def plan(self):
-        more = {"after": self.policy.update_target, "schedule": self.policy_schedule}
-        update = Update(self.policy.parameters(), self.policy_lr, self.loss, self.draw, **more)
+        update = Update(self.policy.parameters(), self.policy_lr, self.loss, self.draw, after=self.policy.update_target)
         prepare = self.with_behaviour_actions(self.num_actions) if self.static else None
         return [self.behaviour_phase(), self.critic_phase(), self.policy_phase(update, prepare=prepare)]
 

@@ -29,6 +29,8 @@ class Update:
     every: the update is made at every so manieth step of the phase only, at first at number every - 1.
     schedule: of the learning rate, "constant" or "cosine": lr (1 + cos(pi progress)) / 2, which ends at 0.
     weight_decay: AdamW's, the share of the parameters that lr times this takes away at each step.
+
+    count: steps made, those before a restart and the one that `before` and `after` are called with included.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Update:
         self.before, self.after = before, after
         self.frozen_modules = [parameter for module in frozen_modules for parameter in module.parameters()]
         self.lr, self.every, self.schedule = lr, every, schedule
+        self.count = 0
         self.mode, self._loss = "none", loss
 
     def compile(self, mode: str) -> None:
@@ -81,12 +84,17 @@ class Update:
         if self.clip is not None:
             total["gradient"] = nn.utils.clip_grad_norm_(self.parameters, self.clip)
         self.set_lr(self.optimizer, progress)
-        if self.before is not None:
-            self.before()
+        self.begin()
         self.optimizer.step()
         if self.after is not None:
             self.after()
         return total
+
+    def begin(self) -> None:
+        """What is before a step of the optimiser."""
+        self.count += 1
+        if self.before is not None:
+            self.before()
 
     def set_lr(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
         """Give an optimiser the learning rate that is due."""
@@ -101,6 +109,7 @@ class Update:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.optimizer.load_state_dict(state)
+        self.count = max((int(moments["step"]) for moments in self.optimizer.state.values()), default=0)
 
 
 def accumulate(losses: Callable[[slice], tuple[Tensor, Metrics]], size: int, chunk: int | None) -> Metrics:

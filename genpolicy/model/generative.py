@@ -115,7 +115,8 @@ class GenerativePolicy(Policy):
             raise UserError(f"likelihood: needs an ODE solver; legal: {legal} (the others only sample)")
 
         def continuous(model: Mapping) -> bool:
-            return "path" in model and not locate(model["path"][TARGET]).discrete
+            fits = Capability.FIELD in locate(model[TARGET]).supports
+            return fits and not locate(model["path"][TARGET]).discrete
 
         if locate(config.algo._target_).uses_density and not continuous(config.model):
             legal = legal_options("model", having=continuous)

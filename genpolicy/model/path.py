@@ -238,6 +238,9 @@ class EDM(ProbabilityPath):
     sigma_min: float = setting(0.002, gt=0.0, le=1e6, doc="noise at t = 0, in action units")
     sigma_max: float = setting(80.0, gt=0.0, le=1e6, doc="noise at t = 1, in action units")
     t_min: float = setting(0.0, ge=0.0, lt=0.1, doc="first time; sigma(0) = sigma_min already")
+    told: str = setting(
+        "time", choices=["time", "sigma", "log_sigma"], doc="what networks are told of it; log_sigma is ln(sigma) / 4"
+    )
 
     t_max_noise = 1.0
     auto_prediction = "preconditioned"
@@ -262,6 +265,12 @@ class EDM(ProbabilityPath):
 
     def wronskian(self, t: Tensor) -> Tensor:
         return self.d_sigma(t)
+
+    def network_time(self, t: Tensor) -> Tensor:
+        if self.told == "time":
+            return t
+        sigma = self.sigma(t)
+        return sigma if self.told == "sigma" else torch.log(sigma) / 4
 
     def time(self, signal: Tensor, noise: Tensor) -> Tensor:
         low, high = self.sigma_min ** (1 / self.rho), self.sigma_max ** (1 / self.rho)

@@ -50,6 +50,10 @@ class TrajectoryPolicy(GenerativePolicy):
         """Phi(x, t, s) [B, A]: the point at s <= t of the way through x [B, A] at t; x itself if s = t."""
         return self.move(x, t, s, self.surrogate(x, t, s, observation))
 
+    def to_data(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        """Phi(x, t, t_min) [B, A]: the data end of the way through x at t."""
+        return self.jump(x, t, torch.full_like(t, self.path.t_min), observation)
+
     def move(self, x: Tensor, t: Tensor, s: Tensor, data: Tensor) -> Tensor:
         """From x at t to time s on the line towards `data`: a DDIM step if `data` is the denoiser's."""
         ratio = self.path.sigma(s) / self.path.sigma(t)

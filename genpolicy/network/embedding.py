@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ class GaussianFourier(nn.Module):
 
     def __init__(self, size: int, scale: float):
         super().__init__()
+        self.size = size // 2 * 2
         self.register_buffer("frequency", 2 * math.pi * scale * torch.randn(size // 2))
 
     def forward(self, t: Tensor) -> Tensor:
@@ -37,6 +39,28 @@ class LearnedFourier(nn.Module):
 class Scalar(nn.Module):
     """1 - t, as the code of flow matching counts time: from noise to data."""
 
+    size = 1
+
     def forward(self, t: Tensor) -> Tensor:
         """Embed times [...] as [..., 1]."""
         return 1 - t[..., None]
+
+
+class Sinusoidal(nn.Module):
+    """[sin(w t), cos(w t)] with w from 1 to 1 / period in equal ratios (Vaswani et al. 2017), through two layers.
+
+    period: the largest, over 2 pi. activation: of the layer in between, of twice the size.
+    """
+
+    def __init__(self, size: int, period: float, activation: Callable[[], nn.Module]):
+        super().__init__()
+        self.size, self.period = size // 2 * 2, period
+        widths = self.size, 2 * self.size
+        self.layers = nn.Sequential(nn.Linear(*widths), activation(), nn.Linear(*widths[::-1]))
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Embed times [...] as [..., size]."""
+        half = self.size // 2
+        place = torch.arange(half, device=t.device, dtype=t.dtype) / max(half - 1, 1)
+        phase = t[..., None] * torch.exp(-math.log(self.period) * place)
+        return self.layers(torch.cat([torch.sin(phase), torch.cos(phase)], -1))

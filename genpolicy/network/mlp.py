@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genpolicy.config.schema import setting
 from genpolicy.network.activation import ACTIVATIONS, INITIALISATIONS, initialise
-from genpolicy.network.embedding import GaussianFourier, Scalar
+from genpolicy.network.embedding import GaussianFourier, Scalar, Sinusoidal
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -26,12 +26,15 @@ class MLP(nn.Module):
         "pytorch", choices=list(INITIALISATIONS), doc="of the weights: nn.Linear's, or one with zero biases"
     )
     time_embedding: str = setting(
-        "fourier", choices=["fourier", "scalar"], doc="scalar: the number 1 - t, which grows from noise to data"
+        "fourier",
+        choices=["fourier", "sinusoidal", "scalar"],
+        doc="of random frequencies; of fixed ones and two layers; scalar: 1 - t, which grows from noise to data",
     )
-    time_size: int = setting(16, ge=2, le=2**14, doc="size of the Gaussian Fourier time embedding")
+    time_size: int = setting(16, ge=2, le=2**14, doc="size of the time embedding")
     time_scale: float = setting(
-        1.0, gt=0.0, le=1e6, doc="standard deviation of its frequencies, in cycles over t in [0, 1]"
+        1.0, gt=0.0, le=1e6, doc="fourier: standard deviation of the frequencies, in cycles over t in [0, 1]"
     )
+    time_period: float = setting(10_000.0, gt=1.0, le=1e6, doc="sinusoidal: largest period over 2 pi, the least is 1")
     action_size: InitVar[int]
     observation_size: InitVar[int]
     num_times: InitVar[int] = 1
@@ -41,14 +44,16 @@ class MLP(nn.Module):
         super().__init__()
         self.action_size, self.observation_size = action_size, observation_size
         self.input_size = action_size if input_size is None or not observation_size else input_size
-        scalar = self.time_embedding == "scalar"
-        self.embed = Scalar() if scalar else GaussianFourier(self.time_size, self.time_scale)
-        time_size = 1 if scalar else self.time_size // 2 * 2
-        sizes = [self.input_size + num_times * time_size + observation_size, *self.hidden]
         activation = ACTIVATIONS[self.activation]
+        self.embed = {
+            "fourier": lambda: GaussianFourier(self.time_size, self.time_scale),
+            "sinusoidal": lambda: Sinusoidal(self.time_size, self.time_period, activation),
+            "scalar": Scalar,
+        }[self.time_embedding]()
+        sizes = [self.input_size + num_times * self.embed.size + observation_size, *self.hidden]
         layers = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), activation())]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], action_size))
-        linear = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
+        linear = [layer for layer in self.modules() if isinstance(layer, nn.Linear)]
         initialise([[layer.weight] for layer in linear], [layer.bias for layer in linear], self.init)
 
     def _load_from_state_dict(self, state_dict, prefix, *more):

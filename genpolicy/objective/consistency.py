@@ -19,13 +19,12 @@ HUBER = 0.00054  # Song and Dhariwal 2024, section 3.4: c = 0.00054 sqrt(A)
 
 @dataclass(kw_only=True, eq=False)
 class Consistency(SolutionMap):
-    """|Phi(x_t, t, 0) - Phi^-(x_u, u, 0)|^2 with x_u = x_0 + u z, t and u neighbours on a grid (Song et al. 2023).
+    """|f(x_t, t) - f^-(x_u, u)|^2 with x_u = x_0 + u z, t and u neighbours on a grid (Song et al. 2023).
 
     improved: false is consistency training as first proposed: the grid grows from 2 to 150 points, all neighbours are
-    as likely, Phi^- is the moving average. true is Song and Dhariwal 2024: the grid doubles from 10 to 1280 intervals,
-    noise levels are lognormal, Phi^- is the network itself, the error is measured by a pseudo-Huber distance. Both are
-    Consistency-AC's (Ding and Jin 2024), whose grids however start anew every 1,000 updates; here they grow over the
-    whole training.
+    as likely, f^- is the moving average. true is Song and Dhariwal 2024: the grid doubles from 10 to 1280 intervals,
+    noise levels are lognormal, f^- is the network itself, the error is measured by a pseudo-Huber distance. Both are
+    Consistency-AC's (Ding and Jin 2024).
     """
 
     teaches = frozenset({Capability.END})
@@ -33,12 +32,20 @@ class Consistency(SolutionMap):
 
     improved: bool = setting(False, doc="false: consistency training of 2023; true: that of 2024")
     scaled: bool = setting(False, doc="multiply the loss by 100 / (t - u), in noise levels")
+    cycles: int = setting(
+        1,
+        ge=1,
+        le=10**6,
+        doc="times that the grid grows in the training; in Consistency-AC's code once in 50,000 updates",
+    )
 
     def draw_times(
         self, policy: TrajectoryPolicy, action: Tensor, generator: torch.Generator, progress: float
     ) -> Draws:
         """Neighbouring times t > u [B]."""
         size, device = len(action), action.device
+        if progress < 1:
+            progress = progress * self.cycles % 1
         if self.improved:
             intervals = doubling(progress, 10, 1280)
             share = self._lognormal(policy, intervals, action)
@@ -53,11 +60,10 @@ class Consistency(SolutionMap):
 
     def loss(self, policy: TrajectoryPolicy, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
         t, u, noise = draws["t"], draws["u"], draws["noise"]
-        end = torch.full_like(t, policy.path.t_min)
         with torch.no_grad():
             teacher = policy if self.improved else policy.target
-            target = teacher.jump(policy.path.perturb(action, noise, u), u, end, observation)
-        error = policy.jump(policy.path.perturb(action, noise, t), t, end, observation) - target
+            target = teacher.to_data(policy.path.perturb(action, noise, u), u, observation)
+        error = policy.to_data(policy.path.perturb(action, noise, t), t, observation) - target
         if self.improved:
             huber = HUBER * math.sqrt(policy.action_size)
             loss = self.reduce(torch.sqrt(error**2 + huber**2) - huber)

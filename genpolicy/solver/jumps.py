@@ -49,6 +49,8 @@ class Renoise(Solver):
         for i in range(self.steps):
             angle = math.atan2(highest - i * fall, flow.sigma_data)
             if i:
-                y = math.cos(angle) * flow.y_to_data(y) + flow.sigma_data * math.sin(angle) * noise[:, i - 1]
+                # the data have noise already
+                spread = math.sqrt(max(math.tan(angle) ** 2 - math.tan(flow.start) ** 2, 0.0))
+                y = math.cos(angle) * (flow.y_to_data(y) + flow.sigma_data * spread * noise[:, i - 1])
             y = flow.solution(y, (angle, flow.start))
         return y

@@ -88,8 +88,7 @@ class _Vectorised:
             total["gradient"] = self._clip(first.clip)
         first.set_lr(self.optimizer, progress)
         for update in self.updates:
-            if update.before is not None:
-                update.before()
+            update.begin()
         self.optimizer.step()
         for update in self.updates:
             if update.after is not None:
