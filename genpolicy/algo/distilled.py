@@ -16,6 +16,7 @@ from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.direct import DirectPolicy
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.policy import Policy
+from genpolicy.network.activation import ACTIVATIONS
 from genpolicy.network.mlp import MLP
 from genpolicy.objective.objective import Draws
 
@@ -42,6 +43,7 @@ class Distilled(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, AB
     uses_samples = False
 
     policy_hidden: list[int] = setting([256, 256], ge=1, le=2**14, doc="units of each hidden layer of the policy")
+    policy_activation: str = setting("silu", choices=list(ACTIVATIONS), doc="after each of them")
 
     @classmethod
     def check_compatibility(cls, config) -> None:
@@ -50,7 +52,8 @@ class Distilled(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, AB
 
     def plan(self):
         frozen_modules = [self.behaviour, self.critic]
-        update = Update(self.policy.parameters(), self.policy_lr, self.loss, self.draw, frozen_modules=frozen_modules)
+        more = {"frozen_modules": frozen_modules, "schedule": self.policy_schedule}
+        update = Update(self.policy.parameters(), self.policy_lr, self.loss, self.draw, **more)
         return [self.behaviour_phase(), self.critic_phase(), self.policy_phase(update)]
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
@@ -58,9 +61,13 @@ class Distilled(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, AB
         size, like = batch.size, batch.action
         return {
             "action_noise": self.policy.draw_noise(size, generator, like),
-            "t": self.objective.draw_time(self.behaviour, size, generator, like),
+            "t": self.draw_time(size, generator, like),
             "noise": standard_normal(like.shape, generator, like),
         }
+
+    def draw_time(self, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
+        """The times [size]: as the behaviour model is trained."""
+        return self.objective.draw_time(self.behaviour, size, generator, like)
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The penalty of leaving the behaviour minus the gain in value, [B], and metrics."""
@@ -68,8 +75,12 @@ class Distilled(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, AB
         action = self.policy.sample(observation, noise=draws["action_noise"])
         x = self.behaviour.path.perturb(action, draws["noise"], draws["t"])
         penalty = self.penalty(action, x, draws["t"], draws["noise"], observation)
-        q, gain = self.gain(lambda action: self.critic.q(observation, self.clip(action)), action)
+        q, gain = self.gain(lambda action: self.value(observation, self.clip(action)), action)
         return penalty - gain, {"penalty": penalty.detach().mean(), "q": q.detach().mean()}
+
+    def value(self, observation: Tensor, action: Tensor) -> Tensor:
+        """The values [E, B] of actions [B, A] that the policy climbs."""
+        return self.critic.q(observation, action)
 
     @abstractmethod
     def penalty(self, action: Tensor, x: Tensor, t: Tensor, noise: Tensor, observation: Tensor) -> Tensor:

@@ -26,7 +26,9 @@ class DTQL(Distilled):
     imitation: float = setting(0.0, ge=0.0, le=1e6, doc="weight of -log pi(a|s) of the data's actions (1 for AntMaze)")
 
     def policies(self, model):
-        return one_step_policy(GaussianPolicy, model, self, hidden=self.policy_hidden), model
+        return one_step_policy(
+            GaussianPolicy, model, self, hidden=self.policy_hidden, activation=self.policy_activation
+        ), model
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         loss, metrics = super().loss(batch, draws)

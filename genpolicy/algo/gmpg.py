@@ -46,7 +46,14 @@ class Guided(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
     def plan(self):
         policy, frozen_modules = self.policy, [self.behaviour, self.critic]
         update = Update(
-            policy.parameters(), self.policy_lr, self.loss, self.draw, policy.update_target, frozen_modules, self.chunk
+            policy.parameters(),
+            self.policy_lr,
+            self.loss,
+            self.draw,
+            policy.update_target,
+            frozen_modules,
+            self.chunk,
+            schedule=self.policy_schedule,
         )
         phase = self.policy_phase(update, start=self.copy_behaviour, exact=True)  # log-densities must not be rounded
         return [self.behaviour_phase(), self.critic_phase(), phase]

@@ -41,7 +41,7 @@ class GMPO(CriticSettings, PolicySettings, Algorithm):
         return self.beta
 
     def plan(self):
-        update = imitation(self.policy, self.objective, self.policy_lr, self.weight)
+        update = imitation(self.policy, self.objective, self.policy_lr, self.weight, schedule=self.policy_schedule)
         return [self.critic_phase(), self.policy_phase(update)]
 
     @torch.no_grad()
@@ -72,7 +72,8 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
         return model, copy.deepcopy(model)
 
     def plan(self):
-        update = Update(self.policy.parameters(), self.policy_lr, self.loss, self.draw, after=self.policy.update_target)
+        more = {"after": self.policy.update_target, "schedule": self.policy_schedule}
+        update = Update(self.policy.parameters(), self.policy_lr, self.loss, self.draw, **more)
         prepare = self.with_behaviour_actions(self.num_actions) if self.static else None
         return [self.behaviour_phase(), self.critic_phase(), self.policy_phase(update, prepare=prepare)]
 

@@ -64,7 +64,8 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
         return guided, model
 
     def plan(self):
-        update = Update(self.policy.network.energy.parameters(), self.policy_lr, self.loss, self.draw)
+        energy, schedule = self.policy.network.energy, self.policy_schedule
+        update = Update(energy.parameters(), self.policy_lr, self.loss, self.draw, schedule=schedule)
         phase = self.policy_phase(update, prepare=self.with_behaviour_actions(self.num_actions))
         return [self.behaviour_phase(), self.critic_phase(), phase]
 

@@ -23,9 +23,28 @@ class SRPO(Distilled):
         0.1, gt=0.0, le=1e6, doc="weight of the value, in units of the data set's (transformed) reward"
     )
     normalize: bool = setting(False, doc="divide each action's gradient of Q by its root mean square")
+    target_value: bool = setting(False, doc="climb the mean of the target Q functions; false: of the online ones")
+    time_margin: float = setting(
+        0.0,
+        ge=0.0,
+        lt=0.5,
+        doc="t of the score is uniform in [margin, 1 - margin]; 0: as the behaviour model is trained",
+    )
 
     def policies(self, model):
-        return one_step_policy(DeterministicPolicy, model, self, hidden=self.policy_hidden), model
+        shape = {"hidden": self.policy_hidden, "activation": self.policy_activation}
+        return one_step_policy(DeterministicPolicy, model, self, **shape), model
+
+    def draw_time(self, size, generator, like):
+        if not self.time_margin:
+            return super().draw_time(size, generator, like)
+        unit = torch.rand(size, generator=generator, device=like.device, dtype=like.dtype)
+        return self.time_margin + (1 - 2 * self.time_margin) * unit
+
+    def value(self, observation, action):
+        if not self.target_value:
+            return super().value(observation, action)
+        return self.critic.q_target(torch.cat([observation, action], -1))
 
     def penalty(self, action, x, t, noise, observation):
         with torch.no_grad():
@@ -38,5 +57,5 @@ class SRPO(Distilled):
             q, pull_back = torch.func.vjp(value, action.detach())
             (slope,) = pull_back(torch.ones_like(q) / len(q))  # of their mean
         if self.normalize:
-            slope = slope / (slope.square().mean(-1, keepdim=True).sqrt() + 1e-6)
+            slope = slope / slope.square().mean(-1, keepdim=True).sqrt().clamp(min=1e-12)
         return q, self.beta * (slope * action).sum(-1)

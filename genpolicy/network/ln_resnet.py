@@ -94,7 +94,7 @@ class LNResNet(nn.Module):
         """What dropout multiplies the blocks' inputs by, [size, blocks, width]: 0, or 1 / (1 - dropout)."""
         shape = size, self.blocks, self.width
         unit = torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype)
-        return (unit >= self.dropout) / (1 - self.dropout)
+        return (unit >= self.dropout).to(unit.dtype) / (1 - self.dropout)
 
 
 def draw_kept(network: nn.Module, size: int, generator: torch.Generator, like: Tensor) -> dict[str, Tensor]:
