@@ -14,6 +14,7 @@ from genpolicy.report.results import Result, results_of
 from genpolicy.runs.identity import label
 from genpolicy.runs.job import Job
 from genpolicy.runs.run import find_runs
+from genpolicy.runs.state import FINAL, known_status
 from genpolicy.system.console import console, plain
 from genpolicy.tracking import follower
 
@@ -30,8 +31,8 @@ def run(job: Job) -> None:
     outputs, beside = Path(config.paths.outputs), config.tracking.uri is None
     here = list(find_runs(outputs, config.study)) if beside else []  # none of these is to be missing
     store = follower.open_store(None, outputs) if here else follower.existing_store(config)
-    failures = follower.sync_all(outputs, None, {store.uri: store}, thorough=False).failures if here else []
-    folder, found, odd = _read(store, config, outputs)
+    failures = _ship(store, outputs, here) if here else []
+    folder, found, odd = _read(store, config, outputs, failures)
     failures += odd
     known = {run.directory for run in found}
     if not config.sweep and not config.report.filter:
@@ -50,8 +51,16 @@ def run(job: Job) -> None:
     print(f"{folder / 'report.html'}\n{folder / 'report.md'}, tables/*.tex and *.csv, figures/*.png and *.pdf")
 
 
-def _read(store, config: DictConfig, outputs: Path) -> tuple[Path, list[Result], list[str]]:
-    """The folder of the report, the runs it is about, and what is wrong with others."""
+def _ship(store, outputs: Path, runs: list[Path]) -> list[str]:
+    """Ships what is missing of the runs in a folder, and says which of `runs` have ended and are not shipped."""
+    patience = follower.PATIENCE_SECONDS  # no longer does the process of a run that has ended try a store that fails
+    outcome = follower.sync_all(outputs, None, {store.uri: store}, thorough=False, patience=patience)
+    late = (run for run in outcome.busy if run in runs and known_status(run)["state"] in FINAL)
+    return outcome.failures + [f"{label(run)}: another process still ships it; some of it is not here" for run in late]
+
+
+def _read(store, config: DictConfig, outputs: Path, failures: list[str]) -> tuple[Path, list[Result], list[str]]:
+    """The folder of the report, the runs it is about, and what is wrong with others; failures: of shipping."""
     study = outputs / config.study
     try:
         runs = store.runs(config.study, config.report.filter)
@@ -59,7 +68,7 @@ def _read(store, config: DictConfig, outputs: Path) -> tuple[Path, list[Result],
         raise UserError(f"{store.uri}: {one_line(error)}") from error
     if runs is None:
         known = ", ".join(store.studies()) or "none"
-        raise UserError(f"study={config.study}: not in {store.uri}; known: {known}")
+        raise UserError("; ".join([f"study={config.study}: not in {store.uri}", f"known: {known}", *failures[:1]]))
     sweep = ""
     if config.sweep is not None:
         study, sweep = study / "sweeps" / config.sweep, f" of sweep {config.sweep}"

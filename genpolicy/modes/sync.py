@@ -27,7 +27,7 @@ def run(job: Job) -> None:
         return
     stores: dict = {}
     outcome = sync_all(outputs, config.tracking.uri, stores)
-    busy = f"; {outcome.busy} being shipped by another process" if outcome.busy else ""
+    busy = f"; {len(outcome.busy)} being shipped by another process" if outcome.busy else ""
     print(f"{outcome.shipped} runs of {outputs} are up to date in MLflow{busy}")
     if outcome.elsewhere:
         first = f"{label(outcome.elsewhere[0])}{', ...' if len(outcome.elsewhere) > 1 else ''}"

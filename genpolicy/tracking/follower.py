@@ -143,20 +143,24 @@ class Outcome:
     """What `sync_all` did: runs shipped, runs that another process is shipping or that name another store, failures."""
 
     shipped: int = 0
-    busy: int = 0
+    busy: list[Path] = dataclasses.field(default_factory=list)
     elsewhere: list[Path] = dataclasses.field(default_factory=list)
     failures: list[str] = dataclasses.field(default_factory=list)
 
 
-def sync_all(outputs: Path, uri: str | None, stores: dict, thorough: bool = True, own: bool = False) -> Outcome:
+def sync_all(
+    outputs: Path, uri: str | None, stores: dict, thorough: bool = True, own: bool = False, patience: float = 0.0
+) -> Outcome:
     """Ship what is missing of the runs in a folder to the store `uri`, or to the folder's own.
 
     To a `uri` all of them, with `own` those whose configuration names it; to the folder's own those that name no other.
     A store that only a run's configuration names gets nothing: the folder may come from other people. `stores` holds
     the open stores by URI, and gets those opened here. Unless `thorough`, runs that are shipped by their own account
-    are left alone, and a store that fails is not tried again.
+    are left alone, and a store that fails is not tried again. patience: seconds to wait, in all, for other processes
+    that are shipping runs which have ended.
     """
     outcome, broken = Outcome(), ""  # broken: what is wrong with the store
+    deadline = time.monotonic() + patience
     target = store_uri(uri, outputs)
     numbers = tracked.numbers(target) if thorough else None
     for directory in find_runs(outputs):
@@ -169,11 +173,12 @@ def sync_all(outputs: Path, uri: str | None, stores: dict, thorough: bool = True
             if named != target and (own or uri is None):
                 outcome.elsewhere += [directory] if named is not None else []
                 continue
-            if run.status()["state"] == "queued" or (broken and not thorough):
+            state = run.status()["state"]
+            if state == "queued" or (broken and not thorough):
                 continue
             lock = Lock(run.path("tracking.lock"))
-            if not lock.acquire():
-                outcome.busy += 1
+            if not lock.acquire(max(0.0, deadline - time.monotonic()) if state in FINAL else 0.0):
+                outcome.busy.append(directory)
                 continue
             try:
                 if broken:

@@ -15,6 +15,7 @@ from genpolicy.report.contents import compose
 from genpolicy.report.document import Document, Picture, Table
 from genpolicy.report.results import Comparison, Result
 from genpolicy.runs.journal import Journal
+from genpolicy.system.files import Lock
 from genpolicy.tracking import follower
 
 SETTINGS = {"algo.beta": "1.0", "solver.steps": "8", "device": "cpu"}
@@ -308,6 +309,26 @@ def test_what_has_ended_since_is_in_the_report(outputs):
     trained(outputs, "seed=3", "algo.beta=1.0", score=40.0)
     assert genpolicy("mode=report", f"paths.outputs={outputs}").code == 0
     assert last(outputs / "default" / "report")[1] == ["gmpo-gvp algo.beta=1.0", "25.0 ± 12.9 (4 of 5)"]
+
+
+def test_a_run_that_its_own_process_still_ships_is_waited_for(outputs, monkeypatch):
+    trained(outputs, "seed=3", "algo.beta=1.0", score=40.0)
+    trained(outputs, "seed=4", "algo.beta=1.0", score=90.0)
+    shipping = {seed: Lock(next((outputs / "default").glob(f"*/*/seed{seed}")) / "tracking.lock") for seed in (3, 4)}
+    acquire = Lock.acquire
+    assert all(lock.acquire() for lock in shipping.values())
+
+    def waiting(lock, timeout=0.0):
+        if lock.path == shipping[3].path and timeout > 0:
+            shipping[3].release()  # its process has ended
+        return acquire(lock, min(timeout, 0.1) if lock.path == shipping[4].path else timeout)
+
+    monkeypatch.setattr(Lock, "acquire", waiting)
+    found = genpolicy("mode=report", f"paths.outputs={outputs}")
+    assert found.code == 0, found.err
+    assert "swiss-roll s4: another process still ships it" in " ".join(found.out.split())
+    rows = dict(last(outputs / "default" / "report")[1:])
+    assert rows["gmpo-gvp algo.beta=1.0"] == "25.0 ± 12.9 (4 of 5)"
 
 
 @pytest.mark.slow
