@@ -68,10 +68,10 @@ def restored(config: DictConfig, path: Path, device: str = "auto") -> TrainedPol
     with torch.random.fork_rng():  # fresh networks are drawn by the run's seed, which is none of the caller's
         algorithm = setup.fresh_algorithm(config, task, device)
     setup.restore(algorithm, path)
-    actor = algorithm.actor().eval().requires_grad_(False)
+    actor = algorithm.actor()
     if path.name != POLICY:
-        return TrainedPolicy(actor, algorithm.critic, task.observation_size, device)
-    return TrainedPolicy(actor, actor.critic, task.observation_size, device)
+        actor.critic = algorithm.critic
+    return TrainedPolicy(actor.eval().requires_grad_(False), task.observation_size, device)
 
 
 class TrainedPolicy:
@@ -81,10 +81,10 @@ class TrainedPolicy:
     can. module: what acts, as a `torch.nn.Module` for `torch.export`, see `genpolicy.algo.actor.Actor`.
     """
 
-    def __init__(self, module: Actor, critic: Critic | None, observation_size: int, device: torch.device):
-        self.module, self._critic, self._device = module, critic, device
+    def __init__(self, module: Actor, observation_size: int, device: torch.device):
+        self.module, self._device = module, device
         self.observation_size, self.action_size = observation_size, module.policy.action_size
-        self.has_density, self.has_critic = module.policy.has_density, critic is not None
+        self.has_density, self.has_critic = module.has_density, module.critic is not None
 
     def act(self, observation: Array, seed: int | None = None) -> Array:
         """Actions [..., A] in the action space at observations [..., O], as in the run's evaluations.
@@ -92,13 +92,12 @@ class TrainedPolicy:
         seed: of what is random in them; None is another one at every call.
         """
         rows = self._rows(observation, "observation", self.observation_size)
-        return _like(self.module.clip(self.module.act(rows, self._generator(seed))), observation)
+        return _like(self.module.act(rows, self._generator(seed)), observation)
 
     def sample(self, observation: Array, num_samples: int, seed: int | None = None) -> Array:
         """`num_samples` actions [..., K, A] of the model alone: not selected, not clipped. seed: as in `act`."""
         rows = self._rows(observation, "observation", self.observation_size)
-        with torch.no_grad():
-            return _like(self.module.policy.sample(rows, self._generator(seed), num_samples), observation)
+        return _like(self.module.sample(rows, num_samples, self._generator(seed)), observation)
 
     def log_prob(self, observation: Array, action: Array, seed: int | None = None) -> Array:
         """log pi(a|s) [...] in nats of actions [..., A] at observations [..., O], before clipping and selection.
@@ -114,28 +113,25 @@ class TrainedPolicy:
         It is the least of the critic's Q functions, or their mean with `critic.aggregate=mean`, and in units of the
         rewards that it was trained on (`dataset.reward`). Raises `UserError` where there is no critic (`has_critic`).
         """
-        critic, (rows, actions) = self._require_critic(), self._pairs(observation, action)
-        with torch.no_grad():
-            return _like(critic.aggregated(critic.q(rows, actions)), observation)
+        self._require_critic()
+        return _like(self.module.q(*self._pairs(observation, action)), observation)
 
     def v(self, observation: Array) -> Array:
         """V(s) [...] of the critic at observations [..., O], in the units of `q`.
 
         Raises `UserError` where there is no critic, or it learns Q alone.
         """
-        critic, rows = self._require_critic(), self._rows(observation, "observation", self.observation_size)
-        if critic.expectile is None:
+        if self._require_critic().expectile is None:
             raise UserError("this run's critic learns no V: critic=iql does, and critic=double_q with critic.expectile")
-        with torch.no_grad():
-            return _like(critic.v(rows), observation)
+        return _like(self.module.v(self._rows(observation, "observation", self.observation_size)), observation)
 
     def _require_critic(self) -> Critic:
-        if self._critic is None:
+        if self.module.critic is None:
             raise UserError(
                 f"there is no critic: the algorithm learns none, or {POLICY} was loaded, which holds one only for a "
                 "policy that acts by it; the run directory or its last.pt has it"
             )
-        return self._critic
+        return self.module.critic
 
     def _pairs(self, observation: Array, action: Array) -> tuple[Tensor, Tensor]:
         rows = self._rows(observation, "observation", self.observation_size)

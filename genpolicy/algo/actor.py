@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from genpolicy.critic.critic import Critic
+from genpolicy.dataset.scaling import Scaling
 from genpolicy.model.policy import Policy
 from genpolicy.select.selection import NoSelection, Selection
 
@@ -13,40 +16,49 @@ from genpolicy.select.selection import NoSelection, Selection
 class Actor(nn.Module):
     """A policy as it is evaluated. `state_dict` holds its weights and nothing that only training needs.
 
-    Called with its noise it is a function of tensors, for `torch.export` and the like.
+    It takes and gives the environment's units; its policy and its critic know those of the scaling only. Called with
+    its noise it is a function of tensors, for `torch.export` and the like.
 
-    critic: None if there is none, or none is needed. action_low, action_high: the ends [A] of the action space.
+    critic: None if there is none, or none is needed.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        critic: Critic | None,
-        selection: NoSelection | Selection,
-        action_low: Tensor,
-        action_high: Tensor,
-    ):
+    def __init__(self, policy: Policy, critic: Critic | None, selection: NoSelection | Selection, scaling: Scaling):
         super().__init__()
-        self.register_buffer("action_low", action_low.clone(), persistent=False)
-        self.register_buffer("action_high", action_high.clone(), persistent=False)
-        self.policy, self.critic, self.selection = policy, critic, selection
+        low, high = scaling.bounds
+        self.register_buffer("action_low", low.clone(), persistent=False)
+        self.register_buffer("action_high", high.clone(), persistent=False)
+        self.policy, self.critic, self.selection, self.scaling = policy, critic, selection, scaling
+
+    @property
+    def has_density(self) -> bool:
+        """Whether `log_prob` can be asked for."""
+        return self.policy.has_density
 
     def forward(self, observation: Tensor, noise: Tensor) -> Tensor:
         """Actions [B, A] in the action space at observations [B, O], for what `draw_noise` gives [B, ...]."""
-        return self.clip(self.act(observation, noise=noise))
+        return self.act(observation, noise=noise)
 
     def act(self, observation: Tensor, generator: torch.Generator | None = None, noise: Tensor | None = None) -> Tensor:
-        """Actions [B, A] of the trained policy at observations [B, O]; not clipped to the action space.
+        """Actions [B, A] in the action space at observations [B, O].
 
         noise: what `draw_noise` gives, drawn from the generator if it is not given.
         """
         with torch.no_grad():
+            observation = self.scaling.scale_observation(observation)
             if noise is not None:
                 noise = noise.flatten(0, 1)
             if self.selection.num_candidates == 1:
-                return self.policy.act(observation, generator, noise)
-            candidates = self.policy.sample(observation, generator, self.selection.num_candidates, noise)
-            return self.selection.choose(self.critic, observation, self.clip(candidates), generator)
+                action = self.clip(self.policy.act(observation, generator, noise))
+            else:
+                candidates = self.policy.sample(observation, generator, self.selection.num_candidates, noise)
+                action = self.selection.choose(self.critic, observation, self.clip(candidates), generator)
+            return self.scaling.unscale_action(action)
+
+    def sample(self, observation: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
+        """`num_samples` actions [B, K, A] of the policy alone: not selected, not clipped."""
+        with torch.no_grad():
+            action = self.policy.sample(self.scaling.scale_observation(observation), generator, num_samples)
+            return self.scaling.unscale_action(action, clip=False)
 
     def draw_noise(self, size: int, generator: torch.Generator | None = None) -> Tensor:
         """What is random in actions at `size` observations, but for the choice among candidates by softmax or
@@ -55,10 +67,28 @@ class Actor(nn.Module):
         return self.policy.draw_noise(size * candidates, generator, self.action_low).unflatten(0, (size, candidates))
 
     def clip(self, action: Tensor) -> Tensor:
-        """Actions [..., A] clipped to the action space, outside of which the critic has seen none."""
+        """Actions [..., A], in the scaling's units, clipped to the action space, outside of which the critic has seen
+        none."""
         return action.clamp(self.action_low, self.action_high)
 
-    def log_prob(self, observation: Tensor, action: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """log pi(a|s) [B] in nats of the trained policy."""
+    def log_prob(
+        self, observation: Tensor, action: Tensor, generator: torch.Generator | None = None, **how: Any
+    ) -> Tensor:
+        """log pi(a|s) [B] in nats of actions [B, A] at observations [B, O], before clipping and selection.
+
+        how: further arguments of the policy's `log_prob`.
+        """
         with torch.no_grad():
-            return self.policy.log_prob(observation, action, generator)
+            scaled = self.scaling.scale_observation(observation), self.scaling.scale_action(action)
+            return self.policy.log_prob(*scaled, generator=generator, **how) - self.scaling.log_volume()
+
+    def q(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Q(s, a) [B] of the critic: what its Q functions say together."""
+        with torch.no_grad():
+            q = self.critic.q(self.scaling.scale_observation(observation), self.scaling.scale_action(action))
+            return self.critic.aggregated(q)
+
+    def v(self, observation: Tensor) -> Tensor:
+        """V(s) [B] of the critic, if it learns V."""
+        with torch.no_grad():
+            return self.critic.v(self.scaling.scale_observation(observation))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass
@@ -16,6 +15,7 @@ from genpolicy.algo.update import Metrics, Update, critic_updates, imitation
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import build, locate, setting
 from genpolicy.critic.critic import Critic
+from genpolicy.dataset.scaling import Scaling
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.generative import GenerativePolicy
@@ -78,9 +78,9 @@ def prefixed(name: str, metrics: Metrics) -> Metrics:
 class Algorithm(Actor, ABC):
     """Phases of training and the policy they end with; `state_dict` holds everything, optimisers included.
 
-    bounds: the ends [A] of the action space; none if not given. selection: chooses among several actions of the policy.
-    policy: the result. behaviour: a policy trained to imitate the data, or None. critic: the value learner, or None if
-    none is used.
+    scaling: between the environment's units and those of everything else here. selection: chooses among several actions
+    of the policy. policy: the result. behaviour: a policy trained to imitate the data, or None. critic: the value
+    learner, or None if none is used.
     """
 
     learns_critic: ClassVar[bool] = True
@@ -91,13 +91,11 @@ class Algorithm(Actor, ABC):
     policy: InitVar[Policy]
     objective: InitVar[Objective]
     critic: InitVar[Critic | None]
+    scaling: InitVar[Scaling]
     selection: InitVar[NoSelection | Selection | None] = None
-    bounds: InitVar[tuple[Tensor, Tensor] | None] = None
 
-    def __post_init__(self, policy, objective, critic, selection, bounds):
-        infinite = torch.full((policy.action_size,), math.inf)
-        low, high = bounds or (-infinite, infinite)
-        Actor.__init__(self, policy, critic if self.learns_critic else None, selection or NoSelection(), low, high)
+    def __post_init__(self, policy, objective, critic, scaling, selection):
+        Actor.__init__(self, policy, critic if self.learns_critic else None, selection or NoSelection(), scaling)
         self.objective = objective
         self.policy, self.behaviour = self.policies(policy)
         self.phases = self.plan()
@@ -127,10 +125,15 @@ class Algorithm(Actor, ABC):
         for phase in self.phases:
             phase.load_state_dict(state[phase.name])
 
-    def actor(self) -> Actor:
-        """What acting and densities take, of the same networks: the policy, and the critic where it chooses."""
+    def actor(self, policy: Policy | None = None) -> Actor:
+        """What acting and densities take, of the same networks: the policy, and the critic where it chooses.
+
+        policy: the trained one, if it is not given; of another, as the behaviour model, nothing is chosen.
+        """
+        if policy not in (None, self.policy):
+            return Actor(policy, None, NoSelection(), self.scaling)
         critic = self.critic if self.selection.num_candidates > 1 else None
-        return Actor(self.policy, critic, self.selection, self.action_low, self.action_high)
+        return Actor(self.policy, critic, self.selection, self.scaling)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -262,10 +265,11 @@ def assemble(config, observation_size: int, action_low: Tensor, action_high: Ten
     sizes = {"observation_size": observation_size, "action_size": len(action_low)}
     objective = build(config.objective)
     model = locate(config.model._target_)
+    scaling = Scaling(observation_size, action_low, action_high, **config.scaling)
     policy = build(
         config.model,
         network=build(config.network, **sizes, num_times=model.num_times, input_size=None if model.takes_noise else 0),
-        **model.parts(config, action_low, action_high),
+        **model.parts(config, *scaling.bounds),
     )
     if objective.uses_target or locate(config.algo._target_).uses_target:
         policy.keep_average()
@@ -275,5 +279,5 @@ def assemble(config, observation_size: int, action_low: Tensor, action_high: Ten
         objective=objective,
         critic=build(config.critic, **sizes),
         selection=build(config.select),
-        bounds=(action_low, action_high),
+        scaling=scaling,
     )

@@ -29,6 +29,21 @@ class Paths:
 
 
 @dataclass(kw_only=True)
+class Scaling:
+    """The units that algorithms compute in; evaluations and densities are in the environment's."""
+
+    observation: str = setting(
+        "none", choices=["none", "standardize"], doc="standardize: by the mean and std of the data"
+    )
+    action: str = setting(
+        "none",
+        choices=["none", "space", "data"],
+        doc="what becomes [-1, 1]: the action space, where it has no ends the data's range; or that everywhere",
+    )
+    epsilon: float = setting(0.0, ge=0.0, le=1e6, doc="added to the std of observations")
+
+
+@dataclass(kw_only=True)
 class Evaluation:
     """When and how long policies are evaluated in the simulator."""
 
@@ -195,6 +210,7 @@ class RunSettings:
         60.0, ge=0, le=1e9, seconds=1, doc="seconds between two checkpoints", affects=None
     )
     paths: Paths = group(Paths, affects=None)
+    scaling: Scaling = group(Scaling)
     eval: Evaluation = group(Evaluation, affects=EVALUATION)
     check: Check = group(Check, affects=None)
     collect: Collect = group(Collect, affects=None)

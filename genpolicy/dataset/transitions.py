@@ -1,15 +1,21 @@
 """Transitions of an offline data set, kept together and sampled on the device."""
 
+from __future__ import annotations
+
 import functools
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from genpolicy.dataset.follow import follows
+
+if TYPE_CHECKING:
+    from genpolicy.dataset.scaling import Scaling
 
 SHARE = 0.25  # of a GPU's free memory: what a table may take. Extended, it is there beside all that it is joined of.
 
@@ -27,7 +33,7 @@ class Behaviour:
     unknown: str = ""
 
     @classmethod
-    def of(cls, returns: np.ndarray) -> "Behaviour":
+    def of(cls, returns: np.ndarray) -> Behaviour:
         """Of the returns [episodes] of finished episodes."""
         if len(returns) == 0:
             return cls()
@@ -45,7 +51,7 @@ class Transitions:
     table [N, W], float32: the fields side by side. shapes: of one row of each, in the order of the table.
     `reward_transform` holds the constants by which the rewards were transformed for training, `behaviour` the raw
     returns of the data, `held_out` transitions of other episodes, which are for evaluation only, `source` where the
-    data come from.
+    data come from, `loaded_digest` their digest before observations and actions were scaled, `scaling` how.
 
     A table that is too large for the device stays in the host's memory. Then `target` is the device: what `sample` and
     `rows` give is there, while the fields above are on the host. Batches are the same to the bit.
@@ -55,12 +61,14 @@ class Transitions:
     shapes: dict[str, torch.Size]
     behaviour: Behaviour = field(default_factory=Behaviour)
     reward_transform: dict[str, float | str] = field(default_factory=dict)
-    held_out: "Transitions | None" = None
+    held_out: Transitions | None = None
     source: str = ""
+    loaded_digest: str = ""
+    scaling: Scaling | None = None
     target: torch.device | None = None
 
     @classmethod
-    def of(cls, arrays: dict[str, np.ndarray], **known) -> "Transitions":
+    def of(cls, arrays: dict[str, np.ndarray], **known) -> Transitions:
         """From arrays [N, ...] by the names above."""
         tensors = {name: torch.from_numpy(np.asarray(array, dtype=np.float32)) for name, array in arrays.items()}
         return cls(*_side_by_side(tensors), **known)
@@ -122,16 +130,18 @@ class Transitions:
         return self.target or self.table.device
 
     def digest(self) -> str:
-        """Eight hexadecimal digits of the SHA-256 of the table and its shapes: of what is trained on, to the bit.
+        """Eight hexadecimal digits of the SHA-256 of the table, as it was loaded, and its shapes.
 
-        Reads the whole table, at 1 to 2 GB a second.
+        Reads the whole table if it is not known, at 1 to 2 GB a second.
         """
+        if self.loaded_digest:
+            return self.loaded_digest
         layout = json.dumps({name: list(shape) for name, shape in self.shapes.items()})
         content = hashlib.sha256(layout.encode())
         content.update(self.table.cpu().numpy())
         return content.hexdigest()[:8]
 
-    def to(self, device: torch.device | str, extra_columns: int = 0) -> "Transitions":
+    def to(self, device: torch.device | str, extra_columns: int = 0) -> Transitions:
         """The same transitions for `device`: on it, or, if too large with `further` more columns, on the host."""
         device = torch.device(device)
         held_out = self.held_out and self.held_out.to(device)
@@ -139,31 +149,31 @@ class Transitions:
         target = device if too_large(size, device) else None
         return replace(self, table=self.table.to("cpu" if target else device), held_out=held_out, target=target)
 
-    def split_held_out(self, index: Tensor) -> "Transitions":
+    def split_held_out(self, index: Tensor) -> Transitions:
         """These transitions without those at numbers `index` [M], which become the held-out ones."""
         kept = torch.ones(self.size, dtype=torch.bool, device=self.device).index_fill(0, index, False)
         return replace(self, table=self.table[kept], held_out=self.rows(index))
 
-    def rows(self, index: slice | Tensor) -> "Transitions":
+    def rows(self, index: slice | Tensor) -> Transitions:
         """The transitions at `index`, on the device: a slice, which copies nothing that is there, or numbers [M]."""
         if self.target is not None:
             index = index.cpu() if isinstance(index, Tensor) else index
             return Transitions(self.table[index].to(self.target), self.shapes)
         return Transitions(self.table[index], self.shapes)
 
-    def extended(self, **columns: Tensor) -> "Transitions":
+    def extended(self, **columns: Tensor) -> Transitions:
         """These transitions with further fields [N, ...], which are sampled along with the others."""
         table, shapes = _side_by_side(columns)
         return replace(self, table=torch.cat([self.table, table], 1), shapes=self.shapes | shapes)
 
-    def with_next_actions(self) -> "Transitions":
+    def with_next_actions(self) -> Transitions:
         """These transitions with `next_action` [N, A], the next row's, and `followed` [N], whether that row follows."""
         observation, after = (self[name].cpu().numpy() for name in ("observation", "next_observation"))
         followed = torch.from_numpy(np.append(follows(observation, after), False)) & ~self.terminated.cpu()
         columns = {"next_action": self.action.roll(-1, 0), "followed": followed.to(self.table)}
         return self.to(self.device, self.action_size + 1).extended(**columns)
 
-    def sample(self, batch_size: int, generator: torch.Generator) -> "Transitions":
+    def sample(self, batch_size: int, generator: torch.Generator) -> Transitions:
         """`batch_size` transitions drawn uniformly with replacement, without leaving the device if the table is there.
 
         `generator` must be one of the device; all it is asked for, wherever the table is, is one `torch.randint`.
@@ -174,7 +184,7 @@ class Transitions:
         # On a CPU twice as fast as indexing.
         return Transitions(self.table.index_select(0, index), self.shapes)
 
-    def _sample_from_host(self, batch_size: int, generator: torch.Generator) -> "Transitions":
+    def _sample_from_host(self, batch_size: int, generator: torch.Generator) -> Transitions:
         """The same batch, gathered by the host while a GPU still computes the updates that it was given before.
 
         For that the draw must not queue behind them. It need not, although they draw from `generator`, too: the state

@@ -22,9 +22,9 @@ FINAL = 0  # the index of final evaluations: the same start states for every pol
 class Evaluator:
     """Evaluates policies with random draws of its own: the run's generator is never touched.
 
-    The episodes follow from the run's seed and the evaluation's index; the actions whose likelihood is taken
-    follow from the data set alone. `check` is called at each step of the simulators and may raise, to end a
-    long evaluation.
+    The episodes follow from the run's seed and the evaluation's index; the actions whose likelihood is taken follow
+    from the data set alone, whose transitions are in the algorithm's units. `check` is called at each step of the
+    simulators and may raise, to end a long evaluation.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Evaluator:
         """Metrics of evaluation number `index` of the policy, and the return of each episode."""
         seed = evaluation_seed(self.seed, index)
         generator = torch.Generator(self.device).manual_seed(seed)
-        choose = self._actor(policy)
+        choose = self.algorithm.actor(policy).act
 
         def act(observation: torch.Tensor) -> torch.Tensor:
             self.check()
@@ -86,7 +86,8 @@ class Evaluator:
         film(self.task, self._last, path)
 
     def _log_likelihood(self, policy: Policy, transitions: Transitions, **how) -> dict[str, float]:
-        return log_likelihood(policy, transitions, torch.Generator(self.device).manual_seed(0), **how)
+        volume = float(self.algorithm.scaling.log_volume())
+        return log_likelihood(policy, transitions, volume, torch.Generator(self.device).manual_seed(0), **how)
 
     def with_steps(self, count: int, episodes: int) -> tuple[dict, list[float]]:
         """The final evaluation of the trained policy with another number of solver steps, and its latency."""
@@ -101,8 +102,9 @@ class Evaluator:
 
     def latency(self, policy: Policy) -> dict[str, float]:
         """The median time of one action at one observation, in milliseconds."""
-        choose = self._actor(policy)
-        observation, generator = self.recorded.observation[:1], torch.Generator(self.device).manual_seed(0)
+        choose = self.algorithm.actor(policy).act
+        observation = self.algorithm.scaling.unscale_observation(self.recorded.observation[:1])
+        generator = torch.Generator(self.device).manual_seed(0)
         times = []
         for _ in range(TIMED):
             begin = time.perf_counter()
@@ -110,7 +112,3 @@ class Evaluator:
                 choose(observation, generator).cpu()  # waits for the device
             times.append(time.perf_counter() - begin)
         return {"ms_per_action": 1000 * statistics.median(times)}
-
-    def _actor(self, policy: Policy) -> Callable[[torch.Tensor, torch.Generator], torch.Tensor]:
-        """What the final policy does is the algorithm's to say: it may choose among several samples."""
-        return self.algorithm.act if policy is self.algorithm.policy else policy.act

@@ -14,10 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
+from genpolicy.algo.actor import Actor
 from genpolicy.algo.algorithm import Algorithm
 from genpolicy.evaluation.drawing import plain
 from genpolicy.model.generative import GenerativePolicy
-from genpolicy.model.policy import Policy
 from genpolicy.system.files import make_folder, write_atomically
 
 SAMPLES, TRAJECTORIES, POINTS, GRID = 4000, 400, 33, 120
@@ -51,20 +51,19 @@ def draw_plane(algorithm: Algorithm, toy: Toy, extent: float, directory: Path) -
     policies = {"behaviour (BC)": algorithm.behaviour, "trained policy": algorithm.policy}
     if algorithm.behaviour is algorithm.policy:
         del policies["trained policy"]
-    policies = {name: policy for name, policy in policies.items() if policy is not None}
+    actors = {name: algorithm.actor(policy) for name, policy in policies.items() if policy is not None}
     flows = {
-        name: policy for name, policy in policies.items() if policy.has_density and isinstance(policy, GenerativePolicy)
+        name: actor
+        for name, actor in actors.items()
+        if actor.has_density and isinstance(actor.policy, GenerativePolicy)
     }
     plane = _Plane(toy, extent)
     density, measured = plane.density(algorithm)
     figures = {
-        "samples": plane.samples(
-            {name: algorithm.act if policy is algorithm.policy else policy.act for name, policy in policies.items()},
-            algorithm.action_low.device,
-        ),
+        "samples": plane.samples({name: actor.act for name, actor in actors.items()}, algorithm.action_low.device),
         "trajectories": plane.trajectories(flows) if flows else None,
         "density": density,
-        "value": plane.value_function(algorithm.critic),
+        "value": plane.value_function(algorithm if algorithm.critic is not None else None),
     }
     for name, figure in figures.items():
         if figure is not None:
@@ -155,14 +154,15 @@ class _Plane:
         figure.colorbar(dots, ax=axes, pad=0.02, label="value")
         return figure
 
-    def trajectories(self, policies: dict[str, GenerativePolicy]) -> Figure:
+    def trajectories(self, actors: dict[str, Actor]) -> Figure:
         """The trajectories from noise to actions, coloured by time."""
-        figure, axes = self._panels(list(policies), extent=1.5 * self.extent)
-        for (name, policy), axis in zip(policies.items(), axes, strict=True):
-            device = next(policy.parameters()).device
+        figure, axes = self._panels(list(actors), extent=1.5 * self.extent)
+        for (name, actor), axis in zip(actors.items(), axes, strict=True):
+            device = actor.action_low.device
             noise = torch.randn(TRAJECTORIES, 2, generator=_generator(device), device=device)
             with torch.no_grad():
-                times, trajectories = policy.trajectory(noise[:, :0], noise, POINTS)
+                times, trajectories = actor.policy.trajectory(noise[:, :0], noise, POINTS)
+                trajectories = actor.scaling.unscale_action(trajectories, clip=False)
             trajectories, times = trajectories.cpu().numpy(), times.cpu().numpy()
             segments = np.stack([trajectories[:-1], trajectories[1:]], 2).reshape(-1, 2, 2)
             lines = LineCollection(
@@ -192,7 +192,7 @@ class _Plane:
                 maps[target] = exact
             if model is None or not model.has_density:
                 continue
-            values, said = self._log_prob(model), ""
+            values, said = self._log_prob(algorithm.actor(model)), ""
             if exact is not None:
                 metric = "behaviour_total_variation" if model is behaviour else "total_variation"
                 measured[metric] = self._total_variation(values, exact)
@@ -214,10 +214,9 @@ class _Plane:
         tilted = self.log_p + beta * self.q
         return tilted - np.log(np.exp(tilted).sum() * self.cell)
 
-    def _log_prob(self, policy: Policy) -> np.ndarray:
-        points = torch.as_tensor(self.grid, dtype=torch.float32, device=next(policy.parameters()).device)
-        with torch.no_grad():
-            return torch.cat([policy.log_prob(part[:, :0], part) for part in points.split(1024)]).cpu().numpy()
+    def _log_prob(self, actor: Actor) -> np.ndarray:
+        points = torch.as_tensor(self.grid, dtype=torch.float32, device=actor.action_low.device)
+        return torch.cat([actor.log_prob(part[:, :0], part) for part in points.split(1024)]).cpu().numpy()
 
     def _total_variation(self, log_p: np.ndarray, exact: np.ndarray) -> float:
         """Half the integral of |p - exact| over the plane, all of `exact` being on the grid."""
@@ -225,18 +224,17 @@ class _Plane:
         outside = abs(1.0 - density.sum() * self.cell)
         return float(0.5 * (np.abs(density - np.exp(exact)).sum() * self.cell + outside))
 
-    def value_function(self, critic) -> Figure:
+    def value_function(self, actor: Actor | None) -> Figure:
         """The value of the data, its exact mean at an action, and the critic's Q if there is one."""
-        figure, axes = self._panels(["data", "exact", *(["learned"] if critic is not None else [])])
+        figure, axes = self._panels(["data", "exact", *(["learned"] if actor is not None else [])])
         points = self.toy.action[:SAMPLES].T
         dots = axes[0].scatter(*points, c=self.toy.value[:SAMPLES], s=2, linewidths=0, **self.limits)
         axes[0].set_title("value of the data")
         self._image(axes[1], self.q, **self.limits)
         axes[1].set_title("Q, exact")
-        if critic is not None:
-            points = torch.as_tensor(self.grid, dtype=torch.float32, device=next(critic.parameters()).device)
-            with torch.no_grad():
-                self._image(axes[2], critic.q_min(points[:, :0], points).cpu().numpy(), **self.limits)
+        if actor is not None:
+            points = torch.as_tensor(self.grid, dtype=torch.float32, device=actor.action_low.device)
+            self._image(axes[2], actor.q(points[:, :0], points).cpu().numpy(), **self.limits)
             axes[2].set_title("Q, learned")
         figure.colorbar(dots, ax=axes, pad=0.02, label="value")
         return figure

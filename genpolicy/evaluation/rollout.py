@@ -10,6 +10,7 @@ import torch
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
+from genpolicy.model.policy import Policy
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,17 @@ def summary(returns: Returns, task: Task) -> dict[str, float]:
 
 @torch.no_grad()
 def log_likelihood(
-    policy, transitions: Transitions, generator: torch.Generator | None = None, chunk: int = 1000, **how
+    policy: Policy,
+    transitions: Transitions,
+    log_volume: float = 0.0,
+    generator: torch.Generator | None = None,
+    chunk: int = 1000,
+    **how,
 ) -> dict[str, float]:
     """The log-likelihood that `policy` gives the recorded actions, in calls of `policy.log_prob` on `chunk`
     of them, with the further arguments `how`.
+
+    log_volume: that of a unit of the policy's actions, which the density of the environment's is smaller by, in nats.
 
     `log_prob` is the mean in nats, `log_prob_stderr` its standard error, and `bits_per_dim` the code length
     -log_prob / (A ln 2), of which less is better. The density is that of the policy before actions are
@@ -141,7 +149,7 @@ def log_likelihood(
         )
     ]
     log_prob = torch.cat(parts).double()
-    mean = float(log_prob.mean())
+    mean = float(log_prob.mean()) - log_volume
     return {
         "log_prob": mean,
         "log_prob_stderr": float(log_prob.std()) / math.sqrt(len(log_prob)) if len(log_prob) > 1 else math.nan,

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, assemble
 from genpolicy.config.schema import build
+from genpolicy.dataset.scaling import Scaling
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
@@ -53,8 +55,16 @@ def updates_of(path: Path, saved: dict) -> int:
 
 
 def load(config: DictConfig, task: Task, device: torch.device) -> Transitions:
-    """The transitions of a configuration, on the device."""
-    return build(config.dataset, directory=config.paths.data).load(task).to(device)
+    """The transitions of a configuration, in the algorithm's units and on the device."""
+    transitions = build(config.dataset, directory=config.paths.data).load(task)
+    scaling = Scaling(task.observation_size, *bounds(task), **config.scaling)
+    scaling.fit(transitions)
+    return scaling.scale(transitions).to(device)
+
+
+def bounds(task: Task) -> tuple[Tensor, Tensor]:
+    """The ends [A] of a task's action space."""
+    return torch.from_numpy(task.action_low), torch.from_numpy(task.action_high)
 
 
 def data_facts(run: Run, task: Task, transitions: Transitions) -> dict:
@@ -65,7 +75,7 @@ def data_facts(run: Run, task: Task, transitions: Transitions) -> dict:
         "source": transitions.source,
         "transitions": transitions.size,
         "episodes": transitions.behaviour.episodes,
-        "example": transitions.observation[0].tolist(),
+        "example": transitions.scaling.unscale_observation(transitions.observation[0].cpu()).tolist(),
         "shapes": {name: list(shape) for name, shape in transitions.shapes.items()},
     }
 
@@ -75,8 +85,7 @@ def fresh_algorithm(config: DictConfig, task: Task, device: torch.device) -> Alg
     if config.threads:
         torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
-    bounds = torch.from_numpy(task.action_low), torch.from_numpy(task.action_high)
-    algorithm = assemble(config, task.observation_size, *bounds).to(device)
+    algorithm = assemble(config, task.observation_size, *bounds(task)).to(device)
     for phase in algorithm.phases:  # whatever depends on the updates takes it from here
         phase.steps = max(1, round(config.budget * phase.steps))
     return algorithm

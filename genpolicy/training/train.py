@@ -57,6 +57,7 @@ def training(
                 transitions = load(run.config, task, device)
             provenance.keep(run.directory, transitions, now)
             algorithm = fresh_algorithm(run.config, task, device)
+            algorithm.scaling.load_state_dict(transitions.scaling.state_dict())
             run.note(data=data_facts(run, task, transitions))
             trainer = Trainer(
                 run=run, task=task, transitions=transitions, algorithm=algorithm, signals=signals, progress=progress

@@ -12,6 +12,7 @@ from genpolicy.algo.gtp import GTP
 from genpolicy.algo.q_guided import QGuided
 from genpolicy.critic.double_q import DoubleQ
 from genpolicy.critic.in_support import InSupport
+from genpolicy.dataset.scaling import Scaling
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.path import EDM
 from genpolicy.model.trajectory import TrajectoryPolicy
@@ -46,8 +47,8 @@ def make(cls, critic, objective=None, solver=None, seed=0, **settings):
     )
     policy.keep_average()
     objective = objective or Trajectory(first_intervals=10, last_intervals=40)
-    bounds = -torch.ones(2), torch.ones(2)
-    return cls(policy=policy, objective=objective, critic=critic, bounds=bounds, lr=2e-3, **settings)
+    scaling = Scaling(1, -torch.ones(2), torch.ones(2))
+    return cls(policy=policy, objective=objective, critic=critic, scaling=scaling, lr=2e-3, **settings)
 
 
 def train(algorithm, data, seed=0):

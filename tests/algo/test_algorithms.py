@@ -17,6 +17,7 @@ from genpolicy.algo.gmpg import GMPG, GMPGMatching, GMPGReinforce
 from genpolicy.algo.gmpo import GMPO, GMPOSoftmax
 from genpolicy.algo.qgpo import QGPO
 from genpolicy.algo.update import frozen
+from genpolicy.dataset.scaling import Scaling
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.network.mlp import MLP
@@ -90,7 +91,9 @@ def make(cls, path, seed, objective=None, **settings):
         solver=Midpoint(steps=6),
         likelihood=RK4(steps=16),
     )
-    return cls(policy=policy, objective=objective, critic=QuadraticCritic(), **settings)
+    anywhere = torch.full((2,), torch.inf)
+    scaling = Scaling(0, -anywhere, anywhere)
+    return cls(policy=policy, objective=objective, critic=QuadraticCritic(), scaling=scaling, **settings)
 
 
 def train(algorithm, transitions, seed):
