@@ -68,10 +68,9 @@ def restored(config: DictConfig, path: Path, device: str = "auto") -> TrainedPol
     with torch.random.fork_rng():  # fresh networks are drawn by the run's seed, which is none of the caller's
         algorithm = setup.fresh_algorithm(config, task, device)
     setup.restore(algorithm, path)
-    actor = algorithm.actor()
-    if path.name != POLICY:
-        actor.critic = algorithm.critic
-    return TrainedPolicy(actor.eval().requires_grad_(False), task.observation_size, device)
+    algorithm.eval().requires_grad_(False)
+    values = algorithm.actor() if path.name == POLICY else algorithm
+    return TrainedPolicy(algorithm.actor().eval(), values, task.observation_size, device)
 
 
 class TrainedPolicy:
@@ -81,10 +80,10 @@ class TrainedPolicy:
     can. module: what acts, as a `torch.nn.Module` for `torch.export`, see `genpolicy.algo.actor.Actor`.
     """
 
-    def __init__(self, module: Actor, observation_size: int, device: torch.device):
-        self.module, self._device = module, device
+    def __init__(self, module: Actor, values: Actor, observation_size: int, device: torch.device):
+        self.module, self._values, self._device = module, values, device
         self.observation_size, self.action_size = observation_size, module.policy.action_size
-        self.has_density, self.has_critic = module.has_density, module.critic is not None
+        self.has_density, self.has_critic = module.has_density, values.critic is not None
 
     def act(self, observation: Array, seed: int | None = None) -> Array:
         """Actions [..., A] in the action space at observations [..., O], as in the run's evaluations.
@@ -114,7 +113,7 @@ class TrainedPolicy:
         rewards that it was trained on (`dataset.reward`). Raises `UserError` where there is no critic (`has_critic`).
         """
         self._require_critic()
-        return _like(self.module.q(*self._pairs(observation, action)), observation)
+        return _like(self._values.q(*self._pairs(observation, action)), observation)
 
     def v(self, observation: Array) -> Array:
         """V(s) [...] of the critic at observations [..., O], in the units of `q`.
@@ -123,15 +122,15 @@ class TrainedPolicy:
         """
         if self._require_critic().expectile is None:
             raise UserError("this run's critic learns no V: critic=iql does, and critic=double_q with critic.expectile")
-        return _like(self.module.v(self._rows(observation, "observation", self.observation_size)), observation)
+        return _like(self._values.v(self._rows(observation, "observation", self.observation_size)), observation)
 
     def _require_critic(self) -> Critic:
-        if self.module.critic is None:
+        if self._values.critic is None:
             raise UserError(
                 f"there is no critic: the algorithm learns none, or {POLICY} was loaded, which holds one only for a "
                 "policy that acts by it; the run directory or its last.pt has it"
             )
-        return self.module.critic
+        return self._values.critic
 
     def _pairs(self, observation: Array, action: Array) -> tuple[Tensor, Tensor]:
         rows = self._rows(observation, "observation", self.observation_size)

@@ -48,7 +48,7 @@ def test_training_returns_what_the_table_says(trained):
 
 
 def test_actions_are_those_of_evaluations(policy, algorithm):
-    expected = algorithm.clip(algorithm.act(torch.from_numpy(SEEN).reshape(12, 2), torch.Generator().manual_seed(3)))
+    expected = algorithm.act(torch.from_numpy(SEEN).reshape(12, 2), torch.Generator().manual_seed(3))
     action = policy.act(SEEN, seed=3)
     assert action.dtype == np.float32
     np.testing.assert_array_equal(action, expected.reshape(3, 4, 2).numpy())
@@ -64,7 +64,8 @@ def test_samples_and_densities_are_those_of_the_model(policy, algorithm):
     assert samples.shape == (4, 5, 2)
     rows = torch.from_numpy(SEEN[0])
     with torch.no_grad():
-        expected = algorithm.policy.sample(rows, torch.Generator().manual_seed(2), 5)
+        scaled = (rows - algorithm.scaling.mean) / algorithm.scaling.std
+        expected = algorithm.policy.sample(scaled, torch.Generator().manual_seed(2), 5)
     np.testing.assert_array_equal(samples, expected.numpy())
     assert policy.has_density
     log_prob = policy.log_prob(SEEN[0], samples[:, 0])
@@ -92,11 +93,15 @@ def values(state: dict, network: str, x: np.ndarray) -> np.ndarray:
 def test_values_are_those_of_the_networks(policy, trained):
     state = checkpoint.load(trained.directory / "last.pt")["algorithm"]
     action = np.random.default_rng(1).uniform(-1, 1, SEEN.shape).astype(np.float32)
-    q = values(state, "q_network", np.concatenate([SEEN, action], -1).reshape(12, 4))
+    mean, std = (state[f"scaling.{name}"].numpy() for name in ("mean", "std"))
+    assert np.abs(mean).max() > 1e-3
+    assert np.abs(std - 1).max() > 1e-2
+    scaled = (SEEN - mean) / std
+    q = values(state, "q_network", np.concatenate([scaled, action], -1).reshape(12, 4))
     assert q.shape == (2, 12)
     assert policy.has_critic
     np.testing.assert_allclose(policy.q(SEEN, action), q.min(0).reshape(3, 4), rtol=1e-4, atol=1e-5)
-    (v,) = values(state, "v_network", SEEN.reshape(12, 2))
+    (v,) = values(state, "v_network", scaled.reshape(12, 2))
     np.testing.assert_allclose(policy.v(SEEN), v.reshape(3, 4), rtol=1e-4, atol=1e-5)
     one = policy.q(torch.from_numpy(SEEN[0, 0]), torch.from_numpy(action[0, 0]))
     assert one.shape == ()
@@ -123,7 +128,8 @@ def test_a_policy_that_is_chosen_from_keeps_its_critic(tmp_path, no_figures):
     np.testing.assert_array_equal(alone.q(SEEN, SEEN), whole.q(SEEN, SEEN))
     rows, noise = torch.from_numpy(SEEN).reshape(12, 2), alone.module.draw_noise(12)
     assert noise.shape == (12, 32, 1, 2)
-    candidates = alone.module.clip(alone.module.policy.sample(rows, num_samples=32, noise=noise.flatten(0, 1)))
+    scaled = alone.module.scaling.scale_observation(rows)
+    candidates = alone.module.clip(alone.module.policy.sample(scaled, num_samples=32, noise=noise.flatten(0, 1)))
     best = whole.q(rows[:, None].expand(12, 32, 2), candidates).argmax(1)
     assert torch.equal(alone.module(rows, noise), candidates[torch.arange(12), best])
 
@@ -132,7 +138,7 @@ def test_the_mean_of_q_functions_and_no_v(tmp_path, no_figures):
     policy = genpolicy.load_policy(short(tmp_path, "algo=td3_bc", "algo.steps=3", "critic.aggregate=mean"))
     rows = torch.from_numpy(SEEN[0])
     with torch.no_grad():
-        each = policy._critic.q(rows, rows)
+        each = policy._values.critic.q(policy.module.scaling.scale_observation(rows), rows)
     assert each.shape == (2, 4)
     np.testing.assert_allclose(policy.q(SEEN[0], SEEN[0]), each.mean(0).numpy(), rtol=1e-6)
     with pytest.raises(UserError, match="critic learns no V"):
@@ -143,7 +149,7 @@ def test_the_mean_of_q_functions_and_no_v(tmp_path, no_figures):
 def test_what_acts_is_a_module_of_weights_alone(policy, tmp_path):
     """It is exported as a function of observations and noise, for any number of them."""
     module, rows = policy.module, torch.from_numpy(SEEN).reshape(12, 2)
-    assert {name.partition(".")[0] for name in module.state_dict()} == {"policy"}
+    assert {name.partition(".")[0] for name in module.state_dict()} == {"policy", "scaling"}
     torch.save(module.state_dict(), tmp_path / "weights.pt")
     saved = torch.load(tmp_path / "weights.pt", weights_only=True)
     assert all(isinstance(value, torch.Tensor) for value in saved.values())

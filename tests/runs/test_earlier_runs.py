@@ -1,6 +1,7 @@
 """Runs of an earlier version, kept in tests/data: they still load, and the same command still gives their numbers.
 
-They were made by `genpolicy <RUNS[name]> <COMMON>` with commit f61d3c8; expected.json has what their policies did.
+They were made by `genpolicy <RUNS[name]> <COMMON>` with commit f61d3c8, which knew no scaling; expected.json has what
+their policies did.
 """
 
 import json
@@ -26,6 +27,8 @@ RUNS = {
 }
 COMMON = "tuned=none network.hidden=[8] critic.hidden=[8] budget=0.004 eval.episodes=4 eval.final_episodes=8 "
 COMMON += "eval.per_phase=2 eval.log_prob_actions=20 solver.steps=2 likelihood.steps=2 log_every=5 tracking.uri=none"
+COMMON += " scaling.observation=none scaling.action=none"
+CHANGED = {"fql"}  # is now trained as its authors do
 RENAMED = {"effective_share": "effective_sample_size"}
 SPEEDS = ("updates_per_second", "ms_per_action", "system/")
 
@@ -70,6 +73,7 @@ def test_it_is_shown_and_evaluated_again(earlier):
     assert len(json.loads(kept.read_text())["returns"]) == 2, name
 
 
+@pytest.mark.parametrize("earlier", sorted(RUNS.keys() - CHANGED), indirect=True)
 def test_the_same_command_gives_the_same_numbers(earlier):
     """To the bit on the machine that made them; elsewhere, rounding grows over the updates."""
     name, folder = earlier
