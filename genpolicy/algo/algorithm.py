@@ -197,13 +197,17 @@ class CriticSettings:
         if not fits(locate(config.critic._target_)):
             raise UserError(f"critic: needs a policy that is not there yet; legal: {legal_options('critic', fits)}")
 
+    def support(self, action: Tensor) -> Tensor:
+        """The behaviour model's actions [..., A] as the critic values them: clipped to the action space."""
+        return self.clip(action)
+
     def critic_phase(self) -> Phase:
         """The phase that learns the critic, if need be from actions of the behaviour model at the next states."""
         critic = self.critic
         ahead = critic.next_actions == "behaviour"
 
         def next_action(batch: Transitions, draws: Draws) -> Tensor | None:
-            return self.clip(batch["next_behaviour_action"]) if ahead else None
+            return self.support(batch["next_behaviour_action"]) if ahead else None
 
         prepare = self.with_behaviour_actions(critic.candidates, "next_") if ahead else None
         return Phase(

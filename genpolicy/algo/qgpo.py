@@ -37,6 +37,14 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     )
     num_actions: int = setting(16, ge=2, le=10**4, doc="behaviour actions K a state, drawn once")
     energy_hidden: list[int] = setting([256, 256], ge=1, le=2**14, doc="units of each hidden layer of the energy")
+    energy: str = setting(
+        "denoised",
+        choices=["denoised", "noisy"],
+        doc="what it is a function of: the noisy action itself, by the network of QGPO's code, or a denoised one",
+    )
+    target_value: bool = setting(False, doc="learn it from the target Q functions; false: from the online ones")
+    clip_support: bool = setting(True, doc="clip the behaviour's actions to the action space before they are valued")
+    joint: bool = setting(False, doc="train the energy beside the critic too, after each of its updates")
 
     @property
     def inverse_temperature(self):
@@ -51,12 +59,14 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
 
     def policies(self, model):
         sizes = {"action_size": model.action_size, "observation_size": model.network.observation_size}
-        energy = MLP(hidden=self.energy_hidden, **sizes)
+        noisy = self.energy == "noisy"
+        shape = {"time_embedding": "layered", "time_size": 32, "time_scale": 30.0, "output_size": 1} if noisy else {}
+        energy = MLP(hidden=self.energy_hidden, **sizes, **shape)
         guided = GuidedPolicy(
             path=model.path,
             sigma_data=model.sigma_data,
             divergence=model.divergence,
-            network=GuidedNetwork(model, energy, self.guidance_scale),
+            network=GuidedNetwork(model, energy, self.guidance_scale, noisy),
             prediction=model.prediction,
             solver=model.solver,
             likelihood=model.likelihood,
@@ -66,8 +76,16 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     def plan(self):
         energy, schedule = self.policy.network.energy, self.policy_schedule
         update = Update(energy.parameters(), self.policy_lr, self.loss, self.draw, schedule=schedule)
-        phase = self.policy_phase(update, prepare=self.with_behaviour_actions(self.num_actions))
-        return [self.behaviour_phase(), self.critic_phase(), phase]
+        prepare = self.with_behaviour_actions(self.num_actions)
+        policy, critic = self.policy_phase(update, prepare=prepare), self.critic_phase()
+        if self.joint:
+            ahead = critic.prepare or (lambda transitions: transitions)
+            critic.prepare = lambda transitions: prepare(ahead(transitions))
+            critic.updates = {name or "critic": own for name, own in critic.updates.items()} | {"energy": update}
+        return [self.behaviour_phase(), critic, policy]
+
+    def support(self, action: Tensor) -> Tensor:
+        return super().support(action) if self.clip_support else action
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """A time [B] for all actions of a state, and the noise [B, K, A] of each."""
@@ -81,7 +99,8 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
         action = batch["behaviour_action"]
         observation = batch.observation.repeat_interleave(self.num_actions, 0)
         with torch.no_grad():
-            wanted = torch.softmax(self.beta * q_min_of_each(self.critic, batch.observation, self.clip(action)), -1)
+            q = q_min_of_each(self.critic, batch.observation, self.support(action), self.target_value)
+            wanted = torch.softmax(self.beta * q, -1)
         t = draws["t"][:, None].expand(action.shape[:2])
         x = self.policy.path.perturb(action, draws["noise"], t).flatten(0, 1)
         energy = self.policy.network.energies(x, t.flatten(), observation).unflatten(0, action.shape[:2])

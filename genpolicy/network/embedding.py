@@ -23,6 +23,18 @@ class GaussianFourier(nn.Module):
         return torch.cat([torch.sin(phase), torch.cos(phase)], -1)
 
 
+class LayeredFourier(GaussianFourier):
+    """The same, and a linear layer on it (Lu et al. 2023, QGPO)."""
+
+    def __init__(self, size: int, scale: float):
+        super().__init__(size, scale)
+        self.layer = nn.Linear(self.size, self.size)
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Embed times [...] as [..., size]."""
+        return self.layer(super().forward(t))
+
+
 class LearnedFourier(nn.Module):
     """[sin(2 pi w t), cos(2 pi w t)] with learned frequencies that begin as w ~ N(0, scale^2)."""
 

@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from genpolicy.config.schema import setting
 from genpolicy.network.activation import ACTIVATIONS, INITIALISATIONS, initialise
-from genpolicy.network.embedding import GaussianFourier, Scalar, Sinusoidal
+from genpolicy.network.embedding import GaussianFourier, LayeredFourier, Scalar, Sinusoidal
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class MLP(nn.Module):
     """Fully connected layers on the concatenated action, time embedding and observation.
 
-    input_size: of x, if it is not an action; of use only where there are observations.
+    input_size: of x, if it is not an action; of use only where there are observations. output_size: if not an action's.
     """
 
     hidden: list[int] = setting([256, 256, 256], ge=1, le=2**14, doc="units of each hidden layer")
@@ -27,8 +27,8 @@ class MLP(nn.Module):
     )
     time_embedding: str = setting(
         "fourier",
-        choices=["fourier", "sinusoidal", "scalar"],
-        doc="of random frequencies; of fixed ones and two layers; scalar: 1 - t, which grows from noise to data",
+        choices=["fourier", "layered", "sinusoidal", "scalar"],
+        doc="of random frequencies; of them and a layer; of fixed ones and two layers; scalar: 1 - t",
     )
     time_size: int = setting(16, ge=2, le=2**14, doc="size of the time embedding")
     time_scale: float = setting(
@@ -39,20 +39,22 @@ class MLP(nn.Module):
     observation_size: InitVar[int]
     num_times: InitVar[int] = 1
     input_size: InitVar[int | None] = None
+    output_size: InitVar[int | None] = None
 
-    def __post_init__(self, action_size, observation_size, num_times, input_size):
+    def __post_init__(self, action_size, observation_size, num_times, input_size, output_size):
         super().__init__()
         self.action_size, self.observation_size = action_size, observation_size
         self.input_size = action_size if input_size is None or not observation_size else input_size
         activation = ACTIVATIONS[self.activation]
         self.embed = {
             "fourier": lambda: GaussianFourier(self.time_size, self.time_scale),
+            "layered": lambda: LayeredFourier(self.time_size, self.time_scale),
             "sinusoidal": lambda: Sinusoidal(self.time_size, self.time_period, activation),
             "scalar": Scalar,
         }[self.time_embedding]()
         sizes = [self.input_size + num_times * self.embed.size + observation_size, *self.hidden]
         layers = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), activation())]
-        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], action_size))
+        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], output_size or action_size))
         linear = [layer for layer in self.modules() if isinstance(layer, nn.Linear)]
         initialise([[layer.weight] for layer in linear], [layer.bias for layer in linear], self.init)
 
@@ -64,5 +66,5 @@ class MLP(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *more)
 
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """Output [B, A] for x [B, input_size], t [B] or any number of times [B, times], observation [B, O]."""
+        """[B, output_size] for x [B, input_size], t [B] or any number of times [B, times], observation [B, O]."""
         return self.layers(torch.cat([x, self.embed(t).flatten(1), observation], -1))

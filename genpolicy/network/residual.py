@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from genpolicy.config.schema import setting
 from genpolicy.errors import UserError
-from genpolicy.network.embedding import GaussianFourier
+from genpolicy.network.embedding import GaussianFourier, LayeredFourier
 
 
 class ResidualBlock(nn.Module):
@@ -50,6 +50,7 @@ class TemporalSpatialResidual(nn.Module):
     time_scale: float = setting(
         1.0, gt=0.0, le=1e6, doc="standard deviation of its frequencies, in cycles over t in [0, 1]"
     )
+    time_layer: bool = setting(False, doc="a linear layer on the time embedding, as in QGPO's code")
     observation_hidden: int = setting(32, ge=1, le=2**14, doc="units that embed the observation")
     condition_hidden: int = setting(128, ge=1, le=2**14, doc="units that embed time and observation together")
     action_size: InitVar[int]
@@ -71,9 +72,10 @@ class TemporalSpatialResidual(nn.Module):
         super().__init__()
         self.action_size, self.observation_size = action_size, observation_size
         self.input_size = input_size or action_size
-        self.embed = GaussianFourier(self.time_size, self.time_scale)
+        embedding = LayeredFourier if self.time_layer else GaussianFourier
+        self.embed = embedding(self.time_size, self.time_scale)
         self.observe = nn.Linear(observation_size, self.observation_hidden) if observation_size else None
-        condition_in = num_times * (self.time_size // 2 * 2) + (self.observation_hidden if observation_size else 0)
+        condition_in = num_times * self.embed.size + (self.observation_hidden if observation_size else 0)
         condition = self.condition_hidden if observation_size else condition_in
         self.mix = nn.Sequential(nn.Linear(condition_in, condition), nn.SiLU(), nn.Linear(condition, condition))
         sizes = self.hidden

@@ -52,6 +52,66 @@ class DPMSolver(Solver):
         return [flow.end, *inner, flow.start]
 
 
+@dataclass(kw_only=True, eq=False)
+class SinglestepDPM(Solver):
+    """DPM-Solver (Lu et al. 2022, algorithms 1 and 2) and DPM-Solver++ by single steps, at evenly spaced times.
+
+    With u the log of the signal-to-noise ratio and v = x / sigma for predictions f of the data, or with their negative
+    and x / alpha for predictions of the noise, dv/du = e^u f. Steps of lower orders end it, as their code has them.
+    """
+
+    steps: int = setting(15, ge=1, le=10**5, doc="number of evaluations")
+    order: int = setting(2, ge=1, le=3, doc="evaluations a step, and its order")
+    prediction: str = setting("data", choices=["data", "noise"], doc="what is taken for a polynomial in between")
+
+    def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
+        first, last = flow.t_max, flow.path.t_min
+        times = (first + (last - first) * i / self.steps for i in range(self.steps + 1))
+        low, high = (math.atan(ratio / flow.sigma_data) for ratio in (LOWEST_RATIO, 1 / LOWEST_RATIO))
+        angles = [min(max(angle_of(flow.path, flow.sigma_data, t), low), high) for t in times]
+        data = self.prediction == "data"
+        places = [-_log_ratio(angle) if data else _log_ratio(angle) for angle in angles]
+        scales = [math.sin(angle) if data else math.cos(angle) for angle in angles]  # y = scale v
+        value, i = y / scales[0], 0
+
+        def slope(value: Tensor, i: int) -> Tensor:
+            y, angle = scales[i] * value, angles[i]
+            predicted = flow.data(angle, y)
+            return predicted if data else (y - math.cos(angle) * predicted) / math.sin(angle)
+
+        for order in self._orders():
+            u, width = places[i], places[i + order] - places[i]
+            part = [(places[i + j] - u) / width for j in range(order)]  # of the step, where slopes are taken
+            start = slope(value, i)
+            change = math.exp(u) * math.expm1(width) * start
+            if order > 1:
+                inner = math.exp(u) * math.expm1(part[1] * width)
+                second = slope(value + inner * start, i + 1) - start
+            if order == 2:
+                change = change + 0.5 / part[1] * math.exp(u) * math.expm1(width) * second
+            if order == 3:
+                inner = math.exp(u) * math.expm1(part[2] * width) * start
+                inner = inner + part[2] / part[1] * math.exp(u) * _linear(part[2] * width) * second
+                third = slope(value + inner, i + 2) - start
+                change = change + math.exp(u) * _linear(width) / part[2] * third
+            value, i = value + change, i + order
+        return scales[-1] * value
+
+    def _orders(self) -> list[int]:
+        """Of the steps: as many of the highest order as leave at least one of a lower one."""
+        whole, rest = divmod(self.steps, self.order)
+        if self.order == 1 or whole == 0:
+            return [1] * self.steps
+        if rest:
+            return [self.order] * whole + [rest]
+        return [self.order] * (whole - 1) + ([2, 1] if self.order == 3 else [1, 1])
+
+
+def _linear(width: float) -> float:
+    """The integral of e^s s / width over s in [0, width]."""
+    return math.exp(width) - math.expm1(width) / width
+
+
 def _log_ratio(angle: float) -> float:
     """ln tan(angle), infinite at 0 and pi/2."""
     if angle <= 0:

@@ -42,12 +42,8 @@ args.marginal_prob_std_fn, args.writer, args.save_model = marginal, WRITER, 0
 
 def network() -> model.ScoreNet:
     """Their networks with layers of other widths."""
-    with narrow(12):
+    with narrow(8):
         net = model.ScoreNet(OBSERVATION + ACTION, ACTION, marginal, TIME, args=args)
-        energy = net.q[0].qt
-        energy.embed = nn.Sequential(model.GaussianFourierProjection(TIME), nn.Linear(TIME, TIME))
-        energy.qt = model.mlp([ACTION + TIME + OBSERVATION, *4 * [12], 1], activation=model.SiLU)
-    net.q[0].qt_optimizer.param_groups[0]["params"] = list(energy.parameters())
     net.pre_sort_condition = nn.Sequential(model.Dense(OBSERVATION, 4), model.SiLU())
     net.sort_t = nn.Sequential(nn.Linear(TIME + 4, CONDITION), model.SiLU(), nn.Linear(CONDITION, CONDITION))
     block = functools.partial(model.Residual_Block, t_dim=CONDITION)
@@ -103,7 +99,7 @@ for update in range(UPDATES):
     with drawing(draws["t"][update], draws["noise"][update]):
         loop(train_critic.train_critic, 1, net, [given[update]])
     if update == 0:
-        arrays |= gradients(q=critic.q0, energy=critic.qt)
+        arrays |= gradients(energy=critic.qt)
     if update in (0, UPDATES - 1):
         arrays |= learned.moved(update + 1)
 # The second half of their training: the energy alone.
@@ -117,8 +113,6 @@ for updates in (1, UPDATES):  # their loop makes the optimiser
     net.load_state_dict(start)
     with drawing(*(draws[f"behaviour_{name}"][update] for update in range(updates) for name in ("t", "noise"))):
         loop(train_behavior.train_behavior, 1, net, given[:updates])
-    if updates == 1:
-        arrays |= gradients(behaviour=net)
     arrays |= parameters.moved(updates)
 settings = {name: getattr(args, name) for name in ("alpha", "q_alpha", "diffusion_steps", "M", "method")}
 save("qgpo", "github.com/ChenDRAG/CEP-energy-guided-diffusion", path, "MIT", settings, **arrays)
