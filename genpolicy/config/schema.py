@@ -13,7 +13,7 @@ import importlib
 import json
 import sys
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
@@ -23,20 +23,21 @@ from genpolicy.errors import UserError
 TARGET = "_target_"
 MISSING = "???"
 TRAINING, EVALUATION = "training", "evaluation"  # what a setting may affect, the stronger first
+Affects = str | None | Callable[[Mapping], str | None]
 
 
 def setting(
-    default=dataclasses.MISSING,
+    default: Any = dataclasses.MISSING,
     *,
-    ge=None,
-    gt=None,
-    le=None,
-    lt=None,
-    choices=None,
-    seconds=None,
-    doc="",
-    affects=TRAINING,
-):
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    choices: Iterable[Any] | None = None,
+    seconds: float | None = None,
+    doc: str = "",
+    affects: Affects = TRAINING,
+) -> Any:
     """A field of a component that its YAML may set. Without `default` it must be given.
 
     `ge`, `gt`, `le`, `lt` bound a number, or each item of a list; `choices` lists the legal values. `None` is
@@ -57,7 +58,7 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def component(doc="", affects=TRAINING):
+def component(doc: str = "", affects: Affects = TRAINING) -> Any:
     """A field of a component that is itself a component: a nested node with its own `_target_`.
 
     affects: as for `setting`; nothing below it affects more.
@@ -65,7 +66,7 @@ def component(doc="", affects=TRAINING):
     return dataclasses.field(metadata={"component": True, "doc": doc, "affects": affects})
 
 
-def group(cls: type, affects=TRAINING):
+def group(cls: type, affects: Affects = TRAINING) -> Any:
     """A field that is a group of settings, the fields of the dataclass `cls`. affects: as for `component`."""
     return dataclasses.field(default_factory=cls, metadata={"affects": affects})
 
@@ -94,7 +95,7 @@ def locate(target: Any, path: str = TARGET) -> type:
     return found
 
 
-def build(node: Mapping, **runtime):
+def build(node: Mapping, **runtime: Any) -> Any:
     """The object that a checked node describes: its class, called with settings and run-time arguments.
 
     Nested components are built first, without run-time arguments.

@@ -12,6 +12,7 @@ from pathlib import Path
 import h5py
 
 from genpolicy.config import plugins
+from genpolicy.config.validation import Node
 from genpolicy.dataset.dataset import cached_file
 from genpolicy.dataset.hdf5 import FileDataset
 from genpolicy.env.task import Task
@@ -29,7 +30,7 @@ class D4RL(FileDataset):
     """The data set that D4RL publishes for the task."""
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         """Only D4RL's tasks have a file of D4RL's."""
         if config.env.url is None:
             raise UserError(f"dataset=d4rl does not go with env={config.env.name}: D4RL has no data for it")

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from genpolicy.config.schema import setting
+from genpolicy.config.validation import Node
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.transition_table import COLUMNS, checked, transitions
 from genpolicy.dataset.transitions import Behaviour
@@ -59,7 +60,7 @@ class Minari(Dataset):
     id: str = setting(doc="the data set's name in Minari, such as mujoco/hopper/medium-v0 or D4RL/door/human-v2")
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         """Refuses a D4RL task for data that are not D4RL's: its reference scores are of other data and simulators."""
         if {"", "..", "."} & {*config.dataset.id.split("/")}:  # which would lie outside of the cache
             raise UserError(f"dataset.id={config.dataset.id}: no name of a data set, such as mujoco/hopper/medium-v0")

@@ -6,6 +6,7 @@ import numpy as np
 
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import setting
+from genpolicy.config.validation import Node
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.env.multi_goal import MultiGoal, demonstrations, squared_distance
@@ -20,7 +21,7 @@ class MultiGoalData(Dataset):
     episodes: int = setting(1000, ge=1, le=10**6, doc="episodes to make")
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         """These data are about the toy only."""
         if config.env._target_ != f"{MultiGoal.__module__}.{MultiGoal.__name__}":
             tasks = legal_options("env", lambda task: task is MultiGoal)

@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from genpolicy.config.schema import locate
+from genpolicy.config.validation import Node
 from genpolicy.dataset.transition_table import checked, transitions
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.dataset.user_file import OwnFile, limited_memory, reason
@@ -31,7 +32,7 @@ class RLUnplugged(OwnFile):
     shuffled: ClassVar[bool] = True
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         """Only the suite's tasks name the parts of an observation."""
         if not issubclass(locate(config.env._target_), ControlSuite):
             raise UserError(f"dataset=rl_unplugged does not go with env={config.env.name}: it goes with env=dmc-...")

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from genpolicy.config.legal import legal_options
+from genpolicy.config.validation import Node
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.env.swiss_roll import SwissRoll, roll
@@ -17,7 +18,7 @@ class SwissRollData(Dataset):
     """Every point of the roll as an episode of one action, rewarded with its value."""
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         """The roll's data are about the roll's task only."""
         if config.env._target_ != f"{SwissRoll.__module__}.{SwissRoll.__name__}":
             tasks = legal_options("env", lambda task: task is SwissRoll)

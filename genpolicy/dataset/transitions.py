@@ -6,7 +6,7 @@ import functools
 import hashlib
 import json
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -68,7 +68,7 @@ class Transitions:
     target: torch.device | None = None
 
     @classmethod
-    def of(cls, arrays: dict[str, np.ndarray], **known) -> Transitions:
+    def of(cls, arrays: dict[str, np.ndarray], **known: Any) -> Transitions:
         """From arrays [N, ...] by the names above."""
         tensors = {name: torch.from_numpy(np.asarray(array, dtype=np.float32)) for name, array in arrays.items()}
         return cls(*_side_by_side(tensors), **known)

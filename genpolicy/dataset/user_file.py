@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from genpolicy.config.schema import setting
+from genpolicy.config.validation import Node
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError, message
@@ -37,7 +38,7 @@ class OwnFile(Dataset):
     path: str = setting(doc="the file; a relative path starts at the working directory")
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         """The file must be there, and of this format, before a run is made of it."""
         cls.existing(config.dataset.path)
 

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from genpolicy.config.schema import setting
+from genpolicy.config.validation import Node
 from genpolicy.dataset.dataset import cached_file
 from genpolicy.dataset.hdf5 import FileDataset
 from genpolicy.env.maze2d import GOAL_RADIUS, Maze2d, PointMaze
@@ -48,7 +49,7 @@ class Waypoint(FileDataset):
     seed: int = setting(0, ge=0, le=2**32 - 1, doc="seed of the data, not of the run")
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         """Only mazes have waypoints."""
         if config.env._target_ != f"{Maze2d.__module__}.{Maze2d.__name__}":
             raise UserError(
@@ -115,7 +116,7 @@ class WaypointController:
         self._maze, self._routes, self._rng = maze, _routes(maze), np.random.default_rng(seed)
         self._ways = collections.defaultdict(list)
 
-    def __call__(self, observation: torch.Tensor, _) -> torch.Tensor:
+    def __call__(self, observation: torch.Tensor, _: object) -> torch.Tensor:
         """The noisy forces [B,2] at observations [B,4]."""
         forces = [
             _steer(self._maze, self._routes, seen, self._ways[number], self._rng)

@@ -9,7 +9,7 @@ of gymnasium-robotics' v1 differ silently:
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import gymnasium
 import mujoco
@@ -115,7 +115,7 @@ class Hand(gymnasium.Wrapper):
         super().__init__(make_robotics(simulator).unwrapped)
         self._rule = RULES[simulator]
 
-    def step(self, action):
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One step of 0.01 s."""
         observation, *_ = self.env.step(action)
         reward, terminated = self._rule(self.env.data)

@@ -20,7 +20,7 @@ simulator is made. The mean over seeds is the same, its spread is smaller.
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import gymnasium
 import mujoco
@@ -124,7 +124,9 @@ class Ant(gymnasium.Env):
         self._corner = _places(maze)["G"][0]
         self.goal = self._corner
 
-    def reset(self, *, seed=None, options=None):
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Starts an episode at random, or where `options` has it: "qpos" [15], "qvel" [14], "goal" [2]."""
         super().reset(seed=seed)
         mujoco.mj_resetData(self.model, self.data)
@@ -139,7 +141,7 @@ class Ant(gymnasium.Env):
         mujoco.mj_forward(self.model, self.data)
         return self._observation(), {}
 
-    def step(self, action):
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One step of 0.1 s."""
         self.data.ctrl[:] = TORQUE * np.clip(action, -1.0, 1.0)
         mujoco.mj_step(self.model, self.data, nstep=FRAME_SKIP)

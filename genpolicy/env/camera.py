@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -12,7 +13,7 @@ WIDTH, HEIGHT = 640, 480
 MARK = {"size": np.full(3, 0.5), "rgba": np.array([0.1, 0.8, 0.2, 0.6], np.float32)}
 
 
-def look(model: mujoco.MjModel, camera: str | int | None = None, **free) -> mujoco.MjvCamera:
+def look(model: mujoco.MjModel, camera: str | int | None = None, **free: Any) -> mujoco.MjvCamera:
     """A camera of the model, by name or number, or a free one: lookat [3], distance, azimuth, elevation (degrees)."""
     found = mujoco.MjvCamera()
     mujoco.mjv_defaultFreeCamera(model, found)
@@ -23,7 +24,7 @@ def look(model: mujoco.MjModel, camera: str | int | None = None, **free) -> mujo
     return found
 
 
-def canvas():
+def canvas() -> Any:
     """What OpenGL draws on, as one of MuJoCo's GLContext classes; raises what they raise where that cannot be had.
 
     MUJOCO_GL says which: egl, osmesa or glfw. If it is unset, it is set for the simulators that draw themselves, too:

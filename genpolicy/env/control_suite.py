@@ -3,6 +3,7 @@
 import functools
 import os
 from dataclasses import dataclass
+from typing import Any
 from unittest import mock
 
 import gymnasium
@@ -77,14 +78,16 @@ class Control(gymnasium.Env):
         """MuJoCo's own."""
         return self._env.physics.data.ptr
 
-    def reset(self, *, seed=None, options=None):
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Starts an episode as the task does."""
         super().reset(seed=seed)
         if seed is not None:
             self._random.seed(seed)
         return self._vector(self._env.reset().observation), {}
 
-    def step(self, action):
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One step of the task's control."""
         after = self._env.step(np.asarray(action, dtype=np.float64))
         terminated = after.last()  # by the task: it has no time limit here

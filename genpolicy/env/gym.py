@@ -10,6 +10,7 @@ import numpy as np
 
 from genpolicy.config import plugins
 from genpolicy.config.schema import build, setting
+from genpolicy.config.validation import Node
 from genpolicy.env.camera import canvas
 from genpolicy.env.task import Task, make_quietly, unmade
 from genpolicy.errors import UserError, message
@@ -40,7 +41,7 @@ class Gym(Task):
             self.max_episode_steps = _registered_limit(self.id)
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         """Makes the simulator once, and draws it if it is to be filmed: what is wrong is said before a run is made."""
         task = build(config.env)
         task.simulate().close()

@@ -15,7 +15,7 @@ agent sees and earns, so this one is D4RL's (tests step both side by side, D4RL'
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import gymnasium
 import mujoco
@@ -98,7 +98,9 @@ class Franka(gymnasium.Env):
             self._goal[places] = values
         self._seen = START
 
-    def reset(self, *, seed=None, options=None):
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Starts an episode at D4RL's start, or where `options` has it: "qpos" [30], "qvel" [29]."""
         super().reset(seed=seed)
         mujoco.mj_resetData(self.model, self.data)
@@ -108,7 +110,7 @@ class Franka(gymnasium.Env):
         self._left = set(self.things)
         return self._look(), {}
 
-    def step(self, action):
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One step of 0.08 s."""
         velocity = SPEED * np.clip(action, -1.0, 1.0)
         self.data.ctrl[:] = np.clip(self._seen[:ARM] + velocity * self.dt, LOWEST, HIGHEST)

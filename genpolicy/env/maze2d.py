@@ -15,8 +15,9 @@ step by step):
 
 import functools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import gymnasium
 import mujoco
@@ -81,7 +82,7 @@ class PointMaze(gymnasium.Env):
     An episode starts in a random free cell, moved by up to 0.1, with velocities of standard deviation 0.1.
     """
 
-    def __init__(self, simulator: str, goal):
+    def __init__(self, simulator: str, goal: Sequence[int]):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float64)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
         self.model, self.walls = _load(simulator)
@@ -94,7 +95,9 @@ class PointMaze(gymnasium.Env):
         self.dt = self.model.opt.timestep
         self.corner = np.array([rows - 1, columns - 1]) / 2 + _MIDDLE
 
-    def reset(self, *, seed=None, options=None):
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Starts an episode at random, or at `options={"state": [x, y, v_x, v_y]}`."""
         super().reset(seed=seed)
         state = (options or {}).get("state")
@@ -107,7 +110,7 @@ class PointMaze(gymnasium.Env):
         self.data.qvel[:] = _turn(np.asarray(state[2:]))
         return self.observe(), {}
 
-    def step(self, action):
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One step of 0.01 s. The speed is limited to 5 cells/s before it, as in D4RL."""
         np.clip(self.data.qvel, -MAX_SPEED, MAX_SPEED, out=self.data.qvel)
         self.data.ctrl[:] = _turn(np.clip(action, -1.0, 1.0))
@@ -115,7 +118,7 @@ class PointMaze(gymnasium.Env):
         observation = self.observe()
         return observation, self.reward(observation), False, False, {}
 
-    def reward(self, observation) -> float:
+    def reward(self, observation: np.ndarray) -> float:
         """1 within 0.5 cells of the goal, else 0."""
         return float(np.linalg.norm(observation[:2] - self.goal) <= GOAL_RADIUS)
 

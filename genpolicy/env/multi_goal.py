@@ -6,6 +6,7 @@ what generative policies make of several modes. Position and steps are in the pl
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -47,7 +48,9 @@ def coverage(trajectories: np.ndarray) -> dict[str, float]:
     }
 
 
-def walk(act: Callable[[np.ndarray], np.ndarray], episodes: int, steps: int, rng: np.random.Generator):
+def walk(
+    act: Callable[[np.ndarray], np.ndarray], episodes: int, steps: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Positions [steps + 1, episodes, 2] and clipped actions [steps, episodes, 2] of episodes side by side.
 
     act: positions [episodes, 2] -> actions [episodes, 2].
@@ -96,13 +99,15 @@ class MultiGoalEnv(gymnasium.Env):
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
         self._position = np.zeros(2)
 
-    def reset(self, *, seed=None, options=None):
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Starts at the origin, moved by N(0, 0.1^2)."""
         super().reset(seed=seed)
         self._position = START_STD * self.np_random.standard_normal(2)
         return self._position.astype(np.float32), {}
 
-    def step(self, action):
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Moves by the action."""
         self._position = moved(self._position, action)
         return self._position.astype(np.float32), -float(squared_distance(self._position)), False, False, {}

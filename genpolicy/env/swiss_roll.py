@@ -7,6 +7,7 @@ the outer end. There is no observation; an episode is one action, and its reward
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -122,11 +123,13 @@ class SwissRollEnv(gymnasium.Env):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (0,), np.float32)
         self.action_space = gymnasium.spaces.Box(-EXTENT, EXTENT, (2,), np.float32)
 
-    def reset(self, *, seed=None, options=None):
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
         """Starts an episode; there is nothing to observe."""
         super().reset(seed=seed)
         return np.zeros(0, np.float32), {}
 
-    def step(self, action):
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """Ends the episode with the value of `action` as its reward."""
         return np.zeros(0, np.float32), float(roll().value_at(action)), True, False, {}

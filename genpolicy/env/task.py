@@ -8,7 +8,7 @@ import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import gymnasium
 import mujoco
@@ -18,6 +18,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from genpolicy.config.schema import EVALUATION, setting
 from genpolicy.env.camera import Camera, look
 from genpolicy.errors import UserError, message, one_line
+
+Raw = TypeVar("Raw", float, np.ndarray)
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +119,7 @@ class Task(ABC):
         """Points of normalised score a unit of return is worth; a standard deviation is only scaled by it."""
         return 100.0 / (self.reference_max - self.reference_min)
 
-    def score(self, returns):
+    def score(self, returns: Raw) -> Raw:
         """D4RL's normalised score of raw returns, times 100 (Fu et al. 2020, section 5)."""
         return (returns - self.reference_min) * self.score_scale
 
@@ -154,7 +156,7 @@ def _limited(task: Task) -> gymnasium.Env:
     return gymnasium.wrappers.TimeLimit(task.simulate(), task.max_episode_steps)
 
 
-def make_quietly(simulator: str, key: str = "env.simulator", **more) -> gymnasium.Env:
+def make_quietly(simulator: str, key: str = "env.simulator", **more: Any) -> gymnasium.Env:
     """The simulator of `gymnasium.make(..., **more)`: no time limit, no checkers, no advice to use a newer version.
 
     MuJoCo's own warnings go to the log of this module, not to a file in the working folder. Raises `UserError`,

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -131,7 +132,7 @@ def log_likelihood(
     log_volume: float = 0.0,
     generator: torch.Generator | None = None,
     chunk: int = 1000,
-    **how,
+    **how: Any,
 ) -> dict[str, float]:
     """The log-likelihood that `policy` gives the recorded actions, in calls of `policy.log_prob` on `chunk`
     of them, with the further arguments `how`.

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import optuna
 from hydra.core.override_parser.types import IntervalSweep, Override
+from hydra.plugins.launcher import Launcher
 from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
@@ -49,7 +50,7 @@ class Search:
         if not self.space:
             raise UserError("hydra/sweeper=optuna: nothing to search; give an interval(a,b) or several values")
 
-    def run(self, launcher) -> None:
+    def run(self, launcher: Launcher) -> None:
         """Carry out trials until there are `search.trials`, those that were left half done first; prints the best.
 
         `launcher` is one of `hydra_plugins.genpolicy.launcher`.

@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -69,7 +69,7 @@ class Evaluation:
         """What `keep` has written; None before. Raises `UserError` for a damaged file."""
         return read_record(self.path(".json")) if self.path(".json").exists() else None
 
-    def keep(self, run: Run, **found) -> None:
+    def keep(self, run: Run, **found: Any) -> None:
         """Write down what was found, and what makes it another evaluation than the run's own."""
         changed, without = self.differences(run)
         asked = {"settings": self.settings, "choices": self.choices, "changed": changed, "without": without}

@@ -29,6 +29,7 @@ import traceback
 import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -96,13 +97,13 @@ class Run:
         """Whether there is nothing left to do."""
         return self.status()["state"] == "finished"
 
-    def note(self, **facts) -> None:
+    def note(self, **facts: Any) -> None:
         """Write `facts` into status.json, beside what is there."""
         self._status |= facts | {"updated": time.time()}
         write_atomically(self.path("status.json"), json.dumps(self._status, indent=1).encode())
 
     @contextlib.contextmanager
-    def recorded(self, **facts) -> Iterator[None]:
+    def recorded(self, **facts: Any) -> Iterator[None]:
         """Keeps status.json true around the work: running, then finished, interrupted or failed, and why."""
         self._status = _origin() | {"evaluation": own_evaluation(self).digits} | facts
         self.note(state="running", started=time.time())

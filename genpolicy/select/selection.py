@@ -11,6 +11,7 @@ from torch import Tensor
 
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import locate, setting
+from genpolicy.config.validation import Node
 from genpolicy.critic.critic import Critic, q_min_of_each, require_value
 from genpolicy.errors import UserError
 
@@ -33,7 +34,7 @@ class Selection(ABC):
     target: bool = setting(False, doc="by the target Q functions")
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         """The algorithm must learn a critic."""
         if not locate(config.algo._target_).learns_critic:
             without = legal_options("select", lambda select: not issubclass(select, Selection))
@@ -55,7 +56,7 @@ class Selection(ABC):
 class Greedy(Selection):
     """The candidate of the largest Q."""
 
-    def index(self, q, critic, observation, generator=None):
+    def index(self, q: Tensor, critic: Critic, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return q.argmax(-1)
 
 
@@ -67,7 +68,7 @@ class Softmax(Selection):
         1.0, gt=0.0, le=1e6, doc="inverse temperature, in units of the data set's (transformed) reward"
     )
 
-    def index(self, q, critic, observation, generator=None):
+    def index(self, q: Tensor, critic: Critic, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return torch.multinomial(torch.softmax(self.beta * q, -1), 1, generator=generator)[:, 0]
 
 
@@ -80,11 +81,11 @@ class Expectile(Selection):
     """
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         super().check_compatibility(config)
         require_value(config)
 
-    def index(self, q, critic, observation, generator=None):
+    def index(self, q: Tensor, critic: Critic, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
         value = critic.v(observation)[:, None]
         weight = torch.where(q < value, 1 - critic.expectile, critic.expectile)
         return torch.multinomial(weight, 1, generator=generator)[:, 0]

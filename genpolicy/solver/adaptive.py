@@ -20,7 +20,9 @@ class Dopri5(ODESolver):
     atol: float = setting(1e-5, gt=0.0, le=1.0, doc="absolute tolerance")
     adjoint: bool = setting(False, doc="gradients by the adjoint ODE: memory independent of the number of steps")
 
-    def integrate(self, field: StateField, state: State, start: float, end: float, parameters=()) -> State:
+    def integrate(
+        self, field: StateField, state: State, start: float, end: float, parameters: tuple[Tensor, ...] = ()
+    ) -> State:
         times = state[0].new_tensor([start, end])
         # A step must end at `end`: beyond it, where torchdiffeq would go and interpolate, the path is not defined.
         exact_end = {"step_t": times[-1:]}

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.config.schema import setting
+from genpolicy.model.flow import Field
 from genpolicy.solver.solver import FixedGrid, ODESolver, State, StateField
 
 
@@ -57,7 +58,9 @@ class RungeKutta(FixedGrid, ODESolver):
     stages: ClassVar[tuple[tuple[float, ...], ...]]
     weights: ClassVar[tuple[float, ...]]
 
-    def integrate(self, field: StateField, state: State, start: float, end: float, parameters=()) -> State:
+    def integrate(
+        self, field: StateField, state: State, start: float, end: float, parameters: tuple[Tensor, ...] = ()
+    ) -> State:
         for time, following in itertools.pairwise(self.grid(start, end)):
 
             def step(state: State, time=time, length=following - time) -> State:
@@ -69,7 +72,15 @@ class RungeKutta(FixedGrid, ODESolver):
                 state = step(state)
         return state
 
-    def value_and_gradient(self, field, with_rate, y, start, end, final):
+    def value_and_gradient(
+        self,
+        field: Field,
+        with_rate: StateField,
+        y: Tensor,
+        start: float,
+        end: float,
+        final: Callable[[Tensor], Tensor],
+    ) -> tuple[Tensor, Tensor]:
         """Goes there with y alone, and back step by step with the rate: the memory is that of one step."""
         steps, ways = list(itertools.pairwise(self.grid(start, end))), [y.detach()]
         with torch.no_grad():
@@ -126,7 +137,9 @@ class RK4(RungeKutta):
 class AB2(FixedGrid, ODESolver):
     """Two-step Adams-Bashforth with variable steps: second order, one evaluation a step; the first step is Euler's."""
 
-    def integrate(self, field: StateField, state: State, start: float, end: float, parameters=()) -> State:
+    def integrate(
+        self, field: StateField, state: State, start: float, end: float, parameters: tuple[Tensor, ...] = ()
+    ) -> State:
         previous = last = None
         for time, following in itertools.pairwise(self.grid(start, end)):
             step, slope = following - time, field(time, state)

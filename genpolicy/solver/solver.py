@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -92,10 +92,10 @@ class FixedGrid:
     steps: int = setting(16, ge=1, le=10**5, doc="number of steps")
     power: float = setting(1.5, ge=1.0, le=7.0, doc="1 is a uniform grid; larger is denser near the data")
 
-    def with_half_the_steps(self):
+    def with_half_the_steps(self) -> Self | None:
         return replace(self, steps=self.steps // 2) if self.steps > 1 else None
 
-    def for_each_of(self, parts: int):
+    def for_each_of(self, parts: int) -> Self:
         return replace(self, steps=max(1, round(self.steps / parts)))
 
     def grid(self, start: float, end: float) -> list[float]:

@@ -6,6 +6,8 @@ wrong with MLflow, training goes on; `mode=sync`, and the start of the next run,
     python -m genpolicy.tracking.follower RUN_DIRECTORY      # what the child runs
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import functools
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
@@ -28,6 +31,9 @@ from genpolicy.system import process, sqlite
 from genpolicy.system.files import Lock, last_line, open_regular
 from genpolicy.system.signals import Interrupted
 from genpolicy.tracking import tracked
+
+if TYPE_CHECKING:
+    from genpolicy.tracking.store import Store
 
 POLL_SECONDS = 2.0
 FOLLOW_SECONDS = 5.0
@@ -315,12 +321,12 @@ def _importer():
     return store
 
 
-def open_store(uri: str | None, outputs: Path):
+def open_store(uri: str | None, outputs: Path) -> Store:
     """The MLflow store (`tracking.store.Store`) that a setting means; a SQLite file is made if it is not there."""
     return _importer().Store(store_uri(uri, outputs), outputs)
 
 
-def existing_store(config: DictConfig):
+def existing_store(config: DictConfig) -> Store:
     """The store of a configuration, to read. Raises `UserError` if there is none, or it cannot be reached."""
     outputs = Path(config.paths.outputs)
     uri = store_uri(config.tracking.uri, outputs)

@@ -6,6 +6,7 @@ import os
 import sqlite3
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from genpolicy.runs import records
 from genpolicy.runs.state import FINAL
@@ -23,7 +24,7 @@ class Record(dict):
         known = _read(self._path).get(uri, {})
         super().__init__(known if known.get("id") == number else {})
 
-    def keep(self, **facts) -> None:
+    def keep(self, **facts: Any) -> None:
         """Note `facts` in the file."""
         self.update(facts)
         content = _read(self._path) | {self._uri: {"id": self._id} | self}
