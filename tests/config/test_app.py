@@ -226,7 +226,7 @@ def test_a_defect_is_one_line_and_its_traceback_on_request(monkeypatch, said, sh
             "algo=gtp critic=in_support",
             "critic: needs a behaviour model, which is not there; legal: critic=",
         ),
-        ("algo=bc objective=meanflow", "objective: does not fit this model; legal: objective=edm|flow_matching|"),
+        ("algo=bc objective=meanflow", "objective: does not fit this model; legal: objective=edm|"),
         ("algo=gtp objective=consistency", "solver: uses a solution map"),
         ("algo=bc model=gvp solver=renoise", "solver: uses a map to the data end"),
         (

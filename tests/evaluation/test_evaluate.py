@@ -195,7 +195,7 @@ def test_log_likelihood_of_recorded_actions():
     arrays = {"observation": observation, "action": action, "reward": zero, "next_observation": observation}
     transitions = Transitions.of(arrays | {"terminated": zero})
     policy = Gaussian()
-    found = log_likelihood(policy, transitions, torch.Generator(), chunk=100)
+    found = log_likelihood(policy, transitions, generator=torch.Generator(), chunk=100)
     assert policy.sizes == [100, 100, 50]
     log_prob = (-0.5 * (action - observation) ** 2 - 0.5 * math.log(2 * math.pi)).sum(axis=1)
     assert found["log_prob"] == pytest.approx(log_prob.mean(), rel=1e-5)
