@@ -1,8 +1,20 @@
 """TD3+BC, TD3_BC.py of sfujim/TD3_BC: ten updates with weights, batches and noise of our own."""
 
 import numpy as np
-from torch_tools import ACTION, BATCH, OBSERVATION, UPDATES, Buffer, Parameters, batches, checkout, drawing, narrow
-from torch_tools import normal, save
+from torch_tools import (
+    ACTION,
+    BATCH,
+    OBSERVATION,
+    UPDATES,
+    Buffer,
+    Parameters,
+    batches,
+    checkout,
+    drawing,
+    narrow,
+    normal,
+    save,
+)
 
 path = checkout()
 
