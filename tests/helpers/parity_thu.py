@@ -7,10 +7,6 @@ import torch
 from parity_torch import ensemble, layers
 from torch import Tensor, nn
 
-# Q's loss is a sum over the two Q functions here and their mean there: Adam's steps are the same but for its eps, which
-# counts where a gradient is next to nothing.
-Q_RTOL = 1e-3
-
 
 def q(arrays: Mapping[str, Tensor], prefix: str, theirs: str, ours: str, numbers: list[int]) -> dict[str, Tensor]:
     """Our Q functions. theirs: "q" or "q_target"; numbers: of the linear layers.

@@ -3,9 +3,14 @@
 import importlib.abc
 import importlib.machinery
 import sys
+import types
 from collections.abc import Iterable
 
-from torch_tools import Stub
+import torch
+from torch_tools import ACTION, OBSERVATION, Stub
+
+SUPPORT, TIME, CONDITION, UNITS = 4, 8, 8, [16, 8, 4]
+UNUSED = "tensordict torchrl treetensor torchdyn wandb gym d4rl torchvision timm einops torchsde ot beartype sklearn"
 
 
 class _Anything(type):
@@ -53,6 +58,29 @@ class Settings(dict):
         return Settings(value) if isinstance(value, dict) else value
 
 
-def without(*names: str) -> None:
+def without_packages() -> None:
     """Packages that are imported and not used become stubs."""
-    sys.meta_path.insert(0, _Finder(names))
+    unused = "grl.datasets", "grl.agents", "grl.rl_modules.simulators", "grl.utils.plot"
+    sys.meta_path.insert(0, _Finder([*UNUSED.split(), *unused]))
+    sys.modules["easydict"] = types.ModuleType("easydict")
+    sys.modules["easydict"].EasyDict = Settings
+
+
+def settings(path_type: str, model: str, loss: str, ode_solver: str = "euler") -> Settings:
+    """The configuration of their benchmarks with layers of other widths."""
+    place, kind = torch.device("cpu"), {"gvp": {}, "linear_vp_sde": {"beta_0": 0.1, "beta_1": 20.0}}[path_type]
+    way = {"type": path_type, **kind}
+    sizes = {"hidden_sizes": UNITS, "output_dim": ACTION, "t_dim": TIME, "condition_dim": OBSERVATION}
+    sizes |= {"condition_hidden_dim": 4, "t_condition_hidden_dim": CONDITION}
+    encoder = {"type": "GaussianFourierProjectionTimeEncoder", "args": {"embed_dim": TIME, "scale": 30.0}}
+    backbone = {"type": "TemporalSpatialResidualNet", "args": sizes}
+    network = {"type": model, "args": {"t_encoder": encoder, "backbone": backbone}}
+    solver = {"type": "ODESolver", "args": {"library": "torchdiffeq", "ode_solver": ode_solver}}
+    whole = {"device": place, "x_size": ACTION, "solver": solver, "path": way, "reverse_path": way, "model": network}
+    q = {"type": "ConcatenateMLP", "args": {"hidden_sizes": [ACTION + OBSERVATION, 12, 12], "output_size": 1}}
+    v = {"type": "MultiLayerPerceptron", "args": {"hidden_sizes": [OBSERVATION, 12, 12], "output_size": 1}}
+    for part in (q, v):
+        part["args"]["activation"] = "relu"
+    critic = {"device": place, "q_alpha": 1.0, "DoubleQNetwork": {"backbone": q}, "VNetwork": {"backbone": v}}
+    policy = {"device": place, "model_type": "DiffusionModel", "model_loss_type": loss, "model": whole}
+    return Settings(policy | {"critic": critic})
