@@ -43,6 +43,7 @@ class Phase:
     draws_first: bool = False
     # What the phase samples from, if not the data set itself. Called again when a run is resumed: must be repeatable.
     prepare: Callable[[Transitions], Transitions] | None = None
+    refresh: int | None = None  # after each so many steps `start` and `prepare` are called again
 
     def update(self, batch: Transitions, generator: torch.Generator, step: int) -> Metrics:
         """Step number `step`, from 0, of each update that is due, on a batch."""

@@ -29,11 +29,9 @@ def one_step_policy(
     squash: whether a tanh keeps its output inside a bounded action space. shape: settings of its `MLP`.
     """
     sizes = {"action_size": model.action_size, "observation_size": model.network.observation_size}
-    low, high = algorithm.action_low, algorithm.action_high
-    if not squash:
-        low, high = torch.full_like(low, -torch.inf), torch.full_like(high, torch.inf)
+    bounds = {"action_low": algorithm.action_low, "action_high": algorithm.action_high}
     network = MLP(num_times=0, input_size=None if cls.takes_noise else 0, **sizes, **shape)
-    return cls(network=network, action_low=low, action_high=high)
+    return cls(network=network, squash=squash, **bounds)
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

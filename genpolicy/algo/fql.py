@@ -92,7 +92,7 @@ class FQL(ActorCritic):
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The flow's loss, the distillation's and minus the value, [B], and metrics."""
         observation, noise = batch.observation, draws["action_noise"]
-        matching = self.objective.loss(self.behaviour, observation, batch.action, draws) / self.policy.action_size
+        matching = self.objective.loss(self.behaviour, observation, batch.action, draws)
         with torch.no_grad():
             wanted = self.clip(self.behaviour.sample(observation, noise=noise))
         action = self.policy.sample(observation, noise=noise[:, 0])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -28,6 +29,7 @@ class Update:
     clip: largest norm of the whole gradient.
     every: the update is made at every so manieth step of the phase only, at first at number every - 1.
     schedule: of the learning rate, "constant" or "cosine": lr (1 + cos(pi progress)) / 2, which ends at 0.
+    momentum: of gradient descent with momentum, in place of AdamW.
     weight_decay: AdamW's, the share of the parameters that lr times this takes away at each step.
 
     count: steps made, those before a restart and the one that `before` and `after` are called with included.
@@ -47,9 +49,12 @@ class Update:
         schedule: str = "constant",
         before: Callable[[], None] | None = None,
         weight_decay: float = 0.0,
+        momentum: float | None = None,
     ):
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self.optimizer = torch.optim.AdamW(self.parameters, lr=lr, weight_decay=weight_decay, fused=True)
+        adam = functools.partial(torch.optim.AdamW, weight_decay=weight_decay)
+        make = adam if momentum is None else functools.partial(torch.optim.SGD, momentum=momentum)
+        self.optimizer = make(self.parameters, lr=lr, fused=True)
         self.loss, self.draw, self.chunk, self.clip = loss, draw, chunk, clip
         self.before, self.after = before, after
         self.frozen_modules = [parameter for module in frozen_modules for parameter in module.parameters()]
@@ -109,7 +114,7 @@ class Update:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.optimizer.load_state_dict(state)
-        self.count = max((int(moments["step"]) for moments in self.optimizer.state.values()), default=0)
+        self.count = max((int(moments.get("step", 0)) for moments in self.optimizer.state.values()), default=0)
 
 
 def accumulate(losses: Callable[[slice], tuple[Tensor, Metrics]], size: int, chunk: int | None) -> Metrics:

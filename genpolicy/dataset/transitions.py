@@ -168,10 +168,13 @@ class Transitions:
 
     def with_next_actions(self) -> Transitions:
         """These transitions with `next_action` [N, A], the next row's, and `followed` [N], whether that row follows."""
-        observation, after = (self[name].cpu().numpy() for name in ("observation", "next_observation"))
-        followed = torch.from_numpy(np.append(follows(observation, after), False)) & ~self.terminated.cpu()
-        columns = {"next_action": self.action.roll(-1, 0), "followed": followed.to(self.table)}
+        columns = {"next_action": self.action.roll(-1, 0), "followed": self.followed().to(self.table)}
         return self.to(self.device, self.action_size + 1).extended(**columns)
+
+    def followed(self) -> Tensor:
+        """Whether the episode of each transition goes on with the next row, [N], where the table is."""
+        observation, after = (self[name].cpu().numpy() for name in ("observation", "next_observation"))
+        return torch.from_numpy(np.append(follows(observation, after), False)).to(self.table.device) & ~self.terminated
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Transitions:
         """`batch_size` transitions drawn uniformly with replacement, without leaving the device if the table is there.

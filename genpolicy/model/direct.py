@@ -28,12 +28,13 @@ class DirectPolicy(Policy):
     num_times = 0
     supports = frozenset({Capability.DENSITY})
 
+    squash: bool = setting(True, doc="keep the output inside a bounded action space by a tanh; false: as it is")
     action_low: InitVar[Tensor]
     action_high: InitVar[Tensor]
 
     def __post_init__(self, network, action_low, action_high):
         super().__post_init__(network)
-        bounded = (action_low.isfinite() & action_high.isfinite()).all()
+        bounded = self.squash and (action_low.isfinite() & action_high.isfinite()).all()
         self.register_buffer("centre", (action_low + action_high) / 2 if bounded else None, persistent=False)
         self.register_buffer("reach", (action_high - action_low) / 2 if bounded else None, persistent=False)
 

@@ -29,6 +29,7 @@ INITIALISATIONS = {
     "pytorch": None,  # what nn.Linear does by itself: uniform in +-1 / sqrt(inputs), biases too
     "orthogonal": functools.partial(nn.init.orthogonal_, gain=2**0.5),  # IQL's, of all layers
     "xavier": nn.init.xavier_uniform_,  # FQL's
+    "xavier_small": nn.init.xavier_uniform_,  # AWR's: the last layer is small
     "lecun": lecun_normal,  # flax's own, of [out, in]
     "edac": None,  # EDAC's and ReBRAC's: nn.Linear's, hidden biases 0.1, the last layer small
 }
@@ -39,7 +40,7 @@ def initialise(weights: list[Sequence[Tensor]], biases: list[Tensor], scheme: st
     """Fill the weights of layers, each layer's [in, out] or [out, in] of each member of an ensemble, and their biases.
 
     scheme: one of `INITIALISATIONS`, with biases of zero; "pytorch" leaves all as it is. last: the bound of the last
-    layer's weights and biases, for "edac".
+    layer's weights, and biases for "edac", where they are small.
     """
     if scheme == "edac":
         for bias in biases[:-1]:
@@ -51,3 +52,6 @@ def initialise(weights: list[Sequence[Tensor]], biases: list[Tensor], scheme: st
             fill(weight)
         for bias in biases:
             bias.zero_()
+    if scheme == "xavier_small":
+        for weight in weights[-1]:
+            weight.uniform_(-0.01, 0.01)

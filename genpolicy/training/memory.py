@@ -12,9 +12,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.errors import UserError
 
-FEW = 4e6  # products of neighbouring widths: with no more, networks fit anywhere
+FEW = 1e7  # products of neighbouring widths: with no more, networks fit anywhere
 PARTS = ("algo", "model", "objective", "solver", "likelihood", "network", "critic", "select", "scaling")
-WIDTHS = ("hidden", "ensemble", "time_size")  # end the names of settings on which it depends
+WIDTHS = ("hidden", "width", "ensemble", "time_size")  # end the names of settings on which it depends
 
 
 def check(jobs: Sequence, there: float | None = None) -> None:
@@ -61,7 +61,8 @@ def _products(parts: dict) -> int:
         for name, value in parts[group].items():
             if name.endswith(WIDTHS):
                 widths = value if isinstance(value, list) else [value]
-                total += parts[group].get("ensemble", 1) * sum(map(operator.mul, widths, [*widths[:1], *widths]))
+                times = 8 * parts[group]["blocks"] if name == "width" else parts[group].get("ensemble", 1)
+                total += times * sum(map(operator.mul, widths, [*widths[:1], *widths]))
     return total
 
 

@@ -153,6 +153,9 @@ class Trainer:
             self.signals.check()
             if time.monotonic() - self.saved >= self.config.checkpoint_seconds:
                 self._save()
+            if phase.refresh and state.step and state.step % phase.refresh == 0:
+                phase.start()
+                source = phase.prepare(self.transitions)
             yield source
 
     def record(self, metrics: Metrics) -> None:

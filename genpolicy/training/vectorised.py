@@ -16,6 +16,8 @@ from genpolicy.algo.update import Metrics, Update, accumulate, compiled
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws
 
+STATES = {torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"), torch.optim.SGD: ("momentum_buffer",)}
+
 
 class VectorisedPhase:
     """One phase's updates for S algorithms that stand at the same step of it; called once a step.
@@ -60,10 +62,12 @@ class _Vectorised:
         trained = {names[id(parameter)]: None for parameter in updates[0].parameters}
         self.tensors = whole | {name: whole[name].detach().requires_grad_() for name in trained}
         self.parameters = [self.tensors[name] for name in trained]
-        self.optimizer = torch.optim.Adam(self.parameters, **updates[0].optimizer.defaults)
+        single = updates[0].optimizer
+        kind = torch.optim.SGD if isinstance(single, torch.optim.SGD) else torch.optim.Adam
+        self.optimizer = kind(self.parameters, **single.defaults)
         for number, parameter in enumerate(self.parameters):
             states = [update.optimizer.state[update.parameters[number]] for update in updates]
-            self.optimizer.state[parameter] = _shared(states, parameter)
+            self.optimizer.state[parameter] = _shared(states, parameter, STATES[kind])
         self.loss = _Loss(algorithm, updates[0].loss)
         self._losses = compiled(self._vectorise, updates[0].mode)
 
@@ -132,17 +136,19 @@ def _tensors(algorithm: Algorithm) -> dict[str, Tensor]:
     return dict(algorithm.named_parameters()) | dict(algorithm.named_buffers())
 
 
-def _shared(states: list[dict], parameter: Tensor) -> dict[str, Tensor]:
-    """Adam's state of a parameter [S, ...], from those of its parts, which become views of it.
+def _shared(states: list[dict], parameter: Tensor, names: tuple[str, ...]) -> dict[str, Tensor]:
+    """The optimiser's state of a parameter [S, ...], from those of its parts, which become views of it.
 
     They stand at the same step. It is one tensor for all, and a new one: what leaves the group keeps its own.
     """
-    fresh = torch.zeros((), dtype=torch.float32, device=parameter.device)
-    step = states[0].get("step", fresh).clone()
-    shared = {"step": step}
-    for moment in ("exp_avg", "exp_avg_sq"):
-        parts = [state.get(moment, torch.zeros_like(parameter[i])) for i, state in enumerate(states)]
-        shared[moment] = torch.stack([part.detach() for part in parts])
+    shared = {}
+    for name in names:
+        if name == "step":
+            fresh = torch.zeros((), dtype=torch.float32, device=parameter.device)
+            shared[name] = states[0].get(name, fresh).clone()
+            continue
+        parts = [state.get(name, torch.zeros_like(parameter[i])) for i, state in enumerate(states)]
+        shared[name] = torch.stack([part.detach() for part in parts])
     for i, state in enumerate(states):
         state |= {name: value if name == "step" else value[i] for name, value in shared.items()}
     return shared

@@ -64,7 +64,13 @@ LEARNED = {
         lambda: bandit.value(bandit.tilted(expectile_weight)),
     ),
     "iql": ([*CRITIC, *POLICY, "algo.beta=6"], bandit.best),
-    "awr": ([*CRITIC, *POLICY, "algo.beta=6"], bandit.best),
+    "awr": (
+        [
+            *["algo.steps=800", "algo.batch_size=256", "algo.iteration=400", "algo.temperature=0.3"],
+            *["algo.lr=2e-3", "algo.value_lr=0.3", "algo.value_every=1"],
+        ],
+        bandit.best,
+    ),
     "srpo": ([*BEHAVIOUR, *CRITIC, *DISTIL, "algo.beta=0.5"], bandit.best),
     "dtql": ([*BEHAVIOUR, "model=edm", *CRITIC, *DISTIL, "algo.alpha=1"], bandit.best),
     "fql": ([*JOINT, "algo.alpha=0.3", "algo.policy_hidden=[64,64]", "solver.steps=4"], bandit.best),

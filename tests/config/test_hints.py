@@ -15,11 +15,11 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
     ("words", "message"),
     [
         ("beta=4", "beta: no such setting; say algo.beta=4 or "),
-        ("algo=bc beta=4", "beta: no such setting; say algo.beta=4 (algo=awr|"),
+        ("algo=bc beta=4", "beta: no such setting; say algo.beta=4 (algo=gmpg|"),
         ("policy_steps=1e4", "policy_steps: no such setting; say algo.policy_steps=1e4"),
         ("path=x.npz", "path: no such setting; say dataset.path=x.npz (dataset=hdf5|npz|rl_unplugged)"),
         ("-m beta=1,2", "beta: no such setting; say algo.beta=1,2 or "),
-        ("beta=4 algo=nothing", "beta: no such setting; say algo.beta=4 (algo=awr|"),
+        ("beta=4 algo=nothing", "beta: no such setting; say algo.beta=4 (algo=gmpg|"),
         ("--seed 3", "--seed: no such flag; settings have no dashes; say seed=3"),
         ("--algo.beta=3", "--algo.beta=3: no such flag; settings have no dashes; say algo.beta=3"),
         ("--log-every 3", "--log-every: no such flag; settings have no dashes; say log_every=3"),

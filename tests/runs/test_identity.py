@@ -43,6 +43,7 @@ FREE = {
     "qgpo": {"solver.recompute", "algo.guidance_scale", "model.divergence"},
     "diffusion_ql": {"model.divergence"},
     "td3_bc": {"solver"},  # its model has no flow
+    "awr": {"solver", "critic"},
 }
 
 
