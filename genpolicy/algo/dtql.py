@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import copy
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from genpolicy.algo.distilled import Distilled, one_step_policy
-from genpolicy.algo.update import Metrics
-from genpolicy.config.schema import setting
+from genpolicy.algo.update import Metrics, Update
+from genpolicy.config.legal import legal_options
+from genpolicy.config.schema import locate, setting
 from genpolicy.dataset.transitions import Transitions
-from genpolicy.model.direct import GaussianPolicy
+from genpolicy.errors import UserError
+from genpolicy.model.direct import GaussianPolicy, TanhGaussianPolicy
+from genpolicy.network.activation import INITIALISATIONS
 from genpolicy.objective.objective import Draws
 
 
@@ -24,21 +28,73 @@ class DTQL(Distilled):
 
     alpha: float = setting(5.0, gt=0.0, le=1e6, doc="weight of the trust region, in units of the (transformed) reward")
     imitation: float = setting(0.0, ge=0.0, le=1e6, doc="weight of -log pi(a|s) of the data's actions (1 for AntMaze)")
+    weighted: bool = setting(
+        False,
+        doc="the trust region is the behaviour model's own loss; false: its squared error, at all noise levels alike",
+    )
+    squash: str = setting(
+        "mean", choices=["mean", "sample"], doc="of what the policy takes a tanh; sample: its std depends on the state"
+    )
+    policy_init: str = setting("pytorch", choices=list(INITIALISATIONS), doc="of the policy's weights")
+    joint: bool = setting(
+        False,
+        doc="the critic learns beside the behaviour model (not for critic_steps), and both go on beside the policy",
+    )
+
+    @classmethod
+    def check_compatibility(cls, config) -> None:
+        super().check_compatibility(config)
+
+        def fits(critic: type) -> bool:
+            return critic.next_actions is None
+
+        if config.algo.joint and not fits(locate(config.critic._target_)):
+            raise UserError(
+                "critic: with algo.joint there is no behaviour model before the critic; "
+                f"legal: {legal_options('critic', fits)}"
+            )
 
     def policies(self, model):
-        return one_step_policy(
-            GaussianPolicy, model, self, hidden=self.policy_hidden, activation=self.policy_activation
-        ), model
+        shape = {"hidden": self.policy_hidden, "activation": self.policy_activation, "init": self.policy_init}
+        if self.squash == "sample":
+            cls, shape["output_size"] = TanhGaussianPolicy, 2 * model.action_size
+        else:
+            cls = GaussianPolicy
+        return one_step_policy(cls, model, self, **shape), model
+
+    def plan(self):
+        behaviour, critic, policy = super().plan()
+        if not self.joint:
+            return [behaviour, critic, policy]
+        critics = {f"critic_{name}" if name else "critic": update for name, update in critic.updates.items()}
+        model = {"behaviour": behaviour.updates[""]}
+        # In the code the target Q, which the action played is chosen by, does not move before the policy learns.
+        waiting = {name: _variant(update, before=None, after=None) for name, update in critics.items()}
+        decaying = {name: _variant(update, schedule=self.policy_schedule) for name, update in (critics | model).items()}
+        return [
+            replace(behaviour, updates=model | waiting),
+            replace(policy, updates=decaying | {"policy": policy.updates[""]}),
+        ]
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         loss, metrics = super().loss(batch, draws)
         if self.imitation:
-            loss = loss - self.imitation * self.policy.log_prob(batch.observation, batch.action)
+            log_prob = self.policy.latent_log_prob if self.squash == "sample" else self.policy.log_prob
+            loss = loss - self.imitation * log_prob(batch.observation, batch.action)
         return loss, metrics
 
     def penalty(self, action, x, t, noise, observation):
+        if self.weighted:
+            return self.alpha * self.objective.loss(self.behaviour, observation, action, {"t": t, "noise": noise})
         return self.alpha * (self.behaviour.data(x, t, observation) - action).square().sum(-1)
 
     def gain(self, value, action):
         q = value(action)
         return q, q.amin(0)
+
+
+def _variant(update: Update, **changes) -> Update:
+    """The same update, of the same optimiser, with other attributes."""
+    made = copy.copy(update)
+    vars(made).update(changes)
+    return made

@@ -35,6 +35,8 @@ class Critic(nn.Module, ABC):
     hidden: list[int] = setting([256, 256], ge=1, le=2**14, doc="units of each hidden layer of Q and V")
     activation: str = setting("relu", choices=list(ACTIVATIONS), doc="after each hidden layer")
     layer_norm: bool = setting(False, doc="normalise the units of each hidden layer")
+    layer_norm_first: bool = setting(False, doc="before the activation, as in DTQL's and EDP's code, and not after it")
+    v_layer_norm: bool = setting(True, doc="whether V has it, too, if Q has")
     v_input_norm: bool = setting(False, doc="normalise the observation that V is given, over its components, as IDQL")
     layer_norm_eps: float = setting(1e-5, ge=0.0, le=1.0, doc="added to their variance")
     init: str = setting(
@@ -63,11 +65,13 @@ class Critic(nn.Module, ABC):
 
     def __post_init__(self, observation_size, action_size):
         nn.Module.__init__(self)
-        shape = {name: getattr(self, name) for name in ("hidden", "activation", "layer_norm", "layer_norm_eps", "init")}
+        names = ("hidden", "activation", "layer_norm", "layer_norm_eps", "layer_norm_first", "init")
+        shape = {name: getattr(self, name) for name in names}
         self.q_network = EnsembleMLP(self.ensemble, observation_size + action_size, **shape)
         self.q_target = copy.deepcopy(self.q_network).requires_grad_(False)
         if self.expectile is not None:
-            self.v_network = value_network(observation_size, input_norm=self.v_input_norm, **shape)
+            own = {"layer_norm": self.layer_norm and self.v_layer_norm, "input_norm": self.v_input_norm}
+            self.v_network = value_network(observation_size, **shape | own)
 
     @abstractmethod
     def loss(self, batch: Transitions, next_action: Tensor | None) -> tuple[Tensor, Metrics]:

@@ -27,6 +27,8 @@ class IQL(Critic):
         False, doc="update V before Q, whose target has the new V, as in IQL's code; false: both at once, from the old"
     )
 
+    v_of_target: bool = setting(True, doc="V regresses on the target Q; false: on Q itself, as in DTQL's code")
+
     def losses(self):
         if self.value_first:
             return {"v": (self.v_network, self.v_loss), "q": (self.q_network, self.q_loss)}
@@ -42,8 +44,9 @@ class IQL(Critic):
         """The expectile regression of V [B], and metrics."""
         value = self.v(batch.observation)
         with torch.no_grad():
-            q_target = self.q_target_min(batch.observation, batch.action)
-        return expectile_loss(q_target - value, self.expectile), {"mean": value.detach().mean()}
+            q_min = self.q_target_min if self.v_of_target else self.q_min
+            wanted = q_min(batch.observation, batch.action)
+        return expectile_loss(wanted - value, self.expectile), {"mean": value.detach().mean()}
 
     def q_loss(self, batch: Transitions, next_action: None = None) -> tuple[Tensor, Metrics]:
         """sum_j (Q_j(s, a) - r - gamma V(s'))^2 [B], and metrics."""

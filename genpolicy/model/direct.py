@@ -17,6 +17,8 @@ from genpolicy.errors import UserError
 from genpolicy.model.flow import Capability
 from genpolicy.model.policy import Policy
 
+MARGIN = 1e-3  # DTQL's
+
 
 @dataclass(kw_only=True, eq=False, repr=False)
 class DirectPolicy(Policy):
@@ -112,3 +114,53 @@ class GaussianPolicy(DeterministicPolicy):
         std = self.std()
         whitened = (action - mean) / std
         return -0.5 * whitened.square().sum(-1) - std.log().sum() - 0.5 * self.action_size * math.log(2 * math.pi)
+
+
+@dataclass(kw_only=True, eq=False, repr=False)
+class TanhGaussianPolicy(DeterministicPolicy):
+    """centre + reach tanh(u) with u ~ N(mu(s), diag(std(s)^2)), both the network's, [B, 2 A] (Haarnoja et al. 2018).
+
+    Where the action space is unbounded, u itself. Densities are those of actions stretched by 1 + `MARGIN`, so that
+    the ends of the action space have one.
+    """
+
+    has_density = True
+
+    log_std_min: float = setting(-5.0, ge=-100.0, le=100.0, doc="least logarithm of a standard deviation of u")
+    log_std_max: float = setting(2.0, ge=-100.0, le=100.0, doc="largest logarithm of a standard deviation of u")
+
+    def parameters_at(self, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """mu and std [B, A] of u."""
+        x = observation.new_zeros(observation.shape[0], self.network.input_size)
+        mean, log_std = self.network(x, x[:, :0], observation).chunk(2, -1)
+        return mean, log_std.clamp(self.log_std_min, self.log_std_max).exp()
+
+    def squashed(self, u: Tensor) -> Tensor:
+        """The actions [..., A] of u."""
+        return u if self.centre is None else self.centre + self.reach * torch.tanh(u)
+
+    def mean(self, observation: Tensor) -> Tensor:
+        """The action [B, A] of the mean of u."""
+        return self.squashed(self.parameters_at(observation)[0])
+
+    def actions(self, noise: Tensor, observation: Tensor) -> Tensor:
+        mean, std = self.parameters_at(observation)
+        return self.squashed(mean + std * noise[:, 0])
+
+    def latent_log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
+        """log N(u; mu(s), diag(std(s)^2)) [B] of the u of actions [B, A]."""
+        mean, std = self.parameters_at(observation)
+        whitened = (self._latent(action) - mean) / std
+        return -0.5 * whitened.square().sum(-1) - std.log().sum(-1) - 0.5 * self.action_size * math.log(2 * math.pi)
+
+    def log_prob(self, observation: Tensor, action: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        volume = 0.0
+        if self.centre is not None:
+            share = torch.tanh(self._latent(action))
+            volume = ((1 + MARGIN) * self.reach * (1 - share**2)).log().sum(-1)
+        return self.latent_log_prob(observation, action) - volume
+
+    def _latent(self, action: Tensor) -> Tensor:
+        if self.centre is None:
+            return action
+        return torch.atanh((action - self.centre) / (self.reach * (1 + MARGIN)))

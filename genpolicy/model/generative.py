@@ -148,10 +148,12 @@ class GenerativePolicy(Policy):
         return self.path.data_and_noise(self.prediction, value, x, t)
 
     def predict(self, prediction: str, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """The velocity, score, noise or data prediction [B, A]."""
+        """The velocity, score, noise or data prediction [B, A]; the last clipped if `clip_denoised`."""
         if prediction == self.prediction:
-            return self.raw(x, t, observation)
-        return self.path.target(prediction, *self.data_and_noise(x, t, observation), t)
+            value = self.raw(x, t, observation)
+        else:
+            value = self.path.target(prediction, *self.data_and_noise(x, t, observation), t)
+        return self.clip(value) if prediction == "data" else value
 
     def velocity(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         """The marginal velocity dx/dt [B, A]."""
@@ -167,7 +169,7 @@ class GenerativePolicy(Policy):
 
     def data(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         """E[x_0 | x_t] [B, A], the denoiser; clipped if `clip_denoised`."""
-        return self.clip(self.predict("data", x, t, observation))
+        return self.predict("data", x, t, observation)
 
     def clip(self, data: Tensor) -> Tensor:
         """Data predictions [..., A], clipped to the action space if `clip_denoised`."""

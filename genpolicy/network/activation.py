@@ -28,6 +28,7 @@ def lecun_normal(weight: Tensor) -> None:
 INITIALISATIONS = {
     "pytorch": None,  # what nn.Linear does by itself: uniform in +-1 / sqrt(inputs), biases too
     "orthogonal": functools.partial(nn.init.orthogonal_, gain=2**0.5),  # IQL's, of all layers
+    "orthogonal_unit": nn.init.orthogonal_,  # DTQL's policy's
     "xavier": nn.init.xavier_uniform_,  # FQL's
     "xavier_small": nn.init.xavier_uniform_,  # AWR's: the last layer is small
     "lecun": lecun_normal,  # flax's own, of [out, in]
@@ -37,7 +38,7 @@ INITIALISATIONS = {
 
 @torch.no_grad()
 def initialise(weights: list[Sequence[Tensor]], biases: list[Tensor], scheme: str, last: float = 1e-3) -> None:
-    """Fill the weights of layers, each layer's [in, out] or [out, in] of each member of an ensemble, and their biases.
+    """Fill the weights of layers, each layer's [out, in] of each member of an ensemble, and their biases.
 
     scheme: one of `INITIALISATIONS`, with biases of zero; "pytorch" leaves all as it is. last: the bound of the last
     layer's weights, and biases for "edac", where they are small.

@@ -62,11 +62,12 @@ class EnsembleMLP(nn.Module):
         activation: str = "relu",
         layer_norm: bool = False,
         layer_norm_eps: float = 1e-5,
+        layer_norm_first: bool = False,
         input_norm: bool = False,
         init: str = "pytorch",
     ):
         super().__init__()
-        self.act = ACTIVATIONS[activation]()
+        self.act, self.layer_norm_first = ACTIVATIONS[activation](), layer_norm_first
         sizes = [size_in, *hidden]
         self.members = members
         self.layers = nn.ModuleList(EnsembleLinear(members, *pair) for pair in itertools.pairwise(sizes))
@@ -76,12 +77,14 @@ class EnsembleMLP(nn.Module):
         )
         self.input_norm = EnsembleNorm(members, size_in, layer_norm_eps) if input_norm else nn.Identity()
         linear = [*self.layers, self.head]
-        initialise([list(layer.weight.detach()) for layer in linear], [layer.bias for layer in linear], init, last=3e-3)
+        weights = [*(layer.weight.detach().mT for layer in self.layers), self.head.weight.detach()]
+        initialise([list(weight) for weight in weights], [layer.bias for layer in linear], init, last=3e-3)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.input_norm(x.expand(self.members, *x.shape))
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = norm(self.act(layer(x)))
+            x = layer(x)
+            x = self.act(norm(x)) if self.layer_norm_first else norm(self.act(x))
         return self.head(x)
 
 

@@ -22,6 +22,7 @@ class MLP(nn.Module):
 
     hidden: list[int] = setting([256, 256, 256], ge=1, le=2**14, doc="units of each hidden layer")
     activation: str = setting("silu", choices=list(ACTIVATIONS), doc="after each hidden layer")
+    linear_first: bool = setting(False, doc="no activation after the first hidden layer, as in DTQL's code")
     init: str = setting(
         "pytorch", choices=list(INITIALISATIONS), doc="of the weights: nn.Linear's, or one with zero biases"
     )
@@ -54,6 +55,8 @@ class MLP(nn.Module):
         }[self.time_embedding]()
         sizes = [self.input_size + num_times * self.embed.size + observation_size, *self.hidden]
         layers = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), activation())]
+        if self.linear_first:
+            layers[1] = nn.Identity()
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], output_size or action_size))
         linear = [layer for layer in self.modules() if isinstance(layer, nn.Linear)]
         initialise([[layer.weight] for layer in linear], [layer.bias for layer in linear], self.init)

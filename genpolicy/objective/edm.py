@@ -17,21 +17,30 @@ from genpolicy.objective.regression import Regression, network_output
 class EDMDenoising(Regression):
     """Denoising with preconditioning (Karras et al. 2022, eq. 2 and table 1), on any path.
 
-    The noise-to-signal ratio sigma/alpha is lognormal; the weight makes the network's own target of unit variance:
-    w = ((alpha s)^2 + sigma^2) / (sigma s)^2 with s = sigma_data.
+    The noise-to-signal ratio sigma/alpha is lognormal, or loglogistic between those of the path's ends; the weight
+    makes the network's own target of unit variance: w = ((alpha s)^2 + sigma^2) / (sigma s)^2 with s = sigma_data.
     """
 
     regressed = "data"
 
     prediction: str = network_output("preconditioned")
-    log_ratio_mean: float = setting(-1.2, ge=-100.0, le=100.0, doc="mean of ln(sigma / alpha) in training")
-    log_ratio_std: float = setting(1.2, gt=0.0, le=100.0, doc="standard deviation of ln(sigma / alpha) in training")
+    density: str = setting("lognormal", choices=["lognormal", "loglogistic"], doc="of sigma / alpha in training")
+    log_ratio_mean: float = setting(-1.2, ge=-100.0, le=100.0, doc="mean of its logarithm")
+    log_ratio_std: float = setting(1.2, gt=0.0, le=100.0, doc="standard deviation of that; loglogistic: its scale")
 
     def draw_time(self, policy: GenerativePolicy, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
-        normal = standard_normal((size,), generator, like)
-        ratio = torch.exp(self.log_ratio_mean + self.log_ratio_std * normal)
-        time = policy.path.time(torch.ones_like(ratio), ratio)
-        return time.clamp(policy.path.t_min, policy.t_max)
+        path = policy.path
+        if self.density == "loglogistic":
+            ends = torch.tensor([path.t_min, policy.t_max], dtype=like.dtype, device=like.device)
+            low, high = torch.sigmoid(
+                ((path.sigma(ends) / path.alpha(ends)).log() - self.log_ratio_mean) / self.log_ratio_std
+            )
+            unit = torch.rand(size, generator=generator, device=like.device, dtype=like.dtype)
+            standard = torch.logit(low + (high - low) * unit)
+        else:
+            standard = standard_normal((size,), generator, like)
+        ratio = torch.exp(self.log_ratio_mean + self.log_ratio_std * standard)
+        return path.time(torch.ones_like(ratio), ratio).clamp(path.t_min, policy.t_max)
 
     def weight(self, policy: GenerativePolicy, t: Tensor) -> Tensor:
         signal, noise = policy.path.alpha(t) * policy.sigma_data, policy.path.sigma(t)
