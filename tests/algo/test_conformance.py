@@ -122,7 +122,7 @@ def assert_works(config, word: str = "") -> None:
         ("algo=gmpg model=gaussian", "model: this algorithm needs a generative model"),
         ("algo=srpo model=gaussian", "model: this algorithm needs a generative model"),
         ("algo=edp objective=likelihood", "objective: this algorithm needs a denoiser"),
-        ("algo=bc objective=likelihood", "objective: does not fit this model; legal: objective=edm|flow_matching|"),
+        ("algo=bc objective=likelihood", "objective: does not fit this model; legal: objective=edm|edm_loglogistic|"),
         (
             "algo=gmpg_reinforce critic=in_support",
             "critic: must learn V; legal: critic=iql|",
