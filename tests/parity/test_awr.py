@@ -81,3 +81,18 @@ def test_the_first_step_is_that_of_gradient_descent_with_momentum(prepared):
     torch.testing.assert_close(first, before - 5e-5 * slope, rtol=1e-9, atol=0.0)
     update.step(batch, {})
     assert (first - algorithm.policy.network.layers[-1].bias).abs() > 1.8 * 5e-5 * slope.abs()
+
+
+def test_networks_begin_as_theirs():
+    """Two layers of ReLU, 128 and 64; Xavier's weights, those of the policy's last layer in +-0.01; biases of 0."""
+    algorithm = made("algo=awr", observation=30, action=20)
+    layers = algorithm.policy.network.layers
+    assert [type(layer) for layer in layers] == [nn.Linear, nn.ReLU, nn.Linear, nn.ReLU, nn.Linear]
+    assert type(algorithm.value.act) is nn.ReLU
+    hidden = {"policy": layers[2].weight, "value": algorithm.value.layers[1].weight}
+    for weight in hidden.values():
+        bound = (6 / (128 + 64)) ** 0.5
+        assert sorted(weight.squeeze(0).shape) == [64, 128]
+        assert 0.98 * bound < weight.abs().max() <= bound
+    assert 0.0098 < layers[4].weight.abs().max() <= 0.01
+    assert all((value == 0).all() for name, value in algorithm.named_parameters() if "bias" in name)
