@@ -183,6 +183,8 @@ class GMPGReinforce(GuidedByDensity):
 class GMPGMatching(Guided):
     """-beta Q of sampled actions plus the matching loss on the data's actions, which stands in for the KL."""
 
+    matching_weight: float = setting(1.0, ge=0.0, le=1e6, doc="of the matching loss; theirs has a factor of 1/2")
+
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         matching = self.objective.draw(self.policy, batch.observation, batch.action, generator, progress)
         return {"action_noise": standard_normal(batch.action.shape, generator, batch.action), **matching}
@@ -192,4 +194,7 @@ class GMPGMatching(Guided):
         matching = self.objective.loss(self.policy, batch.observation, batch.action, matching_draws)
         action = self.policy.sample(batch.observation, noise=draws["action_noise"])
         q = self.critic.q_min(batch.observation, action)
-        return matching - self.beta * q, {"matching": matching.detach().mean(), "q": q.detach().mean()}
+        return self.matching_weight * matching - self.beta * q, {
+            "matching": matching.detach().mean(),
+            "q": q.detach().mean(),
+        }

@@ -13,7 +13,7 @@ from genpolicy.config.schema import setting
 class IDQL(BehaviourSettings, CriticSettings, Algorithm):
     """A behaviour model and a critic; the policy is the critic's choice among several actions of the model.
 
-    With the in-support critic and the softmax it is SfBC (Chen et al. 2023), with a flow IFQL (Park et al. 2025).
+    With a flow it is IFQL (Park et al. 2025).
     """
 
     uses_samples = False

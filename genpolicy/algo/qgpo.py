@@ -56,6 +56,12 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
         require_flow(config)
         if not guidable(locate(config.model._target_)):
             raise UserError(f"model: a solution map cannot be guided; legal: {legal_options('model', guidable)}")
+        # A score of noise alone says nothing of a velocity's change.
+        alone = locate(config.model.path._target_).t_max_noise < 1
+        if config.algo.energy == "noisy" and alone and config.objective.get("prediction") not in ("noise", "score"):
+            raise UserError(
+                "algo.energy=noisy: its gradient has no end where this path is noise alone; legal: denoised"
+            )
 
     def policies(self, model):
         sizes = {"action_size": model.action_size, "observation_size": model.network.observation_size}

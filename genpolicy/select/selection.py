@@ -67,6 +67,21 @@ class Softmax(Selection):
     beta: float = setting(
         1.0, gt=0.0, le=1e6, doc="inverse temperature, in units of the data set's (transformed) reward"
     )
+    num_averaged: int = setting(
+        1, ge=1, le=10**4, doc="candidates chosen, without replacement, whose mean is taken, as SfBC does on locomotion"
+    )
+
+    def choose(
+        self, critic: Critic, observation: Tensor, action: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        if self.num_averaged == 1:
+            return super().choose(critic, observation, action, generator)
+        q = self.beta * q_min_of_each(critic, observation, action, self.target)
+        count = min(self.num_averaged, q.shape[1])
+        least = q.topk(count, -1).values[:, -1:]
+        # Limited as in SfBC's code: so many candidates keep a chance above 0.
+        index = torch.multinomial(torch.softmax(q.minimum(least + 40), -1), count, generator=generator)
+        return action.gather(1, index[..., None].expand(-1, -1, action.shape[-1])).mean(1)
 
     def index(self, q: Tensor, critic: Critic, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return torch.multinomial(torch.softmax(self.beta * q, -1), 1, generator=generator)[:, 0]

@@ -20,7 +20,11 @@ FINETUNE = ["algo.policy_steps=100", "algo.policy_batch_size=128", "algo.policy_
 ENERGY = ["algo.policy_steps=1000", "algo.policy_batch_size=64", "algo.policy_lr=2e-2", "algo.energy_hidden=[64,64]"]
 DISTIL = ["algo.policy_steps=400", "algo.policy_batch_size=128", "algo.policy_lr=5e-3", "algo.policy_hidden=[64,64]"]
 JOINT = ["algo.steps=800", "algo.batch_size=128", "algo.lr=4e-3", "model.target_rate=0.02"]
+DENOISED = ["algo.energy=denoised", "solver=dpm"]  # a path that ends in noise alone has no other energy
 BETA, TAU, ETA = 4.0, 0.9, 3.0
+
+
+RETURN_STD = bandit.transitions(0).reward.std().item()  # by which SfBC's returns are divided
 
 
 def boltzmann(rewards):
@@ -49,11 +53,19 @@ LEARNED = {
         lambda: bandit.value(bandit.tilted(boltzmann)),
     ),
     "qgpo": (
-        [*BEHAVIOUR, *CRITIC, *ENERGY, f"algo.beta={BETA}", "critic.candidates=2", "algo.behaviour_steps=1500"],
+        [
+            *BEHAVIOUR,
+            *CRITIC,
+            *ENERGY,
+            f"algo.beta={BETA}",
+            "critic.candidates=2",
+            "algo.behaviour_steps=1500",
+            *DENOISED,
+        ],
         lambda: bandit.value(bandit.tilted(boltzmann)),
     ),
     "sfbc": (
-        [*BEHAVIOUR, *CRITIC, f"select.beta={BETA}", "critic.candidates=2", "solver.steps=16"],
+        [*BEHAVIOUR, *CRITIC, "algo.rounds=1", f"select.beta={BETA * RETURN_STD}", "solver=dpm", "solver.steps=16"],
         lambda: bandit.value(bandit.tilted(boltzmann)),
     ),
     "idql": (
@@ -92,10 +104,7 @@ def learned(name: str, seed: int, precision: str = "tf32") -> Algorithm:
         if phase.start is not None:
             phase.start()
         source = phase.prepare(data) if phase.prepare is not None else data
-        groups = [
-            (update.optimizer.param_groups[0], update.optimizer.param_groups[0]["lr"])
-            for update in phase.updates.values()
-        ]
+        groups = [(update.optimizer.param_groups[0], update.lr) for update in phase.updates.values()]
         for step in range(phase.steps):
             for group, lr in groups:
                 group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / phase.steps))

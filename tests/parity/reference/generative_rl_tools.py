@@ -66,13 +66,13 @@ def without_packages() -> None:
     sys.modules["easydict"].EasyDict = Settings
 
 
-def settings(path_type: str, model: str, loss: str, ode_solver: str = "euler") -> Settings:
+def settings(path_type: str, model: str, loss: str, ode_solver: str = "euler", scale: float = 30.0) -> Settings:
     """The configuration of their benchmarks with layers of other widths."""
     place, kind = torch.device("cpu"), {"gvp": {}, "linear_vp_sde": {"beta_0": 0.1, "beta_1": 20.0}}[path_type]
     way = {"type": path_type, **kind}
     sizes = {"hidden_sizes": UNITS, "output_dim": ACTION, "t_dim": TIME, "condition_dim": OBSERVATION}
     sizes |= {"condition_hidden_dim": 4, "t_condition_hidden_dim": CONDITION}
-    encoder = {"type": "GaussianFourierProjectionTimeEncoder", "args": {"embed_dim": TIME, "scale": 30.0}}
+    encoder = {"type": "GaussianFourierProjectionTimeEncoder", "args": {"embed_dim": TIME, "scale": scale}}
     backbone = {"type": "TemporalSpatialResidualNet", "args": sizes}
     network = {"type": model, "args": {"t_encoder": encoder, "backbone": backbone}}
     solver = {"type": "ODESolver", "args": {"library": "torchdiffeq", "ode_solver": ode_solver}}

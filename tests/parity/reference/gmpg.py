@@ -1,7 +1,8 @@
 """GMPG, opendilab/GenerativeRL: the terms of its losses, and their slopes along random directions.
 
-By RK4 in the place of Euler, whose error would be all that is seen. What its own gradient says of the slopes is kept:
-it leaves out how the point on the way depends on the parameters and on the action (`x_t = x[0].detach()`).
+By RK4 in the place of Euler, whose error would be all that is seen, and with moderate frequencies of the time. What its
+own gradient says of the slopes is kept: it leaves out how the point on the way depends on the parameters and on the
+action (`x_t = x[0].detach()`).
 """
 
 import functools
@@ -21,8 +22,8 @@ from grl.numerical_methods.numerical_solvers.ode_solver import ODESolver  # noqa
 
 draw = np.random.default_rng(4)
 torch.manual_seed(4)
-STEPS, SIZE, STEP = 400, 6, 1e-4
-policy = gmpg.GMPGPolicy(settings("gvp", "velocity_function", "flow_matching", "rk4"))
+STEPS, SIZE, STEP = 40, 6, 1e-4
+policy = gmpg.GMPGPolicy(settings("gvp", "velocity_function", "flow_matching", "rk4", scale=1.0))
 critic, guided = policy.critic, policy.guided_model.model
 modules = {"q": critic.q, "v": critic.v, "guided": guided, "base": policy.base_model.model}
 parameters = Parameters(draw, modules, 0.1)
