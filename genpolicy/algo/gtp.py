@@ -27,7 +27,9 @@ class GTP(ActorCritic):
     """
 
     eta: float = setting(0.5, ge=0.0, le=1e6, doc="strength of the guidance; 0 is behaviour cloning")
-    weight_clamp: float = setting(100.0, ge=1.0, le=1e30, doc="largest weight of a sample; the paper has none")
+    weight_clamp: float | None = setting(
+        100.0, ge=1.0, le=1e30, doc="largest weight of a sample; null, as in the paper: any"
+    )
     value_samples: int = setting(1, ge=1, le=10**3, doc="actions whose mean Q is V(s), if the critic learns no V")
 
     def actor_update(self) -> Update:
@@ -54,7 +56,8 @@ class GTP(ActorCritic):
         """The weights [B] and their metrics."""
         advantage = self.critic.q_min(batch.observation, batch.action) - self._value(batch.observation, draws)
         exponent = self.eta * advantage.clamp(min=0) / (advantage.std() + 1e-6)
-        weight = exponent.clamp(max=math.log(self.weight_clamp)).exp()
+        limit = math.inf if self.weight_clamp is None else math.log(self.weight_clamp)
+        weight = exponent.clamp(max=limit).exp()
         return weight, weight_metrics(weight) | {"advantage": advantage.mean()}
 
     def _value(self, observation: Tensor, draws: Draws) -> Tensor:
