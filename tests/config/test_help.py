@@ -51,7 +51,7 @@ def test_tuned_values_are_those_of_the_task_and_say_where_they_come_from():
     )
     [(job, _)] = jobs("algo=gmpo", "env=hopper-medium-v2")
     for group, name, value in shown:
-        assert job.config[group][name] == (value if group == "dataset" else float(value))
+        assert str(job.config[group][name]).removesuffix(".0") == value.removesuffix(".0")
 
 
 @pytest.mark.usefixtures("elsewhere")
