@@ -14,9 +14,9 @@ from importlib import resources
 _COUNTERPARTS = {
     ("bc", "gaussian"): "BC",
     ("bc", "vpsde"): "D-BC",
-    ("consistency_ac", "trajectory"): "Consistency-AC",
-    ("diffusion_ql", "vpsde"): "Diffusion-QL",
-    ("dtql", "edm"): "DTQL",
+    ("consistency_ac", "consistency"): "Consistency-AC",
+    ("diffusion_ql", "ddpm"): "Diffusion-QL",
+    ("dtql", "edm_clipped"): "DTQL",
     ("edp", "vpsde"): "EDP",
     ("fql", "icfm"): "FQL",
     ("gmpg", "gvp"): "GMPG-GVP",
@@ -31,10 +31,10 @@ _COUNTERPARTS = {
     ("idql", "ddpm_idql"): "IDQL",
     ("ifql", "icfm"): "IFQL",
     ("iql", "gaussian"): "IQL",
-    ("qgpo", "vpsde"): "QGPO",
+    ("qgpo", "vpsde_epsilon"): "QGPO",
     ("rebrac", "gaussian"): "ReBRAC",
-    ("sfbc", "vpsde"): "SfBC",
-    ("srpo", "vpsde"): "SRPO",
+    ("sfbc", "vpsde_epsilon"): "SfBC",
+    ("srpo", "vpsde_epsilon"): "SRPO",
     ("td3_bc", "gaussian"): "TD3+BC",
 }
 
