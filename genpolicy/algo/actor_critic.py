@@ -29,6 +29,7 @@ class ActorCritic(Algorithm, ABC):
     gradient_norm: float | None = setting(
         None, gt=0.0, le=1e30, doc="largest norm of a gradient, of actor and critic each; null: any"
     )
+    clip_each_q: bool = setting(False, doc="limit the gradient of each Q function by itself, and not that of all")
     policy_delay: int = setting(
         1, ge=1, le=10**6, doc="updates of the critic for each of the actor, which all targets then follow"
     )
@@ -37,7 +38,7 @@ class ActorCritic(Algorithm, ABC):
     ema_every: int = setting(1, ge=1, le=10**6, doc="updates of the actor for each of its moving average from then on")
 
     def plan(self):
-        more = {"draw": self.draw_next_action, "after": None, "clip": self.gradient_norm}
+        more = {"draw": self.draw_next_action, "after": None, "clip": self.gradient_norm, "clip_each": self.clip_each_q}
         critic = critic_updates(self.critic, lambda batch, draws: draws.get("next_action"), **more)
         updates = {f"critic_{name}" if name else "critic": update for name, update in critic.items()}
         updates["actor"] = self.actor_update()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from torch import Tensor
 
 from genpolicy.algo.algorithm import require_denoiser
 from genpolicy.algo.q_guided import QGuided
+from genpolicy.config.schema import setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class EDP(QGuided):
     """Diffusion-QL whose value is that of the data predicted from the noisy data action, in place of a sample (eq. 7).
 
@@ -18,10 +22,23 @@ class EDP(QGuided):
 
     uses_samples = False
 
+    simultaneous: bool = setting(
+        False, doc="the actor's step is by the critic as it was before the critic's, as in EDP's code"
+    )
+
     @classmethod
     def check_compatibility(cls, config) -> None:
         super().check_compatibility(config)
         require_denoiser(config)
+
+    def plan(self):
+        [phase] = super().plan()
+        if not self.simultaneous:
+            return [phase]
+        updates = dict(reversed(phase.updates.items()))  # the actor's first
+        *_, last = updates.values()
+        updates["actor"].after, last.after = None, self.update_targets
+        return [replace(phase, updates=updates, draws_first=True)]
 
     def action(self, batch: Transitions, draws: Draws) -> Tensor:
         x = self.policy.path.perturb(batch.action, draws["noise"], draws["t"])

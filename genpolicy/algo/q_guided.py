@@ -23,6 +23,7 @@ class QGuided(ActorCritic):
 
     eta: float = setting(1.0, ge=0.0, le=1e6, doc="weight of the value, in units of the values' mean size")
     normalize: bool = setting(True, doc="divide by mean |Q|; false: GTP's ablation with a linear Q term")
+    own_size: bool = setting(False, doc="which is that of the Q raised, as in EDP's code, and not of the other")
 
     def actor_update(self) -> Update:
         return Update(
@@ -37,11 +38,12 @@ class QGuided(ActorCritic):
         )
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        """The generative loss's draws, the noise of the actions and the coin."""
-        matching = self.objective.draw(self.policy, batch.observation, batch.action, generator, progress)
-        noise = self.policy.draw_noise(batch.size, generator, batch.action)
-        coin = torch.randint(2, (1,), generator=generator, device=noise.device).expand(batch.size)
-        return {"action_noise": noise, "coin": coin, **matching}
+        """The generative loss's draws, the noise of the actions, if they are sampled, and the coin."""
+        draws = dict(self.objective.draw(self.policy, batch.observation, batch.action, generator, progress))
+        if self.uses_samples:
+            draws["action_noise"] = self.policy.draw_noise(batch.size, generator, batch.action)
+        coin = torch.randint(2, (1,), generator=generator, device=batch.action.device)
+        return draws | {"coin": coin.expand(batch.size)}
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The generative loss and the value's [B], and metrics."""
@@ -52,10 +54,11 @@ class QGuided(ActorCritic):
         return matching - self.eta * value, {"matching": matching.detach().mean(), "q": q.detach().mean()}
 
     def value(self, q: Tensor, draws: Draws) -> Tensor:
-        """What is raised [B], of Q [E, B]: one of two by a coin, in units of the mean size of the other."""
+        """What is raised [B], of Q [E, B]: one of two by a coin, in units of the mean size of one."""
         q = q[:2]
         if self.normalize:
-            q = q / q.detach().abs().mean(1, keepdim=True).flip(0)
+            size = q.detach().abs().mean(1, keepdim=True)
+            q = q / (size if self.own_size else size.flip(0))
         return torch.where(draws["coin"] == 0, q[0], q[1])
 
     def action(self, batch: Transitions, draws: Draws) -> Tensor:

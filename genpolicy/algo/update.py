@@ -26,7 +26,8 @@ class Update:
     draw: (batch, generator, progress) -> draws, progress being the share of the phase that is done, in [0, 1).
     before, after: called once before and after the optimiser's step, e.g. for a target network.
     chunk: rows whose graph is kept at once; bounds memory and changes the result by rounding only.
-    clip: largest norm of the whole gradient.
+    clip: largest norm of the whole gradient; clip_each: of each member of an ensemble, the first dimension of all
+    parameters, by itself.
     every: the update is made at every so manieth step of the phase only, at first at number every - 1.
     schedule: of the learning rate, "constant" or "cosine": lr (1 + cos(pi progress)) / 2, which ends at 0.
     momentum: of gradient descent with momentum, in place of AdamW.
@@ -45,6 +46,7 @@ class Update:
         frozen_modules: Sequence[nn.Module] = (),
         chunk: int | None = None,
         clip: float | None = None,
+        clip_each: bool = False,
         every: int = 1,
         schedule: str = "constant",
         before: Callable[[], None] | None = None,
@@ -55,7 +57,7 @@ class Update:
         adam = functools.partial(torch.optim.AdamW, weight_decay=weight_decay)
         make = adam if momentum is None else functools.partial(torch.optim.SGD, momentum=momentum)
         self.optimizer = make(self.parameters, lr=lr, fused=True)
-        self.loss, self.draw, self.chunk, self.clip = loss, draw, chunk, clip
+        self.loss, self.draw, self.chunk, self.clip, self.clip_each = loss, draw, chunk, clip, clip_each
         self.before, self.after = before, after
         self.frozen_modules = [parameter for module in frozen_modules for parameter in module.parameters()]
         self.lr, self.every, self.schedule = lr, every, schedule
@@ -87,13 +89,29 @@ class Update:
 
         total = accumulate(losses, batch.size, self.chunk)
         if self.clip is not None:
-            total["gradient"] = nn.utils.clip_grad_norm_(self.parameters, self.clip)
+            total["gradient"] = self.clip_gradients(self.parameters)
         self.set_lr(self.optimizer, progress)
         self.begin()
         self.optimizer.step()
         if self.after is not None:
             self.after()
         return total
+
+    def clip_gradients(self, parameters: list[Tensor], stacked: bool = False) -> Tensor:
+        """Limit the gradients of parameters to `clip`; their norm before.
+
+        stacked: whether the first dimension of all is that of algorithms [S], each limited by itself.
+        """
+        dimensions = int(stacked) + int(self.clip_each)
+        if not dimensions:
+            return nn.utils.clip_grad_norm_(parameters, self.clip)
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        squares = [gradient.square().flatten(dimensions).sum(-1) for gradient in gradients]
+        norm = torch.stack(squares).sum(0).sqrt()
+        factor = (self.clip / (norm + 1e-6)).clamp(max=1.0)
+        for gradient in gradients:
+            gradient.mul_(factor.view(*factor.shape, *[1] * (gradient.dim() - dimensions)))
+        return torch.linalg.vector_norm(norm, dim=-1) if self.clip_each else norm
 
     def begin(self) -> None:
         """What is before a step of the optimiser."""

@@ -89,7 +89,7 @@ class _Vectorised:
 
         total = accumulate(losses, batches[0].size, first.chunk)
         if first.clip is not None:
-            total["gradient"] = self._clip(first.clip)
+            total["gradient"] = first.clip_gradients(self.parameters, stacked=True)
         first.set_lr(self.optimizer, progress)
         for update in self.updates:
             update.begin()
@@ -109,16 +109,6 @@ class _Vectorised:
 
         named = {f"algorithm.{name}": tensor for name, tensor in self.tensors.items()}
         return torch.func.vmap(one)(named, tables, draws)
-
-    def _clip(self, limit: float) -> Tensor:
-        """As `clip_grad_norm_` for each algorithm; the norms [S] before."""
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        norms = torch.stack([torch.linalg.vector_norm(gradient.flatten(1), dim=1) for gradient in gradients])
-        norm = torch.linalg.vector_norm(norms, dim=0)
-        factor = (limit / (norm + 1e-6)).clamp(max=1.0)
-        for gradient in gradients:
-            gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))
-        return norm
 
 
 class _Loss(nn.Module):
