@@ -30,7 +30,7 @@ from genpolicy.system.files import Lock
 from genpolicy.system.squeue import alive
 
 LAUNCH = ["-m", "hydra/launcher=slurm", "launch.gpus=0", "launch.cpus=1", "launch.memory=1"]
-LONG = ["algo.policy_steps=4000", "log_every=100", "checkpoint_seconds=0.5"]  # some ten seconds: time to be disturbed
+LONG = ["algo.policy_steps=1500", "log_every=100", "checkpoint_seconds=0.5"]  # some seconds: time to be stopped
 ODD = 'proj (copy), ä=$[x]\' "q" #z;\ttab !*?~'  # a folder's name
 SLURM_DEV = Path(__file__).parents[2] / "launch" / "slurm-dev.sh"
 
@@ -41,11 +41,11 @@ def launch(outputs: Path, *more: str) -> Result:
     return result
 
 
-def wait_until(true: Callable[[], bool], seconds: float = 300) -> None:
+def wait_until(true: Callable[[], bool], seconds: float = 300, poll: float = 0.5) -> None:
     deadline = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < deadline, subprocess.run(["squeue"], capture_output=True, text=True).stdout
-        time.sleep(0.5)
+        time.sleep(poll)
 
 
 def jobs(outputs: Path) -> list[str]:
@@ -114,17 +114,39 @@ def assert_as_if_nothing_had_happened(run: Path, undisturbed: Path) -> None:
 
 
 def disturbed_by(outputs: Path, disturb: Callable[[Path], None], *more: str) -> Path:
-    """The run of a job that something happened to in mid-run, when no job is left."""
+    """The run of a job that something happened to in mid-run, when no job is left.
+
+    It stands still until it is told, so that it cannot end before.
+    """
     launch(outputs, *more)
-    wait_until(trains(outputs))
+    wait_until(trains(outputs), poll=0.1)
     run = only_run(outputs)
+    pid = read_status(run)["pid"]
+    os.kill(pid, signal.SIGSTOP)
+    assert read_status(run)["state"] == "running"
     disturb(run)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGCONT)
     wait_until(lambda: settled(outputs))
     return run
 
 
+def told(run: Path) -> bool:
+    """Whether a signal waits for the run's process, which stands still, or it has moved or ended since."""
+    try:
+        facts = Path(f"/proc/{read_status(run)['pid']}/status").read_text()
+    except FileNotFoundError:
+        return True
+    return not re.search(r"^State:\tT", facts, re.MULTILINE) or int(re.search(r"ShdPnd:\t(\w+)", facts)[1], 16) != 0
+
+
+def signal_user(run: Path) -> None:
+    subprocess.run(["scancel", "--signal=USR2", job_of(run)], check=True)
+    wait_until(lambda: told(run), poll=0.1)
+
+
 def test_the_users_signal_requeues_the_job(outputs, undisturbed):
-    run = disturbed_by(outputs, lambda run: subprocess.run(["scancel", "--signal=USR2", job_of(run)], check=True))
+    run = disturbed_by(outputs, signal_user)
     assert lives(run) == 2
     assert_as_if_nothing_had_happened(run, undisturbed)
 
@@ -146,6 +168,7 @@ def preempt(run: Path) -> None:
     """A job of the better partition that needs the GPUs."""
     better = ["sbatch", "--partition=high", "--gres=gpu:2", "--wrap=sleep 2", "--output=/dev/null"]
     subprocess.run(better, check=True, capture_output=True)
+    wait_until(lambda: told(run), poll=0.1)
 
 
 def test_preemption_requeues_the_job(outputs, undisturbed):
@@ -177,8 +200,13 @@ def fill(path: Path) -> None:
             file.write(bytes(1024))
 
 
+def cancel(run: Path) -> None:
+    subprocess.run(["scancel", job_of(run)], check=True)
+    wait_until(lambda: told(run), poll=0.1)
+
+
 def test_a_cancelled_job_saves_and_stays_away_and_the_same_command_goes_on(outputs, undisturbed):
-    run = disturbed_by(outputs, lambda run: subprocess.run(["scancel", job_of(run)], check=True))
+    run = disturbed_by(outputs, cancel)
     assert lives(run) == 1
     assert read_status(run)["state"] == "interrupted"
     assert checkpoint.load(run / "last.pt")["state"]["updates"] > 120

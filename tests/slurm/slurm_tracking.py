@@ -13,10 +13,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from command_line import genpolicy
 from mlflow_server import Server
-from slurm_sweeps import LAUNCH, LONG, outputs, settled, wait_until, words  # noqa: F401, a fixture among them
+from slurm_sweeps import LAUNCH, outputs, settled, wait_until, words  # noqa: F401, a fixture among them
 from tiny import events
 
 from genpolicy.runs.run import Run, find_runs
+
+LONG = ["algo.policy_steps=4000", "log_every=100", "checkpoint_seconds=0.5"]  # some ten seconds, to lose the server in
 
 
 @pytest.fixture
