@@ -40,7 +40,7 @@ def optimum(beta):
 class QuadraticCritic(nn.Module):
     """The known Q, with the interface of a learned critic."""
 
-    lr, next_actions = 1e-3, None
+    lr, next_actions, lagged_target = 1e-3, None, False
 
     def __init__(self):
         super().__init__()
