@@ -8,6 +8,8 @@ from matplotlib.image import imread
 from scipy.stats import norm
 from torch import nn
 
+from genpolicy.algo.actor import Actor
+from genpolicy.dataset.scaling import Scaling
 from genpolicy.evaluation.figures import draw_plane
 from genpolicy.model.policy import Policy
 from genpolicy.select.selection import Greedy, NoSelection
@@ -53,7 +55,14 @@ class Algorithm:
     def __init__(self, policy: float, behaviour: float | None = None, beta=BETA, selection=None):
         self.policy, self.behaviour = gaussian(policy), None if behaviour is None else gaussian(behaviour)
         self.inverse_temperature, self.selection = beta, selection or NoSelection()
-        self.critic, self.act, self.action_low = Critic(), self.policy.act, torch.zeros(2)
+        self.critic, self.action_low = Critic(), torch.zeros(2)
+
+    def actor(self, policy):
+        anywhere = torch.full((2,), torch.inf)
+        return Actor(policy, None, NoSelection(), Scaling(0, -anywhere, anywhere))
+
+    def q(self, observation, action):
+        return self.critic.q_min(observation, action).detach()
 
 
 def between(gap: float) -> float:

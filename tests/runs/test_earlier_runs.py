@@ -1,7 +1,7 @@
 """Runs of an earlier version, kept in tests/data: they still load, and the same command still gives their numbers.
 
-They were made by `genpolicy <RUNS[name]> <COMMON>` with commit f61d3c8, which knew no scaling; expected.json has what
-their policies did.
+They were made by `genpolicy <RUNS[name]> <COMMON>` with commit f61d3c8, whose defaults these words give; expected.json
+has what their policies did.
 """
 
 import json
@@ -18,9 +18,9 @@ from genpolicy import api
 KEPT = Path(__file__).resolve().parents[1] / "data" / "earlier_runs"
 EXPECTED = json.loads((KEPT / "expected.json").read_text())
 RUNS = {
-    "bc": "algo=bc model=icfm env=swiss-roll",
-    "gmpo": "algo=gmpo model=gvp env=swiss-roll",
-    "gmpg": "algo=gmpg model=vpsde env=multi-goal",
+    "bc": "algo=bc model=icfm env=swiss-roll algo.behaviour_lr=3e-4",
+    "gmpo": "algo=gmpo model=gvp env=swiss-roll algo.policy_lr=3e-4",
+    "gmpg": "algo=gmpg model=vpsde env=multi-goal algo.behaviour_lr=3e-4",
     "gtp": "algo=gtp model=trajectory env=swiss-roll",
     "qgpo": "algo=qgpo model=vpsde algo.energy_hidden=[8] env=swiss-roll",
     "fql": "algo=fql model=icfm algo.policy_hidden=[8] env=swiss-roll",
@@ -28,7 +28,7 @@ RUNS = {
 COMMON = "tuned=none network.hidden=[8] critic.hidden=[8] budget=0.004 eval.episodes=4 eval.final_episodes=8 "
 COMMON += "eval.per_phase=2 eval.log_prob_actions=20 solver.steps=2 likelihood.steps=2 log_every=5 tracking.uri=none"
 COMMON += " scaling.observation=none scaling.action=none"
-CHANGED = {"fql"}  # is now trained as its authors do
+CHANGED = {"fql", "gtp", "qgpo"}  # are now trained as their authors or papers do
 RENAMED = {"effective_share": "effective_sample_size"}
 SPEEDS = ("updates_per_second", "ms_per_action", "system/")
 

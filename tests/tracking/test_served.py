@@ -70,7 +70,7 @@ def test_nothing_in_it_is_pickled_but_tensors(logged):
     folder = Path(logged[2].artifact_location.removeprefix("file://"))
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
     weights = torch.load(files.pop("data/policy/policy.pt"), weights_only=True)
-    assert {name.partition(".")[0] for name in weights["algorithm"]} == {"policy"}
+    assert {name.partition(".")[0] for name in weights["algorithm"]} == {"policy", "scaling"}
     for path in files.values():
         path.read_bytes().decode("ascii")
     assert files["data/policy/config.yaml"].read_bytes() == logged[1].path("config.yaml").read_bytes()
