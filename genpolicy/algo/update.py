@@ -22,8 +22,8 @@ from genpolicy.objective.objective import Draws, Objective
 class Update:
     """One gradient step on a pure loss: (batch, draws) -> (loss [B], metrics), all randomness being in `draws`.
 
-    through: modules that the loss passes through, whose own parameters are not to get gradients.
     draw: (batch, generator, progress) -> draws, progress being the share of the phase that is done, in [0, 1).
+    frozen_modules: what the loss passes through, whose own parameters are not to get gradients.
     before, after: called once before and after the optimiser's step, e.g. for a target network.
     chunk: rows whose graph is kept at once; bounds memory and changes the result by rounding only.
     clip: largest norm of the whole gradient; clip_each: of each member of an ensemble, the first dimension of all
