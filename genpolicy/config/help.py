@@ -132,7 +132,8 @@ def _option(group: str, name: str) -> list[str]:
     if name not in options(group):
         raise UserError(f"{group}={name}: no such option; {suggest(name, options(group), group)}")
     path = options(group)[name]
-    lines = [f"{group}={name}: {' '.join(comment(path))}", *background(path), ""]
+    first, *more = comment(path) or [""]
+    lines = [f"{group}={name}: {first}", *(f"  {line}" for line in more), *background(path), ""]
     if CONF not in path.parents:
         from genpolicy.config import option_files  # which imports Hydra
 
