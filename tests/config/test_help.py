@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 from command_line import genpolicy, jobs
@@ -67,3 +68,13 @@ def test_what_an_own_file_of_a_task_chooses_and_replaces_is_shown(tmp_path):
     assert own.splitlines()[0] == str(folder / "hopper-medium-v2.yaml")
     assert [line.split() for line in own.splitlines()[1:]] == [["network=mlp"], ["algo.beta=5", "tried"]]
     assert base.splitlines() == [str(folder / "base.yaml"), "  algo.policy_lr=0.1", "  critic.hidden=[4]"]
+
+
+@pytest.mark.parametrize("algo", options("algo"))
+def test_every_algorithm_says_what_it_is_compared_with_and_what_differs(algo):
+    said = genpolicy("--help", f"algo={algo}").out
+    assert "\n  Differs: " in said
+    assert "Reference: " in said
+    page = (Path(__file__).parents[2] / "docs" / "algorithms.md").read_text()
+    headings = [name for line in page.splitlines() if line.startswith("## ") for name in line[3:].split(", ")]
+    assert algo in headings
