@@ -160,15 +160,26 @@ class Ancestral(Solver):
     )
     clip_samples: bool = setting(False, doc="clip what each step gives to the action space, as IDQL")
 
+    def __post_init__(self):
+        self._kept = None  # of the last flow: what depends on its times alone
+
     @property
     def num_noises(self) -> int:
         return self.steps - 1  # none at the last step
 
+    def _levels(self, flow: ProbabilityFlow) -> tuple[list[float], list[float]]:
+        """The angles of the times, and the scales x / y there."""
+        path, numbers = flow.path, (flow.sigma_data, flow.t_max)
+        if self._kept is None or self._kept[0] is not path or self._kept[1] != numbers:
+            levels = (flow.t_max * k / self.steps for k in range(self.steps, 0, -1))
+            angles = [angle_of(path, flow.sigma_data, t) for t in levels]
+            scales = [time_and_scale(path, flow.sigma_data, torch.tensor(angle))[1].item() for angle in angles]
+            self._kept = path, numbers, angles, scales
+        return self._kept[2], self._kept[3]
+
     def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
-        levels = (flow.t_max * k / self.steps for k in range(self.steps, 0, -1))
-        angles = [angle_of(flow.path, flow.sigma_data, t) for t in levels]
+        angles, scales = self._levels(flow)
         y = y * math.hypot(1.0, 1 / (flow.sigma_data * math.tan(angles[0])))  # from N(0, sigma^2) to N(0, 1), if VP
-        scales = [time_and_scale(flow.path, flow.sigma_data, torch.tensor(angle))[1].item() for angle in angles]
         sigmas = [scale * math.sin(angle) for scale, angle in zip(scales, angles, strict=True)]
         for i, (angle, following) in enumerate(itertools.pairwise(angles)):
             size = 1.0 if self.variance == "posterior" else sigmas[i] / sigmas[i + 1]
