@@ -75,7 +75,7 @@ LEARNED = {
         ],
         lambda: bandit.value(bandit.tilted(expectile_weight)),
     ),
-    "iql": ([*CRITIC, *POLICY, "algo.beta=6"], bandit.best),
+    "iql": ([*JOINT, "algo.beta=6"], bandit.best),
     "awr": (
         [
             *["algo.steps=800", "algo.batch_size=256", "algo.iteration=400", "algo.temperature=0.3"],

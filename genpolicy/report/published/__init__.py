@@ -17,7 +17,7 @@ _COUNTERPARTS = {
     ("consistency_ac", "consistency"): "Consistency-AC",
     ("diffusion_ql", "ddpm"): "Diffusion-QL",
     ("dtql", "edm_clipped"): "DTQL",
-    ("edp", "vpsde"): "EDP",
+    ("edp", "ddpm_linear"): "EDP",
     ("fql", "icfm"): "FQL",
     ("gmpg", "gvp"): "GMPG-GVP",
     ("gmpg", "icfm"): "GMPG-ICFM",
