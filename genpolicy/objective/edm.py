@@ -33,7 +33,7 @@ class EDMDenoising(Regression):
         if self.density == "loglogistic":
             ends = torch.tensor([path.t_min, policy.t_max], dtype=like.dtype, device=like.device)
             low, high = torch.sigmoid(
-                ((path.sigma(ends) / path.alpha(ends)).log() - self.log_ratio_mean) / self.log_ratio_std
+                ((path.sigma(ends) / path.alpha(ends).clamp(min=0)).log() - self.log_ratio_mean) / self.log_ratio_std
             )
             unit = torch.rand(size, generator=generator, device=like.device, dtype=like.dtype)
             standard = torch.logit(low + (high - low) * unit)
