@@ -20,6 +20,7 @@ FINETUNE = ["algo.policy_steps=100", "algo.policy_batch_size=128", "algo.policy_
 ENERGY = ["algo.policy_steps=1000", "algo.policy_batch_size=64", "algo.policy_lr=2e-2", "algo.energy_hidden=[64,64]"]
 DISTIL = ["algo.policy_steps=400", "algo.policy_batch_size=128", "algo.policy_lr=5e-3", "algo.policy_hidden=[64,64]"]
 JOINT = ["algo.steps=800", "algo.batch_size=128", "algo.lr=4e-3", "model.target_rate=0.02"]
+VPSDE = ["model=vpsde", "objective=noise_prediction", "solver=dpm"]  # few steps are exact enough
 DENOISED = ["algo.energy=denoised", "solver=dpm"]  # a path that ends in noise alone has no other energy
 BETA, TAU, ETA = 4.0, 0.9, 3.0
 
@@ -88,8 +89,8 @@ LEARNED = {
     "fql": ([*JOINT, "algo.alpha=0.3", "algo.policy_hidden=[64,64]", "solver.steps=4"], bandit.best),
     "td3_bc": (JOINT, bandit.best),
     "diffusion_ql": ([*JOINT, "algo.eta=0.3", "solver.steps=4"], bandit.best),
-    "edp": ([*JOINT, "algo.eta=50", "solver.steps=4"], bandit.best),
-    "consistency_ac": ([*JOINT, "algo.eta=0.03"], bandit.best),
+    "edp": ([*JOINT, *VPSDE, "algo.eta=50", "solver.steps=4"], bandit.best),
+    "consistency_ac": ([*JOINT, "algo.eta=3"], bandit.best),
     "gtp": ([*JOINT, f"algo.eta={ETA}"], trajectory_weighted),
 }
 
