@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
 
@@ -71,16 +69,11 @@ class Actor(nn.Module):
         none."""
         return action.clamp(self.action_low, self.action_high)
 
-    def log_prob(
-        self, observation: Tensor, action: Tensor, generator: torch.Generator | None = None, **how: Any
-    ) -> Tensor:
-        """log pi(a|s) [B] in nats of actions [B, A] at observations [B, O], before clipping and selection.
-
-        how: further arguments of the policy's `log_prob`.
-        """
+    def log_prob(self, observation: Tensor, action: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """log pi(a|s) [B] in nats of actions [B, A] at observations [B, O], before clipping and selection."""
         with torch.no_grad():
             scaled = self.scaling.scale_observation(observation), self.scaling.scale_action(action)
-            return self.policy.log_prob(*scaled, generator=generator, **how) - self.scaling.log_volume()
+            return self.policy.log_prob(*scaled, generator=generator) - self.scaling.log_volume()
 
     def q(self, observation: Tensor, action: Tensor) -> Tensor:
         """Q(s, a) [B] of the critic: what its Q functions say together."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Algorithm, Phase
+from genpolicy.algo.algorithm import Algorithm, Phase, prefixed
 from genpolicy.algo.update import Update, critic_updates
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import locate, setting
@@ -40,8 +40,7 @@ class ActorCritic(Algorithm, ABC):
     def plan(self):
         more = {"draw": self.draw_next_action, "after": None, "clip": self.gradient_norm, "clip_each": self.clip_each_q}
         critic = critic_updates(self.critic, lambda batch, draws: draws.get("next_action"), **more)
-        updates = {f"critic_{name}" if name else "critic": update for name, update in critic.items()}
-        updates["actor"] = self.actor_update()
+        updates = prefixed("critic", critic) | {"actor": self.actor_update()}
         return [
             Phase(
                 name="training",
@@ -76,6 +75,12 @@ class ActorCritic(Algorithm, ABC):
         number = self.phases[0].updates["actor"].count - 1
         if number >= self.ema_start and (number - self.ema_start) % self.ema_every == 0:
             self.policy.update_target()
+
+    def from_the_same_parameters(self, phase: Phase) -> Phase:
+        """The phase with all steps from the same parameters: the actor's first, all draws before, the targets last."""
+        *critic, actor = phase.updates.items()
+        critic[-1][1].after = self.update_targets
+        return replace(phase, updates=dict([actor, *critic]), draws_first=True)
 
     def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
         """Actions [B, num_samples, A] of the actor's moving average, clipped to the action space."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +23,8 @@ from genpolicy.model.policy import Policy
 from genpolicy.objective.objective import Draws, Objective
 from genpolicy.objective.regression import Regression
 from genpolicy.select.selection import NoSelection, Selection
+
+T = TypeVar("T")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -70,9 +72,9 @@ class Phase:
             update.load_state_dict(state[name] if name else state)
 
 
-def prefixed(name: str, metrics: Metrics) -> Metrics:
-    """The metrics of a phase's update of this name."""
-    return {f"{name}_{metric}" if name else metric: value for metric, value in metrics.items()}
+def prefixed(name: str, named: dict[str, T]) -> dict[str, T]:
+    """Metrics, or updates, by their names with this one before them; either may be empty."""
+    return {"_".join(filter(None, (name, part))): value for part, value in named.items()}
 
 
 @dataclass(kw_only=True, eq=False, repr=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, Phase
 from genpolicy.algo.td3_bc import has_mean
-from genpolicy.algo.update import Metrics, Update, weight_metrics
+from genpolicy.algo.update import Metrics, Update, limited_exp, weight_metrics
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import locate, setting
 from genpolicy.dataset.transitions import Transitions
@@ -97,7 +96,7 @@ class AWR(Algorithm):
         value_target = td_returns(reward, v_next, transitions.followed(), self.discount, self.td_lambda)
         advantage = value_target - v
         standard = (advantage - advantage.mean()) / (advantage.std(correction=0) + EPS * (1 - self.discount))
-        weight = (standard / self.temperature).clamp(max=math.log(self.weight_clamp)).exp()
+        weight = limited_exp(standard / self.temperature, self.weight_clamp)
         return transitions.extended(value_target=value_target, weight=weight)
 
     def value_loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:

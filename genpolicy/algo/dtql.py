@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from genpolicy.algo.algorithm import prefixed
 from genpolicy.algo.distilled import Distilled, one_step_policy
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options
@@ -66,7 +67,7 @@ class DTQL(Distilled):
         behaviour, critic, policy = super().plan()
         if not self.joint:
             return [behaviour, critic, policy]
-        critics = {f"critic_{name}" if name else "critic": update for name, update in critic.updates.items()}
+        critics = prefixed("critic", critic.updates)
         model = {"behaviour": behaviour.updates[""]}
         # In the code the target Q, which the action played is chosen by, does not move before the policy learns.
         waiting = {name: _variant(update, before=None, after=None) for name, update in critics.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from torch import Tensor
 
@@ -35,10 +35,8 @@ class EDP(QGuided):
         [phase] = super().plan()
         if not self.simultaneous:
             return [phase]
-        updates = dict(reversed(phase.updates.items()))  # the actor's first
-        *_, last = updates.values()
-        updates["actor"].after, last.after = None, self.update_targets
-        return [replace(phase, updates=updates, draws_first=True)]
+        phase.updates["actor"].after = None  # the targets follow after the critic's step
+        return [self.from_the_same_parameters(phase)]
 
     def action(self, batch: Transitions, draws: Draws) -> Tensor:
         x = self.policy.path.perturb(batch.action, draws["noise"], draws["t"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -61,11 +61,7 @@ class FQL(ActorCritic):
         return one_step_policy(OneStepPolicy, model, self, self.squash, **shape), model
 
     def plan(self):
-        [phase] = super().plan()
-        *critic, (name, actor) = phase.updates.items()
-        if not self.critic.lagged_target:
-            critic[-1][1].after = self.critic.update_target
-        return [replace(phase, updates={name: actor, **dict(critic)}, draws_first=True)]
+        return [self.from_the_same_parameters(phase) for phase in super().plan()]
 
     def actor_update(self) -> Update:
         parameters = [*self.behaviour.parameters(), *self.policy.parameters()]

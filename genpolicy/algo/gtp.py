@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.actor_critic import ActorCritic
-from genpolicy.algo.update import Metrics, Update, imitation, weight_metrics
+from genpolicy.algo.update import Metrics, Update, imitation, limited_exp, weight_metrics
 from genpolicy.config.schema import setting
 from genpolicy.critic.critic import q_min_of_each
 from genpolicy.dataset.transitions import Transitions
@@ -56,8 +56,7 @@ class GTP(ActorCritic):
         """The weights [B] and their metrics."""
         advantage = self.critic.q_min(batch.observation, batch.action) - self._value(batch.observation, draws)
         exponent = self.eta * advantage.clamp(min=0) / (advantage.std() + 1e-6)
-        limit = math.inf if self.weight_clamp is None else math.log(self.weight_clamp)
-        weight = exponent.clamp(max=limit).exp()
+        weight = limited_exp(exponent, math.inf if self.weight_clamp is None else self.weight_clamp)
         return weight, weight_metrics(weight) | {"advantage": advantage.mean()}
 
     def _value(self, observation: Tensor, draws: Draws) -> Tensor:

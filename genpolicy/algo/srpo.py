@@ -42,9 +42,8 @@ class SRPO(Distilled):
         return self.time_margin + (1 - 2 * self.time_margin) * unit
 
     def value(self, observation, action):
-        if not self.target_value:
-            return super().value(observation, action)
-        return self.critic.q_target(torch.cat([observation, action], -1))
+        q = self.critic.q_of_target if self.target_value else self.critic.q
+        return q(observation, action)
 
     def penalty(self, action, x, t, noise, observation):
         with torch.no_grad():

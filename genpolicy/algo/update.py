@@ -212,11 +212,15 @@ def critic_updates(
     return {name: update(*parts) for name, parts in first} | {name: update(*last, **follow)}
 
 
+def limited_exp(exponent: Tensor, limit: float) -> Tensor:
+    """min(exp(exponent), limit) [...], which cannot overflow."""
+    return exponent.clamp(max=math.log(limit)).exp()
+
+
 def exponential_weight(exponent: Tensor, limit: float) -> tuple[Tensor, Metrics]:
     """min(exp(exponent), limit) [B], without gradient, and its statistics."""
     with torch.no_grad():
-        # Clamping the exponent is the same as clamping the weight, but cannot overflow.
-        weight = exponent.clamp(max=math.log(limit)).exp()
+        weight = limited_exp(exponent, limit)
         clamped = (exponent >= math.log(limit)).to(weight.dtype)
         return weight, weight_metrics(weight) | {"clamped": clamped.mean()}
 

@@ -96,9 +96,13 @@ class Critic(nn.Module, ABC):
         """min_j Q_j(s, a) [B]."""
         return self.q(observation, action).amin(0)
 
+    def q_of_target(self, observation: Tensor, action: Tensor) -> Tensor:
+        """Q_j^-(s, a) [E, B]."""
+        return self.q_target(torch.cat([observation, action], -1))
+
     def q_target_min(self, observation: Tensor, action: Tensor) -> Tensor:
         """min_j Q_j^-(s, a) [B]."""
-        return self.q_target(torch.cat([observation, action], -1)).amin(0)
+        return self.q_of_target(observation, action).amin(0)
 
     def advantage(self, observation: Tensor, action: Tensor) -> Tensor:
         """min_j Q_j(s, a) - V(s) [B], if V is learned."""

@@ -47,7 +47,7 @@ class DoubleQ(Critic):
         """sum_j (Q_j(s, a) - target)^2 and V's loss [B], for actions [B, candidates, A] at s', and metrics."""
         with torch.no_grad():
             observation = batch.next_observation.repeat_interleave(next_action.shape[1], 0)
-            q_next = self.q_target(torch.cat([observation, next_action.flatten(0, 1)], -1))
+            q_next = self.q_of_target(observation, next_action.flatten(0, 1))
             q_next = q_next.unflatten(1, next_action.shape[:2]) - self.cost(batch, next_action)
             value_next = self.backup(q_next)
             target = batch.reward + self.discount * torch.where(batch.terminated, 0.0, value_next)

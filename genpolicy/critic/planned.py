@@ -11,7 +11,6 @@ from torch import Tensor
 
 from genpolicy.config.schema import setting
 from genpolicy.critic.critic import Critic, Metrics, q_min_of_each
-from genpolicy.dataset.follow import follows
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.network.activation import ACTIVATIONS
 
@@ -62,8 +61,7 @@ class PlannedReturns(Critic):
 
     def planned(self, transitions: Transitions, value: Tensor | None) -> Tensor:
         """The standardised returns [N] of transitions in the order of their episodes. value: V(s) [N], or none."""
-        here, ahead = (transitions[f"{name}observation"].cpu().numpy() for name in ("", "next_"))
-        goes_on = np.append(follows(here, ahead), False) & ~transitions.terminated.cpu().numpy()
+        goes_on = transitions.followed().tolist()
         reward, least = transitions.reward.tolist(), None if value is None else value.tolist()
         returns, total = np.empty(len(reward)), 0.0
         for i in range(len(reward) - 1, -1, -1):

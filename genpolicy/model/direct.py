@@ -111,9 +111,7 @@ class GaussianPolicy(DeterministicPolicy):
 
     def log_density(self, action: Tensor, mean: Tensor) -> Tensor:
         """log N(action; mean, diag(std^2)) [B]."""
-        std = self.std()
-        whitened = (action - mean) / std
-        return -0.5 * whitened.square().sum(-1) - std.log().sum() - 0.5 * self.action_size * math.log(2 * math.pi)
+        return normal_log_prob(action, mean, self.std())
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -149,9 +147,7 @@ class TanhGaussianPolicy(DeterministicPolicy):
 
     def latent_log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """log N(u; mu(s), diag(std(s)^2)) [B] of the u of actions [B, A]."""
-        mean, std = self.parameters_at(observation)
-        whitened = (self._latent(action) - mean) / std
-        return -0.5 * whitened.square().sum(-1) - std.log().sum(-1) - 0.5 * self.action_size * math.log(2 * math.pi)
+        return normal_log_prob(self._latent(action), *self.parameters_at(observation))
 
     def log_prob(self, observation: Tensor, action: Tensor, generator: torch.Generator | None = None) -> Tensor:
         volume = 0.0
@@ -164,3 +160,9 @@ class TanhGaussianPolicy(DeterministicPolicy):
         if self.centre is None:
             return action
         return torch.atanh((action - self.centre) / (self.reach * (1 + MARGIN)))
+
+
+def normal_log_prob(value: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """log N(value; mean, diag(std^2)) [B] of value and mean [B, A] and std [A] or [B, A]."""
+    whitened = (value - mean) / std
+    return -0.5 * whitened.square().sum(-1) - std.log().sum(-1) - 0.5 * value.shape[-1] * math.log(2 * math.pi)

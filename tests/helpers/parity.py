@@ -65,6 +65,12 @@ def assert_equal(found: Algorithm, weights: dict[str, Tensor], rtol: float = RTO
         torch.testing.assert_close(named[name].detach(), value, rtol=rtol, atol=1e-9, msg=lambda m, n=name: f"{n}: {m}")
 
 
+def assert_terms(metrics: dict[str, Tensor], theirs: dict[str, Tensor], rtol: float = RTOL) -> None:
+    """The metrics of these names have the values."""
+    for name, value in theirs.items():
+        torch.testing.assert_close(metrics[name], value, rtol=rtol, atol=0, msg=lambda m, n=name: f"{n}: {m}")
+
+
 def flax_ensemble(arrays: dict[str, Tensor], prefix: str, ours: str) -> dict[str, Tensor]:
     """Of flax's layers Dense_i and LayerNorm_i, vectorised over an ensemble, the parameters of our `EnsembleMLP`."""
 

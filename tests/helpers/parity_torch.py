@@ -9,7 +9,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from parity import fixture
+from parity import assert_terms, fixture
 from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm
@@ -48,6 +48,12 @@ def ensemble(
         for part in ("weight", "bias"):
             found[f"{ours}.norms.{layer}.{part}"] = stacked(number, part)[:, None]
     return found
+
+
+def assert_logged(metrics: Mapping[str, Tensor], arrays: Mapping[str, Tensor], names: Mapping[str, str], number: int):
+    """Metrics are what the reference has logged at this update. names: theirs by ours; some are of the first alone."""
+    values = {ours: arrays[f"info/{theirs}"] for ours, theirs in names.items()}
+    assert_terms(metrics, {ours: value[number] if value.dim() else value for ours, value in values.items()})
 
 
 def assert_moved(algorithm: Algorithm, initial: Mapping[str, Tensor], moved: Mapping[str, Tensor], rtol: float = 1e-5):

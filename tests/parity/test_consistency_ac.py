@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from parity import batches, made, put
-from parity_torch import assert_moved, choosing, doubles, sampling_from, tossing
-from test_diffusion_ql import weights  # the networks are Diffusion-QL's
+from parity import batches
+from parity_torch import sampling_from, tossing
+from test_diffusion_ql import assert_played, assert_updates, begun  # as their code is Diffusion-QL's but for the actor
 
 from genpolicy.objective.solution_map import grid_time
 
@@ -24,12 +24,7 @@ MORE = {
 
 @pytest.fixture(params=MORE)
 def given(request):
-    about, arrays = doubles(request.param)
-    algorithm = made(*SMALL, *MORE[request.param])
-    put(algorithm, weights(arrays, 0))
-    [phase] = algorithm.phases
-    phase.updates["actor"].count = about["settings"]["start"]
-    return arrays, algorithm
+    return begun(request.param, *SMALL, *MORE[request.param])
 
 
 def update(algorithm, arrays, number: int) -> dict:
@@ -45,20 +40,7 @@ def update(algorithm, arrays, number: int) -> dict:
 
 
 def test_updates_are_theirs(given):
-    arrays, algorithm = given
-    initial = weights(arrays, 0)
-    for number in range(10):
-        metrics = update(algorithm, arrays, number)
-        theirs = {"actor_loss": "actor_loss", "actor_matching": "bc_loss", "critic_loss": "critic_loss"}
-        if number == 0:
-            theirs |= {"critic_target": "Target_Q Mean", "critic_gradient": "Critic Grad Norm"}
-            theirs |= {"actor_gradient": "Actor Grad Norm"}
-        for ours, name in theirs.items():
-            value = arrays[f"info/{name}"]
-            value = value[number] if value.dim() else value
-            torch.testing.assert_close(metrics[ours], value, rtol=1e-5, atol=0, msg=lambda m, n=ours: f"{n}: {m}")
-        if number in (0, 9):
-            assert_moved(algorithm, initial, weights(arrays, number + 1))
+    assert_updates(*given, update)
 
 
 def test_the_grid_is_theirs(given):
@@ -79,10 +61,4 @@ def test_the_grid_is_theirs(given):
 
 
 def test_the_action_played_is_theirs(given):
-    arrays, algorithm = given
-    for number in range(10):
-        update(algorithm, arrays, number)
-    with sampling_from(arrays["draw/candidates"]), choosing(7) as draw:
-        action = algorithm.act(arrays["batch/observations"][0, :1], torch.Generator())
-    torch.testing.assert_close(action[0], arrays["act"])
-    torch.testing.assert_close(draw.call_args.args[0][0], arrays["chances"], rtol=1e-6, atol=0)
+    assert_played(*given, update)

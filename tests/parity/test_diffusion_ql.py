@@ -3,7 +3,7 @@
 import pytest
 import torch
 from parity import batches, made, put
-from parity_torch import assert_moved, choosing, doubles, ensemble, layers, sampling_from, tossing
+from parity_torch import assert_logged, assert_moved, choosing, doubles, ensemble, layers, sampling_from, tossing
 
 SMALL = ("algo=diffusion_ql", "network.hidden=[16,16,16]", "critic.hidden=[16,16,16]", "algo.gradient_norm=0.2")
 MORE = {"diffusion_ql": ("algo.eta=1",), "diffusion_ql_max_q": ("algo.eta=2", "critic.candidates=10")}
@@ -23,14 +23,43 @@ def weights(arrays, updates: int) -> dict:
     return found
 
 
-@pytest.fixture(params=MORE)
-def given(request):
-    about, arrays = doubles(request.param)
-    algorithm = made(*SMALL, *MORE[request.param])
+def begun(name: str, *words: str):
+    """The arrays of a fixture, and the algorithm of a command line with its weights, as old as the reference's was."""
+    about, arrays = doubles(name)
+    algorithm = made(*words)
     put(algorithm, weights(arrays, 0))
     [phase] = algorithm.phases
     phase.updates["actor"].count = about["settings"]["start"]
     return arrays, algorithm
+
+
+def assert_updates(arrays, algorithm, update) -> None:
+    """Ten updates are the reference's, by what it logs and by the parameters after the first and the last."""
+    initial = weights(arrays, 0)
+    for number in range(10):
+        metrics = update(algorithm, arrays, number)
+        theirs = {"actor_loss": "actor_loss", "actor_matching": "bc_loss", "critic_loss": "critic_loss"}
+        if number == 0:
+            theirs |= {"critic_target": "Target_Q Mean", "critic_gradient": "Critic Grad Norm"}
+            theirs |= {"actor_gradient": "Actor Grad Norm"}
+        assert_logged(metrics, arrays, theirs, number)
+        if number in (0, 9):
+            assert_moved(algorithm, initial, weights(arrays, number + 1))
+
+
+def assert_played(arrays, algorithm, update) -> None:
+    """The action played after ten updates, and the chances of the candidates, are the reference's."""
+    for number in range(10):
+        update(algorithm, arrays, number)
+    with sampling_from(arrays["draw/candidates"]), choosing(7) as draw:
+        action = algorithm.act(arrays["batch/observations"][0, :1], torch.Generator())
+    torch.testing.assert_close(action[0], arrays["act"])
+    torch.testing.assert_close(draw.call_args.args[0][0], arrays["chances"], rtol=1e-6, atol=0)
+
+
+@pytest.fixture(params=MORE)
+def given(request):
+    return begun(request.param, *SMALL, *MORE[request.param])
 
 
 def update(algorithm, arrays, number: int) -> dict:
@@ -44,30 +73,11 @@ def update(algorithm, arrays, number: int) -> dict:
 
 
 def test_updates_are_theirs(given):
-    arrays, algorithm = given
-    initial = weights(arrays, 0)
-    for number in range(10):
-        metrics = update(algorithm, arrays, number)
-        theirs = {"actor_loss": "actor_loss", "actor_matching": "bc_loss", "critic_loss": "critic_loss"}
-        if number == 0:
-            theirs |= {"critic_target": "Target_Q Mean", "critic_gradient": "Critic Grad Norm"}
-            theirs |= {"actor_gradient": "Actor Grad Norm"}
-        for ours, name in theirs.items():
-            value = arrays[f"info/{name}"]
-            value = value[number] if value.dim() else value
-            torch.testing.assert_close(metrics[ours], value, rtol=1e-5, atol=0, msg=lambda m, n=ours: f"{n}: {m}")
-        if number in (0, 9):
-            assert_moved(algorithm, initial, weights(arrays, number + 1))
+    assert_updates(*given, update)
 
 
 def test_the_action_played_is_theirs(given):
-    arrays, algorithm = given
-    for number in range(10):
-        update(algorithm, arrays, number)
-    with sampling_from(arrays["draw/candidates"]), choosing(7) as draw:
-        action = algorithm.act(arrays["batch/observations"][0, :1], torch.Generator())
-    torch.testing.assert_close(action[0], arrays["act"])
-    torch.testing.assert_close(draw.call_args.args[0][0], arrays["chances"], rtol=1e-6, atol=0)
+    assert_played(*given, update)
 
 
 def test_networks_begin_as_torch_s_layers_do():

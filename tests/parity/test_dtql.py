@@ -6,7 +6,7 @@ from unittest import mock
 import pytest
 import torch
 from parity import batches, made, put
-from parity_torch import assert_moved, choosing, doubles, ensemble, layers, sampling_from
+from parity_torch import assert_logged, assert_moved, choosing, doubles, ensemble, layers, sampling_from
 
 OBSERVATION, ACTION, TIME = 5, 3, 16
 SMALL = ("algo=dtql", "network.hidden=[16,16,16,16]", "critic.hidden=[16,16,16]", "algo.policy_hidden=[16,16,16]")
@@ -86,9 +86,7 @@ def test_updates_are_theirs(given):
         metrics["policy_penalty"] /= algorithm.alpha
         theirs = {"policy_loss": "actor_loss", "policy_penalty": "distill_loss"}
         theirs |= {"behaviour_loss": "bc_loss", "critic_loss": "critic_loss"}
-        for ours, name in theirs.items():
-            value = arrays[f"info/{name}"][number]
-            torch.testing.assert_close(metrics[ours], value, rtol=1e-5, atol=0, msg=lambda m, n=ours: f"{n}: {m}")
+        assert_logged(metrics, arrays, theirs, number)
         if number in (0, 9):
             assert_moved(algorithm, initial, weights(arrays, number + 1))
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from parity import batches, made, put
-from parity_torch import assert_moved, choosing, doubles, sampling_from, tossing
+from parity_torch import assert_logged, assert_moved, choosing, doubles, sampling_from, tossing
 
 OBSERVATION, ACTION, TIME = 5, 3, 16
 SMALL = ("algo=edp", "network.hidden=[16,16,16]", "critic.hidden=[16,16,16]", "algo.gradient_norm=0.2")
@@ -62,9 +62,7 @@ def test_updates_are_theirs(given):
         metrics = update(algorithm, arrays, number)
         theirs = {"actor_loss": "policy_loss", "actor_matching": "diff_loss", "critic_loss": "qf_loss"}
         theirs |= {"critic_target": "tgt_q", "actor_gradient": "policy_grad_norm"}
-        for ours, name in theirs.items():
-            value = arrays[f"info/{name}"][number]
-            torch.testing.assert_close(metrics[ours], value, rtol=1e-5, atol=0, msg=lambda m, n=ours: f"{n}: {m}")
+        assert_logged(metrics, arrays, theirs, number)
         if number in (0, 9):
             # optax's clipping is torch's without 1e-6 beside the norm
             assert_moved(algorithm, initial, weights(arrays, number + 1), rtol=1e-4)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from parity import assert_equal, batches, fixture, flax_ensemble, flax_mlp, made, put
+from parity import assert_equal, assert_terms, batches, fixture, flax_ensemble, flax_mlp, made, put
 
 OBSERVATION, ACTION = 5, 3
 SMALL = ("network.hidden=[16,16]", "critic.hidden=[16,16]", "algo.policy_hidden=[16,16]")
@@ -48,8 +48,7 @@ def test_an_update_is_theirs(given):
     theirs = {"critic_loss": arrays["info/critic/critic_loss"], "critic_q": arrays["info/critic/q_mean"]}
     theirs |= {"actor_loss": arrays["info/actor/actor_loss"], "actor_matching": arrays["info/actor/bc_flow_loss"]}
     theirs |= {"actor_distance": arrays["info/actor/distill_loss"], "actor_q": arrays["info/actor/q"]}
-    for name, value in theirs.items():
-        torch.testing.assert_close(metrics[name], value, rtol=1e-5, atol=0.0, msg=lambda m, n=name: f"{n}: {m}")
+    assert_terms(metrics, theirs)
     assert_equal(algorithm, weights(arrays, 1), rtol=5e-8)
 
 

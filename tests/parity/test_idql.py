@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from parity import assert_equal, batches, fixture, flax_ensemble, made, put
+from parity import assert_equal, assert_terms, batches, fixture, flax_ensemble, made, put
 
 WIDTH, STEPS, DECAY = 8, 5, 20
 SMALL = (f"network.width={WIDTH}", "network.blocks=2", "network.time_size=4", "network.time_hidden=[8,8]")
@@ -76,8 +76,7 @@ def test_an_update_is_theirs(given):
     metrics = update(algorithm, arrays, 0)
     theirs = {"loss": arrays["info/actor_loss"], "v_loss": arrays["info/value_loss"]}
     theirs |= {"q_loss": arrays["info/critic_loss"], "v_mean": arrays["info/v"], "q_mean": arrays["info/q"]}
-    for name, value in theirs.items():
-        torch.testing.assert_close(metrics[name], value, rtol=1e-5, atol=0.0, msg=lambda m, n=name: f"{n}: {m}")
+    assert_terms(metrics, theirs)
     assert_equal(algorithm, weights(arrays, 1), rtol=5e-8)
 
 

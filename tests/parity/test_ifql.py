@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from parity import assert_equal, batches, fixture, flax_ensemble, flax_mlp, made, put
+from parity import assert_equal, assert_terms, batches, fixture, flax_ensemble, flax_mlp, made, put
 
 OBSERVATION, ACTION = 5, 3
 
@@ -43,8 +43,7 @@ def test_an_update_is_theirs(given):
     metrics = update(algorithm, arrays, 0)
     theirs = {"q_loss": arrays["info/critic/critic_loss"], "v_loss": arrays["info/value/value_loss"]}
     theirs |= {"v": arrays["info/value/v_mean"], "matching": arrays["info/actor/actor_loss"]}
-    for name, value in theirs.items():
-        torch.testing.assert_close(metrics[name], value, rtol=1e-5, atol=0.0, msg=lambda m, n=name: f"{n}: {m}")
+    assert_terms(metrics, theirs)
     assert_equal(algorithm, weights(arrays, 1), rtol=5e-8)
 
 
