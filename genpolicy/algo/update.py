@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genpolicy.algo.optimizer import AdamW, Momentum, Optimizer
 from genpolicy.critic.critic import Critic, Metrics
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -54,9 +54,9 @@ class Update:
         momentum: float | None = None,
     ):
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        adam = functools.partial(torch.optim.AdamW, weight_decay=weight_decay)
-        make = adam if momentum is None else functools.partial(torch.optim.SGD, momentum=momentum)
-        self.optimizer = make(self.parameters, lr=lr, fused=True)
+        self.optimizer: Optimizer = (
+            AdamW(self.parameters, lr, weight_decay) if momentum is None else Momentum(self.parameters, lr, momentum)
+        )
         self.loss, self.draw, self.chunk, self.clip, self.clip_each = loss, draw, chunk, clip, clip_each
         self.before, self.after = before, after
         self.frozen_modules = [parameter for module in frozen_modules for parameter in module.parameters()]
@@ -80,7 +80,7 @@ class Update:
 
     def step(self, batch: Transitions, draws: Draws, progress: float = 0.0) -> Metrics:
         """Differentiate and step, with given draws."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
 
         def losses(part: slice) -> tuple[Tensor, Metrics]:
             piece = batch if self.chunk is None else batch.rows(part)
@@ -119,7 +119,7 @@ class Update:
         if self.before is not None:
             self.before()
 
-    def set_lr(self, optimizer: torch.optim.Optimizer, progress: float) -> None:
+    def set_lr(self, optimizer: Optimizer, progress: float) -> None:
         """Give an optimiser the learning rate that is due."""
         if self.schedule == "cosine":
             for group in optimizer.param_groups:

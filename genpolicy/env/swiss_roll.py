@@ -7,13 +7,15 @@ the outer end. There is no observation; an episode is one action, and its reward
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
-from scipy.spatial import KDTree
 
 from genpolicy.env.task import Task
+
+if TYPE_CHECKING:
+    from scipy.spatial import KDTree
 
 SIZE = 10_000
 NOISE = 0.6  # eps
@@ -56,12 +58,17 @@ class Roll:
         self.action = self._scaled(points[:, [0, 2]])
         self.value = self._value(place)
         line = np.linspace(_FIRST, _LAST, 4096)
-        self.spiral = self._scaled(_curve(line))
-        self._tree, self._line_value = KDTree(self.spiral), self._value(line)
+        self.spiral, self._line_value = self._scaled(_curve(line)), self._value(line)
 
     def value_at(self, action: np.ndarray) -> np.ndarray:
         """The values [...] of actions [..., 2]."""
         return self._line_value[self._tree.query(action)[1]]
+
+    @functools.cached_property
+    def _tree(self) -> "KDTree":
+        from scipy.spatial import KDTree  # slow to import, and no update needs it
+
+        return KDTree(self.spiral)
 
     def exact(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The data's log-density log p(a) [N], and the expected value Q(a) = E[value | a] [N], at actions [N, 2].

@@ -1,5 +1,7 @@
 """What a task is: a simulator, an episode limit, the scale of its scores, and where its data lie."""
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import io
@@ -8,16 +10,19 @@ import warnings
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import gymnasium
-import mujoco
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from genpolicy.config.schema import EVALUATION, setting
-from genpolicy.env.camera import Camera, look
 from genpolicy.errors import UserError, message, one_line
+
+if TYPE_CHECKING:  # MuJoCo is slow to import, and toys do without
+    import mujoco
+
+    from genpolicy.env.camera import Camera
 
 Raw = TypeVar("Raw", float, np.ndarray)
 
@@ -65,10 +70,14 @@ class Task(ABC):
 
     def camera(self, env: gymnasium.Env) -> Camera:
         """What draws a simulator of the task, reset and made by `visible`."""
+        from genpolicy.env.camera import Camera
+
         return Camera(env.unwrapped.model, env.unwrapped.data, self.view(env.unwrapped.model))
 
     def view(self, model: mujoco.MjModel) -> mujoco.MjvCamera:
         """From where a simulation is seen: all of it, unless the task knows better."""
+        from genpolicy.env.camera import look
+
         return look(model)
 
     def make(self, num_envs: int) -> SyncVectorEnv:
@@ -137,6 +146,8 @@ class Task(ABC):
 
     def state(self, env: gymnasium.Env) -> dict[str, np.ndarray]:
         """The state of a simulator of the task, as `place` takes it; empty if it cannot be told."""
+        import mujoco
+
         data = getattr(env.unwrapped, "data", None)
         return {"qpos": data.qpos.copy(), "qvel": data.qvel.copy()} if isinstance(data, mujoco.MjData) else {}
 
@@ -162,6 +173,8 @@ def make_quietly(simulator: str, key: str = "env.simulator", **more: Any) -> gym
     MuJoCo's own warnings go to the log of this module, not to a file in the working folder. Raises `UserError`,
     which names the setting `key`, if there is no such simulator.
     """
+    import mujoco
+
     mujoco.set_mju_user_warning(log.info)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -16,8 +16,6 @@ from genpolicy.algo.update import Metrics, Update, accumulate, compiled
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws
 
-STATES = {torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"), torch.optim.SGD: ("momentum_buffer",)}
-
 
 class VectorisedPhase:
     """One phase's updates for S algorithms that stand at the same step of it; called once a step.
@@ -62,12 +60,10 @@ class _Vectorised:
         trained = {names[id(parameter)]: None for parameter in updates[0].parameters}
         self.tensors = whole | {name: whole[name].detach().requires_grad_() for name in trained}
         self.parameters = [self.tensors[name] for name in trained]
-        single = updates[0].optimizer
-        kind = torch.optim.SGD if isinstance(single, torch.optim.SGD) else torch.optim.Adam
-        self.optimizer = kind(self.parameters, **single.defaults)
+        self.optimizer = updates[0].optimizer.like(self.parameters)
         for number, parameter in enumerate(self.parameters):
             states = [update.optimizer.state[update.parameters[number]] for update in updates]
-            self.optimizer.state[parameter] = _shared(states, parameter, STATES[kind])
+            self.optimizer.state[parameter] = _shared(states, parameter, self.optimizer.STATE)
         self.loss = _Loss(algorithm, updates[0].loss)
         self._losses = compiled(self._vectorise, updates[0].mode)
 
@@ -81,7 +77,7 @@ class _Vectorised:
         draws = self.draw(batches, generators, progress) if draws is None else draws
         first = self.updates[0]
         tables = torch.stack([batch.table for batch in batches])
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
 
         def losses(part: slice) -> tuple[Tensor, Metrics]:
             pieces = {name: draw[:, part] for name, draw in draws.items()}
