@@ -1,4 +1,4 @@
-"""Optimisers: torch's fused kernels without `torch.optim`, whose import brings torch's compiler and doubles torch's own.
+"""Optimisers: torch's fused kernels without `torch.optim`, which imports torch's compiler: as slow as torch itself.
 
 Steps, and the state that is saved and loaded, are to the bit those of `torch.optim.AdamW` and `torch.optim.SGD` with
 `fused=True`.

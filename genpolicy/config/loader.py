@@ -1,16 +1,20 @@
 """Hydra's loader of configurations, made quick: what jobs and commands share is done once."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
 
+import yaml
 from hydra import version
+from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, ConfigRepository, IConfigRepository
-from hydra._internal.defaults_list import create_defaults_list
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.utils import create_config_search_path
-from hydra.core.default_element import ResultDefault
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.default_element import InputDefault, ResultDefault
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -19,7 +23,9 @@ from hydra.core.utils import JobRuntime, setup_globals
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf._utils import get_yaml_loader
 
+from genpolicy.config import plain_yaml
 from genpolicy.config.arguments import CONF
 from genpolicy.config.nodes import packed, unpacked
 
@@ -74,7 +80,10 @@ class Loader(ConfigLoaderImpl):
         key = tuple(str(override.input_line) for override in choosing)
         if key not in self._composed:
             files = _OwnPart(self.repository)
-            found = create_defaults_list(files, PRIMARY, list(choosing), prepend_hydra=False, skip_missing=False)
+            with _choices_where_needed():
+                found = defaults_list.create_defaults_list(
+                    files, PRIMARY, list(choosing), prepend_hydra=False, skip_missing=False
+                )
             config = self._compose_config_from_defaults_list(found.defaults, files)
             del config["hydra"]
             OmegaConf.set_struct(config, True)
@@ -99,10 +108,32 @@ class Loader(ConfigLoaderImpl):
         HydraConfig.instance().set_config(config)
 
 
+@contextlib.contextmanager
+def _choices_where_needed() -> Iterator[None]:
+    """Inside, Hydra makes what ${...} in a defaults list may refer to only for lists that have one, not for each."""
+    make = defaults_list._create_interpolation_map
+
+    def make_if_needed(overrides: Any, entries: list[InputDefault], self_added: bool) -> DictConfig | None:
+        return make(overrides, entries, self_added) if any(entry.is_interpolation() for entry in entries) else None
+
+    defaults_list._create_interpolation_map = make_if_needed
+    try:
+        yield
+    finally:
+        defaults_list._create_interpolation_map = make
+
+
 class _Files(ConfigRepository):
     """The files of options, each read once while it does not change. What is handed out is shared."""
 
     _read: ClassVar[dict[tuple[str, str], tuple[tuple[str | int, ...], ConfigResult]]] = {}  # of the whole process
+
+    def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
+        super().initialize_sources(config_search_path)
+        self.sources = [
+            _Packaged(source.provider, source.path) if source.scheme() == FileConfigSource.scheme() else source
+            for source in self.sources
+        ]
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         source = self._find_object_source(config_path, ObjectType.CONFIG)
@@ -115,6 +146,19 @@ class _Files(ConfigRepository):
 
     def __deepcopy__(self, memo: dict) -> "_Files":
         return self
+
+
+class _Packaged(FileConfigSource):
+    """genpolicy's own files, read as OmegaConf reads them, but by the parser in C."""
+
+    _yaml = type("_Yaml", (plain_yaml.LOADER,), {"yaml_implicit_resolvers": get_yaml_loader().yaml_implicit_resolvers})
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        with open(os.path.join(self.path, self._normalize_file_name(config_path)), encoding="utf-8") as file:
+            text = file.read()
+        config = OmegaConf.create(yaml.load(text, self._yaml) or {})
+        header = ConfigSource._get_header_dict(text)
+        return ConfigResult(provider=self.provider, path=f"{self.scheme()}://{self.path}", config=config, header=header)
 
 
 class _OwnPart(CachingConfigRepository):

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from genpolicy.config.arguments import CONF, options
 from genpolicy.config.compose import hydra_words
-from genpolicy.config.loader import Loader
+from genpolicy.config.loader import Loader, _Packaged
 from genpolicy.config.nodes import created, packed, unpacked
 
 EACH = 30  # jobs that are drawn
@@ -88,6 +88,16 @@ def test_a_job_is_what_hydra_composes_from_the_start(folder):
         assert quickly(loader, words) == expected, (words, "again")
         composed += isinstance(expected[0], dict)
     assert EACH / 3 < composed < EACH  # the others are refused, in the same words
+
+
+def test_genpolicys_own_files_are_read_as_omegaconf_reads_them():
+    files = sorted(path for path in CONF.rglob("*.yaml") if path.relative_to(CONF).parts[0] in (*GROUPS, "tuned"))
+    source = _Packaged("main", str(CONF))
+    for file in files:
+        found = source.load_config(str(file.relative_to(CONF))).config
+        plain, expected = (OmegaConf.to_container(config, resolve=False) for config in (found, OmegaConf.load(file)))
+        assert repr(plain) == repr(expected), file  # which tells 1, 1.0 and "1" apart
+    assert len(files) > 100
 
 
 def test_jobs_of_one_loader_share_nothing(folder):
