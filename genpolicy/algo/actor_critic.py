@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -11,13 +11,13 @@ from torch import Tensor
 from genpolicy.algo.algorithm import Algorithm, Phase, prefixed
 from genpolicy.algo.update import Update, critic_updates
 from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import locate, setting
+from genpolicy.config.schema import component, locate, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.objective.objective import Draws
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class ActorCritic(Algorithm, ABC):
     """A critic that evaluates the actor's moving average, and an actor that a subclass improves by the critic."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from genpolicy.algo.actor import Actor
 from genpolicy.algo.update import Metrics, Update, critic_updates, imitation
 from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import build, locate, setting
+from genpolicy.config.schema import build, component, locate, setting
 from genpolicy.critic.critic import Critic
 from genpolicy.dataset.scaling import Scaling
 from genpolicy.dataset.transitions import Transitions
@@ -27,7 +27,7 @@ from genpolicy.select.selection import NoSelection, Selection
 T = TypeVar("T")
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Phase:
     """A stretch of training: `steps` times its updates, in order, on a batch of `batch_size` transitions.
 
@@ -77,7 +77,7 @@ def prefixed(name: str, named: dict[str, T]) -> dict[str, T]:
     return {"_".join(filter(None, (name, part))): value for part, value in named.items()}
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class Algorithm(Actor, ABC):
     """Phases of training and the policy they end with; `state_dict` holds everything, optimisers included.
 
@@ -139,7 +139,7 @@ class Algorithm(Actor, ABC):
         return Actor(self.policy, critic, self.selection, self.scaling)
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class BehaviourSettings:
     """The settings of algorithms that train a behaviour model."""
 
@@ -182,7 +182,7 @@ class BehaviourSettings:
         return prepare
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class CriticSettings:
     """The settings of algorithms that learn a critic before the policy, beside the critic's own."""
 
@@ -222,7 +222,7 @@ class CriticSettings:
         )
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class PolicySettings:
     """The settings of algorithms that train the policy in a phase of its own."""
 

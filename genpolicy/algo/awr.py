@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from genpolicy.algo.algorithm import Algorithm, Phase
 from genpolicy.algo.td3_bc import has_mean
 from genpolicy.algo.update import Metrics, Update, limited_exp, weight_metrics
 from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import locate, setting
+from genpolicy.config.schema import component, locate, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.network.ensemble import value_network
@@ -21,7 +20,7 @@ from genpolicy.objective.objective import Draws
 EPS = 1e-5  # added to the standard deviation of the advantages
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class AWR(Algorithm):
     """Algorithm 1 with the data as the replay buffer to which nothing is added.
 

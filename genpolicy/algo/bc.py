@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from genpolicy.algo.algorithm import Algorithm, BehaviourSettings
+from genpolicy.config.schema import component
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class BC(BehaviourSettings, Algorithm):
     """Fit the policy to the data's actions; needs no critic."""
 

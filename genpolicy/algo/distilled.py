@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings, require_denoiser
 from genpolicy.algo.update import Metrics, Update
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.direct import DirectPolicy
 from genpolicy.model.flow import standard_normal
@@ -34,7 +33,7 @@ def one_step_policy(
     return cls(network=network, squash=squash, **bounds)
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class Distilled(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
     """The phases that SRPO and DTQL share: behaviour model, critic, then the policy."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -11,7 +11,7 @@ from genpolicy.algo.algorithm import prefixed
 from genpolicy.algo.distilled import Distilled, one_step_policy
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import locate, setting
+from genpolicy.config.schema import component, locate, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.direct import GaussianPolicy, TanhGaussianPolicy
@@ -19,7 +19,7 @@ from genpolicy.network.activation import INITIALISATIONS
 from genpolicy.objective.objective import Draws
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class DTQL(Distilled):
     """A Gaussian policy that climbs min_j Q_j where the behaviour's denoiser leaves its actions in place.
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from genpolicy.algo.algorithm import require_denoiser
 from genpolicy.algo.q_guided import QGuided
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class EDP(QGuided):
     """Diffusion-QL whose value is that of the data predicted from the noisy data action, in place of a sample (eq. 7).
 

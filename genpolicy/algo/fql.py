@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -13,7 +12,7 @@ from genpolicy.algo.algorithm import require_flow
 from genpolicy.algo.distilled import one_step_policy
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import build, setting
+from genpolicy.config.schema import build, component, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.direct import OneStepPolicy
@@ -21,7 +20,7 @@ from genpolicy.network.activation import ACTIVATIONS, INITIALISATIONS
 from genpolicy.objective.objective import Draws
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class FQL(ActorCritic):
     """A one-step policy that climbs Q while it is held to a behaviour flow, which is fitted beside it.
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -20,7 +19,7 @@ from torch import Tensor
 from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings, require_flow
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import locate, setting
+from genpolicy.config.schema import component, locate, setting
 from genpolicy.critic.critic import require_value
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -29,7 +28,7 @@ from genpolicy.objective.objective import Draws
 from genpolicy.solver.solver import ODESolver
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class Guided(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
     """The phases that the variants share: behaviour model, critic, then a copy of the behaviour model, guided."""
 
@@ -90,7 +89,7 @@ class Guided(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
         """The variant's loss [B] and its metrics."""
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class GuidedByDensity(Guided, ABC):
     """What the variants with log-densities in their loss draw at random."""
 
@@ -113,7 +112,7 @@ class GuidedByDensity(Guided, ABC):
         return {"noise": noise, "probe": rademacher(action.shape, generator, action)}
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class GMPG(GuidedByDensity):
     """The reparameterised gradient through the solver.
 
@@ -148,7 +147,7 @@ class GMPG(GuidedByDensity):
         return loss, {"kl": (log_pi.detach() - log_mu).mean(), "q": q.mean()}
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class GMPGReinforce(GuidedByDensity):
     """The score-function gradient with the behaviour's actions, importance-weighted towards the optimum.
 
@@ -179,7 +178,7 @@ class GMPGReinforce(GuidedByDensity):
         return weight * cost * log_pi, {"log_ratio": (log_pi.detach() - log_mu).mean(), "q": q.mean()}
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class GMPGMatching(Guided):
     """-beta Q of sampled actions plus the matching loss on the data's actions, which stands in for the KL."""
 

@@ -7,7 +7,6 @@ fitted by its generative loss to samples of mu that are weighted by a multiple o
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,13 +14,13 @@ from torch import Tensor
 from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings
 from genpolicy.algo.update import Metrics, Update, effective_sample_size, exponential_weight, imitation
 from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import locate, setting
+from genpolicy.config.schema import component, locate, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.objective.objective import Draws
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class GMPO(CriticSettings, PolicySettings, Algorithm):
     """The data's own actions, weighted with min(exp(beta (Q - V)), weight_clamp); no behaviour model is needed.
 
@@ -51,7 +50,7 @@ class GMPO(CriticSettings, PolicySettings, Algorithm):
         return exponential_weight(exponent, self.weight_clamp)
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     """K actions a state from a behaviour model, weighted with softmax_K(beta Q) (GMPO_softmax of the paper's code).
 

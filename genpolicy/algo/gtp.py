@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from genpolicy.algo.actor_critic import ActorCritic
 from genpolicy.algo.update import Metrics, Update, imitation, limited_exp, weight_metrics
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.critic.critic import q_min_of_each
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class GTP(ActorCritic):
     """The actor's generative loss weighted with exp(eta max(0, A) / (std A + eps)), std over the batch (eq. 14).
 

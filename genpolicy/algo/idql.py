@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 
 from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class IDQL(BehaviourSettings, CriticSettings, Algorithm):
     """A behaviour model and a critic; the policy is the critic's choice among several actions of the model.
 

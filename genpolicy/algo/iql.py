@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, Phase
 from genpolicy.algo.update import Metrics, critic_updates, exponential_weight, imitation
 from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import locate, setting
+from genpolicy.config.schema import component, locate, setting
 from genpolicy.critic.critic import require_value
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.objective.objective import Draws
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class IQL(Algorithm):
     """A policy fitted to the data's actions with weights min(exp(beta (Q^- - V)), weight_clamp) (eq. 7).
 

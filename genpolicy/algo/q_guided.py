@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from genpolicy.algo.actor_critic import ActorCritic
 from genpolicy.algo.update import Metrics, Update
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class QGuided(ActorCritic):
     """The actor's generative loss - eta Q(s, pi(s)) / mean |Q|, through the sampler (Wang et al. 2023, eq. 3).
 

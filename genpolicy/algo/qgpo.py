@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings, require_flow
 from genpolicy.algo.update import Metrics, Update, effective_sample_size
 from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import EVALUATION, locate, setting
+from genpolicy.config.schema import EVALUATION, component, locate, setting
 from genpolicy.critic.critic import q_min_of_each
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -21,7 +19,7 @@ from genpolicy.network.mlp import MLP
 from genpolicy.objective.objective import Draws
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     """The behaviour model guided by the gradient of an intermediate energy: mu exp(beta Q) at guidance_scale 1.
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
 from genpolicy.algo.td3_bc import TD3BC
 from genpolicy.algo.update import Metrics, Update
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class ReBRAC(TD3BC):
     """TD3+BC with penalties in actor and critic: -min_j Q_j(s, mu(s)) / mean |min_j Q_j| + alpha |a - mu(s)|^2.
 

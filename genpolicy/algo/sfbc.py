@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 
 from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, Phase
 from genpolicy.algo.update import critic_updates
 from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import locate, setting
+from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
 from genpolicy.critic.planned import PlannedReturns
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class SfBC(BehaviourSettings, Algorithm):
     """A behaviour model, and a critic of planned returns that chooses among several actions of it.
 

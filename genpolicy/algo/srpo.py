@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 
 from genpolicy.algo.distilled import Distilled, one_step_policy
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.model.direct import DeterministicPolicy
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class SRPO(Distilled):
     """A deterministic policy that climbs beta Q and the behaviour's density, whose score is the diffusion model's.
 

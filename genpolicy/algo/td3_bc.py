@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
 from genpolicy.algo.q_guided import QGuided
 from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import locate, setting
+from genpolicy.config.schema import component, locate, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.direct import GaussianPolicy
 from genpolicy.objective.objective import Draws
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class TD3BC(QGuided):
     """TD3 with the squared error of the data's actions: -eta Q(s, mu(s)) / mean |Q| + |a - mu(s)|^2 / A (eq. 5).
 

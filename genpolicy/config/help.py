@@ -14,7 +14,7 @@ from genpolicy.config import plain_yaml, tuned
 from genpolicy.config.arguments import CONF, HYDRA_GROUPS, PLACED, groups, options
 from genpolicy.config.option_content import all_settings, background, comment, lineage, settings_of
 from genpolicy.config.run_settings import MODES, RunSettings, TrainSettings
-from genpolicy.config.schema import TARGET, completed, field_types, is_component, locate, name_of
+from genpolicy.config.schema import TARGET, completed, field_types, is_nested, locate, name_of
 from genpolicy.errors import UserError, printable, suggest
 
 WIDTH = 100  # columns of the first page, which fits a screen
@@ -166,8 +166,8 @@ def _fields(cls: type, values: dict, indent: str, prefix: str = "") -> list[str]
     hints, lines = field_types(cls), []
     for field in dataclasses.fields(cls):
         name, value = prefix + field.name, values.get(field.name, "???")
-        if is_component(field) or dataclasses.is_dataclass(hints[field.name]):
-            inner = locate(value[TARGET]) if is_component(field) and TARGET in value else hints[field.name]
+        if is_nested(field) or dataclasses.is_dataclass(hints[field.name]):
+            inner = locate(value[TARGET]) if is_nested(field) and TARGET in value else hints[field.name]
             lines += _fields(inner, value, indent, f"{name}.") if dataclasses.is_dataclass(inner) else []
             continue
         lines.append(

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.config import sbatch
-from genpolicy.config.schema import EVALUATION, TARGET, TRAINING, completed, component, group, locate, setting
+from genpolicy.config.schema import EVALUATION, TARGET, TRAINING, completed, group, locate, nested, setting
 from genpolicy.errors import UserError
 from genpolicy.system import sqlite
 
@@ -255,14 +255,14 @@ class RunSettings:
 class CollectSettings(RunSettings):
     """Settings of mode=collect: those of every mode, and the task."""
 
-    env: Any = component(doc="the task: simulator, data, reference scores")
+    env: Any = nested(doc="the task: simulator, data, reference scores")
 
 
 @dataclass(kw_only=True)
 class CheckSettings(CollectSettings):
     """Settings of mode=check: those of every mode, and what is compared."""
 
-    dataset: Any = component(doc="where transitions come from")
+    dataset: Any = nested(doc="where transitions come from")
 
 
 def _solver_affects(config: dict) -> str | None:
@@ -282,16 +282,14 @@ def _critic_affects(config: dict) -> str | None:
 class TrainSettings(CheckSettings):
     """Settings of mode=train: those of every mode, and the components."""
 
-    algo: Any = component(doc="what is trained, in which phases")
-    model: Any = component(doc="the generative model of the actions: its probability path")
-    objective: Any = component(doc="what the network predicts, and how it is fitted")
-    solver: Any = component(doc="how actions are sampled from the model", affects=_solver_affects)
-    likelihood: Any = component(
-        doc="how log-likelihoods are integrated; takes the options of solver", affects=EVALUATION
-    )
-    network: Any = component(doc="the backbone of the policy")
-    critic: Any = component(doc="how values are learned", affects=_critic_affects)
-    select: Any = component(doc="how one of several actions of the policy is chosen", affects=EVALUATION)
+    algo: Any = nested(doc="what is trained, in which phases")
+    model: Any = nested(doc="the generative model of the actions: its probability path")
+    objective: Any = nested(doc="what the network predicts, and how it is fitted")
+    solver: Any = nested(doc="how actions are sampled from the model", affects=_solver_affects)
+    likelihood: Any = nested(doc="how log-likelihoods are integrated; takes the options of solver", affects=EVALUATION)
+    network: Any = nested(doc="the backbone of the policy")
+    critic: Any = nested(doc="how values are learned", affects=_critic_affects)
+    select: Any = nested(doc="how one of several actions of the policy is chosen", affects=EVALUATION)
 
     @classmethod
     def check_compatibility(cls, config: Any) -> None:

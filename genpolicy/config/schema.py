@@ -1,7 +1,7 @@
 """The settings of a component, declared once: as the fields of the class that takes them.
 
-A component is a keyword-only dataclass. Its fields are its settings (`setting`) and the components it is made
-of (`component`); what only a run knows, such as the size of an action, is an `InitVar` and no setting. A
+A `component` is a keyword-only dataclass. Its fields are its settings (`setting`) and the components it is made
+of (`nested`); what only a run knows, such as the size of an action, is an `InitVar` and no setting. A
 configuration node names its class with `_target_`, and `build` makes the object.
 """
 
@@ -13,8 +13,9 @@ import importlib
 import json
 import sys
 import types
+import typing
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -24,6 +25,7 @@ TARGET = "_target_"
 MISSING = "???"
 TRAINING, EVALUATION = "training", "evaluation"  # what a setting may affect, the stronger first
 Affects = str | None | Callable[[Mapping], str | None]
+Component = TypeVar("Component")
 
 
 def setting(
@@ -58,22 +60,35 @@ def setting(
     return dataclasses.field(default=default, metadata=metadata)
 
 
-def component(doc: str = "", affects: Affects = TRAINING) -> Any:
-    """A field of a component that is itself a component: a nested node with its own `_target_`.
+def nested(doc: str = "", affects: Affects = TRAINING) -> Any:
+    """A field of a component that is itself a component: a node with its own `_target_`.
 
     affects: as for `setting`; nothing below it affects more.
     """
-    return dataclasses.field(metadata={"component": True, "doc": doc, "affects": affects})
+    return dataclasses.field(metadata={"nested": True, "doc": doc, "affects": affects})
 
 
 def group(cls: type, affects: Affects = TRAINING) -> Any:
-    """A field that is a group of settings, the fields of the dataclass `cls`. affects: as for `component`."""
+    """A field that is a group of settings, the fields of the dataclass `cls`. affects: as for `nested`."""
     return dataclasses.field(default_factory=cls, metadata={"affects": affects})
 
 
-def is_component(field: dataclasses.Field) -> bool:
-    """Whether a field was declared with `component`."""
-    return field.metadata.get("component", False)
+def is_nested(field: dataclasses.Field) -> bool:
+    """Whether a field was declared with `nested`."""
+    return field.metadata.get("nested", False)
+
+
+@typing.dataclass_transform(kw_only_default=True, eq_default=False, field_specifiers=(setting, nested, group))
+def component(cls: type[Component]) -> type[Component]:
+    """Makes a class a component: a dataclass made by keywords, each object equal to itself alone.
+
+    A module of torch keeps the representation that all of them have.
+    """
+    module = next((base for base in cls.__mro__ if "extra_repr" in vars(base)), None)
+    made = dataclasses.dataclass(kw_only=True, eq=False, repr=module is None)(cls)
+    if module is not None:  # and not that of a component which is no module and comes before it
+        made.__repr__ = module.__repr__
+    return made
 
 
 def locate(target: Any, path: str = TARGET) -> type:
@@ -103,7 +118,7 @@ def build(node: Mapping, **runtime: Any) -> Any:
     if isinstance(node, DictConfig):
         node = OmegaConf.to_container(node, resolve=True)
     cls = locate(node[TARGET])
-    parts = {field.name for field in dataclasses.fields(cls) if is_component(field)}
+    parts = {field.name for field in dataclasses.fields(cls) if is_nested(field)}
     given = {str(name): value for name, value in node.items() if name != TARGET}
     return cls(**{name: build(value) if name in parts else value for name, value in given.items()}, **runtime)
 
@@ -123,7 +138,7 @@ def completed(node: Mapping, cls: type) -> dict:
     for field in dataclasses.fields(cls):
         if field.init:
             value = node[field.name] if field.name in node else default_of(field)
-            if is_component(field):
+            if is_nested(field):
                 known = isinstance(value, dict) and TARGET in value
                 value = completed(value, locate(value[TARGET])) if known else value
             elif dataclasses.is_dataclass(hints[field.name]) and (
@@ -153,8 +168,8 @@ def _part(node: dict, cls: type, what: str, affects: str | None, config: dict) -
             continue
         own, value = field.metadata.get("affects", TRAINING), node[field.name]
         own = min(own(config) if callable(own) else own, affects, key=strength.index)
-        if is_component(field) or dataclasses.is_dataclass(hints[field.name]):
-            inner = locate(value[TARGET]) if is_component(field) else hints[field.name]
+        if is_nested(field) or dataclasses.is_dataclass(hints[field.name]):
+            inner = locate(value[TARGET]) if is_nested(field) else hints[field.name]
             if below := _part(value, inner, what, own, config):
                 kept[field.name] = below
         elif own == what:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from genpolicy.config.nodes import created
-from genpolicy.config.schema import MISSING, TARGET, default_of, field_types, is_component, locate, name_of
+from genpolicy.config.schema import MISSING, TARGET, default_of, field_types, is_nested, locate, name_of
 from genpolicy.errors import UnknownSetting, UserError, suggest
 
 LONGEST = 1000  # items of a list
@@ -145,7 +145,7 @@ class _Checker:
         typed = {}
         for name, field in fields.items():
             value = given[name] if name in given else default_of(field)
-            if is_component(field):
+            if is_nested(field):
                 typed[name] = self.component(value, prefix + name)
             elif dataclasses.is_dataclass(hints[name]):
                 typed[name] = self.node(_mapping(value, prefix + name), hints[name], prefix + name)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.network.activation import ACTIVATIONS, INITIALISATIONS
@@ -22,7 +22,7 @@ from genpolicy.network.ensemble import EnsembleMLP, value_network
 Metrics = dict[str, Tensor]
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class Critic(nn.Module, ABC):
     """Q functions, their slowly moving target and, where `expectile` is given, V.
 

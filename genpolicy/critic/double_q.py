@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.critic.critic import Critic, Metrics, expectile_loss
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.network.activation import ACTIVATIONS
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class DoubleQ(Critic):
     """Q_j of the policy whose actions it is given: r + gamma min_j Q_j^-(s', a') (Fujimoto et al. 2018, section 4.2).
 

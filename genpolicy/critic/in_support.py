@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.critic.double_q import DoubleQ
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class InSupport(DoubleQ):
     """Q of the policy that chooses among behaviour actions by softmax (Lu et al. 2023, QGPO, section 4.2).
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.critic.critic import Critic, Metrics, expectile_loss
 from genpolicy.dataset.transitions import Transitions
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class IQL(Critic):
     """Q and V learned from data-set actions alone (Kostrikov et al. 2022).
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.critic.critic import Critic, Metrics, q_min_of_each
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.network.activation import ACTIVATIONS
@@ -17,7 +16,7 @@ from genpolicy.network.activation import ACTIVATIONS
 LEAST_STD = 0.1  # that returns are divided by
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class PlannedReturns(Critic):
     """Q regresses standardised returns in rounds, each beginning with the same weights.
 

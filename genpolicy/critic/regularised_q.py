@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.critic.double_q import DoubleQ
 from genpolicy.dataset.transitions import Transitions
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class RegularisedQ(DoubleQ):
     """r + gamma (min_j Q_j^-(s', a') - penalty |a' - a'_D|^2), a'_D the data's action (Tarasov et al. 2023, eq. 4).
 

@@ -6,12 +6,12 @@ import os
 import urllib.error
 import urllib.parse
 import urllib.request
-from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 
 from genpolicy.config import plugins
+from genpolicy.config.schema import component
 from genpolicy.config.validation import Node
 from genpolicy.dataset.dataset import cached_file
 from genpolicy.dataset.hdf5 import FileDataset
@@ -25,7 +25,7 @@ CHUNK = 2**20
 TIMEOUT = 30.0  # seconds without a byte
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class D4RL(FileDataset):
     """The data set that D4RL publishes for the task."""
 

@@ -4,7 +4,7 @@ import contextlib
 import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 from rich.console import Console
 
-from genpolicy.config.schema import digest, setting
+from genpolicy.config.schema import component, digest, setting
 from genpolicy.dataset.transitions import Behaviour, Transitions
 from genpolicy.env.replay import check_robot
 from genpolicy.env.task import Task
@@ -80,7 +80,7 @@ REWARDS = {transform.__name__: transform for transform in TRANSFORMS}
 WITHOUT_EPISODES = {"held_out": "0", "reward": "none"}
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Dataset(ABC):
     """A source of transitions. `directory` is where data files are kept between runs.
 

@@ -14,12 +14,12 @@ Whatever else is in a file is not read, but `infos` by `mode=check`.
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from genpolicy.config.schema import component
 from genpolicy.dataset.dataset import Dataset, remark
 from genpolicy.dataset.follow import follows, without_end
 from genpolicy.dataset.hdf5_file import read, read_infos
@@ -31,7 +31,7 @@ from genpolicy.errors import UserError
 SHORT = 10  # steps: more breaks than episodes of this length would make are not the ends of episodes
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class FileDataset(Dataset):
     """A data set that is one file in D4RL's layout. remedy: what to do about a bad file."""
 
@@ -76,7 +76,7 @@ class FileDataset(Dataset):
         return qlearning(columns, limit), behaviour(columns, limit), rows, length
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class HDF5(OwnFile, FileDataset):
     """Any file in D4RL's layout, given by its path."""
 

@@ -10,12 +10,11 @@ import urllib.parse
 import urllib.request
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.transition_table import COLUMNS, checked, transitions
@@ -53,7 +52,7 @@ def require_connection(name: str) -> None:
         raise UserError(f"dataset.id={name}: not in Minari's cache, and {host} cannot be reached ({error})") from error
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Minari(Dataset):
     """The data set that Minari knows by `id`: episodes of vectors; a truncation is not a termination."""
 

@@ -1,11 +1,9 @@
 """The data of the multi-goal toy: noisy walkers that each have chosen one of the goals."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.transitions import Behaviour
@@ -14,7 +12,7 @@ from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class MultiGoalData(Dataset):
     """Episodes that go straight to a random goal and stay there, each step disturbed by N(0, 0.1^2)."""
 

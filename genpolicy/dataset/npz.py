@@ -1,11 +1,11 @@
 """Data sets in the NumPy files of GenerativeRL's customised data: obs, action, next_obs, reward, done."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from genpolicy.config.schema import component
 from genpolicy.dataset.transition_table import COLUMNS, checked, transitions
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.dataset.user_file import OwnFile, check_size, limited_memory, reason
@@ -13,7 +13,7 @@ from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class NPZ(OwnFile):
     """A file of transitions, `numpy.savez(path, obs=, action=, next_obs=, reward=, done=)`.
 

@@ -6,13 +6,12 @@ pickle of plain data and arrays needs is answered by a stand-in of this module, 
 """
 
 import pickle
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from genpolicy.config.schema import locate
+from genpolicy.config.schema import component, locate
 from genpolicy.config.validation import Node
 from genpolicy.dataset.transition_table import checked, transitions
 from genpolicy.dataset.transitions import Behaviour
@@ -24,7 +23,7 @@ from genpolicy.errors import UserError
 MEMORY_PER_BYTE = 32  # of a file, at most: its numbers lie in small objects
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class RLUnplugged(OwnFile):
     """Transitions of a task of the control suite, of which none is a termination: the suite's tasks have no end."""
 
@@ -116,7 +115,7 @@ class _Array:
 
     __slots__ = ("content", "dtype", "shape")
 
-    def __init__(self, *_):
+    def __init__(self, *_) -> None:
         self.content, self.dtype, self.shape = b"", None, ()
 
     def __setstate__(self, state):

@@ -84,7 +84,7 @@ class Scaling(nn.Module):
         transitions.action.sub_(self.centre).div_(self.reach)
         return replace(transitions, held_out=held_out, loaded_digest=digest, scaling=self)
 
-    def _load_from_state_dict(self, state_dict, prefix, *more):
+    def _load_from_state_dict(self, state_dict, prefix, *more) -> None:
         for name in ("mean", "std", "centre", "reach"):
             state_dict.setdefault(prefix + name, getattr(self, name))  # runs of an earlier version have none
         super()._load_from_state_dict(state_dict, prefix, *more)

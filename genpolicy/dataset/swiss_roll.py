@@ -1,10 +1,9 @@
 """The data of the Swiss-roll toy as transitions."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from genpolicy.config.legal import legal_options
+from genpolicy.config.schema import component
 from genpolicy.config.validation import Node
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.transitions import Behaviour
@@ -13,7 +12,7 @@ from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class SwissRollData(Dataset):
     """Every point of the roll as an episode of one action, rewarded with its value."""
 

@@ -4,13 +4,12 @@ import contextlib
 import os
 import resource
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.env.task import Task
@@ -29,7 +28,7 @@ FORMATS = {
 }
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class OwnFile(Dataset):
     """A data set in a file given by its path. format: what the file is, one of `FORMATS`."""
 

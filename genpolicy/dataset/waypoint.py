@@ -14,14 +14,13 @@ episode (`infos/goal`).
 import collections
 import functools
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
 import torch
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node
 from genpolicy.dataset.dataset import cached_file
 from genpolicy.dataset.hdf5 import FileDataset
@@ -38,7 +37,7 @@ BLUR, GOAL_BLUR = 0.2, 0.1
 REACHED = 0.1
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Waypoint(FileDataset):
     """Transitions of genpolicy's own waypoint controller in a maze, made once and kept as an HDF5 file."""
 

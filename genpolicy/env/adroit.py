@@ -8,14 +8,13 @@ of gymnasium-robotics' v1 differ silently:
 - pen goes on when the pen has fallen, where D4RL ends the episode.
 """
 
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import gymnasium
 import mujoco
 import numpy as np
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.env.camera import look
 from genpolicy.env.task import Task, make_robotics
 
@@ -65,7 +64,7 @@ def relocate(data: mujoco.MjData) -> tuple[float, bool]:
 RULES = {f"AdroitHand{rule.__name__.capitalize()}-v1": rule for rule in (pen, door, hammer, relocate)}
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Adroit(Task):
     """An Adroit task: dense rewards, no end but the limit (and pen's fall)."""
 

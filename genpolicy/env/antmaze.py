@@ -18,7 +18,6 @@ simulator is made. The mean over seeds is the same, its spread is smaller.
 """
 
 import functools
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +25,7 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.env.camera import HEIGHT, WIDTH, Camera, look
 from genpolicy.env.task import Task
 
@@ -66,7 +65,7 @@ MAPS = {
 }
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class AntMaze(Task):
     """An AntMaze task; the score is 100 times the share of episodes that reach the goal."""
 

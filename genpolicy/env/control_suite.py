@@ -2,7 +2,6 @@
 
 import functools
 import os
-from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
@@ -10,7 +9,7 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.env.camera import look
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
@@ -18,7 +17,7 @@ from genpolicy.errors import UserError
 HAS_GOALS = ("finger", "fish", "manipulator")  # drawn for each episode, and kept in the model
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class ControlSuite(Task):
     """A task of the suite: rewards in [0, 1], episodes of 1,000 steps, no normalised score."""
 

@@ -2,14 +2,13 @@
 
 import contextlib
 import importlib
-from dataclasses import dataclass
 
 import gymnasium
 import mujoco
 import numpy as np
 
 from genpolicy.config import plugins
-from genpolicy.config.schema import build, setting
+from genpolicy.config.schema import build, component, setting
 from genpolicy.config.validation import Node
 from genpolicy.env.camera import canvas
 from genpolicy.env.task import Task, make_quietly, unmade
@@ -20,7 +19,7 @@ from genpolicy.errors import UserError, message
 LARGEST_BOUND = 1e6
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Gym(Task):
     """The environment that gymnasium knows by `id`; 'package:Name-v0' imports the package that registers it first.
 

@@ -13,7 +13,6 @@ agent sees and earns, so this one is D4RL's (tests step both side by side, D4RL'
 """
 
 import functools
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,7 +20,7 @@ import gymnasium
 import mujoco
 import numpy as np
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.env.camera import look
 from genpolicy.env.task import Task, import_robotics
 
@@ -53,7 +52,7 @@ START = np.array([
 # fmt: on
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Kitchen(Task):
     """A kitchen task; the score is the share of the four things that were done."""
 

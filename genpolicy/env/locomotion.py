@@ -1,12 +1,10 @@
 """D4RL's locomotion tasks in gymnasium's MuJoCo simulators."""
 
-from dataclasses import dataclass
-
 import gymnasium
 import mujoco
 import numpy as np
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.env.camera import look
 from genpolicy.env.task import Task, make_quietly
 
@@ -15,7 +13,7 @@ SIMULATORS = tuple(f"{robot}-{version}" for robot in ("Hopper", "HalfCheetah", "
 MAX_SPEED = 10.0
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Locomotion(Task):
     """Hopper, HalfCheetah or Walker2d: rewarded for forward speed and for being upright."""
 

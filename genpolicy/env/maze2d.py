@@ -16,14 +16,13 @@ step by step):
 import functools
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import gymnasium
 import mujoco
 import numpy as np
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.env.camera import Camera, look
 from genpolicy.env.task import Task, make_robotics
 from genpolicy.errors import UserError
@@ -34,7 +33,7 @@ MAX_SPEED = 5.0
 _MIDDLE = -0.2  # of a cell, relative to its (row, column), in D4RL's coordinates
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Maze2d(Task):
     """A maze2d task: reward 1 within 0.5 of the goal, else 0; never terminated, the goal reached or not."""
 

@@ -5,12 +5,12 @@ what generative policies make of several modes. Position and steps are in the pl
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import gymnasium
 import numpy as np
 
+from genpolicy.config.schema import component
 from genpolicy.env.task import Task
 
 GOALS = np.array([[5.0, 0.0], [-5.0, 0.0], [0.0, 5.0], [0.0, -5.0]])
@@ -80,7 +80,7 @@ def moved(position: np.ndarray, action: np.ndarray) -> np.ndarray:
     return np.clip(position + action, -REACH, REACH)
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class MultiGoal(Task):
     """The point among its goals: the reward is minus the squared distance to the nearest one."""
 
@@ -94,7 +94,7 @@ class MultiGoal(Task):
 class MultiGoalEnv(gymnasium.Env):
     """Observation: position [2]; action: a step [2], each coordinate in [-1, 1]; never terminated."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.observation_space = gymnasium.spaces.Box(-REACH, REACH, (2,), np.float32)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
         self._position = np.zeros(2)

@@ -6,12 +6,12 @@ the outer end. There is no observation; an episode is one action, and its reward
 """
 
 import functools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import numpy as np
 
+from genpolicy.config.schema import component
 from genpolicy.env.task import Task
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Roll:
     the distribution that the data are drawn from.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         points, place = swiss_roll(SIZE, NOISE, np.random.RandomState(SEED))
         flat = points[:, [0, 2]]
         self._column_scale = np.abs(flat).max(axis=0)
@@ -112,7 +112,7 @@ def roll() -> Roll:
     return Roll()
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class SwissRoll(Task):
     """The Swiss-roll toy as a task: no observation, one action, its value as reward."""
 
@@ -126,7 +126,7 @@ class SwissRoll(Task):
 class SwissRollEnv(gymnasium.Env):
     """Episodes of one step: observation [0], action [2] in [-2, 2], reward the value of the action."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (0,), np.float32)
         self.action_space = gymnasium.spaces.Box(-EXTENT, EXTENT, (2,), np.float32)
 

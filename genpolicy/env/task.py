@@ -8,7 +8,6 @@ import io
 import logging
 import warnings
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -16,7 +15,7 @@ import gymnasium
 import numpy as np
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
-from genpolicy.config.schema import EVALUATION, setting
+from genpolicy.config.schema import EVALUATION, component, setting
 from genpolicy.errors import UserError, message, one_line
 
 if TYPE_CHECKING:  # MuJoCo is slow to import, and toys do without
@@ -29,7 +28,7 @@ Raw = TypeVar("Raw", float, np.ndarray)
 log = logging.getLogger(__name__)
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Task(ABC):
     """A task: how its simulator is made, and how a return in it becomes D4RL's normalised score.
 

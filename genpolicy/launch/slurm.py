@@ -49,7 +49,7 @@ PATIENT_PYTHON = shlex.join(
 class Work:
     """What a job does: submitit calls it with the run directories, and `checkpoint` when the job must make room."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self._permissions = plugins.permissions()
 
     def __call__(self, directories: Sequence[str]) -> None:

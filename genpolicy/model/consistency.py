@@ -5,16 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from genpolicy.config.schema import component
 from genpolicy.model.flow import Capability, ProbabilityFlow
 from genpolicy.model.generative import GenerativePolicy
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class ConsistencyPolicy(GenerativePolicy):
     """A policy that has learned the data end f(x, t) of the way through x at t, and nothing in between.
 

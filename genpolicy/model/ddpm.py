@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.model.path import ProbabilityPath
 
 SCHEDULES = ("vp", "linear", "cosine")
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class DDPM(ProbabilityPath):
     """T noise levels k = 1 ... T at the times k / T, alpha^2 = prod_i (1 - beta_i) (Ho et al. 2020).
 

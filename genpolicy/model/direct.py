@@ -6,13 +6,13 @@ They stand beside the generative ones as references, and as what those are disti
 from __future__ import annotations
 
 import math
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.errors import UserError
 from genpolicy.model.flow import Capability
 from genpolicy.model.policy import Policy
@@ -20,7 +20,7 @@ from genpolicy.model.policy import Policy
 MARGIN = 1e-3  # DTQL's
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class DirectPolicy(Policy):
     """What these policies share: `output` [B, A], inside the action space by a tanh where that is bounded.
 
@@ -76,7 +76,7 @@ class DeterministicPolicy(DirectPolicy):
         return self.mean(observation)
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class GaussianPolicy(DeterministicPolicy):
     """N(mu(s), diag(std^2)) with one std [A] for all states, IQL's policy (Kostrikov et al. 2022).
 
@@ -114,7 +114,7 @@ class GaussianPolicy(DeterministicPolicy):
         return normal_log_prob(action, mean, self.std())
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class TanhGaussianPolicy(DeterministicPolicy):
     """centre + reach tanh(u) with u ~ N(mu(s), diag(std(s)^2)), both the network's, [B, 2 A] (Haarnoja et al. 2018).
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import EVALUATION, TARGET, TRAINING, build, component, locate, setting
+from genpolicy.config.schema import EVALUATION, TARGET, TRAINING, build, component, locate, nested, setting
 from genpolicy.errors import UserError
 from genpolicy.model.flow import (
     Capability,
@@ -39,7 +39,7 @@ _TAUGHT = {
 }
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class GenerativePolicy(Policy):
     """pi(a|s) as the time-0 marginal of the flow of a learned velocity, score, noise or data prediction.
 
@@ -51,7 +51,7 @@ class GenerativePolicy(Policy):
 
     supports = frozenset({Capability.FIELD})
 
-    path: ProbabilityPath = component(doc="probability path between actions and noise")
+    path: ProbabilityPath = nested(doc="probability path between actions and noise")
     sigma_data: float = setting(0.5, gt=0.0, le=1e6, doc="scale of the actions, for the solvers' coordinates and EDM")
     divergence: str = setting(
         "auto",

@@ -13,17 +13,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 
 PREDICTIONS = ("velocity", "score", "noise", "data", "preconditioned")
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class ProbabilityPath(ABC):
     """x_t = alpha(t) x_0 + sigma(t) eps for t in [t_min, t_max].
 
@@ -108,7 +107,7 @@ class ProbabilityPath(ABC):
         return {"noise": noise, "data": data}[prediction]
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class VPSDE(ProbabilityPath):
     """Variance-preserving SDE with linear beta(t) = beta_min + (beta_max - beta_min) t (Song et al. 2021, eq. 11)."""
 
@@ -148,7 +147,7 @@ class VPSDE(ProbabilityPath):
         return 2 * exponent / (half + root)
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class GVP(ProbabilityPath):
     """Generalised variance-preserving (trigonometric) path (Ma et al. 2024, SiT)."""
 
@@ -171,7 +170,7 @@ class GVP(ProbabilityPath):
         return 2 / math.pi * torch.atan2(noise, signal)
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class ICFM(ProbabilityPath):
     """Independent conditional flow: straight lines from data to noise (Lipman et al. 2023; Tong et al. 2024).
 
@@ -200,7 +199,7 @@ class ICFM(ProbabilityPath):
         return (noise - self.sigma_min * signal) / (noise + (1 - self.sigma_min) * signal)
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class OTCFM(ICFM):
     """ICFM whose mini-batch pairs actions with noise by optimal transport (Tong et al. 2024, section 3.3).
 
@@ -231,7 +230,7 @@ class OTCFM(ICFM):
         return torch.cat(coupled)
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class EDM(ProbabilityPath):
     """Variance-exploding path with the time axis of Karras et al. 2022, eq. 5: sigma(t)^(1/7) is linear in t."""
 

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import locate, setting
+from genpolicy.config.schema import component, locate, setting
 from genpolicy.errors import UserError
 from genpolicy.model.flow import Capability, standard_normal
 from genpolicy.network.averaging import polyak_update
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class Policy(nn.Module, ABC):
     """pi(a|s): a network that turns standard normal noise into actions [B, A] at observations [B, O].
 

@@ -14,16 +14,16 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from genpolicy.config.schema import component
 from genpolicy.model.flow import Capability, ProbabilityFlow
 from genpolicy.model.generative import GenerativePolicy
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class TrajectoryPolicy(GenerativePolicy):
     """A policy that has learned where the ways of its flow lead, from any time t to any earlier time s.
 

@@ -96,7 +96,7 @@ def value_network(observation_size: int, **shape) -> nn.Module:
 class _Constant(nn.Module):
     """V of a problem without observations: one learned number."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.value = nn.Parameter(torch.zeros(()))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterator
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar
 
 import torch
 from torch import Tensor, nn
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.network.activation import ACTIVATIONS, initialise
 from genpolicy.network.embedding import GaussianFourier, LearnedFourier
 
@@ -31,7 +31,7 @@ class LNResNetBlock(nn.Module):
         return x + self.second(self.act(self.first(self.norm(hidden))))
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class LNResNet(nn.Module):
     """Residual blocks on the joined action, observation and time embedding (LN_Resnet, Hansen-Estruch et al. 2023).
 

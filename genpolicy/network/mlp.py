@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar
 
 import torch
 from torch import Tensor, nn
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.network.activation import ACTIVATIONS, INITIALISATIONS, initialise
 from genpolicy.network.embedding import GaussianFourier, LayeredFourier, Scalar, Sinusoidal
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class MLP(nn.Module):
     """Fully connected layers on the concatenated action, time embedding and observation.
 
@@ -61,7 +61,7 @@ class MLP(nn.Module):
         linear = [layer for layer in self.modules() if isinstance(layer, nn.Linear)]
         initialise([[layer.weight] for layer in linear], [layer.bias for layer in linear], self.init)
 
-    def _load_from_state_dict(self, state_dict, prefix, *more):
+    def _load_from_state_dict(self, state_dict, prefix, *more) -> None:
         """Weights of an earlier version, which gave policies without noise zeros as x, lose the columns of these."""
         name = f"{prefix}layers.0.weight"
         if not self.input_size and name in state_dict:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar
 
 import torch
 from torch import Tensor, nn
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.errors import UserError
 from genpolicy.network.embedding import GaussianFourier, LayeredFourier
 
@@ -30,7 +30,7 @@ class ResidualBlock(nn.Module):
         return self.act(self.second(hidden)) + self.skip(x)
 
 
-@dataclass(kw_only=True, eq=False, repr=False)
+@component
 class TemporalSpatialResidual(nn.Module):
     """A U-net of fully connected residual blocks, conditioned on time and observation in every block.
 

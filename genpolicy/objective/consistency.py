@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.model.flow import Capability
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
@@ -17,7 +16,7 @@ from genpolicy.objective.solution_map import SolutionMap, doubling, grid_time
 HUBER = 0.00054  # Song and Dhariwal 2024, section 3.4: c = 0.00054 sqrt(A)
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Consistency(SolutionMap):
     """|f(x_t, t) - f^-(x_u, u)|^2 with x_u = x_0 + u z, t and u neighbours on a grid (Song et al. 2023).
 

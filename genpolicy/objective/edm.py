@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.objective.regression import Regression, network_output
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class EDMDenoising(Regression):
     """Denoising with preconditioning (Karras et al. 2022, eq. 2 and table 1), on any path.
 

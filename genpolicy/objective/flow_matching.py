@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
+from genpolicy.config.schema import component
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.objective.regression import Regression, network_output
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class FlowMatching(Regression):
     """|v(x_t, t) - (alpha' x_0 + sigma' eps)|^2 (Lipman et al. 2023, eq. 9).
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from genpolicy.config.schema import component
 from genpolicy.model.direct import GaussianPolicy
 from genpolicy.model.flow import Capability
 from genpolicy.objective.objective import Draws, Objective
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Likelihood(Objective):
     """-log pi(a|s)."""
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
 from genpolicy.objective.solution_map import SolutionMap, grid_time
@@ -15,7 +13,7 @@ from genpolicy.objective.solution_map import SolutionMap, grid_time
 OFFSET = 0.01  # c of the adaptive weight 1 / (error^2 + c), Geng et al. 2025, section 4.3, p = 1
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class MeanFlow(SolutionMap):
     """The mean velocity u(x_t, t, s) obeys u = v - (t - s) du/dt along the flow (Geng et al. 2025, eq. 6).
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
+from genpolicy.config.schema import component
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.objective.regression import Regression
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class NoisePrediction(Regression):
     """|eps(x_t, t) - eps|^2, the simple loss of Ho et al. 2020, eq. 14.
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.model.flow import Capability
 from genpolicy.model.policy import Policy
 
 Draws = dict[str, Tensor]
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Objective(ABC):
     """A pure loss: all that is random in it comes from `draw`."""
 
@@ -40,7 +39,7 @@ class Objective(ABC):
         """One loss a sample, [B], of actions [B, A] at observations [B, O]."""
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class SquaredError(Objective, ABC):
     """An objective that measures an error [B, A] in actions or in what they are predicted by."""
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.path import PREDICTIONS
@@ -23,7 +22,7 @@ def network_output(default: str):
     return setting(default, choices=["auto", *PREDICTIONS], doc=doc)
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Regression(SquaredError):
     """weight(t) |prediction(x_t, t) - target|^2; t uniform on [t_min, t_max], or on a path's levels.
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.path import ProbabilityPath
 from genpolicy.objective.regression import Regression, network_output
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class ScoreMatching(Regression):
     """Denoising score matching (Song et al. 2021, eq. 7): w(t) |score(x_t, t) + eps / sigma|^2.
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.errors import UserError
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
 from genpolicy.objective.solution_map import SolutionMap, grid_time
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Shortcut(SolutionMap):
     """|phi(x_t, t, s) - target|^2 (Frans et al. 2025), on a grid of `intervals` in t.
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from genpolicy.config.schema import component
 from genpolicy.model.flow import Capability, standard_normal
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws, SquaredError
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class SolutionMap(SquaredError):
     """An objective of Phi(x_t, t, s) and of the instantaneous map phi(x_t, t, t)."""
 

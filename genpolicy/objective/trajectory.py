@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
 from genpolicy.objective.solution_map import SolutionMap, doubling, grid_time
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Trajectory(SolutionMap):
     """|Phi(x_t, t, s) - Phi^-(x_u, u, s)|^2 + flow_weight |x_0 - phi(x_t, t, t)|^2 (Feng et al. 2025, eqs. 17 to 19).
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import locate, setting
+from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
 from genpolicy.critic.critic import Critic, q_min_of_each, require_value
 from genpolicy.errors import UserError
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class NoSelection:
     """The policy's own action."""
 
     num_candidates: ClassVar[int] = 1
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Selection(ABC):
     """One of `num_candidates` actions of the policy, clipped to the action space, by their min_j Q_j.
 
@@ -60,7 +59,7 @@ class Greedy(Selection):
         return q.argmax(-1)
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Softmax(Selection):
     """A candidate with probability softmax_K(beta Q): mu exp(beta Q) for many candidates of mu (Chen et al. 2023)."""
 
@@ -87,7 +86,7 @@ class Softmax(Selection):
         return torch.multinomial(torch.softmax(self.beta * q, -1), 1, generator=generator)[:, 0]
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Expectile(Selection):
     """A candidate with probability in proportion to |tau - 1(Q < V)|, tau the critic's expectile.
 

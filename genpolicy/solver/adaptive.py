@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torchdiffeq
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.errors import UserError
 from genpolicy.solver.solver import ODESolver, State, StateField
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Dopri5(ODESolver):
     """Dormand-Prince 5(4); the tolerances bound the error of a batch, single rows may err more."""
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.model.flow import ProbabilityFlow, angle_of, time_and_scale
 from genpolicy.solver.solver import FixedGrid, Solver
 
@@ -22,7 +21,7 @@ from genpolicy.solver.solver import FixedGrid, Solver
 LOWEST_RATIO, HIGHEST_RATIO = 1e-3, 80.0
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class DPMSolver(Solver):
     """DPM-Solver++ 2M (Lu et al. 2022, algorithm 2): second-order multistep for the ODE in log(alpha / sigma)."""
 
@@ -52,7 +51,7 @@ class DPMSolver(Solver):
         return [flow.end, *inner, flow.start]
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class SinglestepDPM(Solver):
     """DPM-Solver (Lu et al. 2022, algorithms 1 and 2) and DPM-Solver++ by single steps, at evenly spaced times.
 
@@ -145,7 +144,7 @@ def _reverse_step(flow: ProbabilityFlow, angle: float, following: float, y: Tens
     return keep * y + math.cos(following) * (1 - ratio**2) * flow.data(angle, y) + spread * noise
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Ancestral(Solver):
     """Ancestral sampling (Ho et al. 2020, algorithm 2) at evenly spaced times.
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.model.flow import Field
 from genpolicy.solver.solver import FixedGrid, ODESolver, State, StateField
 
@@ -44,7 +43,7 @@ class _Recomputed(torch.autograd.Function):
         return None, None, *(by_input.get(i) for i in range(len(inputs)))
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class RungeKutta(FixedGrid, ODESolver):
     """An explicit Runge-Kutta scheme, given by its Butcher tableau."""
 

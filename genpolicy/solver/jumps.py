@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.model.flow import Capability, ProbabilityFlow
 from genpolicy.solver.solver import FixedGrid, Solver
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Jumps(FixedGrid, Solver):
     """x_{i+1} = Phi(x_i, t_i, t_{i+1}) from noise to data: deterministic after the first draw (GTP's eq. 15).
 
@@ -27,7 +26,7 @@ class Jumps(FixedGrid, Solver):
         return flow.solution(y, self.grid(flow.end, flow.start))
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class Renoise(Solver):
     """Jump to the data end, add noise again, jump: multistep consistency sampling (Song et al. 2023, algorithm 1).
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.model.flow import Capability, Field, ProbabilityFlow
 
 State = tuple[Tensor, ...]
@@ -85,7 +85,7 @@ class ODESolver(Solver):
         return y
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class FixedGrid:
     """A grid of `steps` intervals, u_i = low + (high - low) (i / steps)^power, denser at the low (data) end."""
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor
 
-from genpolicy.config.schema import setting
+from genpolicy.config.schema import component, setting
 from genpolicy.model.flow import ProbabilityFlow
 from genpolicy.solver.solver import Solver
 
 
-@dataclass(kw_only=True, eq=False)
+@component
 class PathEuler(Solver):
     """x <- x - v(x, t) / steps, from t = 1 to 0 in equal steps (Park et al. 2025, algorithm 1).
 

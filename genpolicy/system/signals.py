@@ -23,7 +23,7 @@ class Signals:
 
     NOTED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.received: int | None = None
         self._deferring = 0  # how many are inside `deferred`
 

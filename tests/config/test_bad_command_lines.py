@@ -13,7 +13,7 @@ from command_line import jobs, mistaken
 from genpolicy.config.arguments import groups, options
 from genpolicy.config.option_content import all_settings
 from genpolicy.config.run_settings import MODES, RunSettings, TrainSettings
-from genpolicy.config.schema import TARGET, field_types, is_component, locate
+from genpolicy.config.schema import TARGET, field_types, is_nested, locate
 
 EACH = 25  # lines of each kind
 CHOICES = [group for group in groups() if group not in ("tuned", "experiment", "cluster", "env", "dataset")]
@@ -49,7 +49,7 @@ def settings() -> list[tuple[str, dataclasses.Field, object]]:
     def walk(cls, node, prefix):
         hints = field_types(cls)
         for field in dataclasses.fields(cls):
-            if is_component(field):
+            if is_nested(field):
                 walk(locate(node[field.name][TARGET]), node[field.name], f"{prefix}{field.name}.")
             elif dataclasses.is_dataclass(hints[field.name]):
                 walk(hints[field.name], node[field.name], f"{prefix}{field.name}.")

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from genpolicy.config.arguments import CONF, groups, options
 from genpolicy.config.option_content import all_settings, comment, lineage, merged
 from genpolicy.config.run_settings import RunSettings, TrainSettings
-from genpolicy.config.schema import TARGET, completed, field_types, is_component, locate
+from genpolicy.config.schema import TARGET, completed, field_types, is_nested, locate
 
 COMPONENTS = [group for group in groups() if group not in ("tuned", "experiment", "cluster")]
 
@@ -29,7 +29,7 @@ def repeated(given: dict, cls: type, inherited: dict, path: str = "") -> Iterato
     defaults = completed(inherited, cls)
     for name in given.keys() & fields.keys():
         value = given[name]
-        if is_component(fields[name]):
+        if is_nested(fields[name]):
             yield from repeated(value, locate(value[TARGET]), inherited.get(name, {}), f"{path}{name}.")
         elif dataclasses.is_dataclass(fields[name].type):
             yield from repeated(value, fields[name].type, {}, f"{path}{name}.")
@@ -73,7 +73,7 @@ def test_every_number_has_bounds():
         for field in dataclasses.fields(cls):
             if dataclasses.is_dataclass(hints[field.name]):
                 walk(hints[field.name], {})
-            elif is_component(field) and field.name in node:
+            elif is_nested(field) and field.name in node:
                 walk(locate(node[field.name][TARGET]), node[field.name])
 
     walk(TrainSettings, {})
@@ -95,7 +95,7 @@ def test_every_number_has_bounds():
 
 
 def test_every_component_has_a_group_and_every_group_a_component():
-    fields = {field.name for field in dataclasses.fields(TrainSettings) if is_component(field)}
+    fields = {field.name for field in dataclasses.fields(TrainSettings) if is_nested(field)}
     assert fields == {*COMPONENTS, "likelihood"}
 
 
