@@ -36,15 +36,15 @@ class Trained(NamedTuple):
 
 
 def train(*words: str) -> Trained:
-    """Carries out `genpolicy <words>` in this process: `train("algo=gmpo", "env=hopper-medium-v2")`.
+    """Runs `genpolicy <words>` in this process: `train("algo=gmpo", "env=hopper-medium-v2")`.
 
     As on the command line, a run that was stopped goes on and a finished one is left alone. Raises `UserError`.
     """
     job = _job(*words)
     if job.config.mode != "train":
-        raise UserError(f"mode={job.config.mode}: only training is done from here; leave mode out")
+        raise UserError(f"mode={job.config.mode}: only mode=train is available from Python; leave mode out")
     if job.config.seeds:
-        raise UserError("seeds: one run at a time from here; several are for the command line")
+        raise UserError("seeds: one run at a time from Python; several seeds are for the command line")
     run = open_run(job.config, job.choices)
     training.train(run)
     results = checkpoint.load(run.path("last.pt"))["state"]["results"]
@@ -175,5 +175,5 @@ def _job(*words: str) -> Job:
     jobs: list[Job] = []
     each_job(list(words), jobs.append)
     if len(jobs) != 1:
-        raise UserError("one run at a time from here; sweeps are for the command line")
+        raise UserError("one run at a time from Python; sweeps are for the command line")
     return jobs[0]

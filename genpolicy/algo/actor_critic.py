@@ -12,6 +12,7 @@ from genpolicy.algo.algorithm import Algorithm, Phase, prefixed
 from genpolicy.algo.update import Update, critic_updates
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
+from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.objective.objective import Draws
@@ -27,17 +28,19 @@ class ActorCritic(Algorithm, ABC):
     batch_size: int = setting(256, ge=1, le=2**20, doc="transitions an update")
     lr: float = setting(3e-4, gt=0.0, le=1e30, doc="Adam's learning rate of the actor")
     gradient_norm: float | None = setting(
-        None, gt=0.0, le=1e30, doc="largest norm of a gradient, of actor and critic each; null: any"
+        None, gt=0.0, le=1e30, doc="largest gradient norm, for actor and critic each; null: no clipping"
     )
-    clip_each_q: bool = setting(False, doc="limit the gradient of each Q function by itself, and not that of all")
+    clip_each_q: bool = setting(
+        False, doc="clip the gradient norm of each Q function separately; false: that of all together"
+    )
     policy_delay: int = setting(
-        1, ge=1, le=10**6, doc="updates of the critic for each of the actor, which all targets then follow"
+        1, ge=1, le=10**6, doc="critic updates per update of the actor and of all target networks"
     )
 
-    ema_start: int = setting(0, ge=0, le=10**9, doc="updates of the actor before its moving average begins to follow")
-    ema_every: int = setting(1, ge=1, le=10**6, doc="updates of the actor for each of its moving average from then on")
+    ema_start: int = setting(0, ge=0, le=10**9, doc="actor updates before its moving average (EMA) starts")
+    ema_every: int = setting(1, ge=1, le=10**6, doc="actor updates per update of its moving average")
 
-    def plan(self):
+    def plan(self) -> list[Phase]:
         more = {"draw": self.draw_next_action, "after": None, "clip": self.gradient_norm, "clip_each": self.clip_each_q}
         critic = critic_updates(self.critic, lambda batch, draws: draws.get("next_action"), **more)
         updates = prefixed("critic", critic) | {"actor": self.actor_update()}
@@ -53,7 +56,7 @@ class ActorCritic(Algorithm, ABC):
         ]
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         """The critic evaluates the policy, or needs none."""
 
         def fits(critic: type) -> bool:
@@ -61,7 +64,7 @@ class ActorCritic(Algorithm, ABC):
 
         if not fits(locate(config.critic._target_)):
             raise UserError(
-                f"critic: needs a behaviour model, which is not there; legal: {legal_options('critic', fits)}"
+                f"critic: needs a behaviour model, which this algorithm lacks; legal: {legal_options('critic', fits)}"
             )
 
     @abstractmethod

@@ -8,12 +8,14 @@ from dataclasses import InitVar
 from typing import Any, ClassVar, TypeVar
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
 from genpolicy.algo.actor import Actor
 from genpolicy.algo.update import Metrics, Update, critic_updates, imitation
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import build, component, locate, setting
+from genpolicy.config.validation import Node
 from genpolicy.critic.critic import Critic
 from genpolicy.dataset.scaling import Scaling
 from genpolicy.dataset.transitions import Transitions
@@ -97,7 +99,14 @@ class Algorithm(Actor, ABC):
     scaling: InitVar[Scaling]
     selection: InitVar[NoSelection | Selection | None] = None
 
-    def __post_init__(self, policy, objective, critic, scaling, selection):
+    def __post_init__(
+        self,
+        policy: Policy,
+        objective: Objective,
+        critic: Critic | None,
+        scaling: Scaling,
+        selection: NoSelection | Selection | None,
+    ) -> None:
         Actor.__init__(self, policy, critic if self.learns_critic else None, selection or NoSelection(), scaling)
         self.objective = objective
         self.policy, self.behaviour = self.policies(policy)
@@ -146,7 +155,9 @@ class BehaviourSettings:
     behaviour_steps: int = setting(10_000, ge=1, le=10**9, doc="updates of the behaviour model")
     behaviour_batch_size: int = setting(512, ge=1, le=2**20, doc="transitions a behaviour update")
     behaviour_lr: float = setting(3e-4, gt=0.0, le=1e30, doc="Adam's learning rate of the behaviour model")
-    behaviour_schedule: str = setting("constant", choices=["constant", "cosine"], doc="of that rate; cosine ends at 0")
+    behaviour_schedule: str = setting(
+        "constant", choices=["constant", "cosine"], doc="schedule of the learning rate; cosine ends at 0"
+    )
     behaviour_weight_decay: float = setting(0.0, ge=0.0, le=1e6, doc="AdamW's weight decay of the behaviour model")
 
     def behaviour_phase(self) -> Phase:
@@ -190,7 +201,7 @@ class CriticSettings:
     critic_batch_size: int = setting(512, ge=1, le=2**20, doc="transitions a critic update")
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         """The critic must not need the policy, which is trained after it."""
         there = (None, "behaviour") if issubclass(cls, BehaviourSettings) else (None,)
 
@@ -198,7 +209,9 @@ class CriticSettings:
             return critic.next_actions in there
 
         if not fits(locate(config.critic._target_)):
-            raise UserError(f"critic: needs a policy that is not there yet; legal: {legal_options('critic', fits)}")
+            raise UserError(
+                f"critic: needs actions of the policy, trained after it; legal: {legal_options('critic', fits)}"
+            )
 
     def support(self, action: Tensor) -> Tensor:
         """The behaviour model's actions [..., A] as the critic values them: clipped to the action space."""
@@ -229,9 +242,11 @@ class PolicySettings:
     policy_steps: int = setting(10_000, ge=1, le=10**9, doc="updates of the policy")
     policy_batch_size: int = setting(512, ge=1, le=2**20, doc="transitions a policy update")
     policy_lr: float = setting(3e-4, gt=0.0, le=1e30, doc="Adam's learning rate of the policy")
-    policy_schedule: str = setting("constant", choices=["constant", "cosine"], doc="of that rate; cosine ends at 0")
+    policy_schedule: str = setting(
+        "constant", choices=["constant", "cosine"], doc="schedule of the learning rate; cosine ends at 0"
+    )
 
-    def policy_phase(self, update: Update, **more) -> Phase:
+    def policy_phase(self, update: Update, **more: Any) -> Phase:
         """The phase of the policy's updates; more: further fields of `Phase`."""
         return Phase(
             name="policy",
@@ -243,7 +258,7 @@ class PolicySettings:
         )
 
 
-def require_flow(config) -> None:
+def require_flow(config: Node) -> None:
     """Refuse a model that has no flow."""
 
     def fits(model: type) -> bool:
@@ -253,7 +268,7 @@ def require_flow(config) -> None:
         raise UserError(f"model: this algorithm needs a generative model; legal: {legal_options('model', fits)}")
 
 
-def require_denoiser(config) -> None:
+def require_denoiser(config: Node) -> None:
     """Refuse an objective that does not regress a prediction at a noisy action."""
     require_flow(config)
 
@@ -264,7 +279,7 @@ def require_denoiser(config) -> None:
         raise UserError(f"objective: this algorithm needs a denoiser; legal: {legal_options('objective', fits)}")
 
 
-def assemble(config, observation_size: int, action_low: Tensor, action_high: Tensor) -> Algorithm:
+def assemble(config: DictConfig, observation_size: int, action_low: Tensor, action_high: Tensor) -> Algorithm:
     """The algorithm that a checked configuration describes, with freshly initialised networks.
 
     action_low, action_high: the ends [A] of the action space.

@@ -12,6 +12,7 @@ from genpolicy.algo.td3_bc import has_mean
 from genpolicy.algo.update import Metrics, Update, limited_exp, weight_metrics
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
+from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.network.ensemble import value_network
@@ -34,27 +35,28 @@ class AWR(Algorithm):
     uses_samples = False
 
     steps: int = setting(20_000, ge=1, le=10**9, doc="updates of the policy")
-    iteration: int = setting(1_000, ge=1, le=10**9, doc="updates of the policy after which returns are computed anew")
+    iteration: int = setting(1_000, ge=1, le=10**9, doc="policy updates between two computations of the returns")
     batch_size: int = setting(256, ge=1, le=2**20, doc="transitions an update")
     lr: float = setting(5e-5, gt=0.0, le=1e30, doc="the policy's learning rate")
     value_lr: float = setting(1e-2, gt=0.0, le=1e30, doc="V's learning rate")
-    momentum: float = setting(0.9, ge=0.0, lt=1.0, doc="of both")
-    value_every: int = setting(5, ge=1, le=10**6, doc="updates of the policy for each of V")
+    momentum: float = setting(0.9, ge=0.0, lt=1.0, doc="momentum of SGD, for the policy and V")
+    value_every: int = setting(5, ge=1, le=10**6, doc="policy updates per update of V")
     value_hidden: list[int] = setting([128, 64], ge=1, le=2**14, doc="units of each hidden layer of V")
     discount: float = setting(0.99, ge=0.0, lt=1.0, doc="gamma; V's output is in units of 1 / (1 - gamma)")
     td_lambda: float = setting(0.95, ge=0.0, le=1.0, doc="lambda of the returns; 1: no bootstrapping inside episodes")
     temperature: float = setting(1.0, gt=0.0, le=1e6, doc="beta, in standard deviations of the advantages")
     weight_clamp: float = setting(20.0, gt=0.0, le=1e30, doc="largest weight of a sample")
     bound: float = setting(
-        10.0, ge=0.0, le=1e6, doc="weight of the squared distance of a mean from the action space, / 2"
+        10.0, ge=0.0, le=1e6, doc="weight of half the squared distance of the mean from the action space"
     )
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
+        """The policy has a mean, which is kept near the action space."""
         if not has_mean(locate(config.model._target_)):
-            raise UserError(f"model: AWR's policy has a mean; legal: {legal_options('model', has_mean)}")
+            raise UserError(f"model: AWR needs a policy with a mean; legal: {legal_options('model', has_mean)}")
 
-    def plan(self):
+    def plan(self) -> list[Phase]:
         self.value = value_network(self.policy.network.observation_size, hidden=self.value_hidden, init="xavier")
         self.begin = copy.deepcopy(self.value).requires_grad_(False)
         more = {"momentum": self.momentum}

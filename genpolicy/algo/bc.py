@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from genpolicy.algo.algorithm import Algorithm, BehaviourSettings
+from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, Phase
 from genpolicy.config.schema import component
+from genpolicy.model.policy import Policy
 
 
 @component
@@ -13,8 +14,8 @@ class BC(BehaviourSettings, Algorithm):
     learns_critic = False
     uses_samples = False
 
-    def policies(self, model):
+    def policies(self, model: Policy) -> tuple[Policy, Policy]:
         return model, model
 
-    def plan(self):
+    def plan(self) -> list[Phase]:
         return [self.behaviour_phase()]

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings, require_denoiser
+from genpolicy.algo.algorithm import (
+    Algorithm,
+    BehaviourSettings,
+    CriticSettings,
+    Phase,
+    PolicySettings,
+    require_denoiser,
+)
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.schema import component, setting
+from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.direct import DirectPolicy
 from genpolicy.model.flow import standard_normal
@@ -21,7 +30,7 @@ from genpolicy.objective.objective import Draws
 
 
 def one_step_policy(
-    cls: type[DirectPolicy], model: Policy, algorithm: Algorithm, squash: bool = True, **shape
+    cls: type[DirectPolicy], model: Policy, algorithm: Algorithm, squash: bool = True, **shape: Any
 ) -> DirectPolicy:
     """A direct policy beside a model, for the same observations and actions.
 
@@ -40,14 +49,16 @@ class Distilled(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, AB
     uses_samples = False
 
     policy_hidden: list[int] = setting([256, 256], ge=1, le=2**14, doc="units of each hidden layer of the policy")
-    policy_activation: str = setting("silu", choices=list(ACTIVATIONS), doc="after each of them")
+    policy_activation: str = setting(
+        "silu", choices=list(ACTIVATIONS), doc="activation after each hidden layer of the policy"
+    )
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         super().check_compatibility(config)
         require_denoiser(config)
 
-    def plan(self):
+    def plan(self) -> list[Phase]:
         frozen_modules = [self.behaviour, self.critic]
         more = {"frozen_modules": frozen_modules, "schedule": self.policy_schedule}
         update = Update(self.policy.parameters(), self.policy_lr, self.loss, self.draw, **more)

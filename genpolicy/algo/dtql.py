@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor
 
-from genpolicy.algo.algorithm import prefixed
+from genpolicy.algo.algorithm import Phase, prefixed
 from genpolicy.algo.distilled import Distilled, one_step_policy
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
+from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.direct import GaussianPolicy, TanhGaussianPolicy
+from genpolicy.model.policy import Policy
 from genpolicy.network.activation import INITIALISATIONS
 from genpolicy.objective.objective import Draws
 
@@ -34,16 +38,16 @@ class DTQL(Distilled):
         doc="the trust region is the behaviour model's own loss; false: its squared error, at all noise levels alike",
     )
     squash: str = setting(
-        "mean", choices=["mean", "sample"], doc="of what the policy takes a tanh; sample: its std depends on the state"
+        "mean", choices=["mean", "sample"], doc="what the tanh is applied to; sample: and the std depends on the state"
     )
-    policy_init: str = setting("pytorch", choices=list(INITIALISATIONS), doc="of the policy's weights")
+    policy_init: str = setting("pytorch", choices=list(INITIALISATIONS), doc="initialisation of the policy's weights")
     joint: bool = setting(
         False,
-        doc="the critic learns beside the behaviour model (not for critic_steps), and both go on beside the policy",
+        doc="train critic and behaviour model together (critic_steps is not used), and go on in the policy phase",
     )
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         super().check_compatibility(config)
 
         def fits(critic: type) -> bool:
@@ -55,7 +59,7 @@ class DTQL(Distilled):
                 f"legal: {legal_options('critic', fits)}"
             )
 
-    def policies(self, model):
+    def policies(self, model: Policy) -> tuple[Policy, Policy]:
         shape = {"hidden": self.policy_hidden, "activation": self.policy_activation, "init": self.policy_init}
         if self.squash == "sample":
             cls, shape["output_size"] = TanhGaussianPolicy, 2 * model.action_size
@@ -63,7 +67,7 @@ class DTQL(Distilled):
             cls = GaussianPolicy
         return one_step_policy(cls, model, self, **shape), model
 
-    def plan(self):
+    def plan(self) -> list[Phase]:
         behaviour, critic, policy = super().plan()
         if not self.joint:
             return [behaviour, critic, policy]
@@ -84,17 +88,17 @@ class DTQL(Distilled):
             loss = loss - self.imitation * log_prob(batch.observation, batch.action)
         return loss, metrics
 
-    def penalty(self, action, x, t, noise, observation):
+    def penalty(self, action: Tensor, x: Tensor, t: Tensor, noise: Tensor, observation: Tensor) -> Tensor:
         if self.weighted:
             return self.alpha * self.objective.loss(self.behaviour, observation, action, {"t": t, "noise": noise})
         return self.alpha * (self.behaviour.data(x, t, observation) - action).square().sum(-1)
 
-    def gain(self, value, action):
+    def gain(self, value: Callable[[Tensor], Tensor], action: Tensor) -> tuple[Tensor, Tensor]:
         q = value(action)
         return q, q.amin(0)
 
 
-def _variant(update: Update, **changes) -> Update:
+def _variant(update: Update, **changes: Any) -> Update:
     """The same update, of the same optimiser, with other attributes."""
     made = copy.copy(update)
     vars(made).update(changes)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from genpolicy.algo.algorithm import require_denoiser
+from genpolicy.algo.algorithm import Phase, require_denoiser
 from genpolicy.algo.q_guided import QGuided
 from genpolicy.config.schema import component, setting
+from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws
 
@@ -20,16 +21,14 @@ class EDP(QGuided):
 
     uses_samples = False
 
-    simultaneous: bool = setting(
-        False, doc="the actor's step is by the critic as it was before the critic's, as in EDP's code"
-    )
+    simultaneous: bool = setting(False, doc="update the actor with the critic from before its update, as in EDP's code")
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         super().check_compatibility(config)
         require_denoiser(config)
 
-    def plan(self):
+    def plan(self) -> list[Phase]:
         [phase] = super().plan()
         if not self.simultaneous:
             return [phase]

@@ -8,14 +8,16 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.actor_critic import ActorCritic
-from genpolicy.algo.algorithm import require_flow
+from genpolicy.algo.algorithm import Phase, require_flow
 from genpolicy.algo.distilled import one_step_policy
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import build, component, setting
+from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.direct import OneStepPolicy
+from genpolicy.model.policy import Policy
 from genpolicy.network.activation import ACTIVATIONS, INITIALISATIONS
 from genpolicy.objective.objective import Draws
 
@@ -33,16 +35,18 @@ class FQL(ActorCritic):
     uses_target = False
 
     alpha: float = setting(10.0, ge=0.0, le=1e6, doc="weight of the distillation")
-    normalize: bool = setting(False, doc="divide Q by its mean size")
+    normalize: bool = setting(False, doc="divide Q by its mean absolute value")
     policy_hidden: list[int] = setting(
         [256, 256, 256], ge=1, le=2**14, doc="units of each hidden layer of the one-step policy"
     )
-    policy_activation: str = setting("silu", choices=list(ACTIVATIONS), doc="after each of them")
-    policy_init: str = setting("pytorch", choices=list(INITIALISATIONS), doc="of the one-step policy's weights")
-    squash: bool = setting(True, doc="end the one-step policy with a tanh; false: its actions are clipped alone")
+    policy_activation: str = setting("silu", choices=list(ACTIVATIONS), doc="activation after each of these layers")
+    policy_init: str = setting(
+        "pytorch", choices=list(INITIALISATIONS), doc="initialisation of the one-step policy's weights"
+    )
+    squash: bool = setting(True, doc="end the one-step policy with a tanh; false: only clip its actions")
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         super().check_compatibility(config)
         require_flow(config)
 
@@ -55,11 +59,11 @@ class FQL(ActorCritic):
                 f"legal: {legal_options('solver', having=fits)}"
             )
 
-    def policies(self, model):
+    def policies(self, model: Policy) -> tuple[Policy, Policy]:
         shape = {"hidden": self.policy_hidden, "activation": self.policy_activation, "init": self.policy_init}
         return one_step_policy(OneStepPolicy, model, self, self.squash, **shape), model
 
-    def plan(self):
+    def plan(self) -> list[Phase]:
         return [self.from_the_same_parameters(phase) for phase in super().plan()]
 
     def actor_update(self) -> Update:

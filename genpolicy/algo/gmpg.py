@@ -16,14 +16,16 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings, require_flow
+from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, Phase, PolicySettings, require_flow
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
+from genpolicy.config.validation import Node
 from genpolicy.critic.critic import require_value
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.flow import rademacher, standard_normal
+from genpolicy.model.policy import Policy
 from genpolicy.objective.objective import Draws
 from genpolicy.solver.solver import ODESolver
 
@@ -39,10 +41,10 @@ class Guided(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
         1024, ge=1, le=2**20, doc="states whose graph is in memory at once; does not change the result", affects=None
     )
 
-    def policies(self, model):
+    def policies(self, model: Policy) -> tuple[Policy, Policy]:
         return model, copy.deepcopy(model)
 
-    def plan(self):
+    def plan(self) -> list[Phase]:
         policy, frozen_modules = self.policy, [self.behaviour, self.critic]
         update = Update(
             policy.parameters(),
@@ -62,7 +64,7 @@ class Guided(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
         self.policy.load_state_dict(self.behaviour.state_dict())
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         super().check_compatibility(config)
         require_flow(config)
 
@@ -100,7 +102,7 @@ class GuidedByDensity(Guided, ABC):
     )
 
     @property
-    def inverse_temperature(self):
+    def inverse_temperature(self) -> float:
         return self.beta
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
@@ -121,7 +123,7 @@ class GMPG(GuidedByDensity):
     """
 
     estimator: str = setting(
-        "path_derivative", choices=["path_derivative", "full"], doc="of the gradient; both are unbiased"
+        "path_derivative", choices=["path_derivative", "full"], doc="estimator of the gradient; both are unbiased"
     )
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
@@ -159,7 +161,7 @@ class GMPGReinforce(GuidedByDensity):
     weight_clamp: float = setting(100.0, gt=0.0, le=1e30, doc="largest weight of a sample")
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         super().check_compatibility(config)
         require_value(config)
 
@@ -182,13 +184,17 @@ class GMPGReinforce(GuidedByDensity):
 class GMPGMatching(Guided):
     """-beta Q of sampled actions plus the matching loss on the data's actions, which stands in for the KL."""
 
-    matching_weight: float = setting(1.0, ge=0.0, le=1e6, doc="of the matching loss; theirs has a factor of 1/2")
+    matching_weight: float = setting(
+        1.0, ge=0.0, le=1e6, doc="weight of the matching loss, which has a factor of 1/2 in their code"
+    )
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """The draws of the matching loss, and the noise [B, A] of the sampled actions."""
         matching = self.objective.draw(self.policy, batch.observation, batch.action, generator, progress)
         return {"action_noise": standard_normal(batch.action.shape, generator, batch.action), **matching}
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        """The loss [B], and metrics."""
         matching_draws = {name: draw for name, draw in draws.items() if name != "action_noise"}
         matching = self.objective.loss(self.policy, batch.observation, batch.action, matching_draws)
         action = self.policy.sample(batch.observation, noise=draws["action_noise"])

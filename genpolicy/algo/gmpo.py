@@ -11,12 +11,14 @@ import copy
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings
+from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, Phase, PolicySettings
 from genpolicy.algo.update import Metrics, Update, effective_sample_size, exponential_weight, imitation
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
+from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
+from genpolicy.model.policy import Policy
 from genpolicy.objective.objective import Draws
 
 
@@ -36,10 +38,10 @@ class GMPO(CriticSettings, PolicySettings, Algorithm):
     weight_clamp: float = setting(100.0, gt=0.0, le=1e30, doc="largest weight of a sample")
 
     @property
-    def inverse_temperature(self):
+    def inverse_temperature(self) -> float:
         return self.beta
 
-    def plan(self):
+    def plan(self) -> list[Phase]:
         update = imitation(self.policy, self.objective, self.policy_lr, self.weight, schedule=self.policy_schedule)
         return [self.critic_phase(), self.policy_phase(update)]
 
@@ -60,24 +62,24 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     beta: float = setting(
         4.0, gt=0.0, le=1e6, doc="inverse temperature, in units of the data set's (transformed) reward"
     )
-    static: bool = setting(True, doc="draw the behaviour's actions once instead of afresh in every update")
+    static: bool = setting(True, doc="draw the behaviour model's actions once; false: in every update")
     num_actions: int = setting(16, ge=2, le=10**4, doc="behaviour actions K a state")
 
     @property
-    def inverse_temperature(self):
+    def inverse_temperature(self) -> float:
         return self.beta
 
-    def policies(self, model):
+    def policies(self, model: Policy) -> tuple[Policy, Policy]:
         return model, copy.deepcopy(model)
 
-    def plan(self):
+    def plan(self) -> list[Phase]:
         more = {"after": self.policy.update_target, "schedule": self.policy_schedule}
         update = Update(self.policy.parameters(), self.policy_lr, self.loss, self.draw, **more)
         prepare = self.with_behaviour_actions(self.num_actions) if self.static else None
         return [self.behaviour_phase(), self.critic_phase(), self.policy_phase(update, prepare=prepare)]
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         super().check_compatibility(config)
         if couples(config.model):
             independent = legal_options("model", having=lambda model: not couples(model))
@@ -112,6 +114,6 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
         return (weight * losses).sum(-1), {"effective_sample_size": effective_sample_size(weight)}
 
 
-def couples(model) -> bool:
+def couples(model: Node) -> bool:
     """Whether a configured model pairs actions with noise that is not independent of them."""
     return bool(locate(model._target_).num_times) and locate(model.path._target_).couples

@@ -27,7 +27,7 @@ class GTP(ActorCritic):
 
     eta: float = setting(0.5, ge=0.0, le=1e6, doc="strength of the guidance; 0 is behaviour cloning")
     weight_clamp: float | None = setting(
-        100.0, ge=1.0, le=1e30, doc="largest weight of a sample; null, as in the paper: any"
+        100.0, ge=1.0, le=1e30, doc="largest weight of a sample; null: no limit, as in the paper"
     )
     value_samples: int = setting(1, ge=1, le=10**3, doc="actions whose mean Q is V(s), if the critic learns no V")
 

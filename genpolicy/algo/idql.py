@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 
-from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings
+from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, Phase
 from genpolicy.config.schema import component, setting
+from genpolicy.model.policy import Policy
 
 
 @component
@@ -17,16 +18,18 @@ class IDQL(BehaviourSettings, CriticSettings, Algorithm):
 
     uses_samples = False
 
-    average: bool = setting(False, doc="act by the moving average of the behaviour model, and not by the model itself")
+    average: bool = setting(
+        False, doc="act with the moving average of the behaviour model; false: with the model itself"
+    )
 
-    def policies(self, model):
+    def policies(self, model: Policy) -> tuple[Policy, Policy]:
         if not self.average:
             return copy.copy(model), model  # one network: the first is evaluated with the selection, the second without
         if model.target is None:
             model.keep_average()
         return model.target, model
 
-    def plan(self):
+    def plan(self) -> list[Phase]:
         critic = self.critic_phase()
         critic.policy = self.policy
         return [self.behaviour_phase(), critic]

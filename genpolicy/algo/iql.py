@@ -9,6 +9,7 @@ from genpolicy.algo.algorithm import Algorithm, Phase
 from genpolicy.algo.update import Metrics, critic_updates, exponential_weight, imitation
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
+from genpolicy.config.validation import Node
 from genpolicy.critic.critic import require_value
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -31,10 +32,12 @@ class IQL(Algorithm):
     steps: int = setting(20_000, ge=1, le=10**9, doc="updates of critic and policy")
     batch_size: int = setting(256, ge=1, le=2**20, doc="transitions an update")
     lr: float = setting(3e-4, gt=0.0, le=1e30, doc="Adam's learning rate of the policy")
-    schedule: str = setting("cosine", choices=["constant", "cosine"], doc="of the policy's learning rate, to 0")
+    schedule: str = setting(
+        "cosine", choices=["constant", "cosine"], doc="schedule of the policy's learning rate; cosine ends at 0"
+    )
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         """The critic must learn V from the data's actions."""
         require_value(config)
 
@@ -44,7 +47,7 @@ class IQL(Algorithm):
         if not fits(locate(config.critic._target_)):
             raise UserError(f"critic: needs a policy's actions; legal: {legal_options('critic', fits)}")
 
-    def plan(self):
+    def plan(self) -> list[Phase]:
         policy = imitation(self.policy, self.objective, self.lr, self.weight, schedule=self.schedule)
         first, *rest = ((name or "critic", update) for name, update in critic_updates(self.critic).items())
         updates = dict([first, ("policy", policy), *rest])

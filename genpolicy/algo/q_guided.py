@@ -21,7 +21,7 @@ class QGuided(ActorCritic):
 
     eta: float = setting(1.0, ge=0.0, le=1e6, doc="weight of the value, in units of the values' mean size")
     normalize: bool = setting(True, doc="divide by mean |Q|; false: GTP's ablation with a linear Q term")
-    own_size: bool = setting(False, doc="which is that of the Q raised, as in EDP's code, and not of the other")
+    own_size: bool = setting(False, doc="mean of the same Q function, as in EDP's code; false: of the other one")
 
     def actor_update(self) -> Update:
         return Update(

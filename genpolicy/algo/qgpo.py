@@ -5,16 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, PolicySettings, require_flow
+from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, Phase, PolicySettings, require_flow
 from genpolicy.algo.update import Metrics, Update, effective_sample_size
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import EVALUATION, component, locate, setting
+from genpolicy.config.validation import Node
 from genpolicy.critic.critic import q_min_of_each
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.guided import GuidedNetwork, GuidedPolicy
+from genpolicy.model.policy import Policy
 from genpolicy.network.mlp import MLP
 from genpolicy.objective.objective import Draws
 
@@ -38,18 +40,18 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     energy: str = setting(
         "denoised",
         choices=["denoised", "noisy"],
-        doc="what it is a function of: the noisy action itself, by the network of QGPO's code, or a denoised one",
+        doc="input of the energy network: the noisy action, as in QGPO's code, or a denoised one",
     )
-    target_value: bool = setting(False, doc="learn it from the target Q functions; false: from the online ones")
+    target_value: bool = setting(False, doc="learn the energy from the target Q functions; false: from the online ones")
     clip_support: bool = setting(True, doc="clip the behaviour's actions to the action space before they are valued")
-    joint: bool = setting(False, doc="train the energy beside the critic too, after each of its updates")
+    joint: bool = setting(False, doc="train the energy in the critic's phase too, after each critic update")
 
     @property
-    def inverse_temperature(self):
+    def inverse_temperature(self) -> float | None:
         return self.beta if self.guidance_scale == 1 else None  # a multiple of the energies at t > 0 is no energy
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         super().check_compatibility(config)
         require_flow(config)
         if not guidable(locate(config.model._target_)):
@@ -61,7 +63,7 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
                 "algo.energy=noisy: its gradient has no end where this path is noise alone; legal: denoised"
             )
 
-    def policies(self, model):
+    def policies(self, model: Policy) -> tuple[Policy, Policy]:
         sizes = {"action_size": model.action_size, "observation_size": model.network.observation_size}
         noisy = self.energy == "noisy"
         shape = {"time_embedding": "layered", "time_size": 32, "time_scale": 30.0, "output_size": 1} if noisy else {}
@@ -77,7 +79,7 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
         )
         return guided, model
 
-    def plan(self):
+    def plan(self) -> list[Phase]:
         energy, schedule = self.policy.network.energy, self.policy_schedule
         update = Update(energy.parameters(), self.policy_lr, self.loss, self.draw, schedule=schedule)
         prepare = self.with_behaviour_actions(self.num_actions)

@@ -15,6 +15,7 @@ from genpolicy.config.validation import Node
 from genpolicy.critic.planned import PlannedReturns
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
+from genpolicy.model.policy import Policy
 
 
 @component
@@ -38,12 +39,12 @@ class SfBC(BehaviourSettings, Algorithm):
             return critic.next_actions == "returns"
 
         if not fits(locate(config.critic._target_)):
-            raise UserError(f"critic: SfBC's plans returns; legal: {legal_options('critic', fits)}")
+            raise UserError(f"critic: SfBC needs a critic of planned returns; legal: {legal_options('critic', fits)}")
 
-    def policies(self, model):
+    def policies(self, model: Policy) -> tuple[Policy, Policy]:
         return copy.copy(model), model  # one network: the first is evaluated with the selection, the second without
 
-    def plan(self):
+    def plan(self) -> list[Phase]:
         behaviour = self.behaviour_phase()
         behaviour.prepare = require_order
         return [behaviour, *(self.round(number) for number in range(self.rounds))]

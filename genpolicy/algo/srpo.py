@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
+from torch import Tensor
 
 from genpolicy.algo.distilled import Distilled, one_step_policy
 from genpolicy.config.schema import component, setting
 from genpolicy.model.direct import DeterministicPolicy
+from genpolicy.model.policy import Policy
 
 
 @component
@@ -29,27 +33,27 @@ class SRPO(Distilled):
         doc="t of the score is uniform in [margin, 1 - margin]; 0: as the behaviour model is trained",
     )
 
-    def policies(self, model):
+    def policies(self, model: Policy) -> tuple[Policy, Policy]:
         shape = {"hidden": self.policy_hidden, "activation": self.policy_activation}
         return one_step_policy(DeterministicPolicy, model, self, **shape), model
 
-    def draw_time(self, size, generator, like):
+    def draw_time(self, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
         if not self.time_margin:
             return super().draw_time(size, generator, like)
         unit = torch.rand(size, generator=generator, device=like.device, dtype=like.dtype)
         return self.time_margin + (1 - 2 * self.time_margin) * unit
 
-    def value(self, observation, action):
+    def value(self, observation: Tensor, action: Tensor) -> Tensor:
         q = self.critic.q_of_target if self.target_value else self.critic.q
         return q(observation, action)
 
-    def penalty(self, action, x, t, noise, observation):
+    def penalty(self, action: Tensor, x: Tensor, t: Tensor, noise: Tensor, observation: Tensor) -> Tensor:
         with torch.no_grad():
             sigma = self.behaviour.path.sigma(t)[:, None]
             slope = sigma**2 * self.behaviour.noise(x, t, observation)
         return (slope * action).sum(-1)
 
-    def gain(self, value, action):
+    def gain(self, value: Callable[[Tensor], Tensor], action: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             q, pull_back = torch.func.vjp(value, action.detach())
             (slope,) = pull_back(torch.ones_like(q) / len(q))  # of their mean

@@ -8,6 +8,7 @@ from torch import Tensor
 from genpolicy.algo.q_guided import QGuided
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
+from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.direct import GaussianPolicy
@@ -25,13 +26,13 @@ class TD3BC(QGuided):
     smoothing: float = setting(
         0.2, ge=0.0, le=1e6, doc="standard deviation of the noise on the target's actions, which lie in [-1, 1]"
     )
-    smoothing_limit: float = setting(0.5, ge=0.0, le=1e6, doc="largest size of that noise")
+    smoothing_limit: float = setting(0.5, ge=0.0, le=1e6, doc="largest absolute value of that noise")
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         super().check_compatibility(config)
         if not has_mean(locate(config.model._target_)):
-            raise UserError(f"model: TD3+BC has a mean; legal: {legal_options('model', has_mean)}")
+            raise UserError(f"model: TD3+BC needs a policy with a mean; legal: {legal_options('model', has_mean)}")
 
     def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
         """The moving average's mean with smoothing noise (Fujimoto et al. 2018, section 5.3)."""

@@ -157,7 +157,7 @@ def imitation(
     lr: float,
     weight: Callable[[Transitions, Draws], tuple[Tensor, Metrics]] | None = None,
     weight_draw: Callable[[Transitions, torch.Generator, float], Draws] = lambda batch, generator, progress: {},
-    **more,
+    **more: Any,
 ) -> Update:
     """The update that fits a policy to the data's actions, each sample's loss multiplied by a weight.
 
@@ -192,7 +192,7 @@ def imitation(
 def critic_updates(
     critic: Critic,
     next_action: Callable[[Transitions, Draws], Tensor | None] = lambda batch, draws: None,
-    **more,
+    **more: Any,
 ) -> dict[str, Update]:
     """The updates of a critic by the names of its losses; its target follows with the last.
 
@@ -200,7 +200,7 @@ def critic_updates(
     else an `Update` takes.
     """
 
-    def update(module: nn.Module, loss, **last) -> Update:
+    def update(module: nn.Module, loss: Callable[..., tuple[Tensor, Metrics]], **last: Any) -> Update:
         def losses(batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
             return loss(batch, next_action(batch, draws))
 
@@ -245,7 +245,7 @@ def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch._inductor")  # its own affair
     made, known = torch.compile(function, mode=mode, dynamic=False), False
 
-    def call(*given):
+    def call(*given: Any) -> Any:
         nonlocal known
         if known:
             return made(*given)

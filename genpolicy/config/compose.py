@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
+from typing import Any
 
 import hydra
 import yaml
@@ -60,7 +61,7 @@ class _Completing(Loader):
     """Composes a line that is being completed, with the settings that no file lists."""
 
     def load_configuration(
-        self, config_name: str | None, overrides: list[str], run_mode: RunMode, **more
+        self, config_name: str | None, overrides: list[str], run_mode: RunMode, **more: Any
     ) -> DictConfig:
         config = super().load_configuration(config_name, hydra_words(overrides), run_mode, **more)
         word = os.environ.get("COMP_LINE", "").rpartition(" ")[2]

@@ -100,7 +100,7 @@ class Loader(ConfigLoaderImpl):
         return dataclasses.replace(found, config=unpacked(content))
 
     def _tell_hydra(self, words: Sequence[str], number: int | None) -> None:
-        """Has ${hydra:...} mean this job."""
+        """Makes ${hydra:...} resolve to this job."""
         config = self.load_configuration(PRIMARY, list(words), RunMode.RUN)
         if number is not None:
             with open_dict(config):

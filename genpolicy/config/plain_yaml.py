@@ -55,7 +55,7 @@ def comments(path: Path) -> dict[str, str]:
 
 
 def check(text: bytes, path: Path) -> None:
-    """Raises `UserError` for what is no YAML, and for what a few bytes of make gigabytes: aliases, endless nesting."""
+    """Raises `UserError` for invalid YAML, and for what can turn few bytes into gigabytes: aliases, deep nesting."""
     if len(text) > LARGEST:
         raise UserError(f"{path}: of more than {LARGEST:,} bytes; settings need less")
     depth = 0

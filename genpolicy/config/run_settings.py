@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.config import sbatch
 from genpolicy.config.schema import EVALUATION, TARGET, TRAINING, completed, group, locate, nested, setting
+from genpolicy.config.validation import Node
 from genpolicy.errors import UserError
 from genpolicy.system import sqlite
 
@@ -38,7 +39,7 @@ class Scaling:
     action: str = setting(
         "none",
         choices=["none", "space", "data"],
-        doc="what becomes [-1, 1]: the action space, where it has no ends the data's range; or that everywhere",
+        doc="what is mapped to [-1, 1]: space: the action space (unbounded: the data's range); data: the data's range",
     )
     epsilon: float = setting(0.0, ge=0.0, le=1e6, doc="added to the std of observations")
 
@@ -53,7 +54,7 @@ class Evaluation:
     log_prob_actions: int = setting(1000, ge=1, le=10**7, doc="data-set actions whose log-likelihood is measured")
     video: bool = setting(False, doc="film the first episode of the trained policy's evaluation at the end")
     steps: list[int] = setting(
-        [], ge=1, le=10**5, doc="numbers of solver steps the trained policy is evaluated with, too"
+        [], ge=1, le=10**5, doc="more evaluations of the trained policy, with these numbers of solver steps"
     )
 
 
@@ -83,7 +84,7 @@ class Launch:
         ge=1,
         le=366 * 24 * 60,
         seconds=60,
-        doc="time of a job; a run that needs more goes on in the same job, requeued",
+        doc="time limit of a job; a run that needs more is resumed when the job is requeued",
     )
     grace_seconds: int = setting(
         120, ge=5, le=86_400, seconds=1, doc="time before its end at which a job saves its runs and is requeued"
@@ -103,7 +104,7 @@ class Launch:
     dry_run: bool = setting(False, doc="show the runs and the sbatch script, and start nothing")
 
     @classmethod
-    def check_compatibility(cls, config: Any) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         """Refuses what SLURM would, and a job that would be asked to stop before it has begun."""
         launch = config.launch
         sbatch.check(launch)
@@ -184,7 +185,7 @@ class RunSettings:
     precision: str = setting(
         "tf32",
         choices=("float32", "tf32", "bf16"),
-        doc="of matrix products in updates; tf32 is float32 on a CPU; log-densities and evaluations: always float32",
+        doc="matrix products in updates; tf32 is float32 on a CPU; log-densities and evaluations: always float32",
     )
     compile: str = setting(
         "none",
@@ -192,16 +193,12 @@ class RunSettings:
         doc="mode of torch.compile for the updates' losses and gradients; reduce-overhead: CUDA graphs",
         affects=None,
     )
-    overwrite: bool = setting(
-        False, doc="throw a finished or unfinished run of the same settings away and redo it", affects=None
-    )
+    overwrite: bool = setting(False, doc="delete an existing run of the same settings and start again", affects=None)
     checkpoint: str | None = setting(None, doc="mode=eval: run directory or MLflow run id of the policy", affects=None)
     sweep: str | None = setting(
         None, doc="mode=status|report: the sweep's eight digits; null: all of the study", affects=None
     )
-    follow: bool = setting(
-        False, doc="mode=sync: go on shipping until no run is left that trains or waits", affects=None
-    )
+    follow: bool = setting(False, doc="mode=sync: keep syncing until no run is training or queued", affects=None)
     budget: float = setting(1.0, gt=0, le=10, doc="share of its updates that every phase is trained for; at least one")
     log_every: int = setting(
         100, ge=1, le=10**9, doc="updates between two entries of the training metrics", affects=None
@@ -221,7 +218,7 @@ class RunSettings:
     genpolicy: Program = group(Program, affects=None)
 
     @classmethod
-    def check_compatibility(cls, config: Any) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         """Refuses a study that is no folder's name, and a checkpoint without mode=eval or the reverse."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.study):
             raise UserError(f"study: {config.study!r} is not a plain folder name of letters, digits and ._-")
@@ -292,7 +289,7 @@ class TrainSettings(CheckSettings):
     select: Any = nested(doc="how one of several actions of the policy is chosen", affects=EVALUATION)
 
     @classmethod
-    def check_compatibility(cls, config: Any) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         """Refuses a video of a task that has none, and what a solver that chooses its steps itself cannot."""
         RunSettings.check_compatibility(config)
         if config.eval.video and not locate(config.env._target_).has_video:

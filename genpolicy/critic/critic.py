@@ -6,13 +6,14 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import InitVar
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, setting
+from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.network.activation import ACTIVATIONS, INITIALISATIONS
@@ -33,23 +34,27 @@ class Critic(nn.Module, ABC):
     uses_next_action_of_data: ClassVar[bool] = False  # whether a batch must have `next_action` and `followed`
 
     hidden: list[int] = setting([256, 256], ge=1, le=2**14, doc="units of each hidden layer of Q and V")
-    activation: str = setting("relu", choices=list(ACTIVATIONS), doc="after each hidden layer")
-    layer_norm: bool = setting(False, doc="normalise the units of each hidden layer")
-    layer_norm_first: bool = setting(False, doc="before the activation, as in DTQL's and EDP's code, and not after it")
-    v_layer_norm: bool = setting(True, doc="whether V has it, too, if Q has")
-    v_input_norm: bool = setting(False, doc="normalise the observation that V is given, over its components, as IDQL")
-    layer_norm_eps: float = setting(1e-5, ge=0.0, le=1.0, doc="added to their variance")
+    activation: str = setting("relu", choices=list(ACTIVATIONS), doc="activation after each hidden layer")
+    layer_norm: bool = setting(False, doc="layer normalisation of each hidden layer")
+    layer_norm_first: bool = setting(
+        False, doc="normalise before the activation, as in DTQL's and EDP's code; false: after it"
+    )
+    v_layer_norm: bool = setting(True, doc="whether V has layer normalisation too, if Q has")
+    v_input_norm: bool = setting(False, doc="layer normalisation of V's observations, as in IDQL's code")
+    layer_norm_eps: float = setting(1e-5, ge=0.0, le=1.0, doc="epsilon of the layer normalisation")
     init: str = setting(
-        "pytorch", choices=list(INITIALISATIONS), doc="of the weights: nn.Linear's, or one with zero biases"
+        "pytorch",
+        choices=list(INITIALISATIONS),
+        doc="initialisation of the weights: that of nn.Linear, or one with zero biases",
     )
     ensemble: int = setting(2, ge=1, le=100, doc="number of Q functions E; their minimum is used")
-    discount: float = setting(0.99, ge=0.0, le=1.0, doc="gamma")
-    target_rate: float = setting(0.005, gt=0.0, le=1.0, doc="share of Q that enters the target Q at every update")
+    discount: float = setting(0.99, ge=0.0, le=1.0, doc="discount factor gamma")
+    target_rate: float = setting(0.005, gt=0.0, le=1.0, doc="Polyak rate tau of the target Q at every update")
     q_loss_mean: bool = setting(
-        False, doc="the loss is the mean over the Q functions, which matters to Adam's eps alone, and not their sum"
+        False, doc="average the loss over the Q functions (matters to Adam's eps only); false: sum it"
     )
     lagged_target: bool = setting(
-        False, doc="the target follows Q as it was before the update, as in FQL's code, and not as it is after it"
+        False, doc="update the target Q before each update of Q, as in FQL's code; false: after it"
     )
     lr: float = setting(3e-4, gt=0.0, le=1e30, doc="Adam's learning rate of Q and V")
     expectile: float | None = setting(
@@ -58,12 +63,12 @@ class Critic(nn.Module, ABC):
     observation_size: InitVar[int]
     action_size: InitVar[int]
 
-    def __init_subclass__(cls, **more):
+    def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
         if not hasattr(cls, "next_actions"):
             raise TypeError(f"{cls.__name__} must say whose next_actions its loss takes")
 
-    def __post_init__(self, observation_size, action_size):
+    def __post_init__(self, observation_size: int, action_size: int) -> None:
         nn.Module.__init__(self)
         names = ("hidden", "activation", "layer_norm", "layer_norm_eps", "layer_norm_first", "init")
         shape = {name: getattr(self, name) for name in names}
@@ -128,7 +133,7 @@ def q_min_of_each(critic: Critic, observation: Tensor, action: Tensor, target: b
     return q_min(repeated, action.flatten(0, 1)).unflatten(0, action.shape[:2])
 
 
-def require_value(config) -> None:
+def require_value(config: Node) -> None:
     """Refuse a critic that learns no V."""
 
     def learns_value(critic: Mapping) -> bool:

@@ -22,11 +22,11 @@ class DoubleQ(Critic):
     next_actions = "policy"
 
     hidden: list[int] = setting([256, 256, 256], ge=1, le=2**14, doc="units of each hidden layer of Q and V")
-    activation: str = setting("silu", choices=list(ACTIVATIONS), doc="after each hidden layer")
+    activation: str = setting("silu", choices=list(ACTIVATIONS), doc="activation after each hidden layer")
     candidates: int = setting(
         1, ge=1, le=10**4, doc="actions of the policy at s' whose best is backed up; 1: no max-Q backup"
     )
-    aggregate: str = setting("min", choices=["min", "mean"], doc="of the Q functions, in the target")
+    aggregate: str = setting("min", choices=["min", "mean"], doc="how the Q functions are combined in the target")
     normalize: bool = setting(False, doc="divide a batch's targets by their standard deviation")
 
     def backup(self, q: Tensor) -> Tensor:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genpolicy.config.schema import component, setting
 from genpolicy.critic.critic import Critic, Metrics, expectile_loss
@@ -22,12 +24,12 @@ class IQL(Critic):
 
     expectile: float = setting(0.7, gt=0.0, lt=1.0, doc="tau of the value's expectile regression")
     value_first: bool = setting(
-        False, doc="update V before Q, whose target has the new V, as in IQL's code; false: both at once, from the old"
+        False, doc="update V before Q, whose target uses the new V, as in IQL's code; false: both at once"
     )
 
     v_of_target: bool = setting(True, doc="V regresses on the target Q; false: on Q itself, as in DTQL's code")
 
-    def losses(self):
+    def losses(self) -> dict[str, tuple[nn.Module, Callable[..., tuple[Tensor, Metrics]]]]:
         if self.value_first:
             return {"v": (self.v_network, self.v_loss), "q": (self.q_network, self.q_loss)}
         return super().losses()

@@ -27,12 +27,12 @@ class PlannedReturns(Critic):
 
     next_actions = "returns"
 
-    activation: str = setting("silu", choices=list(ACTIVATIONS), doc="after each hidden layer")
+    activation: str = setting("silu", choices=list(ACTIVATIONS), doc="activation after each hidden layer")
     ensemble: int = setting(1, ge=1, le=100, doc="number of Q functions E; their minimum is used")
     lr: float = setting(1e-3, gt=0.0, le=1e30, doc="Adam's learning rate of Q")
     alpha: float = setting(20.0, gt=0.0, le=1e6, doc="inverse temperature of V, in standard deviations of the returns")
 
-    def __post_init__(self, observation_size, action_size):
+    def __post_init__(self, observation_size: int, action_size: int) -> None:
         super().__post_init__(observation_size, action_size)
         self.initial = copy.deepcopy(self.q_target)
         self.register_buffer("moments", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))  # mean and std, last round's and this

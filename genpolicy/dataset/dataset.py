@@ -13,7 +13,9 @@ import torch
 from filelock import FileLock
 from rich.console import Console
 
-from genpolicy.config.schema import component, digest, setting
+from genpolicy.config.legal import legal_options
+from genpolicy.config.schema import component, digest, locate, setting
+from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Behaviour, Transitions
 from genpolicy.env.replay import check_robot
 from genpolicy.env.task import Task
@@ -96,11 +98,11 @@ class Dataset(ABC):
         "cql_antmaze: 4 r - 2; rebrac_antmaze: 100 r",
     )
     held_out: float = setting(
-        0.0, ge=0, lt=1, doc="share of the episodes kept out of training, whose actions' likelihood is measured, too"
+        0.0, ge=0, lt=1, doc="share of the episodes held out of training, on which log-likelihoods are measured too"
     )
     directory: InitVar[str | Path]
 
-    def __post_init__(self, directory: str | Path):
+    def __post_init__(self, directory: str | Path) -> None:
         self.directory = Path(directory).expanduser().absolute()
 
     @abstractmethod
@@ -185,6 +187,13 @@ class Dataset(ABC):
                 )
         if not self.shuffled:
             remark(f"{self.source(task)}: {behaviour.unknown}: episodes and the data's return are not known")
+
+
+def require_task(config: Node, cls: type[Task], option: str) -> None:
+    """Raises `UserError` if the task is not of the one class that the data of an option are of."""
+    if locate(config.env._target_) is not cls:
+        tasks = legal_options("env", lambda task: task is cls)
+        raise UserError(f"dataset={option} does not go with env={config.env.name}; it goes with {tasks}")
 
 
 def chosen_episodes(episode: np.ndarray, share: float) -> np.ndarray:

@@ -2,14 +2,12 @@
 
 import numpy as np
 
-from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node
-from genpolicy.dataset.dataset import Dataset
+from genpolicy.dataset.dataset import Dataset, require_task
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.env.multi_goal import MultiGoal, demonstrations, squared_distance
 from genpolicy.env.task import Task
-from genpolicy.errors import UserError
 
 
 @component
@@ -21,9 +19,7 @@ class MultiGoalData(Dataset):
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
         """These data are about the toy only."""
-        if config.env._target_ != f"{MultiGoal.__module__}.{MultiGoal.__name__}":
-            tasks = legal_options("env", lambda task: task is MultiGoal)
-            raise UserError(f"dataset=multi_goal does not go with env={config.env.name}; it goes with {tasks}")
+        require_task(config, MultiGoal, "multi_goal")
 
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """The transitions of all episodes but each one's last, which a time limit cut off."""

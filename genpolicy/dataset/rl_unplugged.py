@@ -7,7 +7,7 @@ pickle of plain data and arrays needs is answered by a stand-in of this module, 
 
 import pickle
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -97,12 +97,12 @@ def _column(records: list[dict], name: str) -> np.ndarray:
 class _DType:
     """Stands in for numpy.dtype: numbers only."""
 
-    def __init__(self, name: str, *_):
+    def __init__(self, name: str, *_: object):
         if not (isinstance(name, str) and name[:1] in "bfiuO" and len(name) <= 3):
             raise ValueError(f"it holds values of type {name}")
         self.name, self.order = name, "="
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: tuple) -> None:
         self.order = state[1] if state[1] in "<>" else "="
 
     @property
@@ -115,10 +115,10 @@ class _Array:
 
     __slots__ = ("content", "dtype", "shape")
 
-    def __init__(self, *_) -> None:
+    def __init__(self, *_: object) -> None:
         self.content, self.dtype, self.shape = b"", None, ()
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: tuple) -> None:
         _, self.shape, dtype, _, content = state
         self.content = content
         if not isinstance(content, list):
@@ -148,7 +148,7 @@ class _Reader(pickle.Unpickler):
         ("collections", "OrderedDict"): dict,
     }
 
-    def find_class(self, module: str, name: str):
+    def find_class(self, module: str, name: str) -> Any:
         """The stand-in for a name. Raises `UnpicklingError` for one that data do not need."""
         try:
             return self.STAND_INS[module.replace("numpy.core.", "numpy._core."), name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +85,7 @@ class Scaling(nn.Module):
         transitions.action.sub_(self.centre).div_(self.reach)
         return replace(transitions, held_out=held_out, loaded_digest=digest, scaling=self)
 
-    def _load_from_state_dict(self, state_dict, prefix, *more) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *more: Any) -> None:
         for name in ("mean", "std", "centre", "reach"):
             state_dict.setdefault(prefix + name, getattr(self, name))  # runs of an earlier version have none
         super()._load_from_state_dict(state_dict, prefix, *more)

@@ -2,14 +2,12 @@
 
 import numpy as np
 
-from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component
 from genpolicy.config.validation import Node
-from genpolicy.dataset.dataset import Dataset
+from genpolicy.dataset.dataset import Dataset, require_task
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.env.swiss_roll import SwissRoll, roll
 from genpolicy.env.task import Task
-from genpolicy.errors import UserError
 
 
 @component
@@ -19,9 +17,7 @@ class SwissRollData(Dataset):
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
         """The roll's data are about the roll's task only."""
-        if config.env._target_ != f"{SwissRoll.__module__}.{SwissRoll.__name__}":
-            tasks = legal_options("env", lambda task: task is SwissRoll)
-            raise UserError(f"dataset=swiss_roll does not go with env={config.env.name}; it goes with {tasks}")
+        require_task(config, SwissRoll, "swiss_roll")
 
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """The points as actions and their values as rewards; all terminated."""

@@ -142,7 +142,7 @@ class Transitions:
         return content.hexdigest()[:8]
 
     def to(self, device: torch.device | str, extra_columns: int = 0) -> Transitions:
-        """The same transitions for `device`: on it, or, if too large with `further` more columns, on the host."""
+        """The same transitions for `device`: on it, or, if too large with so many `extra_columns`, on the host."""
         device = torch.device(device)
         held_out = self.held_out and self.held_out.to(device)
         size = self.table.nbytes + self.table.itemsize * self.size * extra_columns

@@ -129,7 +129,9 @@ def _routes(maze: PointMaze) -> dict:
     return {tuple(goal): shortest_paths(maze.walls, tuple(goal)) for goal in maze.free_cells.tolist()}
 
 
-def _steer(maze: PointMaze, routes: dict, observation: np.ndarray, waypoints: list, rng) -> np.ndarray:
+def _steer(
+    maze: PointMaze, routes: dict, observation: np.ndarray, waypoints: list, rng: np.random.Generator
+) -> np.ndarray:
     """The force [2] towards the next of the waypoints; those reached are taken off, and new ones found at the end."""
     position, velocity = observation[:2], observation[2:]
     if waypoints and np.abs(waypoints[0] - position).max() < REACHED:

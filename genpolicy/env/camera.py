@@ -76,6 +76,6 @@ class Camera:
         return pixels[::-1]
 
     def close(self) -> None:
-        """Gives the memory back."""
+        """Frees the memory."""
         self._drawing.free()
         self._context.free()

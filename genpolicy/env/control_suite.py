@@ -21,8 +21,8 @@ HAS_GOALS = ("finger", "fish", "manipulator")  # drawn for each episode, and kep
 class ControlSuite(Task):
     """A task of the suite: rewards in [0, 1], episodes of 1,000 steps, no normalised score."""
 
-    domain: str = setting(doc="the suite's domain: cheetah")
-    task: str = setting(doc="the domain's task: run")
+    domain: str = setting(doc="domain in the DeepMind Control Suite, such as cheetah")
+    task: str = setting(doc="task of that domain, such as run")
 
     def simulate(self) -> "Control":
         """The suite's environment with vectors for observations."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+from typing import Any
 
 import gymnasium
 import mujoco
@@ -32,7 +33,7 @@ class Gym(Task):
         ge=1, le=10**9, doc="steps after which an episode is cut off; null: as registered"
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self.name = self.id
         plugins.require(self.id)
@@ -84,7 +85,7 @@ class Gym(Task):
             said = message(error, 200)
             raise UserError(f"eval.video: {self.id} cannot be drawn ({said}); leave eval.video out") from error
 
-    def _make(self, **more) -> gymnasium.Env:
+    def _make(self, **more: Any) -> gymnasium.Env:
         env = make_quietly(self.id, "env.id", **more)
         for kind, space in {"observations": env.observation_space, "actions": env.action_space}.items():
             if not isinstance(space, gymnasium.spaces.Box) or len(space.shape) != 1:
@@ -92,7 +93,7 @@ class Gym(Task):
         if not (np.abs([env.action_space.low, env.action_space.high]) <= LARGEST_BOUND).all():
             shown = " ".join(str(env.action_space).split())
             raise UserError(
-                f"env.id={self.id}: its actions have no bounds that anybody reaches ({shown}); its action_space must "
+                f"env.id={self.id}: its actions are practically unbounded ({shown}); its action_space must "
                 f"be within -{LARGEST_BOUND:g} and {LARGEST_BOUND:g}"
             )
         return env

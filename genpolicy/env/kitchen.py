@@ -58,7 +58,7 @@ class Kitchen(Task):
 
     data_within_limit: ClassVar[bool] = False
 
-    things: list[str] = setting(choices=tuple(THINGS), doc="what has to be done")
+    things: list[str] = setting(choices=tuple(THINGS), doc="the subtasks that have to be completed")
 
     @property
     def recorded_in(self) -> str:

@@ -54,9 +54,11 @@ class Task(ABC):
         None, ge=-1e30, le=1e30, doc="return that scores 100 (D4RL: an expert); null for none", affects=EVALUATION
     )
     url: str | None = setting(None, doc="where D4RL keeps the data of this task; null if it has none")
-    family: str | None = setting(None, doc="the tasks that share a file of tuned values; null: none", affects=None)
+    family: str | None = setting(
+        None, doc="name of the tasks that share a file of tuned values; null: none", affects=None
+    )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._vectors: dict[int, SyncVectorEnv] = {}
 
     @abstractmethod

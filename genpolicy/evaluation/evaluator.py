@@ -5,6 +5,7 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -85,7 +86,7 @@ class Evaluator:
 
         film(self.task, self._last, path)
 
-    def _log_likelihood(self, policy: Policy, transitions: Transitions, **how) -> dict[str, float]:
+    def _log_likelihood(self, policy: Policy, transitions: Transitions, **how: Any) -> dict[str, float]:
         volume = float(self.algorithm.scaling.log_volume())
         return log_likelihood(policy, transitions, volume, torch.Generator(self.device).manual_seed(0), **how)
 

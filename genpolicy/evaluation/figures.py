@@ -6,13 +6,14 @@ import io
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from genpolicy.algo.actor import Actor
 from genpolicy.algo.algorithm import Algorithm
@@ -28,16 +29,17 @@ DENSITY_FLOOR = 8.0  # nats below the maximum at which a density is drawn as not
 class Toy(Protocol):
     """Data in the plane, and what is known of them: `genpolicy.env.swiss_roll.Roll`.
 
-    action [N, 2] and value [N] are the data. value_at: actions [..., 2] -> values [...]. exact: actions [N, 2] -> the
-    log-density log p(a) [N] that the data are drawn from, and the expected value Q(a) [N].
+    action [N, 2] and value [N] are the data.
     """
 
     action: np.ndarray
     value: np.ndarray
 
-    def value_at(self, action: np.ndarray) -> np.ndarray: ...
+    def value_at(self, action: np.ndarray) -> np.ndarray:
+        """The values [...] of actions [..., 2]."""
 
-    def exact(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]: ...
+    def exact(self, action: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The data's log-density log p(a) [N], and the expected value Q(a) [N], at actions [N, 2]."""
 
 
 @plain
@@ -247,7 +249,7 @@ class _Plane:
             axis.set(xlim=(-extent, extent), ylim=(-extent, extent), aspect="equal")
         return figure, axes
 
-    def _image(self, axis: Axes, values: np.ndarray, **style):
+    def _image(self, axis: Axes, values: np.ndarray, **style: Any) -> AxesImage:
         size = math.isqrt(len(values))
         ends = (-self.extent, self.extent) * 2
         return axis.imshow(values.reshape(size, size), origin="lower", extent=ends, interpolation="bilinear", **style)

@@ -11,6 +11,7 @@ import av
 import gymnasium
 import numpy as np
 
+from genpolicy.env.camera import Camera
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError, one_line
 from genpolicy.evaluation.rollout import Episode
@@ -50,7 +51,7 @@ def _played(task: Task, env: gymnasium.Env, episode: Episode) -> tuple[bytes, fl
     """The video of the episode, and its return."""
     earned = 0.0
 
-    def pictures(camera) -> Iterator[np.ndarray]:
+    def pictures(camera: Camera) -> Iterator[np.ndarray]:
         nonlocal earned
         yield camera.picture()
         for number, action in enumerate(episode.actions, 1):

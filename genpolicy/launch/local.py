@@ -15,7 +15,7 @@ from genpolicy.tracking import follower
 
 
 def launch(jobs: Sequence, name: str | None = None) -> None:
-    """Carry out what is missing of a sweep of checked jobs (`runs.job.Job`; `Sweep.of` has the `name`).
+    """Run what is missing of a sweep of checked jobs (`runs.job.Job`; `Sweep.of` has the `name`).
 
     On SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 has the runs save their checkpoints, and raises `Interrupted`. Raises
     `UserError` at the end if runs have failed.
@@ -54,7 +54,7 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
         except Interrupted:
             children.stop(signal.SIGTERM)
             children.run()
-            print("stopped; the same command goes on", flush=True)
+            print("stopped; the same command resumes it", flush=True)
             raise
     if said := follower.complaint(sweep.outputs):
         print(said, flush=True)

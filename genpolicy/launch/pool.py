@@ -18,7 +18,7 @@ POLL_SECONDS = 0.2
 
 
 class Pool:
-    """Carries out run directories, as many at once as there are `slots`.
+    """Trains the runs of run directories, as many at once as there are `slots`.
 
     A slot is the environment of its processes beside this one's, such as the GPU that they see. `ended` is
     called with a directory and its exit code when its process has ended.

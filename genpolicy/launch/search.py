@@ -51,7 +51,7 @@ class Search:
             raise UserError("hydra/sweeper=optuna: nothing to search; give an interval(a,b) or several values")
 
     def run(self, launcher: Launcher) -> None:
-        """Carry out trials until there are `search.trials`, those that were left half done first; prints the best.
+        """Run trials until there are `search.trials`, those that were left half done first; prints the best.
 
         `launcher` is one of `hydra_plugins.genpolicy.launcher`.
         """
@@ -103,7 +103,7 @@ class Search:
         one_seed = {key: values[:1] if key == "seed" else values for key, values in self.words.items()}
         return [job for point in points for job in _product(one_seed, point)]
 
-    def _run_trials(self, batch: Sequence[optuna.Trial], launcher) -> None:
+    def _run_trials(self, batch: Sequence[optuna.Trial], launcher: Launcher) -> None:
         words = [self._jobs(trial.params) for trial in batch]
         try:
             jobs = launcher.prepare([job for each in words for job in each])
@@ -134,7 +134,7 @@ class Search:
     def _abandoned(self) -> list[optuna.Trial]:
         """Trials begun by a command that has ended."""
 
-        def busy(trial) -> bool:
+        def busy(trial: optuna.trial.FrozenTrial) -> bool:
             runs = [Path(run) for run in trial.user_attrs.get("runs", [])]
             young = time.time() - trial.datetime_start.timestamp() < STALE_SECONDS
             return any(run.busy for run in run_states(runs)) or (young and not runs)
@@ -183,7 +183,7 @@ def mean_score(jobs: Sequence) -> float | None:
         return None
     scored = ["score_mean" in result for result in results]
     if any(scored) and not all(scored):
-        raise UserError("env: some of these tasks have a normalised score and some have none; search them apart")
+        raise UserError("env: some of these tasks have a normalised score and some have none; search them separately")
     mean = statistics.fmean(result["score_mean" if all(scored) else "return_mean"] for result in results)
     return mean if math.isfinite(mean) else None
 

@@ -169,7 +169,7 @@ def _show(executor: SlurmExecutor, sweep: Sweep, settings: DictConfig, runs: Seq
 
 
 def _wait(sweep: Sweep) -> None:
-    """Return when no run of the sweep is in anybody's hands. Raises `UserError` if some have not finished."""
+    """Return when no run of the sweep is running or queued. Raises `UserError` if some have not finished."""
     while True:
         found = list(run_states(sweep.runs))
         if not any(run.busy for run in found):

@@ -30,7 +30,7 @@ from genpolicy.system.files import Lock, new_folder, write_atomically
 
 
 class Sweep:
-    """The runs of one command: `runs` holds each directory with what people call it there, the words that vary.
+    """The runs of one command: `runs` holds each directory with its label, the words that vary.
 
     `name` has them all, and the eight hexadecimal digits that the folder is named by. `failures` says which runs could
     not be started, and why.
@@ -230,7 +230,7 @@ def common_launch(jobs: Sequence) -> DictConfig:
     """The `launch` settings of a sweep, which all its jobs must share, as they must its study and outputs."""
     for job in jobs:
         if job.config.mode != "train":
-            raise UserError(f"hydra/launcher: starts training runs; leave it out for mode={job.config.mode}")
+            raise UserError(f"hydra/launcher: is for training runs; leave it out for mode={job.config.mode}")
         for name in ("launch", "study", "paths"):
             if job.config[name] != jobs[0].config[name]:
                 raise UserError(f"{name}: must be the same for all jobs of a sweep")

@@ -16,7 +16,7 @@ from genpolicy.model.generative import GenerativePolicy
 
 @component
 class ConsistencyPolicy(GenerativePolicy):
-    """A policy that has learned the data end f(x, t) of the way through x at t, and nothing in between.
+    """A policy that has learned the data end f(x, t) of the trajectory through x at t, and nothing in between.
 
     In noise-to-signal units, r = sigma / alpha and z = x / alpha, f = c_skip z + c_out F(z, t) with s = sigma_data,
     c_skip = s^2 / ((r - r_0)^2 + s^2) and c_out = s (r - r_0) / sqrt(r^2 + s^2), so that f(x, t_min) = x.

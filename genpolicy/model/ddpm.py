@@ -25,15 +25,15 @@ class DDPM(ProbabilityPath):
     schedule: str = setting(
         "vp",
         choices=SCHEDULES,
-        doc="of beta: vp is VPSDE's alpha with beta_max 10; linear rises from 0.1 / T to 20 / T; cosine is squared",
+        doc="beta: vp is VPSDE's alpha with beta_max 10; linear rises from 0.1 / T to 20 / T; cosine is squared",
     )
-    t_min: float = setting(0.0, ge=0.0, lt=0.1, doc="first time of other solvers")
+    t_min: float = setting(0.0, ge=0.0, lt=0.1, doc="smallest time t of other solvers")
 
     t_max_noise = 1.0
     auto_prediction = "noise"
     discrete = True
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         total, self._tables = 0.0, {}
         self._log_alphas = [total := total + 0.5 * math.log1p(-beta) for beta in self._betas()]
         self._log_alphas.insert(0, 0.0)

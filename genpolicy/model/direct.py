@@ -10,9 +10,11 @@ from dataclasses import InitVar
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from genpolicy.config.schema import component, setting
+from genpolicy.config.validation import Node
 from genpolicy.errors import UserError
 from genpolicy.model.flow import Capability
 from genpolicy.model.policy import Policy
@@ -34,18 +36,18 @@ class DirectPolicy(Policy):
     action_low: InitVar[Tensor]
     action_high: InitVar[Tensor]
 
-    def __post_init__(self, network, action_low, action_high):
+    def __post_init__(self, network: nn.Module, action_low: Tensor, action_high: Tensor) -> None:
         super().__post_init__(network)
         bounded = self.squash and (action_low.isfinite() & action_high.isfinite()).all()
         self.register_buffer("centre", (action_low + action_high) / 2 if bounded else None, persistent=False)
         self.register_buffer("reach", (action_high - action_low) / 2 if bounded else None, persistent=False)
 
     @classmethod
-    def parts(cls, config, action_low: Tensor, action_high: Tensor) -> dict[str, Any]:
+    def parts(cls, config: DictConfig, action_low: Tensor, action_high: Tensor) -> dict[str, Any]:
         return {"action_low": action_low, "action_high": action_high}
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         super().check_compatibility(config)
         if config.eval.steps:
             raise UserError("eval.steps: this model takes one step; leave eval.steps out")
@@ -86,13 +88,13 @@ class GaussianPolicy(DeterministicPolicy):
     has_density = True
 
     log_std_min: float = setting(
-        -5.0, ge=-100.0, le=100.0, doc="least logarithm of a standard deviation, in action units"
+        -5.0, ge=-100.0, le=100.0, doc="smallest logarithm of a standard deviation, in action units"
     )
     log_std_max: float = setting(
         2.0, ge=-100.0, le=100.0, doc="largest logarithm of a standard deviation, in action units"
     )
 
-    def __post_init__(self, network, action_low, action_high):
+    def __post_init__(self, network: nn.Module, action_low: Tensor, action_high: Tensor) -> None:
         super().__post_init__(network, action_low, action_high)
         self.log_std = nn.Parameter(torch.zeros(self.action_size))
 
@@ -124,7 +126,7 @@ class TanhGaussianPolicy(DeterministicPolicy):
 
     has_density = True
 
-    log_std_min: float = setting(-5.0, ge=-100.0, le=100.0, doc="least logarithm of a standard deviation of u")
+    log_std_min: float = setting(-5.0, ge=-100.0, le=100.0, doc="smallest logarithm of a standard deviation of u")
     log_std_max: float = setting(2.0, ge=-100.0, le=100.0, doc="largest logarithm of a standard deviation of u")
 
     def parameters_at(self, observation: Tensor) -> tuple[Tensor, Tensor]:

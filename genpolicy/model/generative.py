@@ -9,10 +9,12 @@ from dataclasses import InitVar
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from omegaconf import DictConfig
+from torch import Tensor, nn
 
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import EVALUATION, TARGET, TRAINING, build, component, locate, nested, setting
+from genpolicy.config.validation import Node
 from genpolicy.errors import UserError
 from genpolicy.model.flow import (
     Capability,
@@ -68,7 +70,15 @@ class GenerativePolicy(Policy):
     has_density: InitVar[bool] = True
     bounds: InitVar[tuple[Tensor, Tensor] | None] = None
 
-    def __post_init__(self, network, prediction, solver, likelihood, has_density, bounds):
+    def __post_init__(
+        self,
+        network: nn.Module,
+        prediction: str,
+        solver: Solver,
+        likelihood: ODESolver,
+        has_density: bool,
+        bounds: tuple[Tensor, Tensor] | None,
+    ) -> None:
         super().__post_init__(network)
         low, high = (None, None) if bounds is None else bounds
         self.register_buffer("lowest", low, persistent=False)
@@ -82,7 +92,7 @@ class GenerativePolicy(Policy):
         self._ends = tuple(angle_of(self.path, self.sigma_data, t) for t in (self.path.t_min, self.t_max))
 
     @classmethod
-    def parts(cls, config, action_low: Tensor, action_high: Tensor) -> dict[str, Any]:
+    def parts(cls, config: DictConfig, action_low: Tensor, action_high: Tensor) -> dict[str, Any]:
         objective = locate(config.objective._target_)
         return {
             "prediction": build(config.objective).prediction,
@@ -93,7 +103,7 @@ class GenerativePolicy(Policy):
         }
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         """A solver uses what the objective learns; a log-likelihood is an ordinary differential equation's."""
         super().check_compatibility(config)
         requires = locate(config.solver._target_).requires
@@ -327,7 +337,12 @@ class GenerativePolicy(Policy):
         return self.divergence == "exact" or (self.divergence == "auto" and self.action_size <= EXACT_UP_TO)
 
     def _field_with_divergence(
-        self, flow, like: Tensor, generator, probe: Tensor | None, estimated: bool = False
+        self,
+        flow: ProbabilityFlow,
+        like: Tensor,
+        generator: torch.Generator | None,
+        probe: Tensor | None,
+        estimated: bool = False,
     ) -> StateField:
         if self.exact and probe is None and not estimated:
             return lambda angle, state: exact_divergence(flow.field, angle, state[0])

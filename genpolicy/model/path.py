@@ -30,7 +30,9 @@ class ProbabilityPath(ABC):
     quadratic in sigma(t_min) over the data's standard deviation.
     """
 
-    t_min: float = setting(1e-3, ge=0.0, lt=0.1, doc="first time; the density is that of data with noise sigma(t_min)")
+    t_min: float = setting(
+        1e-3, ge=0.0, lt=0.1, doc="smallest time t; the density is that of data with noise sigma(t_min)"
+    )
 
     t_max = 1.0
     # Last time at which data can be told from noise (alpha > 0): where a noise or score prediction starts.
@@ -113,7 +115,7 @@ class VPSDE(ProbabilityPath):
 
     beta_min: float = setting(0.1, gt=0.0, le=1e4, doc="noise rate beta at t = 0")
     beta_max: float = setting(20.0, gt=0.0, le=1e4, doc="noise rate beta at t = 1")
-    t_min: float = setting(3e-5, gt=0.0, lt=0.1, doc="first time; sigma' is infinite at 0")
+    t_min: float = setting(3e-5, gt=0.0, lt=0.1, doc="smallest time t; sigma' is infinite at 0")
 
     t_max_noise = 1.0
     auto_prediction = "preconditioned"
@@ -178,7 +180,9 @@ class ICFM(ProbabilityPath):
     blurs the density by as much at t = 0.
     """
 
-    sigma_min: float = setting(0.0, ge=0.0, lt=0.5, doc="noise left at t = 0, in action units")
+    sigma_min: float = setting(
+        0.0, ge=0.0, lt=0.5, doc="standard deviation of the noise left at t = 0, in action units"
+    )
 
     def alpha(self, t: Tensor) -> Tensor:
         return 1 - t
@@ -234,11 +238,11 @@ class OTCFM(ICFM):
 class EDM(ProbabilityPath):
     """Variance-exploding path with the time axis of Karras et al. 2022, eq. 5: sigma(t)^(1/7) is linear in t."""
 
-    sigma_min: float = setting(0.002, gt=0.0, le=1e6, doc="noise at t = 0, in action units")
-    sigma_max: float = setting(80.0, gt=0.0, le=1e6, doc="noise at t = 1, in action units")
-    t_min: float = setting(0.0, ge=0.0, lt=0.1, doc="first time; sigma(0) = sigma_min already")
+    sigma_min: float = setting(0.002, gt=0.0, le=1e6, doc="standard deviation of the noise at t = 0, in action units")
+    sigma_max: float = setting(80.0, gt=0.0, le=1e6, doc="standard deviation of the noise at t = 1, in action units")
+    t_min: float = setting(0.0, ge=0.0, lt=0.1, doc="smallest time t; sigma(0) is sigma_min already")
     told: str = setting(
-        "time", choices=["time", "sigma", "log_sigma"], doc="what networks are told of it; log_sigma is ln(sigma) / 4"
+        "time", choices=["time", "sigma", "log_sigma"], doc="time input of the network; log_sigma is ln(sigma) / 4"
     )
 
     t_max_noise = 1.0

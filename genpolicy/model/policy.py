@@ -8,10 +8,12 @@ from dataclasses import InitVar
 from typing import Any, ClassVar
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
+from genpolicy.config.validation import Node
 from genpolicy.errors import UserError
 from genpolicy.model.flow import Capability, standard_normal
 from genpolicy.network.averaging import polyak_update
@@ -33,11 +35,11 @@ class Policy(nn.Module, ABC):
     couples: ClassVar[bool] = False  # whether noise depends on the action it is trained with
 
     target_rate: float = setting(
-        0.005, gt=0.0, le=1.0, doc="share of the network in its moving average, at every update that needs one"
+        0.005, gt=0.0, le=1.0, doc="Polyak rate of the network's moving average, at every update that needs one"
     )
     network: InitVar[nn.Module]
 
-    def __post_init__(self, network):
+    def __post_init__(self, network: nn.Module) -> None:
         nn.Module.__init__(self)
         self.network, self.action_size = network, network.action_size
         self.target: Policy | None = None
@@ -54,14 +56,14 @@ class Policy(nn.Module, ABC):
 
     @classmethod
     @abstractmethod
-    def parts(cls, config: Any, action_low: Tensor, action_high: Tensor) -> dict[str, Any]:
+    def parts(cls, config: DictConfig, action_low: Tensor, action_high: Tensor) -> dict[str, Any]:
         """What a policy takes of a run, beside its settings and its network.
 
         config: the checked configuration; action_low, action_high: the ends [A] of the action space.
         """
 
     @classmethod
-    def check_compatibility(cls, config: Any) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         """The objective must teach what the model has."""
 
         def fits(objective: type) -> bool:

@@ -25,7 +25,7 @@ from genpolicy.model.generative import GenerativePolicy
 
 @component
 class TrajectoryPolicy(GenerativePolicy):
-    """A policy that has learned where the ways of its flow lead, from any time t to any earlier time s.
+    """A policy that has learned where the trajectories of its flow lead, from any time t to any earlier time s.
 
     Its velocity, score and densities are those of the instantaneous map, s = t.
     """
@@ -47,11 +47,11 @@ class TrajectoryPolicy(GenerativePolicy):
         return skip[..., None] * x + out[..., None] * self.raw(x, t, observation, s)
 
     def jump(self, x: Tensor, t: Tensor, s: Tensor, observation: Tensor) -> Tensor:
-        """Phi(x, t, s) [B, A]: the point at s <= t of the way through x [B, A] at t; x itself if s = t."""
+        """Phi(x, t, s) [B, A]: the point at s <= t of the trajectory through x [B, A] at t; x itself if s = t."""
         return self.move(x, t, s, self.surrogate(x, t, s, observation))
 
     def to_data(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """Phi(x, t, t_min) [B, A]: the data end of the way through x at t."""
+        """Phi(x, t, t_min) [B, A]: the data end of the trajectory through x at t."""
         return self.jump(x, t, torch.full_like(t, self.path.t_min), observation)
 
     def move(self, x: Tensor, t: Tensor, s: Tensor, data: Tensor) -> Tensor:

@@ -134,14 +134,14 @@ def _begin(part: Path, made_by: str, wanted: int) -> tuple[int, int]:
             if file.attrs.setdefault("made_by", made_by) != made_by:
                 begun = file.attrs["made_by"]
                 raise UserError(
-                    f"collect.path: {part} was begun with other settings ({begun}); delete it to begin anew"
+                    f"collect.path: {part} was begun with other settings ({begun}); delete it to start again"
                 )
             rows, batches = min(int(file.attrs.get("rows", 0)), wanted), int(file.attrs.get("batches", 0))
             file.visititems(lambda _, column: column.resize(rows, 0) if isinstance(column, h5py.Dataset) else None)
             return rows, batches
     except OSError as error:
         if part.exists() and part.stat().st_size and not h5py.is_hdf5(part):
-            raise UserError(f"collect.path: {part} is damaged; delete it to begin anew") from error
+            raise UserError(f"collect.path: {part} is damaged; delete it to start again") from error
         raise
 
 

@@ -1,6 +1,7 @@
 """`mode=report`: the runs of a study, or of a sweep, as tables, statistics and figures."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 from rich import box
@@ -17,6 +18,9 @@ from genpolicy.runs.run import find_runs
 from genpolicy.runs.state import FINAL, known_status
 from genpolicy.system.console import console, plain
 from genpolicy.tracking import follower
+
+if TYPE_CHECKING:  # MLflow is slow to import
+    from genpolicy.tracking.store import Store
 
 PRINTED = ("remarks", "scores_last", "scores_best", "aggregates", "published")
 WIDTH = 200  # of tables that go to a file or a pipe
@@ -51,7 +55,7 @@ def run(job: Job) -> None:
     print(f"{folder / 'report.html'}\n{folder / 'report.md'}, tables/*.tex and *.csv, figures/*.png and *.pdf")
 
 
-def _ship(store, outputs: Path, runs: list[Path]) -> list[str]:
+def _ship(store: "Store", outputs: Path, runs: list[Path]) -> list[str]:
     """Ships what is missing of the runs in a folder, and says which of `runs` have ended and are not shipped."""
     patience = follower.PATIENCE_SECONDS  # no longer does the process of a run that has ended try a store that fails
     outcome = follower.sync_all(outputs, None, {store.uri: store}, thorough=False, patience=patience)
@@ -59,7 +63,9 @@ def _ship(store, outputs: Path, runs: list[Path]) -> list[str]:
     return outcome.failures + [f"{label(run)}: another process still ships it; some of it is not here" for run in late]
 
 
-def _read(store, config: DictConfig, outputs: Path, failures: list[str]) -> tuple[Path, list[Result], list[str]]:
+def _read(
+    store: "Store", config: DictConfig, outputs: Path, failures: list[str]
+) -> tuple[Path, list[Result], list[str]]:
     """The folder of the report, the runs it is about, and what is wrong with others; failures: of shipping."""
     study = outputs / config.study
     try:

@@ -35,7 +35,7 @@ COLOURS = {
 
 
 def run(job: Job) -> None:
-    """Prints the table; on a terminal again and again, until nobody works on the runs any more or Ctrl-C."""
+    """Prints the table; on a terminal again and again, until no run is running or queued, or Ctrl-C."""
     config = job.config
     runs = _runs(config)
     shown_on = console(WIDTH)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +89,7 @@ class EnsembleMLP(nn.Module):
         return self.head(x)
 
 
-def value_network(observation_size: int, **shape) -> nn.Module:
+def value_network(observation_size: int, **shape: Any) -> nn.Module:
     """V: observation [B, O] -> [1, B]; shape: what else an `EnsembleMLP` takes."""
     return EnsembleMLP(1, observation_size, **shape) if observation_size else _Constant()
 

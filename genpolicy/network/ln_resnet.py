@@ -41,26 +41,26 @@ class LNResNet(nn.Module):
 
     width: int = setting(256, ge=1, le=2**14, doc="units of the residual stream; four times as many inside a block")
     blocks: int = setting(3, ge=1, le=100, doc="residual blocks")
-    activation: str = setting("mish", choices=list(ACTIVATIONS), doc="inside the blocks and after the last")
-    layer_norm_eps: float = setting(1e-5, ge=0.0, le=1.0, doc="added to the variance that a block divides by")
+    activation: str = setting("mish", choices=list(ACTIVATIONS), doc="activation inside the blocks and after the last")
+    layer_norm_eps: float = setting(1e-5, ge=0.0, le=1.0, doc="epsilon of the layer normalisation")
     init: str = setting(
         "pytorch",
         choices=["pytorch", "flax"],
-        doc="of the weights: nn.Linear's, or Xavier's and in the blocks LeCun's, with zero biases",
+        doc="initialisation: that of nn.Linear, or Xavier's and in the blocks LeCun's, with zero biases",
     )
-    dropout: float = setting(0.1, ge=0.0, lt=1.0, doc="share of a block's inputs that training leaves out")
+    dropout: float = setting(0.1, ge=0.0, lt=1.0, doc="dropout rate of a block's inputs")
     time_size: int = setting(64, ge=2, le=2**14, doc="size of the Gaussian Fourier time embedding")
     time_scale: float = setting(
         30.0, gt=0.0, le=1e6, doc="standard deviation of its frequencies, in cycles over t in [0, 1]"
     )
-    learned_frequencies: bool = setting(False, doc="train them")
-    time_hidden: list[int] = setting([128, 128], ge=1, le=2**14, doc="units of each layer that embeds the time further")
+    learned_frequencies: bool = setting(False, doc="train the frequencies of the time embedding")
+    time_hidden: list[int] = setting([128, 128], ge=1, le=2**14, doc="units of each layer after the time embedding")
     action_size: InitVar[int]
     observation_size: InitVar[int]
     num_times: InitVar[int] = 1
     input_size: InitVar[int | None] = None
 
-    def __post_init__(self, action_size, observation_size, num_times, input_size):
+    def __post_init__(self, action_size: int, observation_size: int, num_times: int, input_size: int | None) -> None:
         super().__init__()
         self.action_size, self.observation_size = action_size, observation_size
         self.input_size = input_size or action_size

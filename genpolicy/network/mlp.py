@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import InitVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,15 +22,17 @@ class MLP(nn.Module):
     """
 
     hidden: list[int] = setting([256, 256, 256], ge=1, le=2**14, doc="units of each hidden layer")
-    activation: str = setting("silu", choices=list(ACTIVATIONS), doc="after each hidden layer")
+    activation: str = setting("silu", choices=list(ACTIVATIONS), doc="activation after each hidden layer")
     linear_first: bool = setting(False, doc="no activation after the first hidden layer, as in DTQL's code")
     init: str = setting(
-        "pytorch", choices=list(INITIALISATIONS), doc="of the weights: nn.Linear's, or one with zero biases"
+        "pytorch",
+        choices=list(INITIALISATIONS),
+        doc="initialisation of the weights: that of nn.Linear, or one with zero biases",
     )
     time_embedding: str = setting(
         "fourier",
         choices=["fourier", "layered", "sinusoidal", "scalar"],
-        doc="of random frequencies; of them and a layer; of fixed ones and two layers; scalar: 1 - t",
+        doc="random frequencies; with one layer; fixed frequencies with two layers; scalar: 1 - t",
     )
     time_size: int = setting(16, ge=2, le=2**14, doc="size of the time embedding")
     time_scale: float = setting(
@@ -42,7 +45,9 @@ class MLP(nn.Module):
     input_size: InitVar[int | None] = None
     output_size: InitVar[int | None] = None
 
-    def __post_init__(self, action_size, observation_size, num_times, input_size, output_size):
+    def __post_init__(
+        self, action_size: int, observation_size: int, num_times: int, input_size: int | None, output_size: int | None
+    ) -> None:
         super().__init__()
         self.action_size, self.observation_size = action_size, observation_size
         self.input_size = action_size if input_size is None or not observation_size else input_size
@@ -61,7 +66,7 @@ class MLP(nn.Module):
         linear = [layer for layer in self.modules() if isinstance(layer, nn.Linear)]
         initialise([[layer.weight] for layer in linear], [layer.bias for layer in linear], self.init)
 
-    def _load_from_state_dict(self, state_dict, prefix, *more) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *more: Any) -> None:
         """Weights of an earlier version, which gave policies without noise zeros as x, lose the columns of these."""
         name = f"{prefix}layers.0.weight"
         if not self.input_size and name in state_dict:

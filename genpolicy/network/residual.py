@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from genpolicy.config.schema import component, setting
+from genpolicy.config.validation import Node
 from genpolicy.errors import UserError
 from genpolicy.network.embedding import GaussianFourier, LayeredFourier
 
@@ -51,15 +52,15 @@ class TemporalSpatialResidual(nn.Module):
         1.0, gt=0.0, le=1e6, doc="standard deviation of its frequencies, in cycles over t in [0, 1]"
     )
     time_layer: bool = setting(False, doc="a linear layer on the time embedding, as in QGPO's code")
-    observation_hidden: int = setting(32, ge=1, le=2**14, doc="units that embed the observation")
-    condition_hidden: int = setting(128, ge=1, le=2**14, doc="units that embed time and observation together")
+    observation_hidden: int = setting(32, ge=1, le=2**14, doc="size of the observation's embedding")
+    condition_hidden: int = setting(128, ge=1, le=2**14, doc="size of the joint embedding of time and observation")
     action_size: InitVar[int]
     observation_size: InitVar[int]
     num_times: InitVar[int] = 1
     input_size: InitVar[int | None] = None
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
         """On the way up, a block's output and its counterpart's must together be as wide as the next input."""
         hidden = config.network.hidden
         if not hidden or any(wide != 2 * narrow for wide, narrow in itertools.pairwise(hidden)):
@@ -68,7 +69,7 @@ class TemporalSpatialResidual(nn.Module):
                 f"network.hidden=[{widths}]: each width must be half of the one before, as in [512,256,128]"
             )
 
-    def __post_init__(self, action_size, observation_size, num_times, input_size):
+    def __post_init__(self, action_size: int, observation_size: int, num_times: int, input_size: int | None) -> None:
         super().__init__()
         self.action_size, self.observation_size = action_size, observation_size
         self.input_size = input_size or action_size

@@ -29,13 +29,13 @@ class Consistency(SolutionMap):
     teaches = frozenset({Capability.END})
     uses_target = True
 
-    improved: bool = setting(False, doc="false: consistency training of 2023; true: that of 2024")
+    improved: bool = setting(False, doc="improved consistency training (2024); false: that of 2023")
     scaled: bool = setting(False, doc="multiply the loss by 100 / (t - u), in noise levels")
     cycles: int = setting(
         1,
         ge=1,
         le=10**6,
-        doc="times that the grid grows in the training; in Consistency-AC's code once in 50,000 updates",
+        doc="number of times the grid grows during training; in Consistency-AC's code every 50,000 updates",
     )
 
     def draw_times(

@@ -22,9 +22,15 @@ class EDMDenoising(Regression):
     regressed = "data"
 
     prediction: str = network_output("preconditioned")
-    density: str = setting("lognormal", choices=["lognormal", "loglogistic"], doc="of sigma / alpha in training")
-    log_ratio_mean: float = setting(-1.2, ge=-100.0, le=100.0, doc="mean of its logarithm")
-    log_ratio_std: float = setting(1.2, gt=0.0, le=100.0, doc="standard deviation of that; loglogistic: its scale")
+    density: str = setting(
+        "lognormal",
+        choices=["lognormal", "loglogistic"],
+        doc="distribution of the noise level sigma / alpha in training",
+    )
+    log_ratio_mean: float = setting(-1.2, ge=-100.0, le=100.0, doc="mean of the noise level's logarithm")
+    log_ratio_std: float = setting(
+        1.2, gt=0.0, le=100.0, doc="standard deviation of the noise level's logarithm; loglogistic: its scale"
+    )
 
     def draw_time(self, policy: GenerativePolicy, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
         path = policy.path

@@ -43,7 +43,9 @@ class Objective(ABC):
 class SquaredError(Objective, ABC):
     """An objective that measures an error [B, A] in actions or in what they are predicted by."""
 
-    reduction: str = setting("sum", choices=["sum", "mean"], doc="of the squared errors, over the action's dimensions")
+    reduction: str = setting(
+        "sum", choices=["sum", "mean"], doc="reduction of the squared errors over the action's dimensions"
+    )
 
     def reduce(self, errors: Tensor) -> Tensor:
         """The sum or mean [B] of an action's errors [B, A]."""

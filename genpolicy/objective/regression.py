@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from genpolicy.network.ln_resnet import draw_kept, dropped
 from genpolicy.objective.objective import Draws, SquaredError
 
 
-def network_output(default: str):
+def network_output(default: str) -> Any:
     """The setting `prediction`, with the default of an objective."""
     doc = "what the network's output is; auto: velocity, or preconditioned where the velocity is badly scaled"
     return setting(default, choices=["auto", *PREDICTIONS], doc=doc)

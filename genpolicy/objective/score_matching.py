@@ -25,7 +25,9 @@ class ScoreMatching(Regression):
     regressed = "noise"  # sigma times the score's error, finite at every time
 
     prediction: str = network_output("noise")
-    weighting: str = setting("vanilla", choices=["vanilla", "maximum_likelihood"], doc="w(t), sigma^2 or g^2")
+    weighting: str = setting(
+        "vanilla", choices=["vanilla", "maximum_likelihood"], doc="weight w(t) of the loss, sigma^2 or g^2"
+    )
 
     def draw_time(self, policy: GenerativePolicy, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
         if self.weighting == "vanilla":

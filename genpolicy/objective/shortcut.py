@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.config.schema import component, setting
+from genpolicy.config.validation import Node
 from genpolicy.errors import UserError
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
@@ -22,11 +23,12 @@ class Shortcut(SolutionMap):
 
     uses_target = True
 
-    intervals: int = setting(128, ge=2, le=2**20, doc="shortest steps from noise to data, a power of two")
+    intervals: int = setting(128, ge=2, le=2**20, doc="number of the shortest steps from noise to data, a power of two")
     bootstrap: float = setting(0.125, gt=0.0, lt=1.0, doc="share of samples whose target is two shorter steps")
 
     @classmethod
-    def check_compatibility(cls, config) -> None:
+    def check_compatibility(cls, config: Node) -> None:
+        """The number of intervals is a power of two."""
         intervals = config.objective.intervals
         if intervals & (intervals - 1):
             raise UserError(f"objective.intervals={intervals}: must be a power of two, as 64, 128, 256")
@@ -60,7 +62,9 @@ class Shortcut(SolutionMap):
         return self.reduce((policy.surrogate(x, t, s, observation) - target).square())
 
     @staticmethod
-    def _direction(policy, x, t, u, s, half, rest) -> Tensor:
+    def _direction(
+        policy: TrajectoryPolicy, x: Tensor, t: Tensor, u: Tensor, s: Tensor, half: Tensor, rest: Tensor
+    ) -> Tensor:
         """The data that the line from x at t points at which two moves, towards `half` and `rest`, end on."""
         first, second = _shares(policy, t, u), _shares(policy, u, s)
         # x_s / sigma_s = x / sigma_t + (1/sigma_u - 1/sigma_t) half + (1/sigma_s - 1/sigma_u) rest, for alpha = 1

@@ -56,8 +56,17 @@ class Trajectory(SolutionMap):
         consistency = self.reduce((policy.move(x, t, s, mean) - target).square())
         return consistency + self.flow_weight * self.reduce((instantaneous - action).square())
 
-    def _earlier(self, policy, action, noise, x, t, u, observation) -> Tensor:
-        """x_u [B, A], on the way through x at t."""
+    def _earlier(
+        self,
+        policy: TrajectoryPolicy,
+        action: Tensor,
+        noise: Tensor,
+        x: Tensor,
+        t: Tensor,
+        u: Tensor,
+        observation: Tensor,
+    ) -> Tensor:
+        """x_u [B, A], on the trajectory through x at t."""
         if self.target == "closed_form":
             return policy.path.perturb(action, noise, u)
         for step in range(self.target_steps):

@@ -5,12 +5,16 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from genpolicy.errors import printable
 from genpolicy.runs.evaluations import LATER
 from genpolicy.runs.identity import GROUPS, INCIDENTAL
+
+if TYPE_CHECKING:  # MLflow is slow to import
+    from mlflow.entities import Run as MlflowRun
 
 NAMING = ("algo", "model", "env", "dataset")  # options that every run has
 LAST, BEST = "final", "best"  # metrics of the last checkpoint, and of the best evaluation during training
@@ -219,7 +223,7 @@ def _later(own: Result, tags: Mapping[str, str]) -> Iterator[Result]:
         yield replace(own, settings=settings, choices=choices, metrics=metrics, evaluation=prefix)
 
 
-def _result(run) -> Result:
+def _result(run: "MlflowRun") -> Result:
     """The names are those of `tracking.entities`. Raises KeyError or ValueError for a missing or wrong tag."""
     tags = {name: printable(value) for name, value in run.data.tags.items()}
     choices = {group: tags[f"genpolicy.{group}"] for group in GROUPS if f"genpolicy.{group}" in tags}

@@ -39,7 +39,7 @@ def load(path: Path) -> dict:
             file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise UserError(f"{path}: there is no such checkpoint") from error
+        raise UserError(f"{path}: no such checkpoint") from error
     except UserError:
         raise
     except Exception as error:  # a damaged file raises whatever the reader stumbles over

@@ -94,7 +94,7 @@ class Evaluation:
         return changed, sorted(before.keys() - after.keys())
 
     def title(self, run: Run) -> str:
-        """What people call it: the words of a command line that make it another one than the run's own."""
+        """Its label: the words of a command line that make it another one than the run's own."""
         own = own_evaluation(run)
         chosen = {group: option for group, option in self.choices.items() if own.choices.get(group) != option}
         changed = {name: value for name, value in self.differences(run)[0].items() if not name.endswith(TARGET)}

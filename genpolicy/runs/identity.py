@@ -34,7 +34,7 @@ def directory_of(config: DictConfig, choices: Mapping[str, str]) -> Path:
 
 
 def identity(config: DictConfig) -> str:
-    """Eight hexadecimal digits of what the weights of a run depend on, beside its seed (`settings.setting`, `affects`).
+    """Eight hexadecimal digits of what the weights of a run depend on, beside its seed (`affects` of `setting`).
 
     The order of the settings does not matter. `device`, `threads` and `compile` change roundings, not the experiment.
     """
@@ -44,6 +44,6 @@ def identity(config: DictConfig) -> str:
 
 
 def label(directory: Path) -> str:
-    """What people call a run, from its folder alone: 'gmpg-vpsde-1a2b3c4d hopper-medium-v2 s0'."""
+    """The label of a run, from its folder alone: 'gmpg-vpsde-1a2b3c4d hopper-medium-v2 s0'."""
     env, name, seed = directory.parts[-3:]
     return printable(f"{name} {env} {seed.replace('seed', 's')}")

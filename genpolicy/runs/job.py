@@ -69,7 +69,7 @@ def show(config: DictConfig, package: str | None) -> None:
     """Prints a checked configuration as YAML, or the part of it at `package`, as Hydra's --cfg does."""
     found = config if package is None else OmegaConf.select(config, package)
     if found is None:
-        raise UserError(f"--package {package}: there is no such part of the configuration")
+        raise UserError(f"--package {package}: the configuration has no such part")
     if not OmegaConf.is_config(found):
         print(found)
         return
@@ -80,7 +80,7 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
     """Checks a composed configuration and resolves its paths; creates nothing.
 
     Modes other than train read no component but those of `COMPONENTS`: their configuration holds nothing else. But that
-    of mode=eval has what the words say of `evaluation.CHOSEN`, to be checked with the run that it is for.
+    of mode=eval has what the words say of `evaluations.CHOSEN`, to be checked with the run that it is for.
     """
     from genpolicy.config import option_files  # which imports Hydra
 

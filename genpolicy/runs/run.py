@@ -76,7 +76,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        """What people call the run: 'gmpg-gvp maze2d-umaze-v1 s0'."""
+        """The run's label: 'gmpg-gvp maze2d-umaze-v1 s0'."""
         return printable(f"{self.choices['algo']}-{self.choices['model']} {self.choices['env']} s{self.config.seed}")
 
     @property

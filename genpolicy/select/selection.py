@@ -30,7 +30,7 @@ class Selection(ABC):
     """
 
     num_candidates: int = setting(32, ge=2, le=10**4, doc="actions drawn, of which one is taken")
-    target: bool = setting(False, doc="by the target Q functions")
+    target: bool = setting(False, doc="choose by the target Q functions; false: by the online ones")
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:

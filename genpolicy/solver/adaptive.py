@@ -29,12 +29,14 @@ class Dopri5(ODESolver):
             path = self._path(field, state, times, tolerances, parameters)
         except AssertionError as error:  # torchdiffeq's, such as "underflow in dt 0.0"
             raise UserError(
-                f"dopri5: its steps came to nothing ({' '.join(str(error).split())}): the field has diverged, "
+                f"dopri5: its step size became 0 ({' '.join(str(error).split())}): the field has diverged, "
                 "or is too rough; try a smaller learning rate, larger tolerances or a solver of fixed steps"
             ) from error
         return tuple(member[-1] for member in path)
 
-    def _path(self, field: StateField, state: State, times: Tensor, tolerances: dict, parameters) -> State:
+    def _path(
+        self, field: StateField, state: State, times: Tensor, tolerances: dict, parameters: tuple[Tensor, ...]
+    ) -> State:
         if self.adjoint:
             needed = tuple(p for p in parameters if p.requires_grad)
             back = {"adjoint_params": needed, "adjoint_options": {"step_t": times[:1]}}

@@ -61,7 +61,9 @@ class SinglestepDPM(Solver):
 
     steps: int = setting(15, ge=1, le=10**5, doc="number of evaluations")
     order: int = setting(2, ge=1, le=3, doc="evaluations a step, and its order")
-    prediction: str = setting("data", choices=["data", "noise"], doc="what is taken for a polynomial in between")
+    prediction: str = setting(
+        "data", choices=["data", "noise"], doc="prediction that is interpolated between the steps"
+    )
 
     def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
         first, last = flow.t_max, flow.path.t_min
@@ -155,11 +157,11 @@ class Ancestral(Solver):
     variance: str = setting(
         "posterior",
         choices=["posterior", "forward"],
-        doc="of a step's noise: sigma_{t-1}^2 or sigma_t^2 times what the step forgets; forward is DDPM's beta_t",
+        doc="noise of a step: sigma_{t-1}^2 or sigma_t^2 times what the step forgets; forward is DDPM's beta_t",
     )
-    clip_samples: bool = setting(False, doc="clip what each step gives to the action space, as IDQL")
+    clip_samples: bool = setting(False, doc="clip the result of each step to the action space, as in IDQL's code")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._kept = None  # of the last flow: what depends on its times alone
 
     @property

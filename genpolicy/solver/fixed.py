@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
-from typing import ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from genpolicy.model.flow import Field
 from genpolicy.solver.solver import FixedGrid, ODESolver, State, StateField
 
 
-def _advance(state: State, step, weights, slopes) -> State:
+def _advance(state: State, step: float, weights: Sequence[float], slopes: Sequence[State]) -> State:
     """state + step * sum_i weights_i slopes_i, for each member of the state."""
     used = [(weight, slope) for weight, slope in zip(weights, slopes, strict=True) if weight]
     return tuple(member + step * sum(w * slope[i] for w, slope in used) for i, member in enumerate(state))
@@ -24,14 +24,14 @@ class _Recomputed(torch.autograd.Function):
     """A step of which the backward pass keeps the state alone, and computes the rest once more."""
 
     @staticmethod
-    def forward(ctx, step: Callable[[State], State], members: int, *tensors: Tensor) -> State:
+    def forward(ctx: Any, step: Callable[[State], State], members: int, *tensors: Tensor) -> State:
         ctx.step, ctx.members = step, members
         ctx.save_for_backward(*tensors)
         return step(tensors[:members])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, *gradients: Tensor):
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         tensors = ctx.saved_tensors
         with torch.enable_grad():
             state = tuple(member.detach().requires_grad_() for member in tensors[: ctx.members])
@@ -49,7 +49,7 @@ class RungeKutta(FixedGrid, ODESolver):
 
     recompute: bool = setting(
         False,
-        doc="when differentiated, keep no more of a step than where it began: memory independent of `steps`",
+        doc="recompute each step in the backward pass: memory independent of `steps`",
         affects=None,
     )
 
@@ -62,7 +62,7 @@ class RungeKutta(FixedGrid, ODESolver):
     ) -> State:
         for time, following in itertools.pairwise(self.grid(start, end)):
 
-            def step(state: State, time=time, length=following - time) -> State:
+            def step(state: State, time: float = time, length: float = following - time) -> State:
                 return self._step(field, state, time, length)
 
             if self.recompute and torch.is_grad_enabled():
@@ -81,19 +81,21 @@ class RungeKutta(FixedGrid, ODESolver):
         final: Callable[[Tensor], Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Goes there with y alone, and back step by step with the rate: the memory is that of one step."""
-        steps, ways = list(itertools.pairwise(self.grid(start, end))), [y.detach()]
+        steps, points = list(itertools.pairwise(self.grid(start, end))), [y.detach()]
         with torch.no_grad():
             for time, following in steps:
-                ways += self._step(lambda time, state: (field(time, state[0]),), (ways[-1],), time, following - time)
-            value, pull_back = torch.func.vjp(final, ways.pop())
+                points += self._step(
+                    lambda time, state: (field(time, state[0]),), (points[-1],), time, following - time
+                )
+            value, pull_back = torch.func.vjp(final, points.pop())
             (gradient,) = pull_back(torch.ones_like(value))
             del pull_back
             for time, following in reversed(steps):
 
-                def step(here: Tensor, time=time, length=following - time) -> State:
+                def step(here: Tensor, time: float = time, length: float = following - time) -> State:
                     return self._step(with_rate, (here, torch.zeros_like(here[:, 0])), time, length)
 
-                (_, gain), pull_back = torch.func.vjp(step, ways.pop())
+                (_, gain), pull_back = torch.func.vjp(step, points.pop())
                 (gradient,) = pull_back((gradient, torch.ones_like(gain)))
                 value = value + gain
                 del pull_back  # and the graph that it holds

@@ -93,9 +93,11 @@ class FixedGrid:
     power: float = setting(1.5, ge=1.0, le=7.0, doc="1 is a uniform grid; larger is denser near the data")
 
     def with_half_the_steps(self) -> Self | None:
+        """The same solver with half as many steps; None if it has only one."""
         return replace(self, steps=self.steps // 2) if self.steps > 1 else None
 
     def for_each_of(self, parts: int) -> Self:
+        """The same solver for one of so many parts of the time: the steps are shared among them, at least one each."""
         return replace(self, steps=max(1, round(self.steps / parts)))
 
     def grid(self, start: float, end: float) -> list[float]:

@@ -16,7 +16,7 @@ import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 from genpolicy.errors import UserError, printable
 
@@ -221,11 +221,11 @@ class Lock:
         except (OSError, UserError, ValueError, KeyError, TypeError):
             return "another process"
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self.acquire(timeout=math.inf)
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.release()
 
     def _try(self) -> bool:

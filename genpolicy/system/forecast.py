@@ -9,7 +9,7 @@ SAY_SECONDS = 5.0  # between two lines that say how far something is
 
 
 def now() -> float:
-    """Seconds by a clock that nobody sets."""
+    """Seconds of a monotonic clock."""
     return time.monotonic()
 
 

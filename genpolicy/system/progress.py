@@ -3,6 +3,7 @@
 import contextlib
 import time
 from collections.abc import Callable, Iterator
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
@@ -33,17 +34,17 @@ class Progress:
             self._bars = Bars(*_columns(), console=self.console, refresh_per_second=2, expand=True, transient=transient)
         self._seconds = TERMINAL_SECONDS if self._bars else LINE_SECONDS
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         if self._bars:
             self._bars.start()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         if self._bars:
             self._bars.stop()
 
     def begin(self, phase: str, steps: int | None, done: int) -> None:
-        """A phase of so many steps (None: nobody knows), `done` of which were made before."""
+        """A phase of so many steps (None: unknown), `done` of which were made before."""
         self._phase, self._steps, self._metrics, self._rate = phase, steps, "", 0.0
         self._mark = done, time.monotonic()
         self._next = self._mark[1] + self._seconds
@@ -63,7 +64,7 @@ class Progress:
         self._metrics = "  ".join(f"{name} {value:.3g}" for name, value in list(values.items())[:4])
 
     def pause(self) -> None:
-        """What came since the last step was no step: it does not count for the rate."""
+        """The time since the last step does not count for the rate: it was spent on something else."""
         self._mark = None
 
     def say(self, text: str) -> None:

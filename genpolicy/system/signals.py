@@ -3,6 +3,8 @@
 import contextlib
 import signal
 from collections.abc import Iterator
+from types import FrameType
+from typing import Self
 
 
 class Interrupted(SystemExit):
@@ -41,15 +43,15 @@ class Signals:
         finally:
             self._deferring -= 1
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         self._before = {number: signal.signal(number, self._note) for number in self.NOTED}
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, _frame) -> None:
+    def _note(self, number: int, _frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.received == signal.SIGINT:
             raise KeyboardInterrupt
         if self.received is None:

@@ -7,6 +7,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import mlflow.pyfunc
 import numpy as np
@@ -94,7 +95,7 @@ def _score(runs: Sequence[MlflowRun]) -> str:
 def params(config: DictConfig) -> list[Param]:
     """The settings that make the run what it is, by their dotted names; the rest is in config.yaml."""
 
-    def walk(value, name: str) -> Iterator[Param]:
+    def walk(value: Any, name: str) -> Iterator[Param]:
         if isinstance(value, dict) and value:
             for key, item in value.items():
                 yield from walk(item, f"{name}.{key}" if name else str(key))

@@ -18,7 +18,8 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, Self
 
 from omegaconf import DictConfig
 
@@ -93,10 +94,10 @@ class Tracker:
         except (OSError, UserError) as error:
             print(f"tracking: not started ({error}); {SYNC}")
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """After the run has ended: wait a little for the child, and say where the run can be seen."""
         if self._child is None or (kind is not None and issubclass(kind, Interrupted | KeyboardInterrupt)):
             return
@@ -311,7 +312,7 @@ def find_directory(number: str, config: DictConfig) -> Path:
     )
 
 
-def _importer():
+def _importer() -> ModuleType:
     """The module that talks to MLflow, which reads its environment when it is imported."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)

@@ -31,7 +31,7 @@ from genpolicy.training.vectorised import VectorisedPhase
 
 
 def train(config: DictConfig, choices: Mapping[str, str], sweep: str | None = None) -> None:
-    """Carry out the runs of `config.seeds`, each as `training.train` does. sweep: the multirun they belong to.
+    """Train the runs of `config.seeds`, each as `training.train` does. sweep: the multirun they belong to.
 
     Raises `UserError` at the end if runs have failed, and at once for settings whose updates cannot be vectorised, or
     if another process owns one of the runs.

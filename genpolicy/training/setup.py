@@ -29,7 +29,7 @@ def find_run(reference: str, config: DictConfig) -> tuple[Run, Path]:
     path = path.parent.resolve() / path.name  # a link that the user names is followed; one in a run is not
     run = load_run(path.parent)
     if not path.is_file():
-        raise UserError(f"{path}: there is no such checkpoint")
+        raise UserError(f"{path}: no such checkpoint")
     run.config.threads, run.config.paths.data = config.threads, config.paths.data
     return run, path
 
@@ -48,6 +48,7 @@ def restore(algorithm: Algorithm, path: Path) -> int:
 
 
 def updates_of(path: Path, saved: dict) -> int:
+    """After how many updates the content of a checkpoint was saved. Raises `UserError` if that does not say."""
     try:
         return saved["state"]["updates"]
     except (KeyError, TypeError) as error:

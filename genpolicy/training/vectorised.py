@@ -6,7 +6,7 @@ algorithm, its evaluation or its checkpoint, sees what the common updates have m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -67,13 +67,19 @@ class _Vectorised:
         self.loss = _Loss(algorithm, updates[0].loss)
         self._losses = compiled(self._vectorise, updates[0].mode)
 
-    def draw(self, batches, generators, progress) -> Draws:
+    def draw(self, batches: Sequence[Transitions], generators: Sequence[torch.Generator], progress: float) -> Draws:
         """The draws of each, [S, B, ...]."""
         each = zip(self.updates, batches, generators, strict=True)
         drawn = [update.draw(batch, generator, progress) for update, batch, generator in each]
         return {name: torch.stack([own[name] for own in drawn]) for name in drawn[0]}
 
-    def __call__(self, batches, generators, progress, draws: Draws | None = None) -> list[Metrics]:
+    def __call__(
+        self,
+        batches: Sequence[Transitions],
+        generators: Sequence[torch.Generator],
+        progress: float,
+        draws: Draws | None = None,
+    ) -> list[Metrics]:
         draws = self.draw(batches, generators, progress) if draws is None else draws
         first = self.updates[0]
         tables = torch.stack([batch.table for batch in batches])
@@ -98,7 +104,7 @@ class _Vectorised:
     def _vectorise(self, tables: Tensor, like: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The losses [S, B] and the metrics [S] of tables [S, B, W] and draws [S, B, ...]."""
 
-        def one(tensors, table, draws):
+        def one(tensors: dict[str, Tensor], table: Tensor, draws: Draws) -> tuple[Tensor, Metrics]:
             batch = Transitions(table, like.shapes, like.behaviour)  # a default for the last cannot be compiled
             # Each module once, by its first name: swapped twice, a shared one would not be put back as it was.
             return torch.func.functional_call(self.loss, tensors, (batch, draws), tie_weights=False)
@@ -110,11 +116,11 @@ class _Vectorised:
 class _Loss(nn.Module):
     """A loss as the forward pass of the module that its closures belong to, for `functional_call`."""
 
-    def __init__(self, algorithm: Algorithm, loss):
+    def __init__(self, algorithm: Algorithm, loss: Callable[[Transitions, Draws], tuple[Tensor, Metrics]]):
         super().__init__()
         self.algorithm, self.loss = algorithm, loss
 
-    def forward(self, batch: Transitions, draws) -> tuple[Tensor, Metrics]:
+    def forward(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         return self.loss(batch, draws)
 
 

@@ -114,7 +114,10 @@ def assert_works(config, word: str = "") -> None:
     ("words", "reason"),
     [
         ("algo=bc select=greedy", "select: chooses by a critic, which this algorithm does not learn"),
-        ("algo=gmpo critic=double_q", "critic: needs a policy that is not there yet; legal: critic=iql"),
+        (
+            "algo=gmpo critic=double_q",
+            "critic: needs actions of the policy, trained after it; legal: critic=iql",
+        ),
         ("algo=idql critic=double_q", "legal: critic=in_support|iql|"),
         ("algo=gmpo critic=in_support", "legal: critic=iql"),
         ("algo=diffusion_ql critic=in_support", "critic: needs a behaviour model"),
@@ -129,7 +132,7 @@ def assert_works(config, word: str = "") -> None:
         ),
         ("algo=qgpo model=trajectory", "model: a solution map cannot be guided"),
         ("algo=fql solver=sde", "solver: FQL distils a flow that noise enters at its start only"),
-        ("algo=td3_bc model=gvp", "model: TD3+BC has a mean"),
+        ("algo=td3_bc model=gvp", "model: TD3+BC needs a policy with a mean"),
         ("algo=iql objective=flow_matching", "does not fit this model; legal: objective=least_squares|likelihood"),
         ("algo=iql eval.steps=[1]", "eval.steps: this model takes one step"),
     ],

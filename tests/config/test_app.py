@@ -220,11 +220,11 @@ def test_a_defect_is_one_line_and_its_traceback_on_request(monkeypatch, said, sh
         ("algo=gmpf", "algo=gmpf: no such option; did you mean gmpo? legal: gmpo, gmpg, "),
         (
             "critic=double_q tuned=none",
-            "critic: needs a policy that is not there yet; legal: critic=in_support|iql|",
+            "critic: needs actions of the policy, trained after it; legal: critic=in_support|iql|",
         ),
         (
             "algo=gtp critic=in_support",
-            "critic: needs a behaviour model, which is not there; legal: critic=",
+            "critic: needs a behaviour model, which this algorithm lacks; legal: critic=",
         ),
         ("algo=bc objective=meanflow", "objective: does not fit this model; legal: objective=edm|"),
         ("algo=gtp objective=consistency", "solver: uses a solution map"),

@@ -193,7 +193,7 @@ def test_a_signal_to_the_launcher_saves_and_stops_all_its_runs(tmp_path):
     process.send_signal(signal.SIGINT)
     out, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 128 + signal.SIGINT
-    assert "the same command goes on" in out
+    assert "the same command resumes it" in out
     states = [read_status(run) for run in find_runs(tmp_path)]
     assert sorted(state["state"] for state in states) == ["interrupted", "interrupted", "queued"]
     assert all(state["step"] > 120 for state in states if state["state"] == "interrupted")
@@ -384,7 +384,7 @@ def test_what_a_launcher_cannot_do_is_one_line(tmp_path, monkeypatch):
         (["cluster=example", *tiny], "cluster=example: goes with hydra/launcher=slurm"),
         ([*LOCAL, *tiny, "study=a,b"], "study: must be the same for all jobs of a sweep"),
         ([*LOCAL, *tiny, "launch.minutes=1"], "launch.grace_seconds=120: at most half of launch.minutes=1"),
-        ([*LOCAL, "mode=sync"], "hydra/launcher: starts training runs"),
+        ([*LOCAL, "mode=sync"], "hydra/launcher: is for training runs"),
         (["sweep=1234", *tiny], "sweep=1234: goes with mode=status"),
         (["sweep=../../..", "mode=status"], "must be the eight hexadecimal digits"),
     ]:

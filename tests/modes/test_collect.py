@@ -155,7 +155,7 @@ def test_a_damaged_part_is_one_line(tmp_path):
     (tmp_path / "mine.hdf5.part").write_bytes(b"torn" * 100)
     result = genpolicy("mode=collect", "env=hopper-medium-v2", f"collect.path={tmp_path}/mine.hdf5")
     assert result.code == 1
-    assert "is damaged; delete it to begin anew" in result.err
+    assert "is damaged; delete it to start again" in result.err
 
 
 @pytest.fixture(scope="module")

@@ -47,7 +47,7 @@ def test_a_truncated_file_is_one_line(tmp_path):
 
 
 def test_a_missing_file_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="there is no such checkpoint"):
+    with pytest.raises(UserError, match="no such checkpoint"):
         checkpoint.load(tmp_path / "last.pt")
 
 

@@ -122,7 +122,7 @@ def test_a_run_is_found_by_its_mlflow_id(swept):
     outputs, runs = swept
     ((number,),) = ask(outputs, "SELECT run_uuid FROM runs WHERE name = 'gmpo-gvp swiss-roll s2'")
     result = genpolicy("mode=eval", f"checkpoint={number}", f"paths.outputs={outputs}", f"paths.data={outputs}")
-    assert f"{runs[2].directory}/last.pt: there is no such checkpoint" in result.err
+    assert f"{runs[2].directory}/last.pt: no such checkpoint" in result.err
     result = genpolicy("mode=eval", f"checkpoint={'0' * 32}", f"paths.outputs={outputs}")
     assert (result.code, result.err.count("\n")) == (1, 1)
     assert "not a run of genpolicy in sqlite:///" in result.err

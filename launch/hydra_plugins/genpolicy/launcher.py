@@ -40,7 +40,7 @@ class CheckedLauncher(Launcher):
         return [JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED) for job in jobs]
 
     def memory(self, config: DictConfig) -> float | None:
-        """Bytes that a run may take where it is carried out; None: what there is on this machine."""
+        """Bytes that a run may take where it runs; None: what there is on this machine."""
         return None
 
     def prepare(self, job_overrides: Sequence[Sequence[str]]) -> list:
