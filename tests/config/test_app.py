@@ -316,7 +316,7 @@ def test_the_composed_configuration_can_be_looked_at():
     assert whole == OmegaConf.to_container(checked.config)
     assert typed("--cfg", "job", "--package", "eval.episodes").out == "10\n"
     assert typed("--cfg", "job", "--package", "eval.episode").err == (
-        "genpolicy: --package eval.episode: there is no such part of the configuration\n"
+        "genpolicy: --package eval.episode: the configuration has no such part\n"
     )
     for question in ("--cfg=all", "--info=config"):
         assert "seed: 3\n" in typed(question, "algo=bc", "seed=3").out
