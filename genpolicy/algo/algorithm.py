@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import InitVar
+from dataclasses import InitVar, field
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from genpolicy.algo.actor import Actor
 from genpolicy.algo.update import Metrics, Update, critic_updates, imitation
@@ -34,6 +35,9 @@ class Phase:
     """A stretch of training: `steps` times its updates, in order, on a batch of `batch_size` transitions.
 
     updates: by the prefix of their metrics and states; a phase with one update has one entry, "", and no prefix.
+    trains: the parts that it changes, by name. depends, reads: what these then follow from, beside the data and the
+    seed: groups and settings of the configuration by their dotted names, and earlier phases by theirs. Runs that agree
+    on all of it share the phase (`genpolicy.runs.phases`); without `depends`, it is not shared.
     """
 
     name: str  # prefix of all its metrics
@@ -48,6 +52,9 @@ class Phase:
     # What the phase samples from, if not the data set itself. Called again when a run is resumed: must be repeatable.
     prepare: Callable[[Transitions], Transitions] | None = None
     refresh: int | None = None  # after each so many steps `start` and `prepare` are called again
+    trains: dict[str, nn.Module] = field(default_factory=dict)
+    depends: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
 
     def update(self, batch: Transitions, generator: torch.Generator, step: int) -> Metrics:
         """Step number `step`, from 0, of each update that is due, on a batch."""
@@ -92,6 +99,8 @@ class Algorithm(Actor, ABC):
     uses_target: ClassVar[bool] = False  # whether it needs the policy's moving average
     uses_samples: ClassVar[bool] = True  # whether updates sample from the model, beside what the critic asks for
     uses_density: ClassVar[bool] = False  # whether updates take log-densities of the model
+
+    given: ClassVar[frozenset[str]] = frozenset()  # the parts that are taken from other runs
 
     policy: InitVar[Policy]
     objective: InitVar[Objective]
@@ -170,6 +179,8 @@ class BehaviourSettings:
             batch_size=self.behaviour_batch_size,
             updates={"": update},
             policy=self.behaviour,
+            trains={"behaviour": self.behaviour},
+            depends=("model", "network", "objective", *(f"algo.behaviour_{name}" for name in ("lr", *more))),
         )
 
     def with_behaviour_actions(self, num_samples: int, at: str = "") -> Callable[[Transitions], Transitions]:
@@ -232,6 +243,9 @@ class CriticSettings:
             batch_size=self.critic_batch_size,
             updates=critic_updates(critic, next_action),
             prepare=prepare,
+            trains={"critic": critic},
+            depends=("critic", "solver") if ahead else ("critic",),
+            reads=("behaviour",) if ahead else (),
         )
 
 
@@ -279,15 +293,32 @@ def require_denoiser(config: Node) -> None:
         raise UserError(f"objective: this algorithm needs a denoiser; legal: {legal_options('objective', fits)}")
 
 
-def assemble(config: DictConfig, observation_size: int, action_low: Tensor, action_high: Tensor) -> Algorithm:
+def stream(seed: int, name: str) -> int:
+    """The seed of random numbers of their own: of a part's initial weights, or of a phase's draws.
+
+    With it they are the same in every algorithm that has the part, or the phase.
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8]) >> 1
+
+
+def assemble(
+    config: DictConfig, observation_size: int, action_low: Tensor, action_high: Tensor, seed: int | None = None
+) -> Algorithm:
     """The algorithm that a checked configuration describes, with freshly initialised networks.
 
-    action_low, action_high: the ends [A] of the action space.
+    action_low, action_high: the ends [A] of the action space. seed: what the weights follow from, each part's by
+    itself; None: torch's generator as it is.
     """
+
+    def begin(part: str) -> None:
+        if seed is not None:
+            torch.manual_seed(stream(seed, part))
+
     sizes = {"observation_size": observation_size, "action_size": len(action_low)}
     objective = build(config.objective)
     model = locate(config.model._target_)
     scaling = Scaling(observation_size, action_low, action_high, **config.scaling)
+    begin("policy")
     policy = build(
         config.model,
         network=build(config.network, **sizes, num_times=model.num_times, input_size=None if model.takes_noise else 0),
@@ -295,11 +326,14 @@ def assemble(config: DictConfig, observation_size: int, action_low: Tensor, acti
     )
     if objective.uses_target or locate(config.algo._target_).uses_target:
         policy.keep_average()
+    begin("critic")
+    critic = build(config.critic, **sizes)
+    begin("algo")
     return build(
         config.algo,
         policy=policy,
         objective=objective,
-        critic=build(config.critic, **sizes),
+        critic=critic,
         selection=build(config.select),
         scaling=scaling,
     )

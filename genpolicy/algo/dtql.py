@@ -76,8 +76,9 @@ class DTQL(Distilled):
         # In the code the target Q, which the action played is chosen by, does not move before the policy learns.
         waiting = {name: _variant(update, before=None, after=None) for name, update in critics.items()}
         decaying = {name: _variant(update, schedule=self.policy_schedule) for name, update in (critics | model).items()}
+        both = {"trains": behaviour.trains | critic.trains, "depends": (*behaviour.depends, *critic.depends)}
         return [
-            replace(behaviour, updates=model | waiting),
+            replace(behaviour, updates=model | waiting, **both),
             replace(policy, updates=decaying | {"policy": policy.updates[""]}),
         ]
 

@@ -60,8 +60,9 @@ class Guided(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
         return [self.behaviour_phase(), self.critic_phase(), phase]
 
     def copy_behaviour(self) -> None:
-        """Start from the behaviour model."""
-        self.policy.load_state_dict(self.behaviour.state_dict())
+        """Start from the behaviour model, if no other start is given."""
+        if "policy" not in self.given:
+            self.policy.load_state_dict(self.behaviour.state_dict())
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:

@@ -84,7 +84,10 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
         update = Update(energy.parameters(), self.policy_lr, self.loss, self.draw, schedule=schedule)
         prepare = self.with_behaviour_actions(self.num_actions)
         policy, critic = self.policy_phase(update, prepare=prepare), self.critic_phase()
-        if self.joint:
+        if critic.reads:
+            critic.depends += ("algo.clip_support",)
+        if self.joint:  # the energy's optimiser goes on in the next phase
+            critic.depends = ()
             ahead = critic.prepare or (lambda transitions: transitions)
             critic.prepare = lambda transitions: prepare(ahead(transitions))
             critic.updates = {name or "critic": own for name, own in critic.updates.items()} | {"energy": update}

@@ -51,14 +51,18 @@ class SfBC(BehaviourSettings, Algorithm):
 
     def round(self, number: int) -> Phase:
         """One round of planning and regression."""
+        names = ["critic", *(f"critic_{following + 1}" for following in range(1, number + 1))]
         return Phase(
-            name=f"critic_{number + 1}" if number else "critic",
+            name=names[-1],
             steps=self.critic_steps,
             batch_size=self.critic_batch_size,
             updates=critic_updates(self.critic),
             policy=self.policy,
             start=self.critic.restart if number else None,
             prepare=self.with_planned_returns(planning=number > 0),
+            trains={"critic": self.critic},
+            depends=("critic", "solver", "algo.num_actions") if number else ("critic",),
+            reads=("behaviour", names[-2]) if number else (),
         )
 
     def with_planned_returns(self, planning: bool) -> Callable[[Transitions], Transitions]:

@@ -17,8 +17,8 @@ from genpolicy.config.validation import Node
 from genpolicy.errors import UserError
 from genpolicy.system import sqlite
 
-RESERVED = re.compile(r"(mlflow\.|(mlartifacts|mlruns|follow\.log)$)", re.IGNORECASE)  # names beside studies
-MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect", "report")
+RESERVED = re.compile(r"(mlflow\.|(mlartifacts|mlruns|phases|follow\.log)$)", re.IGNORECASE)  # names beside studies
+MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect", "report", "clean")
 
 
 @dataclass(kw_only=True)
@@ -156,6 +156,32 @@ class Report:
 
 
 @dataclass(kw_only=True)
+class Phases:
+    """How runs share the phases that are the same in several of them."""
+
+    reuse: bool | str = setting(
+        True,
+        choices=[True, False, "any"],
+        doc="load a phase that another run has trained; any: also one of other code, torch, device or threads",
+    )
+
+
+def _given(config: dict) -> str | None:
+    """Parts of other runs count by their weights; where there are none, a run is what it was before they could be."""
+    return TRAINING if config["init"]["digests"] else None
+
+
+@dataclass(kw_only=True)
+class Init:
+    """Parts of other runs that a run begins with; a phase that trains nothing else is left out."""
+
+    policy: str | None = setting(None, doc="run directory, checkpoint or MLflow run id that has it", affects=None)
+    behaviour: str | None = setting(None, doc="the same, for the behaviour model", affects=None)
+    critic: str | None = setting(None, doc="the same, for the critic", affects=None)
+    digests: dict[str, str] = setting({}, doc="of the weights of these; made by genpolicy", affects=_given)
+
+
+@dataclass(kw_only=True)
 class Program:
     """How the program itself behaves."""
 
@@ -212,6 +238,8 @@ class RunSettings:
     check: Check = group(Check, affects=None)
     collect: Collect = group(Collect, affects=None)
     report: Report = group(Report, affects=None)
+    phases: Phases = group(Phases, affects=None)
+    init: Init = group(Init)
     tracking: Tracking = group(Tracking, affects=None)
     launch: Launch = group(Launch, affects=None)
     search: Search = group(Search, affects=None)

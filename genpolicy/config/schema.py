@@ -123,9 +123,9 @@ def build(node: Mapping, **runtime: Any) -> Any:
     return cls(**{name: build(value) if name in parts else value for name, value in given.items()}, **runtime)
 
 
-def digest(content: Any) -> str:
-    """Eight hexadecimal digits of the SHA-256 of plain values, in which the order of keys does not matter."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:8]
+def digest(content: Any, digits: int = 8) -> str:
+    """Hexadecimal digits of the SHA-256 of plain values, in which the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:digits]
 
 
 def completed(node: Mapping, cls: type) -> dict:
@@ -159,7 +159,13 @@ def part(config: Mapping, root: type, what: str) -> dict:
     return _part(plain, root, what, TRAINING, plain)
 
 
-def _part(node: dict, cls: type, what: str, affects: str | None, config: dict) -> dict:
+def always_training(node: Mapping) -> dict:
+    """The settings of a component, as plain values, that affect TRAINING whatever the rest of the configuration is."""
+    plain = OmegaConf.to_container(node, enum_to_str=True) if OmegaConf.is_config(node) else node
+    return _part(plain, locate(plain[TARGET]), TRAINING, TRAINING, None)
+
+
+def _part(node: dict, cls: type, what: str, affects: str | None, config: dict | None) -> dict:
     strength = (None, EVALUATION, TRAINING)
     kept = {TARGET: node[TARGET]} if TARGET in node and affects == what else {}
     hints = field_types(cls)
@@ -167,7 +173,9 @@ def _part(node: dict, cls: type, what: str, affects: str | None, config: dict) -
         if not field.init or field.name not in node:
             continue
         own, value = field.metadata.get("affects", TRAINING), node[field.name]
-        own = min(own(config) if callable(own) else own, affects, key=strength.index)
+        if callable(own):
+            own = EVALUATION if config is None else own(config)
+        own = min(own, affects, key=strength.index)
         if is_nested(field) or dataclasses.is_dataclass(hints[field.name]):
             inner = locate(value[TARGET]) if is_nested(field) else hints[field.name]
             if below := _part(value, inner, what, own, config):

@@ -3,11 +3,13 @@
 import os
 import signal
 from collections.abc import Sequence
-from pathlib import Path
 
 from genpolicy.errors import UserError
 from genpolicy.launch import pool
+from genpolicy.launch.graph import Task, drawing, tasks
 from genpolicy.launch.sweep import Sweep, claimed, common_launch, missing
+from genpolicy.runs.run import load_run
+from genpolicy.runs.state import known_status
 from genpolicy.system.files import last_line
 from genpolicy.system.forecast import shown_left, time_left
 from genpolicy.system.signals import Interrupted, Signals
@@ -25,27 +27,36 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
     gpus = pool.visible_gpus()
     at_once = settings.parallel or len(gpus) * settings.runs_per_gpu or os.cpu_count()
     if settings.dry_run:
-        for directory in missing(jobs, sweep):
-            print(f"  {sweep.runs[directory]}")
+        todo = missing(jobs, sweep)
+        drawn = drawing(tasks({run: same[0].config for run, same in todo.items()}), sweep.runs)
+        for line in drawn or [f"  {sweep.runs[directory]}" for directory in todo]:
+            print(line)
         sweep.check()
         return
     with claimed(jobs, sweep) as runs:
-        pass  # another command that looks at them while they wait here starts them too; the locks keep them apart
+        todo = tasks({run: load_run(run).config for run in runs})
+    # Another command that looks at them while they wait here starts them too; the locks keep them apart.
     if not runs:
         sweep.check()
         return
     took: list[float] = []
 
-    def ended(directory: Path, code: int) -> None:
+    def ended(task: Task, code: int) -> None:
+        title = sweep.runs[task.run]
+        if task.until:
+            if code == 0:
+                print(f"{title}: {task.until} phase trained", flush=True)
+            return
+        done = [other for other in children.codes if not other.until]
         if code == 0:
-            took.append(children.seconds(directory))
+            took.append(children.seconds(task))
             running = [children.seconds(other) for other in children.running]
             outcome = "finished" + shown_left(time_left(took, running, len(children.waiting), at_once))
         else:
-            outcome = last_line(directory / "log.txt")
-        print(f"{len(children.codes)} of {len(runs)}: {sweep.runs[directory]}: {outcome}", flush=True)
+            outcome = known_status(task.run).get("reason") or last_line(task.run / "log.txt")
+        print(f"{len(done)} of {len(runs)}: {title}: {outcome}", flush=True)
 
-    children = pool.Pool(runs, pool.slots(gpus, at_once), ended)
+    children = pool.Pool(todo, pool.slots(gpus, at_once), ended)
     with sweep.in_progress(), Signals() as signals, signals.deferred():
         follower.start_follower(jobs[0].config)  # which ends when no run is left to wait for
         print(f"at most {at_once} at once; watch: {sweep.watch}", flush=True)
@@ -58,7 +69,7 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
             raise
     if said := follower.complaint(sweep.outputs):
         print(said, flush=True)
-    if failed := [run for run, code in children.codes.items() if code]:
+    if failed := [task.run for task, code in children.codes.items() if code and not task.until]:
         logs = ", ".join(str(run / "log.txt") for run in failed[:3])
         raise UserError(f"{len(failed)} of {len(runs)} runs failed: {logs}{', ...' if len(failed) > 3 else ''}")
     sweep.check()

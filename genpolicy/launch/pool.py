@@ -1,6 +1,6 @@
 """Runs trained side by side, each in a process of its own: by a SLURM job, or on a workstation.
 
-python -m genpolicy.launch.worker RUN_DIRECTORY      # what each process runs; what it prints goes to the run's log.txt
+python -m genpolicy.launch.worker RUN_DIRECTORY [PHASE]  # what each runs; what it prints goes to the run's log.txt
 """
 
 import os
@@ -8,9 +8,9 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
 from genpolicy.errors import UserError
+from genpolicy.launch.graph import Task, failed
 from genpolicy.system import process
 from genpolicy.system.signals import Signals
 
@@ -18,24 +18,24 @@ POLL_SECONDS = 0.2
 
 
 class Pool:
-    """Trains the runs of run directories, as many at once as there are `slots`.
+    """Carries out tasks, as many at once as there are `slots`; each after those that it waits for, if they succeed.
 
     A slot is the environment of its processes beside this one's, such as the GPU that they see. `ended` is
-    called with a directory and its exit code when its process has ended.
+    called with a task and its exit code when its process has ended.
     """
 
     def __init__(
         self,
-        directories: Sequence[Path],
+        tasks: Sequence[Task],
         slots: Sequence[Mapping[str, str]],
-        ended: Callable[[Path, int], None] = lambda directory, code: None,
+        ended: Callable[[Task, int], None] = lambda task, code: None,
     ):
-        self.waiting = list(directories)
+        self.waiting = list(tasks)
         self._free = list(slots)
-        self.running: dict[Path, tuple[subprocess.Popen, Mapping[str, str]]] = {}
-        self._begun: dict[Path, float] = {}
+        self.running: dict[Task, tuple[subprocess.Popen, Mapping[str, str]]] = {}
+        self._begun: dict[Task, float] = {}
         self._ended = ended
-        self.codes: dict[Path, int] = {}
+        self.codes: dict[Task, int] = {}
 
     def run(self, check: Callable[[], None] = lambda: None) -> None:
         """Return when all have ended; `codes` then holds the exit code of each that was started.
@@ -44,15 +44,14 @@ class Pool:
         """
         while self.waiting or self.running:
             check()
-            while self.waiting and self._free:
-                self._start(self.waiting.pop(0), self._free.pop(0))
+            while self._free and (task := self._next()) is not None:
+                self._start(task, self._free.pop(0))
             time.sleep(POLL_SECONDS)
-            for directory, (child, slot) in list(self.running.items()):
+            for task, (child, slot) in list(self.running.items()):
                 if (code := child.poll()) is not None:
-                    del self.running[directory]
+                    del self.running[task]
                     self._free.append(slot)
-                    self.codes[directory] = code
-                    self._ended(directory, code)
+                    self._end(task, code)
 
     def stop(self, number: signal.Signals) -> None:
         """Start no more, and send those that run a signal: they save a checkpoint and end. Returns at once."""
@@ -60,23 +59,39 @@ class Pool:
         for child, _ in self.running.values():
             child.send_signal(number)
 
-    def _start(self, directory: Path, slot: Mapping[str, str]) -> None:
-        self._begun[directory] = time.monotonic()
+    def _next(self) -> Task | None:
+        """A task that waits for nothing any more; those end at once that wait for one that has failed."""
+        for task in list(self.waiting):
+            if any(self.codes.get(before) for before in task.after):
+                self.waiting.remove(task)
+                self.codes[task] = 1
+                self._ended(task, 1)
+            elif all(before in self.codes for before in task.after):
+                self.waiting.remove(task)
+                return task
+        return None
+
+    def _start(self, task: Task, slot: Mapping[str, str]) -> None:
+        self._begun[task] = time.monotonic()
+        log = task.run / "log.txt"
         try:
-            child = process.start(
-                "genpolicy.launch.worker", str(directory), log=directory / "log.txt", environment=slot
-            )
+            child = process.start("genpolicy.launch.worker", *task.words, log=log, environment=slot)
         except (OSError, UserError) as error:
             print(error, flush=True)
             self._free.append(slot)
-            self.codes[directory] = 1
-            self._ended(directory, 1)
+            self._end(task, 1)
         else:
-            self.running[directory] = child, slot
+            self.running[task] = child, slot
 
-    def seconds(self, directory: Path) -> float:
-        """How long ago a directory was started."""
-        return time.monotonic() - self._begun[directory]
+    def _end(self, task: Task, code: int) -> None:
+        self.codes[task] = code
+        if code and task.until and not was_interrupted(code):
+            failed(task)
+        self._ended(task, code)
+
+    def seconds(self, task: Task) -> float:
+        """How long ago a task was started."""
+        return time.monotonic() - self._begun[task]
 
 
 def was_interrupted(code: int) -> bool:

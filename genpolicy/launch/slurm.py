@@ -1,7 +1,8 @@
 """Sweeps on SLURM, by submitit: arrays of jobs, each of which trains one run or several that share a GPU.
 
-A job is handed run directories and nothing else: what runs is their frozen configuration. When its time is up, or
-a better claim comes, it has its runs save a checkpoint and is requeued; they go on where they stopped.
+A job is handed run directories, and the phases until which they are trained: what runs is their frozen configuration.
+When its time is up, or a better claim comes, it has its runs save a checkpoint and is requeued; they go on where they
+stopped. Phases that runs share have jobs of their own, which the runs' jobs wait for (`launch.graph`).
 """
 
 import contextlib
@@ -24,10 +25,11 @@ from submitit.helpers import clean_env
 from genpolicy.config import plugins, sbatch
 from genpolicy.errors import UserError
 from genpolicy.launch import pool
+from genpolicy.launch.graph import Task, drawing, tasks, title
 from genpolicy.launch.sweep import Sweep, claimed, common_launch, missing
 from genpolicy.runs.evaluations import is_pending
 from genpolicy.runs.identity import label
-from genpolicy.runs.run import slurm_job
+from genpolicy.runs.run import load_run, slurm_job
 from genpolicy.runs.state import run_states
 from genpolicy.system.files import write_atomically
 from genpolicy.system.squeue import ask, max_array, state
@@ -47,28 +49,31 @@ PATIENT_PYTHON = shlex.join(
 
 
 class Work:
-    """What a job does: submitit calls it with the run directories, and `checkpoint` when the job must make room."""
+    """What a job does: submitit calls it with its tasks, and `checkpoint` when the job must make room.
+
+    A task is a run directory, a phase or None, and the run directories that wait for it; of a `launch.graph.Task`.
+    """
 
     def __init__(self) -> None:
         self._permissions = plugins.permissions()
 
-    def __call__(self, directories: Sequence[str]) -> None:
-        """Return when all runs have finished. Raises `UserError` if some have failed, so that the job fails too."""
+    def __call__(self, given: Sequence[tuple[str, str | None, Sequence[str]]]) -> None:
+        """Return when all have ended. Raises `UserError` if some have failed, so that the job fails too."""
         os.environ |= self._permissions
-        runs = [Path(directory) for directory in directories]
-        _rename(runs)
-        self._pool = pool.Pool(runs, pool.slots(pool.visible_gpus(), len(runs)), _report)
+        todo = [Task(Path(run), until, (), tuple(map(Path, waiting))) for run, until, waiting in given]
+        _rename(todo)
+        self._pool = pool.Pool(todo, pool.slots(pool.visible_gpus(), len(todo)), _report)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [USER_SIGNAL])
         self._pool.run()
         self._requeue_if_preempted()
-        if failed := [run for run, code in self._pool.codes.items() if code]:
-            raise UserError(f"{len(failed)} of {len(runs)} runs did not finish; see log.txt in their folders")
+        if failed := [task for task, code in self._pool.codes.items() if code]:
+            raise UserError(f"{len(failed)} of {len(todo)} runs did not finish; see log.txt in their folders")
 
-    def checkpoint(self, directories: Sequence[str]) -> DelayedSubmission:
+    def checkpoint(self, given: Sequence[tuple[str, str | None, Sequence[str]]]) -> DelayedSubmission:
         """Has the runs save and end, in submitit's signal handler; what it returns is done by the requeued job."""
         self._pool.stop(signal.SIGUSR2)
         self._pool.run()
-        return DelayedSubmission(Work(), directories)
+        return DelayedSubmission(Work(), given)
 
     def _requeue_if_preempted(self) -> None:
         """SLURM may have told the runs alone to end, by SIGTERM: to make room, or because the job is cancelled.
@@ -88,12 +93,16 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
     sweep = Sweep.of(jobs, name)
     executor = _executor(sweep, settings)
     if settings.dry_run:
-        _show(executor, sweep, settings, list(missing(jobs, sweep)))
+        todo = {run: same[0].config for run, same in missing(jobs, sweep).items()}
+        _show(executor, sweep, settings, tasks(todo))
         sweep.check()
         return
     with claimed(jobs, sweep) as runs, clean_env():  # as one may be inside a job oneself
-        for part in _arrays(runs, settings):
-            _submit(executor, part)
+        given: dict[Task, str] = {}
+        for together in _alike(tasks({run: load_run(run).config for run in runs})):
+            _wait_for(executor, settings, [given[before] for before in together[0].after])
+            for part in _arrays(together, settings):
+                given |= _submit(executor, part)
     follower.start_follower(jobs[0].config)  # an earlier one may have ended too soon, so in any case
     print(f"watch: {sweep.watch}")
     if settings.wait:
@@ -136,36 +145,63 @@ def _executor(sweep: Sweep, settings: DictConfig) -> SlurmExecutor:
     return executor
 
 
-def _arrays(runs: Sequence[Path], settings: DictConfig) -> Iterator[list[list[Path]]]:
-    """The runs by jobs, and the jobs by arrays that the cluster accepts."""
+def _alike(todo: Sequence[Task]) -> list[list[Task]]:
+    """The tasks by what they wait for, which an array has in common; each after what it waits for."""
+    found: dict[tuple, list[Task]] = {}
+    for task in todo:
+        found.setdefault((task.after, bool(task.until)), []).append(task)
+    return list(found.values())
+
+
+def _wait_for(executor: SlurmExecutor, settings: DictConfig, jobs: Sequence[str]) -> None:
+    """Has what is submitted next wait until jobs have succeeded; if one fails, SLURM cancels it."""
+    options = sbatch.options(settings)
+    if jobs:
+        own = filter(None, [options.get("dependency"), f"afterok:{':'.join(jobs)}"])
+        options |= {"dependency": ",".join(own), "kill_on_invalid_dep": "yes"}
+    executor.update_parameters(additional_parameters=options)
+
+
+def _arrays(todo: Sequence[Task], settings: DictConfig) -> Iterator[list[list[Task]]]:
+    """The tasks by jobs, and the jobs by arrays that the cluster accepts."""
     size = settings.runs_per_gpu * max(1, sbatch.gpu_count(settings.gpus))
-    jobs = [list(runs[start : start + size]) for start in range(0, len(runs), size)]
+    jobs = [list(todo[start : start + size]) for start in range(0, len(todo), size)]
     limit = max_array()
     return (jobs[start : start + limit] for start in range(0, len(jobs), limit))
 
 
-def _submit(executor: SlurmExecutor, jobs: Sequence[Sequence[Path]]) -> None:
-    """Submit an array, and note with each run which of its jobs it was given to."""
+def _submit(executor: SlurmExecutor, jobs: Sequence[Sequence[Task]]) -> dict[Task, str]:
+    """Submit an array, and note with each run which of its jobs it was given to. The job of each task."""
+    told = [[(str(task.run), task.until, [str(run) for run in task.waiting]) for task in each] for each in jobs]
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats there what the error says
-            submitted = executor.map_array(Work(), [[str(run) for run in runs] for runs in jobs])
+            submitted = executor.map_array(Work(), told)
     except (FailedJobError, FailedSubmissionError) as error:
         reasons = [line.removeprefix("sbatch: error: ").strip() for line in str(error).splitlines()]
         raise UserError(f"sbatch refused the job: {'; '.join(filter(None, reasons))}") from error
-    for job, runs in zip(submitted, jobs, strict=True):
-        for run in runs:
-            write_atomically(run / "job.json", json.dumps({"job": job.job_id}).encode())
+    given = {}
+    for job, each in zip(submitted, jobs, strict=True):
+        for task in each:
+            given[task] = job.job_id
+            write_atomically(task.run / "job.json", json.dumps({"job": job.job_id}).encode())
     first, last = submitted[0].job_id, submitted[-1].job_id
     print(f"submitted: {first}" + (f" to {last}" if last != first else ""), flush=True)
+    return given
 
 
-def _show(executor: SlurmExecutor, sweep: Sweep, settings: DictConfig, runs: Sequence[Path]) -> None:
-    for part in _arrays(runs, settings):
-        for number, directories in enumerate(part):
-            print(f"job {number}:", ", ".join(sweep.runs[directory] for directory in directories))
-        if len(part) > 1:
-            executor.parameters["map_count"] = len(part)
-        print(executor._make_submission_file_text(executor._submitit_command_str, "dry-run"))
+def _show(executor: SlurmExecutor, sweep: Sweep, settings: DictConfig, todo: Sequence[Task]) -> None:
+    for line in drawing(todo, sweep.runs):
+        print(line)
+    numbers = {task: number for number, task in enumerate(todo)}
+    for together in _alike(todo):
+        _wait_for(executor, settings, [f"<job of {numbers[before]}>" for before in together[0].after])
+        for part in _arrays(together, settings):
+            for number, each in enumerate(part):
+                print(f"job {number}:", ", ".join(title(task, sweep.runs) for task in each))
+            executor.parameters.pop("map_count", None)
+            if len(part) > 1:
+                executor.parameters["map_count"] = len(part)
+            print(executor._make_submission_file_text(executor._submitit_command_str, "dry-run"))
 
 
 def _wait(sweep: Sweep) -> None:
@@ -182,11 +218,11 @@ def _wait(sweep: Sweep) -> None:
         )
 
 
-def _rename(runs: Sequence[Path]) -> None:
+def _rename(todo: Sequence[Task]) -> None:
     """Call the job by its runs, for squeue; an array has one name until its jobs start."""
-    name = label(runs[0]) + (f" +{len(runs) - 1}" if len(runs) > 1 else "")
+    name = label(todo[0].run) + (f" +{len(todo) - 1}" if len(todo) > 1 else "")
     ask("scontrol", "update", f"JobId={slurm_job()}", f"JobName={name}")
 
 
-def _report(directory: Path, code: int) -> None:
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {directory}: exit code {code}", flush=True)
+def _report(task: Task, code: int) -> None:
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {' '.join(task.words)}: exit code {code}", flush=True)

@@ -1,6 +1,7 @@
-"""A run that is there already, trained in this process: `python -m genpolicy.launch.worker RUN_DIRECTORY`.
+"""A run that is there already, trained in this process: `python -m genpolicy.launch.worker RUN_DIRECTORY [PHASE]`.
 
-Exit code 0: finished, or left to another process that owns it; 1: failed; 128 + signal: interrupted.
+Exit code 0: finished, or trained until the end of the phase, or left to another process that owns it; 1: failed;
+128 + signal: interrupted.
 """
 
 import contextlib
@@ -17,8 +18,11 @@ PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 PATIENCE_SECONDS = 60.0  # with the earlier process of a requeued run, which may still be ending on another machine
 
 
-def main(directory: Path) -> None:
-    """Train the run to its end, or raise `Interrupted`; SIGTERM comes if the process that started this one dies."""
+def main(directory: Path, until: str | None = None) -> None:
+    """Train the run to its end, or until that of a phase, or raise `Interrupted`.
+
+    SIGTERM comes if the process that started this one dies.
+    """
     with contextlib.suppress(AttributeError):  # Linux only
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     print(time.strftime("%Y-%m-%d %H:%M:%S"), flush=True)
@@ -29,12 +33,12 @@ def main(directory: Path) -> None:
         return
     from genpolicy.training import train
 
-    train.train(run, synced_elsewhere=True)
+    train.train(run, True, until)
 
 
 if __name__ == "__main__":
     try:
-        main(Path(sys.argv[1]))
+        main(Path(sys.argv[1]), *sys.argv[2:])
     except UserError as error:
         print(f"genpolicy: {error}", file=sys.stderr, flush=True)
         sys.exit(1)

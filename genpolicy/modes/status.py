@@ -101,11 +101,17 @@ def _score(status: dict) -> str:
 
 
 def _remark(run: RunState) -> str:
-    """Why a run has not ended well, with the last line of its log; how long ago a running one was heard of."""
+    """Why a run has not ended well, with the last line of its log; how long ago a running one was heard of.
+
+    Of one that has: which phases it took from which runs.
+    """
     if run.state == "running":
         return f"{time.time() - run.status.get('updated', 0):.0f} s ago"
     if run.state == "unreadable":
         return run.status["reason"]
+    if run.state == "finished":
+        taken = ((name, told) for name, told in run.status.get("phases", {}).items() if told.get("reused"))
+        return ", ".join(f"{name} from {told.get('run')}" for name, told in taken)
     if run.state not in ("failed", "died", "interrupted"):
         return ""
     reason, said = run.status.get("reason") or "", last_line(run.directory / "log.txt")

@@ -28,6 +28,7 @@ class Consistency(SolutionMap):
 
     teaches = frozenset({Capability.END})
     uses_target = True
+    scheduled = True
 
     improved: bool = setting(False, doc="improved consistency training (2024); false: that of 2023")
     scaled: bool = setting(False, doc="multiply the loss by 100 / (t - u), in noise levels")

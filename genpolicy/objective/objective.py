@@ -21,6 +21,7 @@ class Objective(ABC):
 
     teaches: ClassVar[frozenset[Capability]] = frozenset({Capability.FIELD})  # the policy that it trains
     uses_target: ClassVar[bool] = False  # whether it needs the policy's moving average
+    scheduled: ClassVar[bool] = False  # whether draws depend on the share of the training that is done
     prediction: ClassVar[str]  # what a flow's network predicts
 
     @abstractmethod

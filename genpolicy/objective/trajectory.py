@@ -22,6 +22,7 @@ class Trajectory(SolutionMap):
     """
 
     uses_target = True
+    scheduled = True
 
     target: str = setting("closed_form", choices=["closed_form", "euler", "heun"], doc="where x_u comes from")
     target_steps: int = setting(1, ge=1, le=3, doc="solver steps from t to u of the targets euler and heun")

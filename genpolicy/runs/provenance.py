@@ -70,6 +70,11 @@ def compare(directory: Path, transitions: Transitions, now: list | None) -> None
         _compare(directory, known, _facts(transitions), now)
 
 
+def digest_of(directory: Path) -> str | None:
+    """The digest of what a run was trained on, if it is known."""
+    return (_noted(directory) or {}).get("digest")
+
+
 def _noted(directory: Path) -> dict | None:
     """What a run was made of, as far as it is known: older ones have noted a digest in their status only."""
     known = records.read(directory / NAME, records.STATUS["data"]) or read_status(directory).get("data")

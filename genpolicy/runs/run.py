@@ -102,10 +102,19 @@ class Run:
         self._status |= facts | {"updated": time.time()}
         write_atomically(self.path("status.json"), json.dumps(self._status, indent=1).encode())
 
+    def noted(self, name: str, default: Any) -> Any:
+        """One of the facts that have been noted."""
+        return self._status.get(name, default)
+
     @contextlib.contextmanager
     def recorded(self, **facts: Any) -> Iterator[None]:
-        """Keeps status.json true around the work: running, then finished, interrupted or failed, and why."""
-        self._status = _origin() | {"evaluation": own_evaluation(self).digits} | facts
+        """Keeps status.json true around the work: running, then finished, interrupted or failed, and why.
+
+        Of what was noted before, how far the phases are is kept.
+        """
+        before = self.status()
+        kept = {name: before[name] for name in ("phases", "spent", "extends") if name in before}
+        self._status = _origin() | {"evaluation": own_evaluation(self).digits} | kept | facts
         self.note(state="running", started=time.time())
         try:
             yield
@@ -224,7 +233,8 @@ def _places(config: DictConfig) -> dict:
     """How a command has its runs tracked, and where things lie for it, as it is frozen."""
     tracking, paths = (OmegaConf.to_container(config[name], resolve=True) for name in ("tracking", "paths"))
     paths = {name: str(Path(path).expanduser().absolute()) for name, path in paths.items()}
-    return {"tracking": tracking | {"uri": absolute_uri(tracking["uri"])}, "paths": paths}
+    reuse = OmegaConf.to_container(config.phases)
+    return {"tracking": tracking | {"uri": absolute_uri(tracking["uri"])}, "paths": paths, "phases": reuse}
 
 
 def _read_frozen(path: Path) -> dict:

@@ -15,6 +15,14 @@ class Interrupted(SystemExit):
         self.signal = signal.Signals(number).name
 
 
+class PhaseTrained(Interrupted):
+    """A run was to be trained until the end of a phase, and has been; exit code 0."""
+
+    def __init__(self, phase: str):
+        SystemExit.__init__(self, 0)
+        self.signal = f"{phase} phase trained"
+
+
 class Signals:
     """While entered, listens to the signals that ask a program to stop, SLURM's warnings among them.
 

@@ -47,6 +47,9 @@ def tags(run: Run, status: dict) -> dict[str, str]:
     facts = ("state", "reason", "host", "pid", "device", "job", "dirty")
     labels |= {f"genpolicy.{name}": status.get(name) for name in facts}
     labels |= {MLFLOW_GIT_COMMIT: status.get("commit")}
+    for name, told in status.get("phases", {}).items():
+        if told.get("reused"):
+            labels[f"genpolicy.phase.{name}"] = f"trained in {told.get('run')}"
     labels |= {"genpolicy.log": run.path("log.txt") if run.path("log.txt").exists() else None}
     for digits, record in recorded(run.directory):
         told = {name: record[name] for name in ("choices", "changed", "without")}

@@ -10,6 +10,10 @@ def check(jobs: Sequence[Job], memory: float | None = None) -> None:
 
     memory: of where they will train; None for this machine's.
     """
+    if any(job.config.mode == "train" and any(value for value in job.config.init.values()) for job in jobs):
+        from genpolicy.training import initial
+
+        initial.resolve(jobs)
     training = [job for job in jobs if job.config.mode == "train"]
     if training:
         from genpolicy.runs import provenance  # which need torch, as some jobs do not

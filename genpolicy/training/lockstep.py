@@ -71,7 +71,7 @@ class _Member:
 
     def __init__(self, run: Run, signals: Signals, progress: Progress, data: Transitions):
         self.run, self.trainer = run, None
-        self._stack, self._training = contextlib.ExitStack(), training(run, signals, progress, True, data)
+        self._stack, self._training = contextlib.ExitStack(), training(run, signals, progress, True, data, True)
 
     def advance(self, metrics: Metrics | None) -> bool:
         """Takes the metrics of the update that it waited for, if it did, and goes on to the next one, if there is one.

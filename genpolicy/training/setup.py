@@ -85,8 +85,16 @@ def fresh_algorithm(config: DictConfig, task: Task, device: torch.device) -> Alg
     """The algorithm of a run for a task, on the device; the networks follow from the seed."""
     if config.threads:
         torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    algorithm = assemble(config, task.observation_size, *bounds(task)).to(device)
+    algorithm = assemble(config, task.observation_size, *bounds(task), config.seed).to(device)
+    return shorten(algorithm, config)
+
+
+def shorten(algorithm: Algorithm, config: DictConfig) -> Algorithm:
+    """The algorithm with the phases that its run trains: not those of given parts; with its share of the updates."""
+    algorithm.given = frozenset(config.init.digests)
+    algorithm.phases = [
+        phase for phase in algorithm.phases if not (phase.trains and phase.trains.keys() <= algorithm.given)
+    ]
     for phase in algorithm.phases:  # whatever depends on the updates takes it from here
         phase.steps = max(1, round(config.budget * phase.steps))
     return algorithm

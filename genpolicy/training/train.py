@@ -9,6 +9,7 @@ from genpolicy.evaluation.table import print_table
 from genpolicy.runs import provenance
 from genpolicy.runs.evaluations import pending
 from genpolicy.runs.run import Run
+from genpolicy.system.forecast import duration
 from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Signals
 from genpolicy.tracking import follower
@@ -19,16 +20,17 @@ from genpolicy.training.trainer import Trainer
 FINISHED = "{}: finished already; overwrite=true redoes it"
 
 
-def train(run: Run, synced_elsewhere: bool = False) -> None:
+def train(run: Run, synced_elsewhere: bool = False, until: str | None = None) -> None:
     """Train the run to its end, from its last checkpoint if there is one, and print its results.
 
+    until: a phase, after which it raises `PhaseTrained`.
     A finished run is evaluated as was asked, or left as it is. synced_elsewhere: whether another process ships the run
     to a store in a file. On SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 saves a checkpoint and raises `Interrupted`.
     """
     with Signals() as signals, contextlib.closing(run):
         if not run.finished:
             with training(run, signals, Progress(), synced_elsewhere) as trainer:
-                trainer.fit()
+                trainer.fit(until)
         elif run.asked is None:
             print(FINISHED.format(run.directory))
         evaluate_pending(run, signals, synced_elsewhere)
@@ -41,10 +43,11 @@ def training(
     progress: Progress,
     synced_elsewhere: bool = False,
     transitions: Transitions | None = None,
+    together: bool = False,
 ) -> Iterator[Trainer]:
     """The trainer of a run, whose status and tracking go with it; at the end, its results are printed.
 
-    synced_elsewhere: as for `train`. transitions: the run's, on its device, if loaded.
+    synced_elsewhere: as for `train`. transitions: the run's, on its device, if loaded. together: as for `Trainer`.
     """
     device = choose_device(run.config.device)
     with follower.Tracker(run, synced_elsewhere) as tracker:
@@ -60,11 +63,20 @@ def training(
             algorithm.scaling.load_state_dict(transitions.scaling.state_dict())
             run.note(data=data_facts(run, task, transitions))
             trainer = Trainer(
-                run=run, task=task, transitions=transitions, algorithm=algorithm, signals=signals, progress=progress
+                run=run,
+                task=task,
+                transitions=transitions,
+                algorithm=algorithm,
+                signals=signals,
+                progress=progress,
+                together=together,
             )
             yield trainer
             results = trainer.results()
         print_table(run.name, results)
+        for name, told in trainer.sharing.told.items():
+            if told["reused"]:
+                print(f"{name}: trained in {told['run']}, {duration(told['seconds'])} saved", flush=True)
 
 
 def evaluate_pending(

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from genpolicy.algo.algorithm import Algorithm, Phase
+from genpolicy.algo.algorithm import Algorithm, Phase, stream
 from genpolicy.algo.update import Metrics
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
@@ -19,12 +19,15 @@ from genpolicy.evaluation.evaluator import FINAL, Evaluator
 from genpolicy.evaluation.table import behaviour_metrics
 from genpolicy.model.policy import Policy
 from genpolicy.runs import checkpoint
-from genpolicy.runs.journal import Journal
+from genpolicy.runs.identity import label
+from genpolicy.runs.journal import Journal, read
 from genpolicy.runs.run import POLICY, Run
 from genpolicy.system.metrics import Usage
 from genpolicy.system.progress import Progress
-from genpolicy.system.signals import Interrupted, Signals
+from genpolicy.system.signals import Interrupted, PhaseTrained, Signals
+from genpolicy.training import extending, initial
 from genpolicy.training.precision import arithmetic, require
+from genpolicy.training.sharing import Sharing
 
 LOGGED = 20  # entries of a phase in the journal, at least
 
@@ -69,22 +72,28 @@ class Trainer:
         algorithm: Algorithm,
         signals: Signals,
         progress: Progress,
+        together: bool = False,
     ):
         self.run, self.config, self.signals, self.progress = run, run.config, signals, progress
         self.task, self.transitions, self.algorithm = task, transitions, algorithm
         self.device = transitions.device
         require(run.config.precision, self.device)
-        self.generator = torch.Generator(self.device).manual_seed(run.config.seed)
+        self.generator = torch.Generator(self.device)
         self.state = State()
+        self.sharing = Sharing(run, algorithm, transitions.digest(), self.device, together, progress.say, signals.check)
+        self.seconds = run.noted("spent", 0.0)  # on the current phase, before `self.begun`
         for phase in algorithm.phases:
             phase.compile(run.config.compile)
         self.evaluator = Evaluator(task, transitions, algorithm, run.config, signals.check)
         self.behaviour = behaviour_metrics(transitions.behaviour, task)
 
-    def fit(self) -> None:
-        """Train to the end, from the last checkpoint if there is one."""
+    def fit(self, until: str | None = None) -> None:
+        """Train to the end, from the last checkpoint if there is one.
+
+        until: a phase, after which it raises `PhaseTrained`, with a checkpoint.
+        """
         with self.session():
-            for phase in self.phases():
+            for phase in self.phases(until):
                 for source in self.updates(phase):
                     with self.arithmetic(phase):
                         batch = source.sample(phase.batch_size, self.generator)
@@ -98,21 +107,27 @@ class Trainer:
         What interrupts it leaves a checkpoint.
         """
         last = self.run.path("last.pt")
-        if last.exists():
+        begun = last.exists()
+        if begun:
             self._restore(checkpoint.load(last))
-        self.saved, self.usage = time.monotonic(), Usage(self.device)  # saved: when the last checkpoint was
+        self.saved = self.begun = time.monotonic()  # when the last checkpoint was, and when the phase was gone on with
+        self.usage = Usage(self.device)
         with contextlib.closing(Journal(self.run.path("journal.jsonl"))) as self.journal:
             constants = self.transitions.reward_transform.items()
             rewards = {f"reward_{name}": value for name, value in constants if isinstance(value, float)}
             self.journal.log(0, {f"data/{name}": value for name, value in (self.behaviour | rewards).items()})
             try:
                 with self.signals.deferred(), self.progress:
+                    if not begun:
+                        self._begin()
                     yield
                     self._finish()
             except Interrupted as error:
                 self._save()
                 print(f"{error.signal}: checkpoint saved; the same command resumes the run", flush=True)
                 raise
+            finally:
+                self.sharing.close()
 
     def results(self) -> dict[str, dict[str, float]]:
         """The metrics of the data's behaviour and of each policy's final evaluation, with the latency as it is now."""
@@ -121,14 +136,87 @@ class Trainer:
         results = {name: metrics | timed.get(name, {}) for name, metrics in self.state.results.items()}
         return {"behaviour data": self.behaviour} | results
 
-    def phases(self) -> Iterator[Phase]:
-        """The phases that are left, of which the first may have begun."""
+    def phases(self, until: str | None = None) -> Iterator[Phase]:
+        """The phases that are left to train, of which the first may have begun; those that are shared are taken.
+
+        Each has random numbers of its own, which follow from the seed and its name. until: as for `fit`.
+        """
+        done = self.algorithm.phases[: self.state.phase]
+        if until in (phase.name for phase in done):
+            raise PhaseTrained(until)
         for phase in self.algorithm.phases[self.state.phase :]:
-            if self.state.step == 0 and phase.start is not None:
-                phase.start()
-            yield phase
+            self.begun = time.monotonic()
+            if not self._take(phase):
+                if self.state.step == 0:
+                    own = stream(self.config.seed, phase.name)
+                    self.generator.manual_seed(own)
+                    torch.manual_seed(own)  # no draw outside the run's generator is meant to be
+                    if phase.start is not None:
+                        phase.start()
+                yield phase
+                self.seconds += time.monotonic() - self.begun
+                self.sharing.give(phase, self._events(phase), self.seconds)
             self.state.phase, self.state.step, self.state.evaluated = self.state.phase + 1, 0, 0
+            self.seconds, self.begun = 0.0, time.monotonic()
             self._save()
+            if phase.name == until:
+                raise PhaseTrained(until)
+
+    def _begin(self) -> None:
+        """What a run begins with that others have trained."""
+        initial.put(self.algorithm, self.run)
+        found = extending.shorter(self.run, self.algorithm)
+        if found is None:
+            return
+        directory, steps = found
+        if reason := extending.reason_against(self.algorithm):
+            self.progress.say(f"does not go on from {label(directory)}: {reason}")
+            return
+        self.progress.say(f"goes on from {label(directory)}, after {steps:,} updates of the last phase")
+        self._restore(checkpoint.load(directory / "last.pt"))
+        state, phase = self.state, self.algorithm.phases[-1]
+        state.phase, state.step, state.results = len(self.algorithm.phases) - 1, steps, {}
+        state.evaluated = sum(point <= steps for point in self._points(phase))
+        for event, _ in read(directory / "journal.jsonl"):
+            self.journal.log(event["step"], extending.kept(event), event.get("returns"))
+        if state.best:
+            checkpoint.save(self.run.path("best.pt"), checkpoint.load(directory / "best.pt"))
+        self.sharing.inherit(directory)
+        self.run.note(extends=label(directory))
+        self._save()
+
+    def _take(self, phase: Phase) -> bool:
+        """Whether the phase was trained by another run: then it is as if this one had."""
+        taken = self.sharing.take(phase)
+        if taken is None:
+            return False
+        state, (events, evaluated) = self.state, taken
+        final = phase.policy is self.algorithm.policy
+        begin, points = state.updates - state.step, self._points(phase)
+        for event in events:
+            own = evaluated and not final
+            metrics = {name: value for name, value in event["metrics"].items() if own or not name.startswith("eval/")}
+            self.journal.log(begin + event["step"], metrics, event.get("returns") if own else None)
+        state.updates, state.sums, state.counts = begin + phase.steps, {}, {}
+        state.evaluations += len(points) - state.evaluated
+        if final:  # only as it is at the end, as it would be then
+            state.evaluations -= 1
+            self._evaluate(phase)
+        return True
+
+    def _events(self, phase: Phase) -> Iterator[dict]:
+        """The metrics of the phase that has just ended, by steps from its begin on."""
+        begin = self.state.updates - phase.steps
+        for event, _ in read(self.run.path("journal.jsonl")):
+            kept = {
+                name: value for name, value in event["metrics"].items() if name.startswith((f"{phase.name}/", "eval/"))
+            }
+            if event["step"] > begin and kept:
+                yield event | {"step": event["step"] - begin, "metrics": kept}
+
+    def _points(self, phase: Phase) -> list[int]:
+        """The steps of a phase after which its policy is evaluated."""
+        return [] if phase.policy is None else spread(self.config.eval.per_phase, phase.steps)
 
     def updates(self, phase: Phase) -> Iterator[Transitions]:
         """The updates that are left of a phase: what the batch of each is to be sampled from.
@@ -137,7 +225,7 @@ class Trainer:
         """
         state = self.state
         source = self.transitions if phase.prepare is None else phase.prepare(self.transitions)
-        points = [] if phase.policy is None else spread(self.config.eval.per_phase, phase.steps)
+        points = self._points(phase)
         # A short phase of long updates, as GMPG's, is logged more often: at least LOGGED times.
         self.log_every = max(1, min(self.config.log_every, phase.steps // LOGGED))
         self.progress.begin(phase.name, phase.steps, state.step)
@@ -261,7 +349,8 @@ class Trainer:
         saved = {"algorithm": self.algorithm.state_dict(), "state": state, "generators": generators}
         checkpoint.save(self.run.path(name), saved)
         if name == "last.pt":
-            self.run.note(step=self.state.updates, steps=sum(phase.steps for phase in self.algorithm.phases))
+            steps = sum(phase.steps for phase in self.algorithm.phases)
+            self.run.note(step=self.state.updates, steps=steps, spent=self.seconds + time.monotonic() - self.begun)
             self.saved = time.monotonic()
 
     def _restore(self, saved: dict) -> None:

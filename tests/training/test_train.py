@@ -234,8 +234,9 @@ def test_a_damaged_checkpoint_stops_the_run_in_one_line(uninterrupted, tmp_path)
     assert f"{last}: does not fit the run's configuration" in result.err.splitlines()[-1]
 
 
-def test_evaluating_a_run_again_gives_its_final_result(uninterrupted):
-    directory, _ = uninterrupted
+def test_evaluating_a_run_again_gives_its_final_result(uninterrupted, tmp_path):
+    shutil.copytree(uninterrupted[0].parents[3], tmp_path, dirs_exist_ok=True)
+    directory = only_run(tmp_path)
     common = ["mode=eval", "tracking.uri=none", "eval.log_prob_actions=20", f"paths.data={directory}"]
     result = genpolicy(*common, f"checkpoint={directory}", "eval.final_episodes=8")
     assert result.code == 0, result.err

@@ -1,0 +1,200 @@
+"""Phases that runs share: trained once, and loaded by every other run that has the same.
+
+    outputs/phases/<key>/
+        weights.pt      the parts that the phase has trained, and the states of its optimisers
+        journal.jsonl   its metrics, over its own updates
+        phase.json      who trained it, from what, with what, for how long; written last: with it the phase is there
+        lock            held by the process that trains it
+
+The key is a digest of all that the weights follow from: the phase's settings and those of its parts, the earlier
+phases that it reads, the data, the seed, the precision. What else may change the last bits (`circumstances`) is noted.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import functools
+import hashlib
+import importlib.util
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from genpolicy.algo.algorithm import Algorithm, Phase
+from genpolicy.config.schema import TARGET, always_training, digest
+from genpolicy.errors import UserError
+from genpolicy.runs import checkpoint, journal, records
+from genpolicy.system.files import Lock, make_folder, regular_files, write_atomically
+
+if TYPE_CHECKING:
+    from genpolicy.runs.run import Run
+
+FOLDER = "phases"
+DIGITS = 16
+FILES = ("phase.json", "journal.jsonl", "weights.pt", "lock")
+ROOMS = ("network", "model", "solver", "objective", "dataset", "critic", "algo")  # whose code makes weights
+CORE = ("genpolicy.algo.algorithm", "genpolicy.algo.update", "genpolicy.dataset.scaling")
+RECORD = {"name": str, "run": str, "commit": records.Text, "steps": int, "seconds": records.Number}
+RECORD |= {"made": records.Number, "circumstances": {str: str}, "evaluations": str, "key": dict}
+
+
+class SharedPhase:
+    """The place of one phase in the folder of all runs, which may be empty. Raises `UserError` for what is no place.
+
+    content: what its key is the digest of.
+    """
+
+    def __init__(self, outputs: Path, content: dict):
+        self.content, self.key = content, digest(content, DIGITS)
+        self.directory = make_folder(Path(outputs) / FOLDER) / self.key
+        self.lock = Lock(self.directory / "lock")
+
+    def claim(self, timeout: float) -> bool:
+        """Take the lock, waiting so many seconds; whether it was taken."""
+        make_folder(self.directory)
+        return self.lock.acquire(timeout)
+
+    def record(self) -> dict | None:
+        """What phase.json says; None if the phase is not there. Raises `UserError` for a damaged file."""
+        return read_record(self.directory)
+
+    def load(self) -> tuple[dict, list[dict]]:
+        """The weights and states, as `save` took them, and the events of the journal. Raises `UserError` if damaged."""
+        events = [event for event, _ in journal.read(self.directory / "journal.jsonl")]
+        return checkpoint.load(self.directory / "weights.pt"), events
+
+    def save(self, weights: dict, events: Iterable[dict], **facts: Any) -> None:
+        """Write the phase down; the caller holds the lock. facts: those of `RECORD` that are not known here."""
+        make_folder(self.directory)
+        (self.directory / "phase.json").unlink(missing_ok=True)
+        checkpoint.save(self.directory / "weights.pt", weights)
+        lines = "".join(json.dumps(event) + "\n" for event in events)
+        write_atomically(self.directory / "journal.jsonl", lines.encode())
+        record = {"key": self.content, "made": time.time(), **facts}
+        write_atomically(self.directory / "phase.json", json.dumps(record, indent=1).encode())
+
+
+def shared(outputs: Path) -> Iterator[Path]:
+    """The folders of phases below the folder of all runs, in order."""
+    for path in sorted((Path(outputs) / FOLDER).glob("*")):
+        if re.fullmatch(f"[0-9a-f]{{{DIGITS}}}", path.name) and path.is_dir() and not path.is_symlink():
+            yield path
+
+
+def size(directory: Path) -> int:
+    """The bytes of a phase's files."""
+    return sum(path.lstat().st_size for path in regular_files(directory, *FILES))
+
+
+def delete(directory: Path) -> bool:
+    """Delete a phase, unless a process has it; whether it was deleted."""
+    lock = Lock(directory / "lock")
+    if not lock.acquire():
+        return False
+    try:
+        for path in regular_files(directory, *FILES):
+            path.unlink()
+        with contextlib.suppress(OSError):  # somebody else's files
+            directory.rmdir()
+        return True
+    finally:
+        lock.release()
+
+
+def read_record(directory: Path) -> dict | None:
+    """The phase.json of a phase's folder; None if there is none. Raises `UserError` for a damaged one."""
+    record = records.read(directory / "phase.json", RECORD)
+    if record is not None and record.keys() != RECORD.keys():
+        raise UserError(f"{directory / 'phase.json'}: not what genpolicy writes there; move it away")
+    return record
+
+
+def recipe(config: DictConfig, phases: Sequence[Phase], name: str) -> dict | None:
+    """What a phase's weights follow from, beside the data, the seed and the arithmetic; None if it is not shared."""
+    phase = next(phase for phase in phases if phase.name == name)
+    if not phase.depends:
+        return None
+    found: dict[str, Any] = {"phase": name, "steps": phase.steps, "batch_size": phase.batch_size}
+    for part in phase.depends:
+        value = OmegaConf.select(config, part)
+        found[part] = always_training(value) if OmegaConf.is_config(value) and TARGET in value else value
+    # Which tensors there are: a moving average is kept or not, as others need it.
+    found["trains"] = {part: sorted(module.state_dict()) for part, module in phase.trains.items()}
+    names = [other.name for other in phases]
+    found["reads"] = {earlier: recipe(config, phases, earlier) for earlier in phase.reads if earlier in names}
+    found["init"] = OmegaConf.to_container(config.init.digests)
+    return None if None in found["reads"].values() else found
+
+
+def content(run: Run, algorithm: Algorithm, data: str, phase: Phase) -> dict | None:
+    """What the key of a phase of a run is the digest of; None if the phase is not shared. data: the data's digest."""
+    made = recipe(run.config, algorithm.phases, phase.name)
+    if made is None:
+        return None
+    scaling = algorithm.scaling
+    space = {"low": scaling.low.tolist(), "high": scaling.high.tolist()}
+    precision = "float32" if phase.exact else run.config.precision
+    return {
+        "recipe": made,
+        "data": data,
+        "scaling": OmegaConf.to_container(run.config.scaling) | space,
+        "seed": run.config.seed,
+        "precision": precision,
+    }
+
+
+def circumstances(run: Run, made: dict, device: torch.device, together: bool) -> dict[str, str]:
+    """What may change the last bits of a phase's weights beside its key, as text. made: its `recipe`.
+
+    together: whether it is trained with other seeds at once.
+    """
+    kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    told = {"torch": torch.__version__, "device": kind, "threads": run.config.threads, "compile": run.config.compile}
+    told |= {"together": together, "code": code(frozenset(_targets(made)))}
+    return {name: str(value) for name, value in told.items()}
+
+
+@functools.cache
+def code(modules: frozenset[str]) -> str:
+    """Eight digits of the code that weights depend on: modules, and what they import of `ROOMS`, without comments."""
+    seen: dict[str, str] = {}
+    waiting = [*CORE, *modules]
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name.split(".")[1] not in ROOMS:
+            continue
+        tree = ast.parse(Path(importlib.util.find_spec(name).origin).read_text())
+        seen[name] = hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest()
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("genpolicy."):
+                waiting.append(node.module)
+    return digest(seen)
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if (
+            isinstance(body, list)
+            and body
+            and isinstance(body[0], ast.Expr)
+            and isinstance(body[0].value, ast.Constant)
+        ):
+            node.body = body[1:]
+    return tree
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """The modules of all components in plain values."""
+    if isinstance(node, dict):
+        if TARGET in node:
+            yield node[TARGET].rpartition(".")[0]
+        for value in node.values():
+            yield from _targets(value)

@@ -1,0 +1,110 @@
+"""Runs that begin with parts of others: `init.policy|behaviour|critic=<run directory, checkpoint or MLflow run id>`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+import torch
+from omegaconf import DictConfig
+
+from genpolicy.algo.algorithm import Algorithm
+from genpolicy.config.schema import always_training
+from genpolicy.errors import UserError
+from genpolicy.runs import checkpoint
+from genpolicy.runs.job import Job
+from genpolicy.runs.run import Run
+from genpolicy.training.setup import find_run
+
+PARTS = ("policy", "behaviour", "critic")
+AVERAGE = "target."  # begins the names of the weights of a policy's moving average
+NO_SHAPE = {"lr", "discount", "target_rate", "init"}  # settings that change nothing of what given weights compute
+UNITS = ("mean", "std", "centre", "reach")  # the constants of a scaling
+
+
+def resolve(jobs: Iterable[Job]) -> None:
+    """Completes the configurations of training jobs by the digests of the weights that they begin with.
+
+    Raises `UserError` if there are none.
+    """
+    for job in jobs:
+        if job.config.mode != "train":
+            continue
+        found = {part: _digest(_weights(*_source(job.config, part), part)) for part in named(job.config)}
+        given = dict(job.config.init.digests)
+        if given and given != found:
+            raise UserError(f"init.digests: are made by genpolicy, and are {found} here; leave them out")
+        job.config.init.digests = found
+
+
+def named(config: DictConfig) -> list[str]:
+    """The parts that a configuration takes from other runs."""
+    return [part for part in PARTS if config.init[part] is not None]
+
+
+def put(algorithm: Algorithm, run: Run) -> None:
+    """Gives a fresh algorithm of a run the parts that it begins with.
+
+    Raises `UserError` if these are others than when the run was made, or are of another task, in other units, or of
+    another shape.
+    """
+    for part in named(run.config):
+        name = f"init.{part}"
+        module = getattr(algorithm, part, None)
+        if module is None:
+            raise UserError(f"{name}: algo={run.choices['algo']} has none; leave it out")
+        source, saved = _source(run.config, part)
+        if source.choices["env"] != run.choices["env"]:
+            raise UserError(f"{name}: is of env={source.choices['env']}; this run is of env={run.choices['env']}")
+        found = _weights(source, saved, part)
+        if _digest(found) != run.config.init.digests[part]:
+            raise UserError(f"{name}: {source.directory} has other weights now than when this run was made")
+        for constant in UNITS:
+            theirs, own = saved.get(f"scaling.{constant}"), getattr(algorithm.scaling, constant)
+            if theirs is not None and not torch.allclose(theirs, own.cpu(), rtol=1e-5, atol=1e-6):
+                raise UserError(
+                    f"{name}: learned with other units of observations or actions (scaling.{constant}): other data, "
+                    "or other settings of scaling"
+                )
+        for group in ("critic",) if part == "critic" else ("model", "network"):
+            theirs, own = (_shape(always_training(config[group])) for config in (source.config, run.config))
+            if theirs != own:
+                differs = sorted(key for key in theirs.keys() | own.keys() if theirs.get(key) != own.get(key))
+                raise UserError(f"{name}: has another {group}: {', '.join(differs)}; give this run the same")
+        own = module.state_dict()
+        for key in own.keys() - found.keys():
+            if key.startswith(AVERAGE):  # which it did not keep: begins at the weights
+                found[key] = found[key.removeprefix(AVERAGE)]
+        fits = {key: value for key, value in found.items() if key in own}
+        if {key: value.shape for key, value in fits.items()} != {key: value.shape for key, value in own.items()}:
+            raise UserError(f"{name}: the weights of {source.directory} have other shapes than this run's {part}")
+        module.load_state_dict(fits)
+
+
+def _source(config: DictConfig, part: str) -> tuple[Run, dict]:
+    """The run that a part is taken from, and the weights of its algorithm."""
+    run, path = find_run(config.init[part], config)
+    return run, checkpoint.load(path)["algorithm"]
+
+
+def _weights(run: Run, saved: dict, part: str) -> dict[str, torch.Tensor]:
+    """The weights of a part among those of its algorithm."""
+    begin = f"{part}."
+    found = {key.removeprefix(begin): value for key, value in saved.items() if key.startswith(begin)}
+    if not found:
+        have = [f"init.{other}" for other in PARTS if any(key.startswith(f"{other}.") for key in saved)]
+        raise UserError(f"init.{part}: {run.directory} has none; legal: {', '.join(have)}")
+    return found
+
+
+def _digest(weights: dict[str, torch.Tensor]) -> str:
+    """Sixteen hexadecimal digits of the SHA-256 of tensors and their names."""
+    content = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        content.update(f"{name} {value.dtype} {list(value.shape)}".encode())
+        content.update(value.contiguous().view(-1).view(torch.uint8).numpy())
+    return content.hexdigest()[:16]
+
+
+def _shape(node: dict) -> dict:
+    return {name: value for name, value in node.items() if name not in NO_SHAPE}

@@ -1,0 +1,155 @@
+"""How a run takes phases from others that have trained them, and leaves its own to those that follow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from omegaconf import OmegaConf
+
+from genpolicy.algo.algorithm import Algorithm, Phase
+from genpolicy.config.schema import digest
+from genpolicy.errors import UserError, message
+from genpolicy.runs import phases
+from genpolicy.runs.identity import label
+from genpolicy.runs.run import Run
+from genpolicy.runs.state import known_status
+from genpolicy.system.forecast import duration
+
+POLL_SECONDS = 0.5
+EVALUATED = ("eval", "env", "model", "solver", "likelihood", "select")  # on which metrics of evaluations depend
+
+
+class Sharing:
+    """The shared phases of one run. `told` is what its status says of them, by their names.
+
+    data: the digest of its data. together: whether it is trained with other seeds at once. check: raises to end a wait.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        algorithm: Algorithm,
+        data: str,
+        device: torch.device,
+        together: bool,
+        say: Callable[[str], None],
+        check: Callable[[], None],
+    ):
+        self.run, self.algorithm, self.data, self.device, self.together = run, algorithm, data, device, together
+        self.say, self.check = say, check
+        self.told: dict[str, dict] = run.noted("phases", {})
+        self._claimed: dict[str, phases.SharedPhase] = {}
+        evaluated = {name: OmegaConf.to_container(run.config[name]) for name in EVALUATED}
+        self.evaluations = digest(evaluated)
+
+    def take(self, phase: Phase) -> tuple[list[dict], bool] | None:
+        """Gives the phase's parts the weights that another run has trained.
+
+        Returns the phase's events, and whether its evaluations are as this run's. None if there is nothing to take:
+        then the phase is this run's to train, and others wait for it.
+        """
+        place = self._place(phase)
+        if place is None or phase.name in self._claimed:
+            return None
+        waiting = False
+        while True:
+            if (found := self._load(place, phase)) is not None:
+                return found
+            # Who holds one phase waits for those with a larger key only: so nobody waits in a circle.
+            patient = all(held.key < place.key for held in self._claimed.values())
+            if place.claim(POLL_SECONDS if patient else 0.0):
+                if (found := self._load(place, phase, quiet=True)) is not None:
+                    place.lock.release()
+                    return found
+                self._claimed[phase.name] = place
+                return None
+            if not patient:
+                return None
+            if not waiting:
+                waiting = True
+                self.say(f"waiting for the {phase.name} phase, which {place.lock.holder()} trains")
+            self.check()
+
+    def give(self, phase: Phase, events: Iterable[dict], seconds: float) -> None:
+        """Leaves a phase that was trained, with its events, steps from its begin on, to other runs."""
+        if (place := self._claimed.pop(phase.name, None)) is None:
+            return
+        made = place.content["recipe"]
+        weights = {name: module.state_dict() for name, module in phase.trains.items()}
+        place.save(
+            {"parts": weights, "updates": phase.state_dict()},
+            events,
+            name=phase.name,
+            run=label(self.run.directory),
+            commit=self.run.status().get("commit"),
+            steps=phase.steps,
+            seconds=round(seconds, 3),
+            circumstances=phases.circumstances(self.run, made, self.device, self.together),
+            evaluations=self.evaluations,
+        )
+        place.lock.release()
+        self._tell(phase, place, label(self.run.directory), False, seconds)
+
+    def inherit(self, directory: Path) -> None:
+        """Tell of the phases of a run that this one goes on from."""
+        known = known_status(directory).get("phases", {})
+        self.told = {name: told | {"reused": True} for name, told in known.items()}
+        self.run.note(phases=self.told)
+
+    def close(self) -> None:
+        """Let others train what was begun."""
+        for place in self._claimed.values():
+            place.lock.release()
+        self._claimed = {}
+
+    def _place(self, phase: Phase) -> phases.SharedPhase | None:
+        if self.run.config.phases.reuse is False:
+            return None
+        content = phases.content(self.run, self.algorithm, self.data, phase)
+        return content and phases.SharedPhase(self.run.outputs, content)
+
+    def _load(self, place: phases.SharedPhase, phase: Phase, quiet: bool = False) -> tuple[list[dict], bool] | None:
+        try:
+            record = place.record()
+            if record is None:
+                return None
+            now = phases.circumstances(self.run, place.content["recipe"], self.device, self.together)
+            differs = [f"{name} {then}" for name, then in record["circumstances"].items() if now.get(name) != then]
+            if differs and self.run.config.phases.reuse != "any":
+                if not quiet:
+                    self.say(
+                        f"the {phase.name} phase is there from {record['run']}, but with {', '.join(differs)}: trained "
+                        "anew; phases.reuse=any takes it"
+                    )
+                return None
+            weights, events = place.load()
+            put(phase, weights)
+        except (UserError, KeyError, TypeError, ValueError) as error:
+            if not quiet:
+                self.say(f"the {phase.name} phase is trained anew, as what is there is damaged: {message(error, 200)}")
+            return None
+        also = f" (with {', '.join(differs)})" if differs else ""
+        self.say(f"the {phase.name} phase is there from {record['run']}{also}: {duration(record['seconds'])} saved")
+        self._tell(phase, place, record["run"], True, record["seconds"])
+        return events, record["evaluations"] == self.evaluations
+
+    def _tell(self, phase: Phase, place: phases.SharedPhase, run: str, reused: bool, seconds: float) -> None:
+        self.told[phase.name] = {"key": place.key, "run": run, "reused": reused, "seconds": round(seconds, 3)}
+        self.run.note(phases=self.told)
+
+
+def put(phase: Phase, weights: dict) -> None:
+    """Gives the parts of a phase, and its optimisers, what `Sharing.give` has kept; changes nothing if that misfits."""
+    for name, module in phase.trains.items():
+        if layout(weights["parts"][name]) != layout(module.state_dict()):
+            raise ValueError(f"{name} has other weights")
+    for name, module in phase.trains.items():
+        module.load_state_dict(weights["parts"][name])
+    phase.load_state_dict(weights["updates"])
+
+
+def layout(state: dict) -> dict[str, torch.Size]:
+    """The shapes of the tensors of a state, by name."""
+    return {name: value.shape for name, value in state.items()}

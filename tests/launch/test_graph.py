@@ -1,0 +1,83 @@
+"""Sweeps as graphs: each phase that runs share is trained once, before what needs it."""
+
+import json
+from collections import Counter
+
+import pytest
+from command_line import genpolicy, jobs
+from tiny import plain_words as words
+
+from genpolicy.launch.graph import drawing, tasks
+from genpolicy.runs.run import find_runs
+
+SWEEP = ("-m", "algo=gmpo,gmpg,srpo", "algo.beta=1,2", "seed=0,1", "env=multi-goal", "model=vpsde", "tuned=none")
+SWEEP += ("objective=noise_prediction", "network=mlp")
+ODD = ("-m", "algo=idql,bc,sfbc,dtql", "seed=0,1", "budget=0.1", "tuned=none", "env=multi-goal", "network=mlp")
+
+
+@pytest.mark.parametrize("sweep", [SWEEP, ODD, (*SWEEP, "phases.reuse=false")], ids=["beta", "odd", "alone"])
+def test_each_shared_phase_is_one_task_before_all_that_need_it(sweep):
+    found = [job for job, _ in jobs(*sweep)]
+    runs = {job.directories[0]: job.config for job in found}
+    todo = tasks(runs)
+    assert [task.run for task in todo if task.until is None] == list(runs)
+    for number, task in enumerate(todo):
+        assert all(before in todo[:number] for before in task.after)
+    leading = [task for task in todo if task.until]
+    for task in leading:
+        behind = {other.run for other in todo if other.until is None and _after(other, task)}
+        assert {*task.waiting} == behind
+        assert task.run in behind
+    lines = drawing(todo, {run: run.name for run in runs})
+    assert len(lines) == (1 + len(todo) if leading else 0)
+    if sweep == SWEEP:  # of each seed: GMPG's behaviour model and the critic of all; SRPO's behaviour model
+        assert Counter((task.until, task.run.parent.name.partition("-")[0]) for task in leading) == {
+            ("critic", "gmpg"): 2,
+            ("behaviour", "srpo"): 2,
+        }
+        assert all(not task.after for task in leading)
+        assert Counter(len(task.after) for task in todo if task.until is None) == {1: 8, 2: 4}
+    if "phases.reuse=false" in sweep:
+        assert not leading
+
+
+def _after(task, other) -> bool:
+    return any(before == other or _after(before, other) for before in task.after)
+
+
+@pytest.mark.slow
+def test_a_sweep_on_this_machine_trains_each_phase_once_and_tells_why_none_can(tmp_path):
+    steps = [
+        "algo.critic_steps=20",
+        "algo.policy_steps=10",
+        "likelihood=euler",
+        "launch.parallel=2",
+        "env.id=Pendulum-v1",
+    ]
+    command = ["-m", "hydra/launcher=local", *words(tmp_path, *steps), "algo.beta=1,2,3"]
+    (tmp_path / "phases").write_text("in the way")
+    failed = genpolicy(*command)
+    assert failed.code == 1
+    reasons = [json.loads((run / "status.json").read_text())["reason"] for run in find_runs(tmp_path)]
+    assert sum("the critic phase failed in gmpo-gvp-" in reason for reason in reasons) == 2
+    assert all("phases: a file stands where a folder is needed" in reason for reason in reasons)
+    assert failed.out.count("the critic phase failed in") == 2
+    (tmp_path / "phases").unlink()
+    drawn = genpolicy(*command, "launch.dry_run=true")
+    assert "algo.beta=1 until the end of its critic phase" in drawn.out
+    assert "algo.beta=3, after 0" in drawn.out
+    done = genpolicy(*command)
+    assert done.code == 0, done.err
+    assert "algo.beta=1: critic phase trained" in done.out
+    told = [json.loads((run / "status.json").read_text())["phases"]["critic"] for run in find_runs(tmp_path)]
+    assert Counter(fact["reused"] for fact in told) == {False: 1, True: 2}
+    assert len({fact["key"] for fact in told}) == 1
+    shown = genpolicy("mode=clean", f"paths.outputs={tmp_path}")
+    assert "1 phases; 0 bytes freed" in shown.out, shown
+    for run in find_runs(tmp_path):
+        status = json.loads((run / "status.json").read_text())
+        (run / "status.json").write_text(json.dumps(status | {"phases": {}}))
+    shown = genpolicy("mode=clean", f"paths.outputs={tmp_path}")
+    assert "deleted" in shown.out
+    assert not list((tmp_path / "phases").iterdir())
+    assert genpolicy("mode=clean", f"paths.outputs={tmp_path}").code == 1

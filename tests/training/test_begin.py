@@ -1,0 +1,136 @@
+"""Runs that go on from shorter ones, or begin with parts of others."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from command_line import genpolicy, jobs
+from tiny import only_run, records, same, words
+
+from genpolicy.errors import UserError
+from genpolicy.runs import checkpoint
+from genpolicy.runs.run import find_runs, open_run
+from genpolicy.training import initial
+from genpolicy.training import train as training
+
+pytestmark = pytest.mark.usefixtures("no_figures")
+
+SHORT = ("algo.critic_steps=40", "algo.policy_steps=60")
+
+
+def train(outputs, *more: str):
+    said = genpolicy(*words(outputs, *SHORT, *more))
+    assert said.code == 0, said.err
+    return said
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a run of GMPO, which has a critic."""
+    outputs = tmp_path_factory.mktemp("begin")
+    train(outputs)
+    return outputs
+
+
+def longer_than(outputs, steps: int):
+    """The run of so many updates of the policy."""
+    found = [run for run in find_runs(outputs) if f"policy_steps: {steps}\n" in (run / "config.yaml").read_text()]
+    assert len(found) == 1
+    return found[0]
+
+
+def test_a_longer_last_phase_goes_on_where_the_shorter_one_ended(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "both")
+    said = train(tmp_path / "both", "algo.policy_steps=150")
+    assert "goes on from gmpo-gvp-" in said.err
+    assert "after 60 updates of the last phase" in said.err
+    train(tmp_path / "alone", "algo.policy_steps=150", "phases.reuse=false")
+    run, alone = longer_than(tmp_path / "both", 150), only_run(tmp_path / "alone")
+    left, right = (checkpoint.load(each / "last.pt") for each in (run, alone))
+    assert same(left["algorithm"], right["algorithm"])
+    assert same(left["generators"], right["generators"])
+    final = [{record for record in records(each) if record[0].startswith("final/")} for each in (run, alone)]
+    assert final[0] == final[1]  # not so the best, which is of other moments
+    assert max(step for name, step, _ in records(run) if name == "policy/loss" and step <= 100) == 100
+    assert json.loads((run / "status.json").read_text())["extends"].startswith("gmpo-gvp-")
+    assert longer_than(tmp_path / "both", 60)  # which stays
+
+
+def test_a_longer_phase_whose_schedule_is_another_one_begins_anew(tmp_path):
+    cosine = "algo.policy_schedule=cosine"
+    train(tmp_path / "both", cosine)
+    said = train(tmp_path / "both", cosine, "algo.policy_steps=80")
+    assert "does not go on from gmpo-gvp-" in said.err
+    assert "the schedule of its learning rate depends on its length" in said.err
+    train(tmp_path / "alone", cosine, "algo.policy_steps=80", "phases.reuse=false")
+    run, alone = longer_than(tmp_path / "both", 80), only_run(tmp_path / "alone")
+    assert same(checkpoint.load(run / "policy.pt"), checkpoint.load(alone / "policy.pt"))
+
+
+def test_a_shorter_or_another_run_is_not_gone_on_from(trained, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    for more in (["algo.policy_steps=30"], ["algo.policy_steps=90", "algo.beta=1"], ["algo.policy_steps=90", "seed=1"]):
+        assert "goes on from" not in train(tmp_path, *more).err
+
+
+GUIDED = ("algo=gmpg", "algo.policy_steps=5", "algo.behaviour_steps=30", "algo.behaviour_batch_size=32")
+
+
+def test_a_run_begins_with_parts_of_others(trained, tmp_path):
+    """The same parts as it would train: so it ends in the same weights, and no phase but the last is trained."""
+    train(tmp_path / "alone", *GUIDED, "phases.reuse=false")
+    bc = [word for word in words(tmp_path / "bc", "algo=bc", *GUIDED[2:]) if not word.startswith(("algo.c", "algo.p"))]
+    assert genpolicy(*bc, "algo.behaviour_lr=1e-4").code == 0
+    alone, critic, behaviour = (only_run(each) for each in (tmp_path / "alone", trained, tmp_path / "bc"))
+    given = [f"init.critic={critic}", f"init.behaviour={behaviour / 'last.pt'}"]
+    said = train(tmp_path / "given", *GUIDED, *given)
+    run = only_run(tmp_path / "given")
+    assert run.parent.name != alone.parent.name  # another run
+    left, right = (checkpoint.load(each / "policy.pt")["algorithm"] for each in (run, alone))
+    assert same(left, right)
+    assert {name.partition("/")[0] for name, *_ in records(run)} & {"critic", "behaviour", "policy"} == {"policy"}
+    shutil.copytree(trained, tmp_path / "moved")  # the same weights elsewhere
+    given[0] = f"init.critic={only_run(tmp_path / 'moved')}"
+    said = train(tmp_path / "given", *GUIDED, *given)
+    assert "finished already" in said.out
+    only_run(tmp_path / "given")
+
+
+def test_a_policy_is_trained_on(trained, tmp_path):
+    given = f"init.policy={only_run(trained)}"
+    train(tmp_path, given, "algo.policy_steps=1", "algo.policy_lr=1e-12")
+    left, right = (checkpoint.load(only_run(each) / "policy.pt") for each in (tmp_path, trained))
+    for name, value in right["algorithm"].items():
+        torch.testing.assert_close(left["algorithm"][name], value, rtol=0, atol=1e-9)
+
+
+FIT = {
+    "init.behaviour={run}": "has none; legal: init.policy, init.critic",
+    "init.critic={run} critic.hidden=[8]": "has another critic: hidden; give this run the same",
+    "init.critic={run} scaling.observation=none scaling.action=none": "learned with other units",
+    "init.policy={run} model=icfm": "has another model",
+    "init.policy={run} env=multi-goal": "is of env=swiss-roll; this run is of env=multi-goal",
+    "init.critic=nowhere": "nowhere: no run directory, checkpoint or MLflow run id",
+    "init.critic={run} init.digests={{critic:abc}}": "are made by genpolicy",
+}
+
+
+@pytest.mark.parametrize("given", FIT)
+def test_what_does_not_fit_is_refused(trained, tmp_path, given):
+    result = genpolicy(*words(tmp_path, *SHORT, *given.format(run=only_run(trained)).split()))
+    assert result.code == 1
+    assert FIT[given] in result.err.splitlines()[-1], result.err
+
+
+def test_a_part_that_changes_before_the_run_begins_is_noticed(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "source")
+    source = only_run(tmp_path / "source")
+    ((job, _),) = jobs(*words(tmp_path / "runs", *SHORT, f"init.critic={source}"))
+    initial.resolve([job])
+    run = open_run(job.config, job.choices)
+    saved = checkpoint.load(source / "last.pt")
+    next(value for name, value in saved["algorithm"].items() if name.startswith("critic.")).add_(1.0)
+    checkpoint.save(source / "last.pt", saved)
+    with pytest.raises(UserError, match="has other weights now than when this run was made"):
+        training.train(run)

@@ -1,0 +1,300 @@
+"""Phases that runs share are the same to the bit as if each run had trained them."""
+
+import functools
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from command_line import genpolicy, jobs
+from omegaconf import OmegaConf
+from small import random_transitions, sizes
+from tiny import events, only_run, plain_words, records, same
+
+from genpolicy.algo.algorithm import assemble, stream
+from genpolicy.config.schema import TARGET, digest, field_types, is_nested, locate
+from genpolicy.errors import UserError
+from genpolicy.runs import checkpoint, phases
+from genpolicy.runs.run import find_runs, load_run
+
+pytestmark = pytest.mark.usefixtures("no_figures")
+
+SHARED = ("env=swiss-roll", "tuned=none", "network=mlp", "network.hidden=[8]", "critic=iql", "critic.hidden=[8]")
+SHARED += (
+    "model=vpsde",
+    "objective=noise_prediction",
+    "solver=midpoint",
+    "solver.steps=2",
+    "likelihood.steps=2",
+    "eval.per_phase=2",
+)
+SHARED += ("eval.episodes=2", "eval.final_episodes=3", "eval.log_prob_actions=10", "log_every=5", "tracking.uri=none")
+SHARED += ("budget=0.002", "algo.behaviour_weight_decay=0", "algo.behaviour_schedule=constant")
+ALIKE = {  # algorithms that may have the same behaviour model or critic, and what makes theirs so
+    "gmpo": ["~algo.behaviour_weight_decay", "~algo.behaviour_schedule"],
+    "gmpo_softmax_static": [],
+    "gmpg": [],
+    "idql": ["algo.average=false", "algo.behaviour_lr=1e-4"],
+    "srpo": ["algo.behaviour_lr=1e-4"],
+    "qgpo": ["algo.behaviour_lr=1e-4", "algo.joint=false"],
+    "sfbc": ["algo.behaviour_lr=1e-4"],
+    "bc": ["algo.behaviour_lr=1e-4"],
+}
+
+
+def train(outputs, name: str, *more: str):
+    """The run of an algorithm, as far as the others like, trained in a folder; and what the command said."""
+    own = [word for word in ALIKE[name] if not word.startswith("~")]
+    without = {word.removeprefix("~") for word in ALIKE[name]} - set(own)
+    common = [word for word in SHARED if word.partition("=")[0] not in without]
+    if name == "sfbc":
+        common = ["critic=planned_returns" if word == "critic=iql" else word for word in common]
+    said = genpolicy(f"algo={name}", *common, *own, f"paths.outputs={outputs}", f"paths.data={outputs}", *more)
+    assert said.code == 0, said.err
+    return said
+
+
+def weights(outputs) -> dict[str, dict]:
+    """What each phase in a folder has trained, by key."""
+    found = {path.parent.name: checkpoint.load(path) for path in outputs.glob("phases/*/weights.pt")}
+    assert found
+    return found
+
+
+@pytest.mark.slow
+def test_every_phase_that_algorithms_have_in_common_gives_equal_weights(tmp_path):
+    found = {}
+    for name in ALIKE:
+        train(tmp_path / name, name)
+        for key, each in weights(tmp_path / name).items():
+            found.setdefault(key, {})[name] = each
+    together = {frozenset(each) for each in found.values()}
+    assert {"gmpg", "gmpo_softmax_static", "idql", "srpo", "qgpo", "sfbc", "bc"} in together  # the behaviour model
+    assert {"gmpo", "gmpg", "gmpo_softmax_static", "idql", "srpo", "qgpo"} in together  # the critic
+    for each in found.values():
+        first, *others = each.values()
+        assert all(same(first, other) for other in others)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a run of GMPG that has trained all its phases."""
+    outputs = tmp_path_factory.mktemp("trained")
+    train(outputs, "gmpg")
+    return outputs
+
+
+@pytest.mark.parametrize(("name", "more"), [("gmpg", ("algo.beta=2",)), ("gmpo", ()), ("idql", ())])
+def test_a_run_that_takes_phases_is_the_run_that_has_trained_them(trained, tmp_path, name, more):
+    shutil.copytree(trained, tmp_path / "shared")
+    said = train(tmp_path / "shared", name, "study=other", *more)
+    train(tmp_path / "alone", name, "study=other", "phases.reuse=false", *more)
+    assert not (tmp_path / "alone/phases").exists()
+    (left,), (right,) = (list(find_runs(tmp_path / each, "other")) for each in ("shared", "alone"))
+    assert same(checkpoint.load(left / "policy.pt"), checkpoint.load(right / "policy.pt"))
+    if name != "idql":  # whose policy was evaluated while its critic learned
+        assert same(checkpoint.load(left / "last.pt"), checkpoint.load(right / "last.pt"))
+        assert records(left) == records(right)
+    final = [{record for record in records(run) if record[0].startswith("final")} for run in (left, right)]
+    assert final[0] == final[1]
+    taken = {told for told, fact in json.loads((left / "status.json").read_text())["phases"].items() if fact["reused"]}
+    assert taken == {"gmpg": {"behaviour", "critic"}, "gmpo": {"critic"}, "idql": {"behaviour", "critic"}}[name]
+    for phase in taken:
+        assert f"{phase}: trained in gmpg-vpsde-" in said.out
+    shown = genpolicy("mode=status", "study=other", f"paths.outputs={tmp_path / 'shared'}")
+    assert "critic from gmpg-vpsde-" in shown.out
+
+
+def test_a_damaged_phase_is_trained_again(trained, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    before = weights(tmp_path)
+    for number, path in enumerate(sorted(tmp_path.glob("phases/*/weights.pt"))):
+        if number:
+            path.write_bytes(path.read_bytes()[:-200])
+        else:
+            (path.parent / "phase.json").write_text("{}")
+    said = train(tmp_path, "gmpg", "study=other")
+    assert said.err.count("phase is trained anew, as what is there is damaged") == 2
+    assert same(weights(tmp_path), before)
+
+
+def test_what_was_trained_otherwise_is_taken_only_if_that_was_said(trained, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    for path in tmp_path.glob("phases/*/phase.json"):
+        record = json.loads(path.read_text())
+        record["circumstances"]["torch"] = "1.0"
+        path.write_text(json.dumps(record))
+    said = train(tmp_path, "gmpo", "study=any", "phases.reuse=any")
+    assert "critic phase is there from gmpg" in said.err
+    assert "(with torch 1.0)" in said.err
+    said = train(tmp_path, "gmpo", "study=same")
+    assert "with torch 1.0: trained anew; phases.reuse=any takes it" in said.err
+    said = train(tmp_path, "gmpo", "study=after")
+    assert "critic: trained in gmpo" in said.out  # with this torch, by the last one
+
+
+def test_code_counts_and_comments_do_not(tmp_path, monkeypatch):
+    """The code of what the phase uses, and not that of other algorithms."""
+    used, real = frozenset({"genpolicy.critic.iql"}), phases.Path.read_text
+    known = phases.code(used)
+
+    def changed(name: str, text: str) -> str:
+        def read(path, *more):
+            return real(path, *more) + (text if path.name == name else "")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(phases.Path, "read_text", read)
+            return phases.code.__wrapped__(used)
+
+    assert changed("iql.py", "\n# a comment\n") == known
+    assert changed("gmpg.py", "\nX = 1\n") == known
+    assert changed("iql.py", "\nX = 1\n") != known
+    assert changed("ensemble.py", "\nX = 1\n") != known
+
+
+@functools.cache
+def composed(*words: str):
+    ((job, _),) = jobs("tuned=none", "env=multi-goal", *words)
+    config = job.config
+    for key, size in sizes(config).items():
+        OmegaConf.update(config, key, size)
+    return config
+
+
+def phases_of(config) -> dict[str, tuple[str, dict]]:
+    """Of each shared phase after a few updates: its key but for the data, and the weights."""
+    algorithm, data = assemble(config, 2, -torch.ones(2), torch.ones(2), config.seed), random_transitions()
+    generator, found = torch.Generator(), {}
+    for phase in algorithm.phases:
+        generator.manual_seed(stream(config.seed, phase.name))
+        if phase.start is not None:
+            phase.start()
+        source = phase.prepare(data) if phase.prepare is not None else data
+        for step in range(3):
+            phase.update(source.sample(phase.batch_size, generator), generator, phase.steps // 2 + step)
+        if made := phases.recipe(config, algorithm.phases, phase.name):
+            trained = {name: module.state_dict() for name, module in phase.trains.items()}
+            found[phase.name] = digest([made, config.seed]), json.loads(json.dumps(_plain(trained)))
+    return found
+
+
+def _plain(state):
+    return state.tolist() if torch.is_tensor(state) else {key: _plain(value) for key, value in state.items()}
+
+
+def perturbed(node: dict, cls: type, path: str = ""):
+    """Every setting of a component and those in it, by its dotted name, with another legal value."""
+    hints = field_types(cls)
+    for field in hints:
+        if field not in node:
+            continue
+        known, value, name = cls.__dataclass_fields__[field], node[field], f"{path}.{field}"
+        limits = known.metadata
+        if is_nested(known):
+            yield from perturbed(value, locate(value[TARGET]), name)
+        elif "choices" in limits:
+            yield from ((name, choice) for choice in limits["choices"] if choice != value)
+        elif isinstance(value, bool):
+            yield name, not value
+        elif isinstance(value, int):
+            yield name, value + 1
+        elif isinstance(value, float):
+            yield name, value * 0.75 if value else 0.25
+        elif isinstance(value, list):
+            yield name, [*value, 16]
+
+
+CASES = {
+    "gmpg": ("algo=gmpg", "model=vpsde", "network=mlp"),
+    "in_support": (
+        "algo=qgpo",
+        "critic=in_support",
+        "network=mlp",
+        "model=icfm",
+        "algo.energy=denoised",
+        "algo.joint=false",
+    ),
+    "sfbc": ("algo=sfbc", "network=mlp"),
+    "idql": ("algo=idql", "network=mlp"),
+    "dtql": ("algo=dtql", "network=mlp"),
+    "double_q": ("algo=srpo", "critic=iql_orthogonal", "network=mlp"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES)
+def test_every_setting_that_makes_other_weights_makes_another_key(case):
+    config = composed(*CASES[case])
+    before, changed = phases_of(config), {name: set() for name in phases_of(config)}
+    assert phases_of(config) == before
+    tried = [("seed", 7)]
+    for group in ("algo", "model", "objective", "solver", "network", "critic"):
+        tried += perturbed(OmegaConf.to_container(config[group]), locate(config[group]._target_), group)
+    for name, value in tried:
+        other = config.copy()
+        OmegaConf.update(other, name, value)
+        try:
+            after = phases_of(other)
+        except (RuntimeError, ValueError, IndexError, UserError):  # values that do not go together
+            continue
+        for phase in before.keys() & after.keys():
+            if after[phase][1] != before[phase][1]:
+                assert after[phase][0] != before[phase][0], (name, value, phase)
+                changed[phase].add(name)
+    assert all(len(names) > 8 for names in changed.values()), changed
+
+
+def test_seeds_together_share_their_phases(tmp_path):
+    first = train(tmp_path, "gmpo", "seeds=[0,1]")
+    second = train(tmp_path, "gmpo", "seeds=[1,0,2]", "algo.beta=2")
+    assert (first.out.count("trained in"), second.out.count("critic: trained in gmpo")) == (0, 2)
+    train(tmp_path / "alone", "gmpo", "seeds=[1,0,2]", "algo.beta=2", "phases.reuse=false")
+    for right in find_runs(tmp_path / "alone"):
+        left = tmp_path / right.relative_to(tmp_path / "alone")
+        assert same(checkpoint.load(left / "policy.pt"), checkpoint.load(right / "policy.pt"))
+
+
+@pytest.mark.slow
+def test_processes_that_are_killed_train_nothing_twice_at_the_end(tmp_path):
+    """Two at once, of which one is killed at twenty moments: the other waits for no dead one."""
+    common = ["algo=gmpg", "algo.behaviour_steps=150", "algo.critic_steps=150", "algo.policy_steps=3"]
+    common += ["checkpoint_seconds=0.1", "eval.per_phase=1"]
+    small = [word for word in plain_words(tmp_path, *common) if not word.startswith("algo.policy_batch")]
+
+    def start(beta: int, outputs):
+        command = [sys.executable, "-m", "genpolicy.app", *small, f"algo.beta={beta}", f"paths.outputs={outputs}"]
+        return subprocess.Popen(list(dict.fromkeys(command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    small = [word for word in small if not word.startswith("paths.outputs")]
+    alone = {}
+    for beta in (1, 2):
+        process = start(beta, tmp_path / f"alone{beta}")
+        assert process.wait() == 0, process.communicate()
+        alone[beta] = checkpoint.load(only_run(tmp_path / f"alone{beta}") / "policy.pt")
+    outputs = tmp_path / "shared"
+    other, killed = start(2, outputs), 0
+    while killed < 20:
+        process = start(1, outputs)
+        began = time.monotonic()
+        while process.poll() is None and time.monotonic() - began < 1.0 + 0.35 * killed:
+            time.sleep(0.02)
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        killed += 1
+    assert process.wait() == 0 or killed == 20
+    process = start(1, outputs)
+    assert process.wait() == 0, process.communicate()
+    assert other.wait() == 0, other.communicate()
+    assert killed > 3
+    for run in find_runs(outputs):
+        beta = load_run(run).config.algo.beta
+        assert same(checkpoint.load(run / "policy.pt"), alone[beta])
+        logged = [(name, event["step"]) for event in events(run) for name in event["metrics"]]
+        assert len(logged) == len(set(logged))
+    assert len(list(outputs.glob("phases/*/phase.json"))) == 2
