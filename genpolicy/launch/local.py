@@ -52,8 +52,10 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
             took.append(children.seconds(task))
             running = [children.seconds(other) for other in children.running]
             outcome = "finished" + shown_left(time_left(took, running, len(children.waiting), at_once))
+        elif any(children.codes[before] for before in task.after):  # so it was not started
+            outcome = known_status(task.run).get("reason")
         else:
-            outcome = known_status(task.run).get("reason") or last_line(task.run / "log.txt")
+            outcome = last_line(task.run / "log.txt")
         print(f"{len(done)} of {len(runs)}: {title}: {outcome}", flush=True)
 
     children = pool.Pool(todo, pool.slots(gpus, at_once), ended)

@@ -91,8 +91,9 @@ def test_local_runs_side_by_side(two, tmp_path):
     lines = told(result)
     assert lines[0].endswith("2 of 2 to start: 2 new")
     assert lines[1].startswith("at most 2 at once; watch: genpolicy mode=status")
-    assert {line[:8] for line in lines[2:]} == {"1 of 2: ", "2 of 2: "}
-    good, bad = sorted(line[8:] for line in lines[2:])
+    assert lines[2].endswith(": critic phase trained")
+    assert {line[:8] for line in lines[3:]} == {"1 of 2: ", "2 of 2: "}
+    good, bad = sorted(line[8:] for line in lines[3:])
     assert good.startswith("algo.policy_lr=0.001: finished")
     assert bad.startswith("algo.policy_lr=1e+30: genpolicy: policy/loss is nan at update")
     assert result.err.startswith("genpolicy: 1 of 2 runs failed: ")

@@ -245,7 +245,7 @@ def test_every_setting_that_makes_other_weights_makes_another_key(case):
             if after[phase][1] != before[phase][1]:
                 assert after[phase][0] != before[phase][0], (name, value, phase)
                 changed[phase].add(name)
-    assert all(len(names) > 8 for names in changed.values()), changed
+    assert all(len(names) > 5 for names in changed.values()), changed
 
 
 def test_seeds_together_share_their_phases(tmp_path):
