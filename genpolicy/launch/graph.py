@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,64 +22,55 @@ from genpolicy.training.memory import PARTS
 
 @dataclass(frozen=True)
 class Task:
-    """A run directory that is to be trained, to its end or until one of its phases is; `after` others have ended.
-
-    waiting: the runs that cannot be trained if this fails.
-    """
+    """A run directory that is to be trained, to its end or until a phase is, once `after` others have succeeded."""
 
     run: Path
     until: str | None = None
     after: tuple[Task, ...] = ()
-    waiting: tuple[Path, ...] = ()
 
     @property
     def words(self) -> list[str]:
         """How `genpolicy.launch.worker` is told of it."""
         return [str(self.run), *filter(None, [self.until])]
 
+    def follows(self, other: Task) -> bool:
+        """Whether it cannot be done if another task fails."""
+        return any(before == other or before.follows(other) for before in self.after)
+
 
 def tasks(runs: Mapping[Path, DictConfig]) -> list[Task]:
-    """What is to be done for runs of these configurations, in an order in which each task follows those it waits for.
+    """What is to be done for runs of these configurations, each task after those that it waits for.
 
-    A phase that several of them share is a task of its own: one of the runs trained until then.
+    A phase that several of the runs share is a task of its own: one of them trained until then.
     """
     wanted = {run: _wanted(run, config) for run, config in runs.items()}
     count = Counter(key for own in wanted.values() for key in own.values())
     shared = {run: {name: key for name, key in own.items() if count[key] > 1} for run, own in wanted.items()}
     leaders: dict[str, Path] = {}  # of each shared phase: the run that trains it
-    for run in sorted(runs, key=lambda run: -len(shared[run])):  # who has all is told of none by others
+    for run in sorted(runs, key=lambda run: -len(shared[run])):  # so no two wait for each other
         for key in shared[run].values():
             leaders.setdefault(key, run)
-    made: dict[Path, Task] = {}
+    phases: dict[Path, Task] = {}
 
-    def leading(run: Path) -> Task:
-        if run not in made:
-            own = [name for name, key in shared[run].items() if leaders[key] == run]
-            names = list(shared[run])
-            needed = names[: names.index(own[-1])]
-            before = dict.fromkeys(leaders[shared[run][name]] for name in needed)
-            after = tuple(leading(leader) for leader in before if leader != run)
-            made[run] = Task(run, own[-1], after)
-        return made[run]
+    def leading(keys: Iterable[str], besides: Path | None = None) -> tuple[Task, ...]:
+        """The tasks that train phases."""
+        return tuple(until_the_last(run) for run in dict.fromkeys(leaders[key] for key in keys) if run != besides)
 
-    last = [
-        Task(
-            run, None, tuple(leading(leader) for leader in dict.fromkeys(leaders[key] for key in shared[run].values()))
-        )
-        for run in runs
-    ]
-    phases = list(made.values())
-    follow = {task: tuple(run.run for run in last if task in _all_before(run)) for task in phases}
-    # The same tasks again, which now know who waits for them.
-    known: dict[Task, Task] = {}
-    for task in [*phases, *last]:
-        after = tuple(known[before] for before in task.after)
-        known[task] = Task(task.run, task.until, after, follow.get(task, ()))
-    return list(known.values())
+    def until_the_last(run: Path) -> Task:
+        """The task of a leader: until the last phase that it trains for others."""
+        if run not in phases:
+            keys = list(shared[run].values())
+            last = max(number for number, key in enumerate(keys) if leaders[key] == run)
+            phases[run] = Task(run, list(shared[run])[last], leading(keys[:last], besides=run))
+        return phases[run]
+
+    ends = [Task(run, None, leading(shared[run].values())) for run in runs]
+    return [*phases.values(), *ends]
 
 
-def _all_before(task: Task) -> set[Task]:
-    return {task} | {each for before in task.after for each in _all_before(before)}
+def dependents(task: Task, todo: Iterable[Task]) -> list[Path]:
+    """The runs, beside its own, that cannot be trained if a task fails."""
+    return [other.run for other in todo if other.until is None and other.follows(task) and other.run != task.run]
 
 
 def _wanted(run: Path, config: DictConfig) -> dict[str, str]:
@@ -112,12 +103,10 @@ def _recipes(parts: str) -> dict[str, str]:
     return {name: digest([made, rest, arithmetic[name]]) for name, made in found.items() if made is not None}
 
 
-def failed(task: Task) -> None:
-    """Says in the status of the runs that wait for a task that they cannot be trained, and why."""
+def tell(task: Task, waiting: Iterable[Path]) -> None:
+    """Says in the status of runs that cannot be trained, as a task has failed, why."""
     reason = known_status(task.run).get("reason") or last_line(task.run / "log.txt")
-    for directory in task.waiting:
-        if directory == task.run:
-            continue  # which says why itself
+    for directory in waiting:
         try:
             run = claim_run(directory, timeout=1.0)
         except UserError:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from genpolicy.errors import UserError
 from genpolicy.launch import pool
-from genpolicy.launch.graph import Task, drawing, tasks
+from genpolicy.launch.graph import Task, dependents, drawing, tasks, tell
 from genpolicy.launch.sweep import Sweep, claimed, common_launch, missing
 from genpolicy.runs.run import load_run
 from genpolicy.runs.state import known_status
@@ -43,16 +43,19 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
 
     def ended(task: Task, code: int) -> None:
         title = sweep.runs[task.run]
+        unstarted = any(children.codes[before] for before in task.after)
         if task.until:
             if code == 0:
                 print(f"{title}: {task.until} phase trained", flush=True)
+            elif not unstarted and not pool.was_interrupted(code):
+                tell(task, dependents(task, todo))
             return
         done = [other for other in children.codes if not other.until]
         if code == 0:
             took.append(children.seconds(task))
             running = [children.seconds(other) for other in children.running]
             outcome = "finished" + shown_left(time_left(took, running, len(children.waiting), at_once))
-        elif any(children.codes[before] for before in task.after):  # so it was not started
+        elif unstarted:
             outcome = known_status(task.run).get("reason")
         else:
             outcome = last_line(task.run / "log.txt")

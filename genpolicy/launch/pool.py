@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from genpolicy.errors import UserError
-from genpolicy.launch.graph import Task, failed
+from genpolicy.launch.graph import Task
 from genpolicy.system import process
 from genpolicy.system.signals import Signals
 
@@ -64,8 +64,7 @@ class Pool:
         for task in list(self.waiting):
             if any(self.codes.get(before) for before in task.after):
                 self.waiting.remove(task)
-                self.codes[task] = 1
-                self._ended(task, 1)
+                self._end(task, 1)
             elif all(before in self.codes for before in task.after):
                 self.waiting.remove(task)
                 return task
@@ -85,8 +84,6 @@ class Pool:
 
     def _end(self, task: Task, code: int) -> None:
         self.codes[task] = code
-        if code and task.until and not was_interrupted(code):
-            failed(task)
         self._ended(task, code)
 
     def seconds(self, task: Task) -> float:

@@ -25,7 +25,7 @@ from submitit.helpers import clean_env
 from genpolicy.config import plugins, sbatch
 from genpolicy.errors import UserError
 from genpolicy.launch import pool
-from genpolicy.launch.graph import Task, drawing, tasks, title
+from genpolicy.launch.graph import Task, dependents, drawing, tasks, tell, title
 from genpolicy.launch.sweep import Sweep, claimed, common_launch, missing
 from genpolicy.runs.evaluations import is_pending
 from genpolicy.runs.identity import label
@@ -51,7 +51,7 @@ PATIENT_PYTHON = shlex.join(
 class Work:
     """What a job does: submitit calls it with its tasks, and `checkpoint` when the job must make room.
 
-    A task is a run directory, a phase or None, and the run directories that wait for it; of a `launch.graph.Task`.
+    A task is given as a run directory, a phase or None, and the run directories that wait for it (`launch.graph`).
     """
 
     def __init__(self) -> None:
@@ -60,13 +60,15 @@ class Work:
     def __call__(self, given: Sequence[tuple[str, str | None, Sequence[str]]]) -> None:
         """Return when all have ended. Raises `UserError` if some have failed, so that the job fails too."""
         os.environ |= self._permissions
-        todo = [Task(Path(run), until, (), tuple(map(Path, waiting))) for run, until, waiting in given]
-        _rename(todo)
-        self._pool = pool.Pool(todo, pool.slots(pool.visible_gpus(), len(todo)), _report)
+        todo = {Task(Path(run), until): [Path(other) for other in waiting] for run, until, waiting in given}
+        _rename(list(todo))
+        self._pool = pool.Pool(list(todo), pool.slots(pool.visible_gpus(), len(todo)), _report)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [USER_SIGNAL])
         self._pool.run()
         self._requeue_if_preempted()
         if failed := [task for task, code in self._pool.codes.items() if code]:
+            for task in failed:
+                tell(task, todo[task])
             raise UserError(f"{len(failed)} of {len(todo)} runs did not finish; see log.txt in their folders")
 
     def checkpoint(self, given: Sequence[tuple[str, str | None, Sequence[str]]]) -> DelayedSubmission:
@@ -99,10 +101,11 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
         return
     with claimed(jobs, sweep) as runs, clean_env():  # as one may be inside a job oneself
         given: dict[Task, str] = {}
-        for together in _alike(tasks({run: load_run(run).config for run in runs})):
+        todo = tasks({run: load_run(run).config for run in runs})
+        for together in _alike(todo):
             _wait_for(executor, settings, [given[before] for before in together[0].after])
             for part in _arrays(together, settings):
-                given |= _submit(executor, part)
+                given |= _submit(executor, part, todo)
     follower.start_follower(jobs[0].config)  # an earlier one may have ended too soon, so in any case
     print(f"watch: {sweep.watch}")
     if settings.wait:
@@ -170,9 +173,9 @@ def _arrays(todo: Sequence[Task], settings: DictConfig) -> Iterator[list[list[Ta
     return (jobs[start : start + limit] for start in range(0, len(jobs), limit))
 
 
-def _submit(executor: SlurmExecutor, jobs: Sequence[Sequence[Task]]) -> dict[Task, str]:
-    """Submit an array, and note with each run which of its jobs it was given to. The job of each task."""
-    told = [[(str(task.run), task.until, [str(run) for run in task.waiting]) for task in each] for each in jobs]
+def _submit(executor: SlurmExecutor, jobs: Sequence[Sequence[Task]], todo: Sequence[Task]) -> dict[Task, str]:
+    """Submit an array of the jobs of a sweep, and note with each run which it was given to. The job of each task."""
+    told = [[(str(task.run), task.until, list(map(str, dependents(task, todo)))) for task in each] for each in jobs]
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats there what the error says
             submitted = executor.map_array(Work(), told)

@@ -7,7 +7,7 @@ import pytest
 from command_line import genpolicy, jobs
 from tiny import plain_words as words
 
-from genpolicy.launch.graph import drawing, tasks
+from genpolicy.launch.graph import dependents, drawing, tasks
 from genpolicy.runs.run import find_runs
 
 SWEEP = ("-m", "algo=gmpo,gmpg,srpo", "algo.beta=1,2", "seed=0,1", "env=multi-goal", "model=vpsde", "tuned=none")
@@ -26,8 +26,8 @@ def test_each_shared_phase_is_one_task_before_all_that_need_it(sweep):
     leading = [task for task in todo if task.until]
     for task in leading:
         behind = {other.run for other in todo if other.until is None and _after(other, task)}
-        assert {*task.waiting} == behind
         assert task.run in behind
+        assert {*dependents(task, todo)} == behind - {task.run}
     lines = drawing(todo, {run: run.name for run in runs})
     assert len(lines) == (1 + len(todo) if leading else 0)
     if sweep == SWEEP:  # of each seed: GMPG's behaviour model and the critic of all; SRPO's behaviour model
