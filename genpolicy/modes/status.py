@@ -110,8 +110,11 @@ def _remark(run: RunState) -> str:
     if run.state == "unreadable":
         return run.status["reason"]
     if run.state == "finished":
-        taken = ((name, told) for name, told in run.status.get("phases", {}).items() if told.get("reused"))
-        return ", ".join(f"{name} from {told.get('run')}" for name, told in taken)
+        taken: dict[str, list[str]] = {}
+        for name, told in run.status.get("phases", {}).items():
+            if told.get("reused"):
+                taken.setdefault(told.get("run", ""), []).append(name)
+        return "; ".join(f"{', '.join(names)} from {source}" for source, names in taken.items())
     if run.state not in ("failed", "died", "interrupted"):
         return ""
     reason, said = run.status.get("reason") or "", last_line(run.directory / "log.txt")
