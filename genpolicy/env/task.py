@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from genpolicy.config.schema import EVALUATION, component, setting
 from genpolicy.errors import UserError, message, one_line
@@ -59,7 +58,7 @@ class Task(ABC):
     )
 
     def __post_init__(self) -> None:
-        self._vectors: dict[int, SyncVectorEnv] = {}
+        self._made: list[gymnasium.Env] = []
 
     @abstractmethod
     def simulate(self) -> gymnasium.Env:
@@ -81,22 +80,16 @@ class Task(ABC):
 
         return look(model)
 
-    def make(self, num_envs: int) -> SyncVectorEnv:
-        """`num_envs` simulators stepped together, each cut off at `max_episode_steps`, kept for the next
-        call.
-
-        A simulator whose episode has ended starts a new one in the next step (gymnasium's NEXT_STEP): the
-        reward of that step is 0 and its action is ignored. Seed them by `reset(seed=[...])`.
-        """
-        if num_envs not in self._vectors:
-            limited = functools.partial(_limited, self)
-            self._vectors[num_envs] = SyncVectorEnv([limited] * num_envs, autoreset_mode=AutoresetMode.NEXT_STEP)
-        return self._vectors[num_envs]
+    def make(self, num_envs: int) -> list[gymnasium.Env]:
+        """`num_envs` simulators, each cut off at `max_episode_steps`, kept for the next call."""
+        while len(self._made) < num_envs:
+            self._made.append(gymnasium.wrappers.TimeLimit(self.simulate(), self.max_episode_steps))
+        return self._made[:num_envs]
 
     def close(self) -> None:
         """Frees the simulators kept by `make`."""
-        while self._vectors:
-            self._vectors.popitem()[1].close()
+        while self._made:
+            self._made.pop().close()
 
     @functools.cached_property
     def _spaces(self) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
@@ -162,10 +155,6 @@ class Task(ABC):
         By default none is thought impossible.
         """
         return np.zeros(len(observation), dtype=bool)
-
-
-def _limited(task: Task) -> gymnasium.Env:
-    return gymnasium.wrappers.TimeLimit(task.simulate(), task.max_episode_steps)
 
 
 def make_quietly(simulator: str, key: str = "env.simulator", **more: Any) -> gymnasium.Env:

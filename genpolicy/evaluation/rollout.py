@@ -39,7 +39,7 @@ def evaluation_seed(run_seed: int, index: int) -> int:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of B episodes side by side: which of them it belongs to [B], and what was seen, done and got [B,...]."""
+    """One step of B episodes side by side: which of them go on [B], and what was seen, done and got there [B,...]."""
 
     running: np.ndarray
     observation: np.ndarray
@@ -70,13 +70,14 @@ def start_seeds(seed: int, episodes: int) -> list[int]:
 def steps(task: Task, act: Callable[[torch.Tensor], torch.Tensor], episodes: int, seed: int) -> Iterator[Step]:
     """Plays `episodes` whole episodes side by side, step by step.
 
-    `act` maps observations [B,O] (float32, CPU) to actions [B,A], for all episodes in one call; actions are
-    clipped to the action space. Each simulator plays exactly one episode: rewards count up to and with the
-    step that ends it, and nothing of what follows, so short episodes weigh no more than long ones. Raises
-    `UserError` if an action is NaN, or if the simulator gives a reward or an observation that is not finite.
+    `act` maps observations [B,O] (float32, CPU) to actions [B,A], for all episodes in one call, so that what it draws
+    does not depend on their lengths; actions are clipped to the action space. Each simulator plays exactly one episode,
+    and is not stepped after its end. Raises `UserError` if an action is NaN, or if the simulator gives a reward or an
+    observation that is not finite.
     """
     envs = task.make(episodes)
-    observation, _ = envs.reset(seed=start_seeds(seed, episodes))
+    starts = [env.reset(seed=own)[0] for env, own in zip(envs, start_seeds(seed, episodes), strict=True)]
+    observation = np.array(starts, dtype=envs[0].observation_space.dtype)
     running, number = np.ones(episodes, dtype=bool), 0
     _check_finite(task, {"observation": observation}, running, "at the start")
     while running.any():
@@ -87,7 +88,10 @@ def steps(task: Task, act: Callable[[torch.Tensor], torch.Tensor], episodes: int
                 "training has diverged; a smaller learning rate or weaker guidance may help"
             )
         action = np.clip(np.nan_to_num(action), task.action_low, task.action_high)
-        following, reward, terminated, truncated, _ = envs.step(action)
+        following, reward = observation.copy(), np.zeros(episodes)
+        terminated, truncated = np.zeros(episodes, dtype=bool), np.zeros(episodes, dtype=bool)
+        for i in np.flatnonzero(running):
+            following[i], reward[i], terminated[i], truncated[i], _ = envs[i].step(action[i])
         _check_finite(task, {"reward": reward, "observation": following}, running, f"in step {number}")
         yield Step(running, observation, action, reward, terminated, truncated)
         running, observation, number = running & ~(terminated | truncated), following, number + 1

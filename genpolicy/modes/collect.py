@@ -82,7 +82,7 @@ def play(task: Task, act: Act, episodes: int, seed: int, check: Callable[[], Non
 
     `check` is called at every step and may raise.
     """
-    generator, envs, states = torch.Generator().manual_seed(seed), task.make(episodes).envs, []
+    generator, envs, states = torch.Generator().manual_seed(seed), task.make(episodes), []
     played = [defaultdict(list) for _ in range(episodes)]
 
     def noted(observation: torch.Tensor) -> torch.Tensor:

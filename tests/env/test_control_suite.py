@@ -29,20 +29,20 @@ def test_a_task_is_dm_controls(name):
     """Sizes, and the same observations, rewards and ends as the suite's own environment, over a whole episode."""
     found = task(f"dmc-{name}")
     assert (found.observation_size, found.action_size) == SIZES[name]
-    envs = found.make(1)
-    observation, _ = envs.reset(seed=[3])
+    (env,) = found.make(1)
+    observation, _ = env.reset(seed=3)
     own = suite().load(found.domain, found.task, {"random": np.random.RandomState(3)})
     step, rng = own.reset(), np.random.default_rng(0)
     for number in range(1000):
         parts = np.concatenate([np.ravel(step.observation[part]) for part in found.layout])
-        np.testing.assert_array_equal(observation[0], parts)
+        np.testing.assert_array_equal(observation, parts)
         action = rng.uniform(-1, 1, found.action_size).astype(np.float32)
-        observation, reward, terminated, truncated, _ = envs.step(action[None])
+        observation, reward, terminated, truncated, _ = env.step(action)
         step = own.step(action.astype(np.float64))
-        assert reward[0] == step.reward
-        assert 0 <= reward[0] <= 1
-        assert not terminated[0]
-        assert truncated[0] == step.last() == (number == 999)
+        assert reward == step.reward
+        assert 0 <= reward <= 1
+        assert not terminated
+        assert truncated == step.last() == (number == 999)
         assert step.discount == 1
     found.close()
 

@@ -124,20 +124,23 @@ def test_simulators_run(name, tmp_path, monkeypatch, recwarn, capfd):
     found = task(name)
     assert (found.observation_size, found.action_size) == SIZES[name.split("-")[0]]
     envs = found.make(3)
-    assert envs is found.make(3)
-    observation, _ = envs.reset(seed=[1, 2, 1])
+    assert all(env is again for env, again in zip(envs, found.make(4), strict=False))
+    observation = np.stack([env.reset(seed=seed)[0] for env, seed in zip(envs, (1, 2, 1), strict=True)])
     assert observation.shape == (3, found.observation_size)
     np.testing.assert_array_equal(observation[0], observation[2])
     if found.observation_size:
         assert (observation[0] != observation[1]).any()
-    envs.action_space.seed(0)
-    for _ in range(100):
-        action = envs.action_space.sample()
-        assert ((action >= found.action_low) & (action <= found.action_high)).all()
-        observation, reward, terminated, _, _ = envs.step(action)
-        assert np.isfinite(observation).all()
-        assert np.isfinite(reward).all()
-        assert not (terminated.any() and name.startswith(("halfcheetah", "maze2d")))
+    for env in envs:
+        env.action_space.seed(0)
+        for _ in range(100):
+            action = env.action_space.sample()
+            assert ((action >= found.action_low) & (action <= found.action_high)).all()
+            observation, reward, terminated, _, _ = env.step(action)
+            assert np.isfinite(observation).all()
+            assert np.isfinite(reward)
+            assert not (terminated and name.startswith(("halfcheetah", "maze2d")))
+            if terminated:
+                env.reset()
     found.close()
     assert os.listdir(tmp_path) == []  # MuJoCo leaves no log behind
     assert [str(warning.message) for warning in recwarn] == []
@@ -149,11 +152,11 @@ def test_an_episode_is_cut_off_at_the_limit_of_d4rl(name):
     found = task(name)
     found.max_episode_steps, limit = 7, found.max_episode_steps
     assert limit == (300 if name.startswith("maze2d") else 1000)
-    envs = found.make(1)
-    envs.reset(seed=[0])
-    ends = [envs.step(np.zeros((1, found.action_size), np.float32))[2:4] for _ in range(7)]
-    assert [bool(truncated[0]) for _, truncated in ends] == [False] * 6 + [True]
-    assert not any(terminated[0] for terminated, _ in ends)
+    (env,) = found.make(1)
+    env.reset(seed=0)
+    ends = [env.step(np.zeros(found.action_size, np.float32))[2:4] for _ in range(7)]
+    assert [bool(truncated) for _, truncated in ends] == [False] * 6 + [True]
+    assert not any(terminated for terminated, _ in ends)
 
 
 # gym's -v2 environments: seconds a step, alive bonus, control cost, and when a state (qpos, qvel) is alive

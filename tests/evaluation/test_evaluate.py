@@ -88,10 +88,10 @@ def test_simulators_are_reused_and_start_anew():
     assert made.made == 2
 
 
-def test_it_stops_when_the_last_episode_ends():
+def test_no_simulator_is_stepped_after_the_end_of_its_episode():
     made = make([2, 5, 3])
     rollout(made, still, 3, 0)
-    assert sum(number == 1 for number, _, _ in made.log) == 5
+    assert [sum(number == each for number, _, _ in made.log) for each in range(3)] == [2, 5, 3]
 
 
 def test_one_call_for_all_with_float32_observations_and_clipped_actions():
@@ -116,8 +116,8 @@ def test_a_diverged_policy_is_an_error_only_while_its_episode_runs():
         rollout(make([3]), lambda o: torch.full((1, 2), math.nan if o[0, 2] == 1 else 0.0), 1, 0)
 
     def nan_after_the_end(observation):
-        ended = (observation[:, 1:2] > 0).float()  # of the second episode of a simulator
-        return torch.where(ended > 0, math.nan, 0.0).expand(-1, 2)
+        ended = (observation[:, :1] == 0) & (observation[:, 2:] >= 1)  # the first simulator's, of one step
+        return torch.where(ended, math.nan, 0.0).expand(-1, 2)
 
     np.testing.assert_array_equal(rollout(make([1, 6]), nan_after_the_end, 2, 0).lengths, [1, 6])
 
