@@ -28,6 +28,7 @@ class ReBRAC(TD3BC):
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The loss [B], and metrics."""
+        draws = draws | {"mean": self.policy.mean(batch.observation)}
         matching = self.policy.action_size * self.objective.loss(self.policy, batch.observation, batch.action, draws)
         q = self.critic.q(batch.observation, self.clip(self.action(batch, draws)))
         loss = self.alpha * matching - self.value(q, draws)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.q_guided import QGuided
+from genpolicy.algo.update import Metrics
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
@@ -48,8 +49,11 @@ class TD3BC(QGuided):
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         return self.objective.draw(self.policy, batch.observation, batch.action, generator, progress)
 
+    def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        return super().loss(batch, draws | {"mean": self.policy.mean(batch.observation)})  # once for both terms
+
     def action(self, batch: Transitions, draws: Draws) -> Tensor:
-        return self.policy.mean(batch.observation)
+        return draws["mean"]
 
     def value(self, q: Tensor, draws: Draws) -> Tensor:
         return q[0] / q[0].detach().abs().mean() if self.normalize else q[0]
