@@ -19,7 +19,7 @@ from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint
 from genpolicy.runs.job import Job, each_job
 from genpolicy.runs.run import POLICY, Run, open_run
-from genpolicy.training import initial, setup
+from genpolicy.training import checks, setup
 from genpolicy.training import train as training
 
 Array = TypeVar("Array", np.ndarray, Tensor)
@@ -45,7 +45,7 @@ def train(*words: str) -> Trained:
         raise UserError(f"mode={job.config.mode}: only mode=train is available from Python; leave mode out")
     if job.config.seeds:
         raise UserError("seeds: one run at a time from Python; several seeds are for the command line")
-    initial.resolve([job])
+    checks.complete([job])
     run = open_run(job.config, job.choices)
     training.train(run)
     results = checkpoint.load(run.path("last.pt"))["state"]["results"]

@@ -107,6 +107,7 @@ class Search:
         words = [self._jobs(trial.params) for trial in batch]
         try:
             jobs = launcher.prepare([job for each in words for job in each])
+            checks.complete(jobs)
         except UserError:
             for trial in batch:
                 self.study.tell(trial, state=TrialState.FAIL)

@@ -10,10 +10,7 @@ def check(jobs: Sequence[Job], memory: float | None = None) -> None:
 
     memory: of where they will train; None for this machine's.
     """
-    if any(job.config.mode == "train" and any(value for value in job.config.init.values()) for job in jobs):
-        from genpolicy.training import initial
-
-        initial.resolve(jobs)
+    complete(jobs)
     training = [job for job in jobs if job.config.mode == "train"]
     if training:
         from genpolicy.runs import provenance  # which need torch, as some jobs do not
@@ -21,3 +18,11 @@ def check(jobs: Sequence[Job], memory: float | None = None) -> None:
 
         networks.check(training, memory)
         provenance.probe(training)
+
+
+def complete(jobs: Sequence[Job]) -> None:
+    """Completes the configurations of runs that begin with parts of others; raises `UserError` if there are none."""
+    if any(job.config.mode == "train" and any(job.config.init.values()) for job in jobs):
+        from genpolicy.training import initial  # which needs torch
+
+        initial.resolve(jobs)

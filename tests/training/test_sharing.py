@@ -298,3 +298,9 @@ def test_processes_that_are_killed_train_nothing_twice_at_the_end(tmp_path):
         logged = [(name, event["step"]) for event in events(run) for name in event["metrics"]]
         assert len(logged) == len(set(logged))
     assert len(list(outputs.glob("phases/*/phase.json"))) == 2
+
+
+def test_the_trials_of_a_search_share_their_phases(tmp_path):
+    train(tmp_path, "gmpo", "-m", "hydra/sweeper=optuna", "algo.beta=interval(1,3)", "search.trials=2")
+    told = [json.loads((run / "status.json").read_text())["phases"] for run in find_runs(tmp_path)]
+    assert sorted(phases["critic"]["reused"] for phases in told) == [False, True]
