@@ -23,14 +23,18 @@ UNITS = ("mean", "std", "centre", "reach")  # the constants of a scaling
 
 
 def resolve(jobs: Iterable[Job]) -> None:
-    """Completes the configurations of training jobs by the digests of the weights that they begin with.
+    """Completes the configurations of training jobs: where the parts are that they begin with, and their digests.
 
     Raises `UserError` if there are none.
     """
     for job in jobs:
         if job.config.mode != "train":
             continue
-        found = {part: _digest(_weights(*_source(job.config, part), part)) for part in named(job.config)}
+        found = {}
+        for part in named(job.config):
+            run, path = find_run(job.config.init[part], job.config)
+            found[part] = _digest(_weights(run, checkpoint.load(path)["algorithm"], part))
+            job.config.init[part] = str(path)  # wherever the run is then trained
         given = dict(job.config.init.digests)
         if given and given != found:
             raise UserError(f"init.digests: are made by genpolicy, and are {found} here; leave them out")
@@ -53,7 +57,8 @@ def put(algorithm: Algorithm, run: Run) -> None:
         module = getattr(algorithm, part, None)
         if module is None:
             raise UserError(f"{name}: algo={run.choices['algo']} has none; leave it out")
-        source, saved = _source(run.config, part)
+        source, path = find_run(run.config.init[part], run.config)
+        saved = checkpoint.load(path)["algorithm"]
         if source.choices["env"] != run.choices["env"]:
             raise UserError(f"{name}: is of env={source.choices['env']}; this run is of env={run.choices['env']}")
         found = _weights(source, saved, part)
@@ -79,12 +84,6 @@ def put(algorithm: Algorithm, run: Run) -> None:
         if {key: value.shape for key, value in fits.items()} != {key: value.shape for key, value in own.items()}:
             raise UserError(f"{name}: the weights of {source.directory} have other shapes than this run's {part}")
         module.load_state_dict(fits)
-
-
-def _source(config: DictConfig, part: str) -> tuple[Run, dict]:
-    """The run that a part is taken from, and the weights of its algorithm."""
-    run, path = find_run(config.init[part], config)
-    return run, checkpoint.load(path)["algorithm"]
 
 
 def _weights(run: Run, saved: dict, part: str) -> dict[str, torch.Tensor]:
