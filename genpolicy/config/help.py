@@ -32,7 +32,6 @@ Modes: %s
     genpolicy mode=status                                  how the runs of a study stand
     genpolicy mode=eval checkpoint=outputs/.../seed0       a trained policy, evaluated again
     genpolicy mode=report                                  a study's tables and figures
-    genpolicy mode=clean                                   shared phases; deletes those that no run has
     genpolicy --cfg job algo=gmpg                          the whole configuration, without a run
 """
 _MORE = """\
