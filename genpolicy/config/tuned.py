@@ -41,16 +41,21 @@ def names() -> dict[str, Path]:
 def family_file(name: str) -> Path | None:
     """The file of a family that has values for `<algo>/<task>`, if there is one."""
     algo, _, task = name.partition("/")
-    tasks = options("env")
-    family = _family(tasks[task]) if task in tasks else None
-    if family is None or family in tasks:
+    chosen = _file("env", task) if "/" not in task else None
+    family = chosen and _family(chosen)
+    if family is None or _file("env", family) is not None:
         return None
-    for folder in reversed(conf_folders()):
-        path = folder / "tuned" / algo / f"{family}.yaml"
-        if path.is_file():
-            table = _table(settings_of(path), path)
-            return path if table is None or task in table else None
-    return None
+    path = _file(f"tuned/{algo}", family)
+    if path is None:
+        return None
+    table = _table(settings_of(path), path)
+    return path if table is None or task in table else None
+
+
+def _file(group: str, name: str) -> Path | None:
+    """The file of one option of a group, the user's own first: what `options` has, without listing all of them."""
+    paths = (folder / group / f"{name}.yaml" for folder in reversed(conf_folders()))
+    return next(filter(Path.is_file, paths), None)
 
 
 def values(content: dict, task: str, path: Path) -> dict:
