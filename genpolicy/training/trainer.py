@@ -110,7 +110,7 @@ class Trainer:
         begun = last.exists()
         if begun:
             self._restore(checkpoint.load(last))
-        self.saved = self.begun = time.monotonic()  # when the last checkpoint was, and when the phase was gone on with
+        self.saved = self.begun = time.monotonic()  # when the last checkpoint was, and when the phase was resumed
         self.usage = Usage(self.device)
         with contextlib.closing(Journal(self.run.path("journal.jsonl"))) as self.journal:
             constants = self.transitions.reward_transform.items()
