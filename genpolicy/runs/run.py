@@ -113,7 +113,7 @@ class Run:
         Of what was noted before, how far the phases are is kept.
         """
         before = self.status()
-        kept = {name: before[name] for name in ("phases", "spent", "extends") if name in before}
+        kept = {name: before[name] for name in ("phases", "spent", "begun", "extends") if name in before}
         self._status = _origin() | {"evaluation": own_evaluation(self).digits} | kept | facts
         self.note(state="running", started=time.time())
         try:

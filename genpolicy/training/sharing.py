@@ -72,11 +72,22 @@ class Sharing:
                 self.say(f"waiting for the {phase.name} phase, which {place.lock.holder()} trains")
             self.check()
 
+    def begin(self, phase: Phase) -> None:
+        """Notes how the phase begins to be trained."""
+        if (place := self._claimed.get(phase.name)) is not None:
+            self.run.note(begun=self._circumstances(place))
+
     def give(self, phase: Phase, events: Iterable[dict], seconds: float) -> None:
-        """Leaves a phase that was trained, with its events, steps from its begin on, to other runs."""
+        """Leaves a phase that was trained, with its events, steps from its begin on, to other runs.
+
+        Not one that was begun and ended in different circumstances.
+        """
         if (place := self._claimed.pop(phase.name, None)) is None:
             return
-        made = place.content["recipe"]
+        circumstances = self._circumstances(place)
+        if self.run.noted("begun", None) != circumstances:
+            place.lock.release()
+            return
         weights = {name: module.state_dict() for name, module in phase.trains.items()}
         place.save(
             {"parts": weights, "updates": phase.state_dict()},
@@ -86,7 +97,7 @@ class Sharing:
             commit=self.run.status().get("commit"),
             steps=phase.steps,
             seconds=round(seconds, 3),
-            circumstances=phases.circumstances(self.run, made, self.device, self.together),
+            circumstances=circumstances,
             evaluations=self.evaluations,
         )
         place.lock.release()
@@ -110,12 +121,15 @@ class Sharing:
         content = phases.content(self.run, self.algorithm, self.data, phase)
         return content and phases.SharedPhase(self.run.outputs, content)
 
+    def _circumstances(self, place: phases.SharedPhase) -> dict[str, str]:
+        return phases.circumstances(self.run, place.content["recipe"], self.device, self.together)
+
     def _load(self, place: phases.SharedPhase, phase: Phase, quiet: bool = False) -> tuple[list[dict], bool] | None:
         try:
             record = place.record()
             if record is None:
                 return None
-            now = phases.circumstances(self.run, place.content["recipe"], self.device, self.together)
+            now = self._circumstances(place)
             differs = [f"{name} {then}" for name, then in record["circumstances"].items() if now.get(name) != then]
             if differs and self.run.config.phases.reuse != "any":
                 if not quiet:

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from small import random_transitions, sizes
 from tiny import events, only_run, plain_words, records, same
 
 from genpolicy.algo.algorithm import assemble, stream
+from genpolicy.algo.update import Update
 from genpolicy.config.schema import TARGET, digest, field_types, is_nested, locate
 from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint, phases
@@ -135,6 +137,26 @@ def test_what_was_trained_otherwise_is_taken_only_if_that_was_said(trained, tmp_
     assert "with torch 1.0: trained anew; phases.reuse=any takes it" in said.err
     said = train(tmp_path, "gmpo", "study=after")
     assert "critic: trained in gmpo" in said.out  # with this torch, by the last one
+
+
+def test_a_phase_that_was_begun_otherwise_is_not_left_to_others(tmp_path, monkeypatch):
+    """Stopped in the middle, and gone on with by another number of threads."""
+    calls, real = [], Update.__call__
+
+    def stopping(*arguments):
+        calls.append(1)
+        if len(calls) == 30:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    words = ["algo=gmpo", *SHARED[:-2], f"paths.outputs={tmp_path}", f"paths.data={tmp_path}", "budget=0.005"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Update, "__call__", stopping)
+        assert genpolicy(*words).code == 143
+    frozen = only_run(tmp_path) / "config.yaml"
+    frozen.write_text(frozen.read_text().replace("threads: 1", "threads: 2"))
+    assert genpolicy(*words).code == 0
+    assert not list(tmp_path.glob("phases/*/phase.json"))
 
 
 def test_code_counts_and_comments_do_not(tmp_path, monkeypatch):
