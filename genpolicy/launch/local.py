@@ -1,8 +1,11 @@
 """Sweeps on this machine, several runs at a time: one a GPU, or `launch.runs_per_gpu`."""
 
+import math
 import os
 import signal
 from collections.abc import Sequence
+
+from omegaconf import DictConfig
 
 from genpolicy.errors import UserError
 from genpolicy.launch import pool
@@ -25,7 +28,7 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
     settings = common_launch(jobs)
     sweep = Sweep.of(jobs, name)
     gpus = pool.visible_gpus()
-    at_once = settings.parallel or len(gpus) * settings.runs_per_gpu or os.cpu_count()
+    at_once = _at_once(settings, gpus)
     if settings.dry_run:
         todo = missing(jobs, sweep)
         drawn = drawing(tasks({run: same[0].config for run, same in todo.items()}), sweep.runs)
@@ -78,3 +81,13 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
         logs = ", ".join(str(run / "log.txt") for run in failed[:3])
         raise UserError(f"{len(failed)} of {len(runs)} runs failed: {logs}{', ...' if len(failed) > 3 else ''}")
     sweep.check()
+
+
+def side_by_side(settings: DictConfig) -> int:
+    """How many runs share the memory of this machine, or of one of its GPUs."""
+    gpus = pool.visible_gpus()
+    return math.ceil(_at_once(settings, gpus) / max(1, len(gpus)))
+
+
+def _at_once(settings: DictConfig, gpus: Sequence[str]) -> int:
+    return settings.parallel or len(gpus) * settings.runs_per_gpu or os.cpu_count() or 1

@@ -28,7 +28,7 @@ def check(jobs: Sequence, there: float | None = None) -> None:
         if runs * _products(parts) <= FEW:
             continue  # so that nearly no command has to make networks for this
         size, count = _needed(json.dumps(parts, sort_keys=True))
-        if runs * size <= (limit := there or _there(config.device)):
+        if runs * size <= (limit := there or here(config.device)):
             continue
         lower = " or ".join(_widths(config, parts, size))
         raise UserError(
@@ -66,7 +66,7 @@ def _products(parts: dict) -> int:
     return total
 
 
-def _there(device: str) -> float:
+def here(device: str) -> float:
     """Bytes of memory on this machine, as far as this process may use it, or of its GPU."""
     import torch
 

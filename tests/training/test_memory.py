@@ -22,7 +22,7 @@ def gibibyte(monkeypatch):
         raise AssertionError("accepted")
 
     monkeypatch.setattr(provenance, "probe", accepted)
-    monkeypatch.setattr(memory, "_there", lambda device: 2.0**30)
+    monkeypatch.setattr(memory, "here", lambda device: 2.0**30)
 
 
 LARGE = "network=mlp network.hidden=[9000,9000]"  # 81 million weights
@@ -37,7 +37,7 @@ LARGE = "network=mlp network.hidden=[9000,9000]"  # 81 million weights
         ("critic.hidden=[900,900] critic.ensemble=50", "critic.hidden or critic.ensemble"),
         ("algo=fql network=mlp algo.policy_hidden=[9000,9000]", "algo.policy_hidden"),
         ("network=mlp network.hidden=[1000,1000,1000,1000] seeds=" + ",".join(map(str, range(20))), "network.hidden"),
-        (f"-m hydra/launcher=local {LARGE} seed=0,1", "network.hidden"),
+        (f"-m hydra/launcher=local {LARGE} seed=0,1 launch.parallel=1", "network.hidden"),
         (f"-m {LARGE} algo=bc,gmpo", "network.hidden"),
     ],
 )
@@ -57,12 +57,24 @@ def test_what_fits_is_not_looked_at_or_accepted(gibibyte, monkeypatch, tmp_path)
     memory.check(found)  # of their default settings no network is made
 
 
+def test_runs_side_by_side_share_the_memory(monkeypatch):
+    monkeypatch.setattr(memory, "here", lambda device: 2.0**34)
+    sweep = ["-m", "hydra/launcher=local", "env=swiss-roll", *LARGE.split(), "seed=0,1"]
+    assert tried(*sweep, "launch.parallel=2")[0].code == 0
+    assert "more than there is (1.0 GiB)" in tried(*sweep, "launch.parallel=16")[0].err
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    assert tried(*sweep, "launch.runs_per_gpu=2")[0].code == 0
+    assert "more than there is (1.0 GiB)" in tried(*sweep, "launch.runs_per_gpu=16")[0].err
+
+
 def test_the_memory_of_slurms_jobs_is_what_the_command_asks_for(gibibyte, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     sweep = ["-m", "hydra/launcher=slurm", "env=swiss-roll", *LARGE.split()]
     result, started = tried(*sweep, "launch.gpus=0", "launch.memory=3")
     assert "more than there is (2.8 GiB)" in result.err
     assert started == []
+    result, started = tried(*sweep, "launch.gpus=0", "launch.memory=30", "launch.runs_per_gpu=10")
+    assert "more than there is (2.8 GiB)" in result.err
     for more in (["launch.gpus=0", "launch.memory=30"], ["launch.gpus=1", "launch.memory=3"]):
         assert tried(*sweep, *more)[0].code == 0
 
@@ -103,7 +115,7 @@ def test_networks_as_large_as_the_settings_allow_are_counted_quickly(tmp_path, m
 
 
 def test_the_memory_there_is():
-    assert 2**28 < memory._there("cpu") < 2**50
+    assert 2**28 < memory.here("cpu") < 2**50
 
 
 def test_an_ordinary_run_is_trained(tmp_path, no_figures):

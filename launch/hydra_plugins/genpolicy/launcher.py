@@ -113,7 +113,9 @@ class Slurm(CheckedLauncher):
     waits = False  # unless launch.wait says so
 
     def memory(self, config: DictConfig) -> float | None:
-        return 1e9 * config.launch.memory if str(config.launch.gpus) == "0" else math.inf  # of a GPU we do not know
+        if str(config.launch.gpus) != "0":
+            return math.inf  # of a GPU we do not know
+        return 1e9 * config.launch.memory / config.launch.runs_per_gpu
 
     def start_jobs(self, jobs: Sequence, name: str | None = None) -> None:
         from genpolicy.launch import slurm
@@ -123,6 +125,12 @@ class Slurm(CheckedLauncher):
 
 class Local(CheckedLauncher):
     """Runs the jobs side by side on this machine (genpolicy.launch.local)."""
+
+    def memory(self, config: DictConfig) -> float | None:
+        from genpolicy.launch import local
+        from genpolicy.training import memory
+
+        return memory.here(config.device) / local.side_by_side(config.launch)
 
     def start_jobs(self, jobs: Sequence, name: str | None = None) -> None:
         from genpolicy.launch import local
