@@ -36,26 +36,12 @@ SHARED += (
 )
 SHARED += ("eval.episodes=2", "eval.final_episodes=3", "eval.log_prob_actions=10", "log_every=5", "tracking.uri=none")
 SHARED += ("budget=0.002", "algo.behaviour_weight_decay=0", "algo.behaviour_schedule=constant")
-ALIKE = {  # algorithms that may have the same behaviour model or critic, and what makes theirs so
-    "gmpo": ["~algo.behaviour_weight_decay", "~algo.behaviour_schedule"],
-    "gmpo_softmax_static": [],
-    "gmpg": [],
-    "idql": ["algo.average=false", "algo.behaviour_lr=1e-4"],
-    "srpo": ["algo.behaviour_lr=1e-4"],
-    "qgpo": ["algo.behaviour_lr=1e-4", "algo.joint=false"],
-    "sfbc": ["algo.behaviour_lr=1e-4"],
-    "bc": ["algo.behaviour_lr=1e-4"],
-}
 
 
 def train(outputs, name: str, *more: str):
     """The run of an algorithm, as far as the others like, trained in a folder; and what the command said."""
-    own = [word for word in ALIKE[name] if not word.startswith("~")]
-    without = {word.removeprefix("~") for word in ALIKE[name]} - set(own)
-    common = [word for word in SHARED if word.partition("=")[0] not in without]
-    if name == "sfbc":
-        common = ["critic=planned_returns" if word == "critic=iql" else word for word in common]
-    said = genpolicy(f"algo={name}", *common, *own, f"paths.outputs={outputs}", f"paths.data={outputs}", *more)
+    common = [word for word in SHARED if name != "gmpo" or not word.startswith("algo.")]
+    said = genpolicy(f"algo={name}", *common, f"paths.outputs={outputs}", f"paths.data={outputs}", *more)
     assert said.code == 0, said.err
     return said
 
@@ -67,21 +53,6 @@ def weights(outputs) -> dict[str, dict]:
     return found
 
 
-@pytest.mark.slow
-def test_every_phase_that_algorithms_have_in_common_gives_equal_weights(tmp_path):
-    found = {}
-    for name in ALIKE:
-        train(tmp_path / name, name)
-        for key, each in weights(tmp_path / name).items():
-            found.setdefault(key, {})[name] = each
-    together = {frozenset(each) for each in found.values()}
-    assert {"gmpg", "gmpo_softmax_static", "idql", "srpo", "qgpo", "sfbc", "bc"} in together  # the behaviour model
-    assert {"gmpo", "gmpg", "gmpo_softmax_static", "idql", "srpo", "qgpo"} in together  # the critic
-    for each in found.values():
-        first, *others = each.values()
-        assert all(same(first, other) for other in others)
-
-
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A folder with a run of GMPG that has trained all its phases."""
@@ -90,7 +61,10 @@ def trained(tmp_path_factory):
     return outputs
 
 
-@pytest.mark.parametrize(("name", "more"), [("gmpg", ("algo.beta=2",)), ("gmpo", ()), ("idql", ())])
+IDQL = ("algo.average=false", "algo.behaviour_lr=1e-4")  # so that its behaviour model is GMPG's
+
+
+@pytest.mark.parametrize(("name", "more"), [("gmpg", ("algo.beta=2",)), ("gmpo", ()), ("idql", IDQL)])
 def test_a_run_that_takes_phases_is_the_run_that_has_trained_them(trained, tmp_path, name, more):
     shutil.copytree(trained, tmp_path / "shared")
     said = train(tmp_path / "shared", name, "study=other", *more)
@@ -145,11 +119,11 @@ def test_a_phase_that_was_begun_otherwise_is_not_left_to_others(tmp_path, monkey
 
     def stopping(*arguments):
         calls.append(1)
-        if len(calls) == 30:
+        if len(calls) == 10:
             os.kill(os.getpid(), signal.SIGTERM)
         return real(*arguments)
 
-    words = ["algo=gmpo", *SHARED[:-2], f"paths.outputs={tmp_path}", f"paths.data={tmp_path}", "budget=0.005"]
+    words = ["algo=gmpo", *SHARED[:-2], f"paths.outputs={tmp_path}", f"paths.data={tmp_path}"]
     with monkeypatch.context() as patch:
         patch.setattr(Update, "__call__", stopping)
         assert genpolicy(*words).code == 143
@@ -206,6 +180,28 @@ def phases_of(config) -> dict[str, tuple[str, dict]]:
 
 def _plain(state):
     return state.tolist() if torch.is_tensor(state) else {key: _plain(value) for key, value in state.items()}
+
+
+ALIKE = ("gmpo", "gmpo_softmax_static", "gmpg", "idql", "srpo", "qgpo", "sfbc", "bc")
+
+
+def test_phases_that_algorithms_have_in_common_give_equal_weights():
+    found = {}
+    for name in ALIKE:
+        words = [f"algo={name}", "network=mlp", "model=vpsde", "objective=noise_prediction", "solver=midpoint"]
+        config = composed(*words, *([] if name == "sfbc" else ["critic=iql"])).copy()
+        same_for_all = {"behaviour_lr": 1e-4, "behaviour_weight_decay": 0.0, "behaviour_schedule": "constant"}
+        for setting, value in (same_for_all | {"average": False, "joint": False}).items():
+            if setting in config.algo:
+                config.algo[setting] = value
+        for key, weights in phases_of(config).values():
+            found.setdefault(key, {})[name] = weights
+    together = {frozenset(each) for each in found.values()}
+    assert {"gmpg", "gmpo_softmax_static", "idql", "srpo", "qgpo", "sfbc", "bc"} in together  # the behaviour model
+    assert {"gmpo", "gmpg", "gmpo_softmax_static", "idql", "srpo", "qgpo"} in together  # the critic
+    for each in found.values():
+        first, *others = each.values()
+        assert all(other == first for other in others)
 
 
 def perturbed(node: dict, cls: type, path: str = ""):
@@ -280,10 +276,13 @@ def test_seeds_together_share_their_phases(tmp_path):
         assert same(checkpoint.load(left / "policy.pt"), checkpoint.load(right / "policy.pt"))
 
 
+KILLS = 6  # with 20 it passed, too
+
+
 @pytest.mark.slow
 def test_processes_that_are_killed_train_nothing_twice_at_the_end(tmp_path):
-    """Two at once, of which one is killed at twenty moments: the other waits for no dead one."""
-    common = ["algo=gmpg", "algo.behaviour_steps=150", "algo.critic_steps=150", "algo.policy_steps=3"]
+    """Two at once, of which one is killed at several moments: the other waits for no dead one."""
+    common = ["algo=gmpg", "algo.behaviour_steps=100", "algo.critic_steps=100", "algo.policy_steps=3"]
     common += ["checkpoint_seconds=0.1", "eval.per_phase=1"]
     small = [word for word in plain_words(tmp_path, *common) if not word.startswith("algo.policy_batch")]
 
@@ -299,7 +298,7 @@ def test_processes_that_are_killed_train_nothing_twice_at_the_end(tmp_path):
         alone[beta] = checkpoint.load(only_run(tmp_path / f"alone{beta}") / "policy.pt")
     outputs = tmp_path / "shared"
     other, killed = start(2, outputs), 0
-    while killed < 20:
+    while killed < KILLS:
         process = start(1, outputs)
         began = time.monotonic()
         while process.poll() is None and time.monotonic() - began < 1.0 + 0.35 * killed:
@@ -309,11 +308,11 @@ def test_processes_that_are_killed_train_nothing_twice_at_the_end(tmp_path):
         process.send_signal(signal.SIGKILL)
         process.communicate()
         killed += 1
-    assert process.wait() == 0 or killed == 20
+    assert process.wait() == 0 or killed == KILLS
     process = start(1, outputs)
     assert process.wait() == 0, process.communicate()
     assert other.wait() == 0, other.communicate()
-    assert killed > 3
+    assert killed > 1
     for run in find_runs(outputs):
         beta = load_run(run).config.algo.beta
         assert same(checkpoint.load(run / "policy.pt"), alone[beta])
