@@ -13,8 +13,6 @@ from parity import assert_terms, fixture
 from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm
-from genpolicy.algo.update import Update
-from genpolicy.critic.critic import Critic
 from genpolicy.model.policy import Policy
 
 
@@ -62,15 +60,6 @@ def assert_moved(algorithm: Algorithm, initial: Mapping[str, Tensor], moved: Map
     for name, value in moved.items():
         found = named[name].detach() - initial[name]
         torch.testing.assert_close(found, value, rtol=rtol, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
-
-
-def mean_over_critics(update: Update, critic: Critic) -> None:
-    """Let Adam's eps be that of a Q loss which is the mean over two Q functions, not their sum."""
-    [group] = update.optimizer.param_groups
-    own = {id(parameter) for parameter in critic.q_network.parameters()}
-    chosen = [parameter for parameter in group["params"] if id(parameter) in own]
-    group["params"] = [parameter for parameter in group["params"] if id(parameter) not in own]
-    update.optimizer.param_groups.append({**group, "params": chosen, "eps": 2 * group["eps"]})
 
 
 @contextlib.contextmanager

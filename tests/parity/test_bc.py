@@ -20,7 +20,7 @@ def test_ten_updates(kind):
     double(update)
     for number, batch in enumerate(batches(arrays)):
         t = (1 - 1e-5) * arrays["draw/t"][number] + 1e-5
-        update.step(batch, {"t": t, "noise": arrays["draw/noise"][number]})
+        update.step(batch, {"t": t, "noise": arrays["draw/noise"][number]}, number / 10)
         if number == 0:
             wanted, named = network(arrays, f"{kind}/gradient", "guided", "behaviour"), algorithm.behaviour.network
             named = {f"behaviour.network.{name}": parameter for name, parameter in named.named_parameters()}

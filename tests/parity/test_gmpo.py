@@ -4,7 +4,7 @@ import pytest
 import torch
 from parity import batches, made, put
 from parity_generative_rl import SIZES, critic, double, frequencies, network
-from parity_torch import assert_moved, doubles, mean_over_critics
+from parity_torch import assert_moved, doubles
 
 WORDS = (*SIZES, "critic.hidden=[12,12]", "algo.beta=8")
 
@@ -34,7 +34,7 @@ def test_ten_updates_of_critic_and_policy():
     for number, batch in enumerate(data):
         # Theirs: (1 - 1e-5) u + 1e-5.
         t = (1 - 1e-5) * arrays["draw/t"][number] + 1e-5
-        metrics = update.step(batch, {"t": t, "noise": arrays["draw/noise"][number]})
+        metrics = update.step(batch, {"t": t, "noise": arrays["draw/noise"][number]}, number / 10)
         if number == 0:
             assert 0 < metrics["clamped"] < 1
             wanted, named = network(arrays, "gmpo/gradient", "guided", "policy"), dict(algorithm.named_parameters())
@@ -44,9 +44,8 @@ def test_ten_updates_of_critic_and_policy():
     assert_moved(algorithm, start, network(arrays, "gmpo/10", "guided", "policy"))
 
     [update] = algorithm.phases[0].updates.values()
-    mean_over_critics(update, algorithm.critic)
     for number, batch in enumerate(data):
-        update.step(batch, {})
+        update.step(batch, {}, number / 10)
         if number in (0, 9):
             assert_moved(algorithm, start, critic(arrays, str(number + 1)))
 
@@ -59,7 +58,7 @@ def test_ten_updates_of_the_softmax_variants(name):
     for number, batch in enumerate(batches(arrays)):
         t = (1 - 1e-5) * arrays["draw/t_softmax"][number] + 1e-5
         draws = {"t": t, "noise": arrays["draw/noise_softmax"][number]}
-        update.step(batch, draws | {"action": arrays["batch/behaviour_action"][number]})
+        update.step(batch, draws | {"action": arrays["batch/behaviour_action"][number]}, number / 10)
         if number in (0, 9):
             wanted = network(arrays, f"softmax/{number + 1}", "guided", "policy")
             assert_moved(algorithm, start, wanted)
@@ -67,6 +66,11 @@ def test_ten_updates_of_the_softmax_variants(name):
 
 def test_the_weights_begin_as_torch_begins_linear_layers():
     algorithm = made("algo=gmpo", "network=residual")
-    layer = algorithm.policy.network.down[0].first
-    assert 0.95 < layer.weight.abs().max() * layer.in_features**0.5 <= 1
-    assert 0.5 < layer.bias.abs().max() * layer.in_features**0.5 <= 1
+    layer, critic = algorithm.policy.network.down[0].first, algorithm.critic
+    layers = [(layer.weight, layer.bias)]
+    layers += [(net.layers[1].weight, net.layers[1].bias) for net in (critic.q_network, critic.v_network)]
+    for weight, bias in layers:
+        size = layer.in_features if weight is layer.weight else 256
+        assert 0.95 < weight.abs().max() * size**0.5 <= 1
+        assert 0.5 < bias.abs().max() * size**0.5 <= 1
+    assert all(map(torch.equal, critic.q_target.parameters(), critic.q_network.parameters()))

@@ -4,7 +4,7 @@ import pytest
 import torch
 from parity import batches, made, put
 from parity_thu import RESIDUAL, frequencies, q, residual
-from parity_torch import assert_moved, doubles, layers, mean_over_critics
+from parity_torch import assert_moved, doubles, layers
 
 WORDS = ("algo=qgpo", "critic.hidden=[8,8,8]", "algo.energy_hidden=[8,8,8,8]", "critic.candidates=4")
 WORDS += ("algo.num_actions=4", *RESIDUAL)
@@ -43,7 +43,6 @@ def test_ten_updates_of_each_stage():
     # Theirs: (1 - 0.001) u + 0.001.
     draws = [{"t": 0.999 * arrays["draw/t"][i] + 0.001, "noise": arrays["draw/noise"][i]} for i in range(10)]
     assert list(joint.updates) == ["critic", "energy"]
-    mean_over_critics(joint.updates["critic"], algorithm.critic)
     for number, batch in enumerate(supported):
         joint.updates["critic"].step(batch, {})
         joint.updates["energy"].step(batch, draws[number])

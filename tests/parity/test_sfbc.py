@@ -76,17 +76,19 @@ def test_ten_updates_of_the_behaviour_model():
             assert_moved(algorithm, start, residual(arrays, str(step + 1)))
 
 
-@pytest.mark.parametrize("count", [1, 4])
-def test_the_chances_of_the_candidates(count):
+@pytest.mark.parametrize(("name", "beta", "count"), [("1", 100, 1), ("4", 100, 4), ("limited", 10000, 2)])
+def test_the_chances_of_the_candidates(name, beta, count):
+    """limited: the best is so far ahead that the second would have no chance."""
     algorithm, _, arrays = begun()
     assert isinstance(algorithm.selection, Softmax)
-    algorithm.selection.num_averaged = count
+    assert algorithm.selection.beta == 100
+    algorithm.selection.beta, algorithm.selection.num_averaged = beta, count
     action, chosen = arrays["data/behaviour_action"][:1], torch.arange(count)[None]
     with mock.patch.object(torch, "multinomial", return_value=chosen) as draw:
         found = algorithm.selection.choose(algorithm.critic, arrays["data/observations"][:1], action)
     chances, number = draw.call_args.args
     assert number == count
-    torch.testing.assert_close(chances[0], arrays[f"select/{count}"], rtol=1e-5, atol=1e-12)
+    torch.testing.assert_close(chances[0], arrays[f"select/{name}"], rtol=1e-5, atol=0.0)
     torch.testing.assert_close(found, action[:, :count].mean(1))
 
 

@@ -92,7 +92,7 @@ observation = columns["observations"][:BATCH]
 with drawing(draws["sample"]):
     _, actions = net.sample(observation, sample_per_state=1, diffusion_steps=args.diffusion_steps)
 arrays["sample/actions"] = actions[:, 0]
-for count in (1, 4):
+for name, alpha, count in (("1", 100, 1), ("4", 100, 4), ("limited", 10000, 2)):
     chosen = []
 
     def choice(number, p, size, replace, chosen=chosen):
@@ -101,8 +101,8 @@ for count in (1, 4):
 
     q = critic(torch.as_tensor(observation[:1]).repeat(SUPPORT, 1), torch.as_tensor(source.fake_actions[0]))
     with mock.patch.object(np.random, "choice", choice):
-        net._select(q.detach().numpy().copy(), source.fake_actions[0], alpha=100, num=count, replace=False)
-    arrays[f"select/{count}"] = chosen[0]
+        net._select(q.detach().numpy().copy(), source.fake_actions[0], alpha=alpha, num=count, replace=False)
+    arrays[f"select/{name}"] = chosen[0]
 
 rounds = []
 
