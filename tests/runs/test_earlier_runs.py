@@ -20,8 +20,8 @@ NUMBERS = json.loads((KEPT / "numbers.json").read_text())
 EXPECTED = json.loads((KEPT / "expected.json").read_text())
 RUNS = {
     "bc": "algo=bc model=icfm env=swiss-roll algo.behaviour_lr=3e-4",
-    "gmpo": "algo=gmpo model=gvp env=swiss-roll algo.policy_lr=3e-4",
-    "gmpg": "algo=gmpg model=vpsde env=multi-goal algo.behaviour_lr=3e-4",
+    "gmpo": "algo=gmpo model=gvp env=swiss-roll algo.policy_lr=3e-4 critic.q_loss_mean=false",
+    "gmpg": "algo=gmpg model=vpsde env=multi-goal algo.behaviour_lr=3e-4 critic.q_loss_mean=false",
     "gtp": "algo=gtp model=trajectory env=swiss-roll",
     "qgpo": "algo=qgpo model=vpsde algo.energy_hidden=[8] env=swiss-roll",
     "fql": "algo=fql model=icfm algo.policy_hidden=[8] env=swiss-roll",
