@@ -123,8 +123,11 @@ class Trainer:
                     yield
                     self._finish()
             except Interrupted as error:
-                self._save()
-                print(f"{error.signal}: checkpoint saved; the same command resumes the run", flush=True)
+                try:
+                    self._save()
+                    print(f"{error.signal}: checkpoint saved; the same command resumes the run", flush=True)
+                except UserError as failed:  # which must not let a sweep go on that was told to stop
+                    print(f"{error.signal}: no checkpoint saved ({failed}); the last one is resumed", flush=True)
                 raise
             finally:
                 self.sharing.close()

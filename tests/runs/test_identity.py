@@ -29,7 +29,7 @@ ALWAYS = {
     "follow",
 }
 ALWAYS |= {"log_every", "checkpoint_seconds", "paths", "eval", "check", "collect", "report", "tracking", "launch"}
-ALWAYS |= {"search", "genpolicy", "select", "likelihood", "env.reference_min", "env.reference_max"}
+ALWAYS |= {"search", "genpolicy", "select", "likelihood", "env.reference_min", "env.reference_max", "phases", "init"}
 # What else training does not use, by algorithm.
 FREE = {
     "bc": {"solver", "critic", "model.divergence"},
