@@ -6,8 +6,10 @@ import contextlib
 import functools
 import io
 import logging
+import urllib.parse
 import warnings
 from abc import ABC, abstractmethod
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -44,7 +46,7 @@ class Task(ABC):
     data_within_limit: ClassVar[bool] = True
     mistakable: ClassVar[bool] = False
 
-    name: str = setting(doc="the name under which D4RL knows the task")
+    name: str = setting(doc="the name of the task, as its benchmark has it")
     max_episode_steps: int = setting(ge=1, le=10**9, doc="steps after which an episode is cut off")
     reference_min: float | None = setting(
         None, ge=-1e30, le=1e30, doc="return that scores 0 (D4RL: a random policy); null for none", affects=EVALUATION
@@ -52,7 +54,7 @@ class Task(ABC):
     reference_max: float | None = setting(
         None, ge=-1e30, le=1e30, doc="return that scores 100 (D4RL: an expert); null for none", affects=EVALUATION
     )
-    url: str | None = setting(None, doc="where D4RL keeps the data of this task; null if it has none")
+    url: str | None = setting(None, doc="where the data of this task are published; null if they are not")
     family: str | None = setting(
         None, doc="name of the tasks that share a file of tuned values; null: none", affects=None
     )
@@ -130,6 +132,15 @@ class Task(ABC):
     def recorded_in(self) -> str | None:
         """The environment of gymnasium that data of the task are recorded in, without its version; None: not known."""
         return None
+
+    @property
+    def simulator_version(self) -> str | None:
+        """What to note of the package that plays the task, on which results depend; None: nothing."""
+        return None
+
+    def data_file(self, folder: Path) -> Path:
+        """Where the published data of the task are kept, if it has any; `folder` is D4RL's cache."""
+        return folder / Path(urllib.parse.urlparse(self.url).path).name
 
     def states(self, observation: np.ndarray) -> dict[str, np.ndarray] | None:
         """The simulator's states that observations [N,O] tell, as `place` takes them, NaN where they do not.

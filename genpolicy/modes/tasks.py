@@ -9,14 +9,13 @@ from rich.table import Table
 from genpolicy.config.arguments import options
 from genpolicy.config.option_content import all_settings
 from genpolicy.config.schema import MISSING, TARGET, build
-from genpolicy.dataset.d4rl import cached
 from genpolicy.env.task import Task
 from genpolicy.runs.job import Job
 from genpolicy.system.console import console, plain
 
 
 def run(job: Job) -> None:
-    """Prints a line for each task: sizes, episode limit, simulator, references, and whether D4RL's file is there.
+    """Prints a line for each task: sizes, episode limit, simulator, references, and whether the data are there.
 
     What a task is, `genpolicy --help env=<task>` says.
     """
@@ -24,7 +23,7 @@ def run(job: Job) -> None:
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=plain(f"data: {config.paths.data}"), title_justify="left")
     for name, justify in (("env", "left"), ("O", "right"), ("A", "right"), ("steps", "right"), ("simulator", "left")):
         shown.add_column(name, justify=justify, no_wrap=True)
-    for name in ("scores 0", "scores 100", "D4RL's data"):
+    for name in ("scores 0", "scores 100", "data"):
         shown.add_column(name, justify="right", no_wrap=True)
     for name, path in options("env").items():
         node = all_settings(path, "env")
@@ -45,10 +44,10 @@ def _simulator(task: Task, node: dict) -> str:
 
 
 def _data(task: Task, folder: Path) -> str:
-    """The size of D4RL's file in the cache."""
+    """The size of the published file in the cache."""
     if task.url is None:
         return ""
-    file = cached(task.url, folder)
+    file = task.data_file(folder)
     if not file.exists():
         return "not there"
     return decimal(file.stat().st_size, precision=0)

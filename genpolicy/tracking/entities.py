@@ -44,7 +44,7 @@ def tags(run: Run, status: dict) -> dict[str, str]:
     """What MLflow shows of a run beside its settings and metrics."""
     labels = choices(run) | {"genpolicy.id": run.id, "genpolicy.run_dir": run.directory}
     labels |= {"genpolicy.sweep": run.sweep, MLFLOW_SOURCE_NAME: "genpolicy", MLFLOW_USER: getpass.getuser()}
-    facts = ("state", "reason", "host", "pid", "device", "job", "dirty")
+    facts = ("state", "reason", "host", "pid", "device", "job", "dirty", "simulator")
     labels |= {f"genpolicy.{name}": status.get(name) for name in facts}
     labels |= {MLFLOW_GIT_COMMIT: status.get("commit")}
     for name, told in status.get("phases", {}).items():

@@ -61,7 +61,7 @@ def training(
             provenance.keep(run.directory, transitions, now)
             algorithm = fresh_algorithm(run.config, task, device)
             algorithm.scaling.load_state_dict(transitions.scaling.state_dict())
-            run.note(data=data_facts(run, task, transitions))
+            run.note(data=data_facts(run, task, transitions), simulator=task.simulator_version)
             trainer = Trainer(
                 run=run,
                 task=task,

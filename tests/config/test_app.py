@@ -60,7 +60,13 @@ def test_every_task_composes_and_chooses_its_data(name):
     kind = name.split("-")[0]
     chosen = job(f"env={name}", *([f"dataset.path={__file__}"] if kind == "dmc" else []))
     assert chosen.config.env.name == name
-    expected = {"maze2d": "waypoint", "swiss": "swiss_roll", "multi": "multi_goal", "dmc": "rl_unplugged"}
+    expected = {
+        "maze2d": "waypoint",
+        "swiss": "swiss_roll",
+        "multi": "multi_goal",
+        "dmc": "rl_unplugged",
+        "ogbench": "ogbench",
+    }
     expected = expected.get(kind, "d4rl")
     assert chosen.choices["dataset"] == expected
 

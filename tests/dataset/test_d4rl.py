@@ -14,8 +14,8 @@ from d4rl_package import offline_env
 
 from genpolicy.config import plugins
 from genpolicy.config.schema import build
-from genpolicy.dataset import d4rl as downloads
-from genpolicy.dataset.d4rl import D4RL, download
+from genpolicy.dataset import download as downloads
+from genpolicy.dataset.d4rl import D4RL, check
 from genpolicy.env.locomotion import Locomotion
 from genpolicy.errors import UserError
 
@@ -59,6 +59,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def log_message(self, *_):
         pass
+
+
+def download(url, path):
+    downloads.download(url, path, check)
 
 
 @pytest.fixture(scope="module")

@@ -16,8 +16,8 @@ from genpolicy.env.maze2d import PointMaze
 from genpolicy.env.task import make_quietly
 from genpolicy.errors import UserError
 
-# gym and the control suite's tasks have tests of their own, in test_own_data.py and test_control_suite.py
-TASKS = [name for name in names("env") if name != "gym" and not name.startswith("dmc-")]
+# These have tests of their own: gym in test_own_data.py, the control suite and OGBench in files of their name.
+TASKS = [name for name in names("env") if name != "gym" and not name.startswith(("dmc-", "ogbench-"))]
 TOYS = {"swiss-roll", "multi-goal"}
 D4RL_TASKS = [name for name in TASKS if name not in TOYS]
 ROBOTS = ("hopper-medium", "halfcheetah-medium", "walker2d-medium")
@@ -48,7 +48,12 @@ def test_a_file_sets_what_its_class_declares(name):
 
 @pytest.mark.parametrize("name", names("dataset"))
 def test_a_data_sets_file_sets_what_its_class_declares(name, tmp_path):
-    of = {"swiss_roll": "swiss-roll", "multi_goal": "multi-goal", "rl_unplugged": "dmc-fish-swim"}
+    of = {
+        "swiss_roll": "swiss-roll",
+        "multi_goal": "multi-goal",
+        "rl_unplugged": "dmc-fish-swim",
+        "ogbench": "ogbench-scene-play",
+    }
     env = of.get(name, "maze2d-umaze-v1")
     (tmp_path / "x.hdf5").touch()
     path = [f"dataset.path={tmp_path}/x.hdf5"] if name in ("hdf5", "npz", "rl_unplugged") else []

@@ -1,0 +1,84 @@
+"""Files fetched over http: whole or not at all, resumed after a break."""
+
+import http.client
+import os
+import shutil
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from genpolicy.errors import UserError
+from genpolicy.system.files import no_link
+from genpolicy.system.progress import shown
+
+ATTEMPTS = 3
+CHUNK = 2**20
+TIMEOUT = 30.0  # seconds without a byte
+
+
+def download(url: str, path: Path, check: Callable[[Path], None], kind: str = "HDF5") -> None:
+    """Fetches a file to `path`, which appears only when it is complete and readable: where `check` raises no `OSError`.
+
+    What was fetched before a break stays in `<path>.part`; the download resumes there, at once and in the next run.
+    Raises `UserError` if the file cannot be had, with what to do by hand.
+    """
+    if urllib.parse.urlparse(url).scheme not in ("http", "https"):
+        raise UserError(f"env.url: {url} is not an http or https address")
+    part = no_link(path.with_name(path.name + ".part"))
+    reason = ""
+    for _ in range(ATTEMPTS):
+        try:
+            if _fetch(url, part):
+                break
+            reason = "the connection broke off"
+        except urllib.error.HTTPError as error:
+            reason = f"the server says {error.code} {error.reason}"
+            if error.code < 500:
+                raise _refusal(url, path, reason) from error
+        except (OSError, http.client.HTTPException) as error:
+            reason = str(getattr(error, "reason", error)) or type(error).__name__
+    else:
+        raise _refusal(url, path, reason)
+    try:
+        check(part)
+    except OSError as error:
+        part.unlink()
+        raise _refusal(url, path, f"what came is not a readable {kind} file") from error
+    os.replace(part, path)
+
+
+def _fetch(url: str, part: Path) -> bool:
+    """Appends what `part` lacks; true if it is then complete, as far as the server tells its size."""
+    start = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE or not start:
+            raise
+        if error.headers.get("Content-Range") == f"bytes */{start}":
+            return True
+        part.unlink()  # longer than the file itself: not a part of it
+        return False
+    with response:
+        if response.status != http.client.PARTIAL_CONTENT:
+            start = 0  # the server sends the whole file again
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else None
+        if total and (free := shutil.disk_usage(part.parent).free) < total - start:
+            needed = f"{(total - start) / 2**20:,.0f} MiB are needed, {free / 2**20:,.0f} MiB are free"
+            raise UserError(f"{part.parent}: the disk is too small for {url}: {needed}")
+        with part.open("ab" if start else "wb") as file, shown(f"downloading {url}", total) as done:
+            while chunk := response.read(CHUNK):
+                file.write(chunk)
+                done(file.tell())
+            return total is None or file.tell() == total
+
+
+def _refusal(url: str, path: Path, reason: str) -> UserError:
+    return UserError(
+        f"{path.name} cannot be downloaded from {url} ({reason}); run again to resume the download, "
+        f"or get the file elsewhere and place it at {path}"
+    )

@@ -1,0 +1,130 @@
+"""OGBench's single-task environments (Park et al. 2025, arXiv 2410.20092), played by the package ogbench itself.
+
+A data set, such as cube-single-play-v0, serves five tasks in one simulator. What is said here, and not by the package:
+
+- the reward is 1 on the step that ends an episode by success and else 0, so that the return is the success of the last
+  step and the score 100 times the success rate; the data have the task's own rewards (`dataset=ogbench`);
+- success is judged by the state before a step, as in the data (the package since 1.2.0; earlier papers: after it): an
+  episode ends one step after success, and success on the very last step is not seen;
+- `reset(seed)` repeats an episode to the bit: the package draws starts, actions that settle the scene and exits of
+  teleporters from NumPy's global generator, or from one that nobody has seeded. Each simulator has one of its own.
+"""
+
+import functools
+import importlib.metadata
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+from unittest import mock
+
+import gymnasium
+import mujoco
+import numpy as np
+
+from genpolicy.config.schema import component, setting
+from genpolicy.env.camera import look
+from genpolicy.env.task import Task, make_quietly
+
+PREFIX = "ogbench-"
+CACHE = "~/.ogbench/data"
+
+
+@component
+class OGBench(Task):
+    """One of the five tasks of an OGBench data set; the score is 100 times the success rate of the last step."""
+
+    data_within_limit: ClassVar[bool] = False
+
+    sizes: list[int] = setting(ge=1, le=10**4, doc="numbers of an observation and of an action")
+    task: int | None = setting(None, ge=1, le=5, doc="number of the task; null: the data set's default")
+
+    @property
+    def data(self) -> str:
+        """OGBench's name of the data set, such as cube-single-play-v0."""
+        return f"{self.name.removeprefix(PREFIX)}-v0"
+
+    @property
+    def recorded_in(self) -> str:
+        """The simulator: the data set's name without its last part, which says how it was recorded."""
+        return self.name.removeprefix(PREFIX).rpartition("-")[0]
+
+    @property
+    def simulator_version(self) -> str:
+        """The package, and when it judges success."""
+        return f"ogbench {importlib.metadata.version('ogbench')}, success before the step"
+
+    def data_file(self, folder: Path) -> Path:
+        """The file in OGBench's own cache."""
+        return Path(CACHE).expanduser() / f"{self.data}.npz"
+
+    @functools.cached_property
+    def _spaces(self) -> tuple[gymnasium.spaces.Box, gymnasium.spaces.Box]:
+        observation, action = self.sizes
+        return gymnasium.spaces.Box(-np.inf, np.inf, (observation,)), gymnasium.spaces.Box(-1.0, 1.0, (action,))
+
+    def simulate(self) -> "SingleTask":
+        """The package's environment with success for a reward."""
+        task = "" if self.task is None else f"-task{self.task}"
+        return SingleTask(f"{self.recorded_in}-singletask{task}-v0")
+
+    def view(self, model: mujoco.MjModel) -> mujoco.MjvCamera:
+        """From above a maze, from the front of a table."""
+        if model.ncam and "front" in (model.camera(number).name for number in range(model.ncam)):
+            return look(model, "front")
+        floor = model.geom("floor")
+        return look(model, lookat=floor.pos, distance=2.5 * max(floor.size[:2]), azimuth=90, elevation=-90)
+
+    def state(self, env: gymnasium.Env) -> dict[str, np.ndarray]:
+        """None: buttons, and what they lock, are no part of positions and velocities."""
+        return {}
+
+
+class SingleTask(gymnasium.Wrapper):
+    """The package's environment of a single task: reward and end of an episode are the success of the last step."""
+
+    def __init__(self, simulator: str):
+        # Numbers only: dm_control would open a display for pictures, and warn where there is none.
+        with mock.patch.dict(os.environ, {"MUJOCO_GL": "disable"}):
+            import ogbench  # noqa: F401 (registers the environments)
+        # The package leaves the file that it writes a maze into, open, among the temporary ones.
+        with tempfile.TemporaryDirectory() as folder:
+            with mock.patch.object(tempfile, "mkstemp", return_value=(None, os.path.join(folder, "maze.xml"))):
+                super().__init__(make_quietly(simulator).unwrapped)
+            self._generator = np.random.RandomState().get_state()
+            with self._repeatable():  # which compiles the model
+                self.env.reset()
+
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[np.ndarray, dict[str, Any]]:
+        """Starts an episode of the task."""
+        if seed is not None:
+            self._generator = np.random.RandomState(seed).get_state()
+        with self._repeatable(), mock.patch.object(gymnasium.spaces.Box, "sample", _sample):
+            observation, _ = self.env.reset(seed=seed)
+        return observation, {}
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        """One step; the episode ends if the task was done before it."""
+        with self._repeatable():
+            observation, _, terminated, _, _ = self.env.step(action)
+        return observation, float(terminated), bool(terminated), False, {}
+
+    @contextmanager
+    def _repeatable(self) -> Iterator[None]:
+        """NumPy's global generator is this simulator's own meanwhile."""
+        others = np.random.get_state()  # noqa: NPY002
+        np.random.set_state(self._generator)  # noqa: NPY002
+        try:
+            yield
+        finally:
+            self._generator = np.random.get_state()  # noqa: NPY002
+            np.random.set_state(others)  # noqa: NPY002
+
+
+def _sample(space: gymnasium.spaces.Box) -> np.ndarray:
+    """What `space.sample()` gives, drawn from NumPy's global generator."""
+    return np.random.uniform(space.low, space.high).astype(space.dtype)  # noqa: NPY002
