@@ -60,7 +60,7 @@ def test_a_seed_repeats_an_episode_to_the_bit(name):
     expected = np.random.RandomState(5).uniform()
 
     def played(env, beside):
-        actions = np.random.RandomState(0).uniform(-1, 1, (150, env.action_space.shape[0])).astype(np.float32)
+        actions = np.random.RandomState(0).uniform(-1, 1, (60, env.action_space.shape[0])).astype(np.float32)
         seen = [env.reset(seed=7)[0]]
         for action in actions:
             seen.append(env.step(action)[0])
