@@ -14,6 +14,7 @@ import functools
 import importlib.metadata
 import os
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,8 +95,9 @@ class SingleTask(gymnasium.Wrapper):
             with mock.patch.object(tempfile, "mkstemp", return_value=(None, os.path.join(folder, "maze.xml"))):
                 super().__init__(make_quietly(simulator).unwrapped)
             self._generator = np.random.RandomState().get_state()
-            with self._repeatable():  # which compiles the model
+            with self._repeatable(), _quietly():  # which compiles the model
                 self.env.reset()
+                self.observation_space, self.action_space = self.env.observation_space, self.env.action_space
 
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
@@ -103,7 +105,7 @@ class SingleTask(gymnasium.Wrapper):
         """Starts an episode of the task."""
         if seed is not None:
             self._generator = np.random.RandomState(seed).get_state()
-        with self._repeatable(), mock.patch.object(gymnasium.spaces.Box, "sample", _sample):
+        with self._repeatable(), _quietly(), mock.patch.object(gymnasium.spaces.Box, "sample", _sample):
             observation, _ = self.env.reset(seed=seed)
         return observation, {}
 
@@ -123,6 +125,14 @@ class SingleTask(gymnasium.Wrapper):
         finally:
             self._generator = np.random.get_state()  # noqa: NPY002
             np.random.set_state(others)  # noqa: NPY002
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without gymnasium's remark on the type of a table's action space, which the package makes anew each time."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _sample(space: gymnasium.spaces.Box) -> np.ndarray:

@@ -40,7 +40,7 @@ def test_all_data_sets_of_states_are_there():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in NAMES if name.endswith(("-navigate", "-play"))])
-def test_a_task_is_the_packages(name):
+def test_a_task_is_the_packages(name, recwarn):
     """Sizes, limit, and when success is judged."""
     found = of(name)
     env, spec = found.simulate(), gymnasium.spec(f"{found.recorded_in}-singletask-v0")
@@ -49,6 +49,9 @@ def test_a_task_is_the_packages(name):
     np.testing.assert_array_equal(found.action_high, env.action_space.high)
     assert found.max_episode_steps == spec.max_episode_steps
     assert env.unwrapped._success_timing == "pre"
+    env.reset(seed=0)
+    assert env.step(np.zeros(found.action_size, np.float32))[1:4] == (0, False, False)
+    assert [str(warning.message) for warning in recwarn] == []
     env.close()
 
 
