@@ -17,6 +17,7 @@ from genpolicy.config.arguments import options
 from genpolicy.config.schema import build
 from genpolicy.dataset import transitions
 from genpolicy.dataset.transitions import Transitions
+from genpolicy.errors import UserError
 from genpolicy.evaluation import evaluator
 from genpolicy.evaluation.rollout import evaluation_seed
 from genpolicy.runs import checkpoint
@@ -105,6 +106,27 @@ def test_a_signal_at_a_given_moment(uninterrupted, tmp_path, monkeypatch, moment
     assert (status["state"], status["reason"]) == ("interrupted", "SIGTERM")
     assert genpolicy(*words(tmp_path)).code == 0
     assert_equal_runs(uninterrupted[0], only_run(tmp_path))
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_a_sweep_that_is_told_to_stop_stops_even_if_nothing_can_be_saved(tmp_path, monkeypatch):
+    real, calls = Update.__call__, []
+
+    def full(*arguments):
+        raise UserError("the disk is full")
+
+    def stopping(*arguments):
+        calls.append(1)
+        if len(calls) == 5:
+            monkeypatch.setattr(checkpoint, "save", full)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(Update, "__call__", stopping)
+    result = genpolicy("-m", *words(tmp_path, "algo.beta=1,2"))
+    assert result.code == 143
+    assert "SIGTERM: no checkpoint saved (the disk is full); the last one is resumed" in result.out
+    assert len(list(find_runs(tmp_path))) == 1
 
 
 @pytest.mark.usefixtures("no_figures")
