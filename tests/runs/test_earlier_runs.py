@@ -23,7 +23,7 @@ RUNS = {
     "gmpo": "algo=gmpo model=gvp env=swiss-roll algo.policy_lr=3e-4 critic.q_loss_mean=false",
     "gmpg": "algo=gmpg model=vpsde env=multi-goal algo.behaviour_lr=3e-4 critic.q_loss_mean=false",
     "gtp": "algo=gtp model=trajectory env=swiss-roll",
-    "qgpo": "algo=qgpo model=vpsde algo.energy_hidden=[8] env=swiss-roll",
+    "qgpo": "algo=qgpo model=vpsde algo.energy_hidden=[8] env=swiss-roll critic.q_loss_mean=false",
     "fql": "algo=fql model=icfm algo.policy_hidden=[8] env=swiss-roll",
 }
 COMMON = "tuned=none network.hidden=[8] critic.hidden=[8] budget=0.004 eval.episodes=4 eval.final_episodes=8 "
