@@ -85,7 +85,10 @@ LEARNED = {
         bandit.best,
     ),
     "srpo": ([*BEHAVIOUR, *CRITIC, *DISTIL, "algo.beta=0.5"], bandit.best),
-    "dtql": ([*BEHAVIOUR, "model=edm", *CRITIC, *DISTIL, "algo.alpha=1"], bandit.best),
+    "dtql": (
+        [*BEHAVIOUR, "model=edm", *CRITIC, *DISTIL, "algo.alpha=1", "select.num_candidates=32"],
+        bandit.best,
+    ),
     "fql": ([*JOINT, "algo.alpha=0.3", "algo.policy_hidden=[64,64]", "solver.steps=4"], bandit.best),
     "td3_bc": (JOINT, bandit.best),
     "diffusion_ql": ([*JOINT, "algo.eta=0.3", "solver.steps=4"], bandit.best),
