@@ -61,10 +61,6 @@ class SharedPhase:
         make_folder(self.directory)
         return self.lock.acquire(timeout)
 
-    def record(self) -> dict | None:
-        """What phase.json says; None if the phase is not there. Raises `UserError` for a damaged file."""
-        return read_record(self.directory)
-
     def load(self) -> tuple[dict, list[dict]]:
         """The weights and states, as `save` took them, and the events of the journal. Raises `UserError` if damaged."""
         events = [event for event, _ in journal.read(self.directory / "journal.jsonl")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from omegaconf import OmegaConf
@@ -24,8 +25,11 @@ EVALUATED = ("eval", "env", "model", "solver", "likelihood", "select")  # on whi
 class Sharing:
     """The shared phases of one run. `told` is what its status says of them, by their names.
 
+    held: the keys of all phases that this process trains just now, for one run or for several seeds at once.
     data: the digest of its data. together: whether it is trained with other seeds at once. check: raises to end a wait.
     """
+
+    held: ClassVar[set[str]] = set()
 
     def __init__(
         self,
@@ -40,7 +44,7 @@ class Sharing:
         self.run, self.algorithm, self.data, self.device, self.together = run, algorithm, data, device, together
         self.say, self.check = say, check
         self.told: dict[str, dict] = run.noted("phases", {})
-        self._claimed: dict[str, phases.SharedPhase] = {}
+        self._claimed: phases.SharedPhase | None = None  # the phase that is trained just now
         evaluated = {name: OmegaConf.to_container(run.config[name]) for name in EVALUATED}
         self.evaluations = digest(evaluated)
 
@@ -51,57 +55,55 @@ class Sharing:
         then the phase is this run's to train, and others wait for it.
         """
         place = self._place(phase)
-        if place is None or phase.name in self._claimed:
+        if place is None:
             return None
-        waiting = False
-        while True:
-            if (found := self._load(place, phase)) is not None:
-                return found
-            # Who holds one phase waits for those with a larger key only: so nobody waits in a circle.
-            patient = all(held.key < place.key for held in self._claimed.values())
+        found, waiting = self._load(place, phase), False
+        # A process that trains phases waits for those with larger keys only: so none wait for each other.
+        patient = all(key < place.key for key in self.held)
+        while found is None:
             if place.claim(POLL_SECONDS if patient else 0.0):
+                self._claimed = place
+                self.held.add(place.key)
                 if (found := self._load(place, phase, quiet=True)) is not None:
-                    place.lock.release()
-                    return found
-                self._claimed[phase.name] = place
-                return None
+                    self.close()
+                return found
             if not patient:
                 return None
             if not waiting:
                 waiting = True
                 self.say(f"waiting for the {phase.name} phase, which {place.lock.holder()} trains")
             self.check()
+            found = self._load(place, phase, quiet=True)
+        return found
 
-    def begin(self, phase: Phase) -> None:
-        """Notes how the phase begins to be trained."""
-        if (place := self._claimed.get(phase.name)) is not None:
-            self.run.note(begun=self._circumstances(place))
+    def begin(self) -> None:
+        """Notes how the phase that `take` did not find begins to be trained."""
+        if self._claimed is not None:
+            self.run.note(begun=self._circumstances(self._claimed))
 
     def give(self, phase: Phase, events: Iterable[dict], seconds: float) -> None:
         """Leaves a phase that was trained, with its events, steps from its begin on, to other runs.
 
         Not one that was begun and ended in different circumstances.
         """
-        if (place := self._claimed.pop(phase.name, None)) is None:
+        if (place := self._claimed) is None:
             return
         circumstances = self._circumstances(place)
-        if self.run.noted("begun", None) != circumstances:
-            place.lock.release()
-            return
-        weights = {name: module.state_dict() for name, module in phase.trains.items()}
-        place.save(
-            {"parts": weights, "updates": phase.state_dict()},
-            events,
-            name=phase.name,
-            run=label(self.run.directory),
-            commit=self.run.status().get("commit"),
-            steps=phase.steps,
-            seconds=round(seconds, 3),
-            circumstances=circumstances,
-            evaluations=self.evaluations,
-        )
-        place.lock.release()
-        self._tell(phase, place, label(self.run.directory), False, seconds)
+        if self.run.noted("begun", None) == circumstances:
+            weights = {name: module.state_dict() for name, module in phase.trains.items()}
+            place.save(
+                {"parts": weights, "updates": phase.state_dict()},
+                events,
+                name=phase.name,
+                run=label(self.run.directory),
+                commit=self.run.noted("commit", None),
+                steps=phase.steps,
+                seconds=round(seconds, 3),
+                circumstances=circumstances,
+                evaluations=self.evaluations,
+            )
+            self._tell(phase, place, label(self.run.directory), False, seconds)
+        self.close()
 
     def inherit(self, directory: Path) -> None:
         """Tell of the phases of a run that this one goes on from."""
@@ -110,10 +112,11 @@ class Sharing:
         self.run.note(phases=self.told)
 
     def close(self) -> None:
-        """Let others train what was begun."""
-        for place in self._claimed.values():
-            place.lock.release()
-        self._claimed = {}
+        """Let others train, or take, the phase that was trained."""
+        if self._claimed is not None:
+            self._claimed.lock.release()
+            self.held.discard(self._claimed.key)
+            self._claimed = None
 
     def _place(self, phase: Phase) -> phases.SharedPhase | None:
         if self.run.config.phases.reuse is False:
@@ -126,7 +129,7 @@ class Sharing:
 
     def _load(self, place: phases.SharedPhase, phase: Phase, quiet: bool = False) -> tuple[list[dict], bool] | None:
         try:
-            record = place.record()
+            record = phases.read_record(place.directory)
             if record is None:
                 return None
             now = self._circumstances(place)

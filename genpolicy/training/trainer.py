@@ -153,7 +153,7 @@ class Trainer:
                 if self.state.step == 0:
                     own = stream(self.config.seed, phase.name)
                     self.generator.manual_seed(own)
-                    self.sharing.begin(phase)
+                    self.sharing.begin()
                     torch.manual_seed(own)  # no draw outside the run's generator is meant to be
                     if phase.start is not None:
                         phase.start()

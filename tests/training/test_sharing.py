@@ -14,14 +14,15 @@ import torch
 from command_line import genpolicy, jobs
 from omegaconf import OmegaConf
 from small import random_transitions, sizes
-from tiny import events, only_run, plain_words, records, same
+from tiny import events, only_run, opened, plain_words, records, same
 
-from genpolicy.algo.algorithm import assemble, stream
+from genpolicy.algo.algorithm import Phase, assemble, stream
 from genpolicy.algo.update import Update
 from genpolicy.config.schema import TARGET, digest, field_types, is_nested, locate
 from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint, phases
 from genpolicy.runs.run import find_runs, load_run
+from genpolicy.training.sharing import Sharing
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -274,6 +275,42 @@ def test_seeds_together_share_their_phases(tmp_path):
     for right in find_runs(tmp_path / "alone"):
         left = tmp_path / right.relative_to(tmp_path / "alone")
         assert same(checkpoint.load(left / "policy.pt"), checkpoint.load(right / "policy.pt"))
+
+
+def test_who_trains_a_phase_waits_for_those_with_larger_keys_only(tmp_path, monkeypatch):
+    """So two processes that train several seeds each never wait for each other; and what is wrong is said once."""
+    contents = sorted(({"recipe": {}, "number": number} for number in range(3)), key=lambda each: digest(each, 16))
+    low, middle, high = (functools.partial(phases.SharedPhase, tmp_path, content) for content in contents)
+    others = [low(), high()]  # are another process's
+    assert all(other.claim(0.0) for other in others)
+    phase, said, run = Phase(name="critic", steps=1, batch_size=1, updates={}), [], opened(tmp_path / "run")
+
+    class StillWaiting(Exception):
+        pass
+
+    def check():
+        if len(waited) == 3:
+            raise StillWaiting
+        waited.append(1)
+
+    def member(place) -> Sharing:
+        monkeypatch.setattr(Sharing, "_place", lambda sharing, phase: place())
+        return Sharing(run, None, "", torch.device("cpu"), True, said.append, check)
+
+    waited = []
+    first = member(middle)
+    assert first.take(phase) is None
+    assert member(low).take(phase) is None
+    assert waited == []  # it trains that phase, too
+    (high().directory / "phase.json").write_text("{}")
+    with pytest.raises(StillWaiting):
+        member(high).take(phase)
+    assert [line.partition(" phase")[0] for line in said] == ["the critic", "waiting for the critic"]
+    first.close()
+    with pytest.raises(StillWaiting):
+        member(low).take(phase)
+    for other in others:
+        other.lock.release()
 
 
 KILLS = 3  # with 20 it passed, too
