@@ -17,7 +17,7 @@ AGAIN = ("final", "best/", "steps/", "evaluation-", "system/")  # begin the name
 
 def shorter(run: Run, algorithm: Algorithm) -> tuple[Path, int] | None:
     """The directory of the longest run that this one continues, and the updates of its last phase; None without one."""
-    if run.config.phases.reuse is False:
+    if run.config.phases.reuse is False or not algorithm.phases:
         return None
     name = steps_setting(run, algorithm)
     best = None

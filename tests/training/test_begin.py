@@ -97,6 +97,20 @@ def test_a_run_begins_with_parts_of_others(trained, tmp_path):
     only_run(tmp_path / "given")
 
 
+def test_a_run_of_given_parts_alone_is_evaluated(trained, tmp_path):
+    bc = [word for word in words(tmp_path / "bc", "algo=bc") if not word.startswith(("algo.c", "algo.p"))]
+    steps = ["algo.behaviour_steps=30", "algo.behaviour_batch_size=32"]
+    assert genpolicy(*bc, *steps).code == 0
+    run = only_run(tmp_path / "bc")
+    said = genpolicy(*bc, *steps, f"init.behaviour={run}", "study=given")
+    assert said.code == 0, said.err
+    (given,) = find_runs(tmp_path / "bc", "given")
+    left, right = (
+        {name: value for name, _, value in records(each) if name.startswith("final/")} for each in (run, given)
+    )
+    assert left == right
+
+
 def test_a_policy_is_trained_on(trained, tmp_path):
     given = f"init.policy={only_run(trained)}"
     train(tmp_path, given, "algo.policy_steps=1", "algo.policy_lr=1e-12")
