@@ -65,6 +65,10 @@ class Phase:
             metrics |= prefixed(name, update(*given, drawn.get(name)))
         return metrics
 
+    def precision(self, configured: str) -> str:
+        """The precision that it is computed in, where so much is configured."""
+        return "float32" if self.exact else configured
+
     def compile(self, mode: str) -> None:
         """Compile each update."""
         for update in self.updates.values():

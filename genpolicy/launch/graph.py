@@ -97,7 +97,7 @@ def _recipes(parts: str) -> dict[str, str]:
     config, end = OmegaConf.create(json.loads(parts)), torch.ones(1)  # no simulator is needed for its sizes
     with torch.device("meta"):
         algorithm = shorten(assemble(config, 1, -end, end), config)
-    arithmetic = {phase.name: "float32" if phase.exact else config.precision for phase in algorithm.phases}
+    arithmetic = {phase.name: phase.precision(config.precision) for phase in algorithm.phases}
     found = {name: phases.recipe(config, algorithm.phases, name) for name in arithmetic}
     rest = OmegaConf.to_container(config.scaling)
     return {name: digest([made, rest, arithmetic[name]]) for name, made in found.items() if made is not None}

@@ -103,7 +103,7 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
         given: dict[Task, str] = {}
         todo = tasks({run: load_run(run).config for run in runs})
         for together in _alike(todo):
-            _wait_for(executor, settings, [given[before] for before in together[0].after])
+            _set_options(executor, settings, [given[before] for before in together[0].after])
             for part in _arrays(together, settings):
                 given |= _submit(executor, part, todo)
     follower.start_follower(jobs[0].config)  # an earlier one may have ended too soon, so in any case
@@ -143,7 +143,6 @@ def _executor(sweep: Sweep, settings: DictConfig) -> SlurmExecutor:
         srun_args=[f"--cpus-per-task={settings.cpus}", *settings.srun],  # srun does not take the first since 22.05
         stderr_to_stdout=True,
         wckey=None,
-        additional_parameters=sbatch.options(settings),
     )
     return executor
 
@@ -156,8 +155,8 @@ def _alike(todo: Sequence[Task]) -> list[list[Task]]:
     return list(found.values())
 
 
-def _wait_for(executor: SlurmExecutor, settings: DictConfig, jobs: Sequence[str]) -> None:
-    """Has what is submitted next wait until jobs have succeeded; if one fails, SLURM cancels it."""
+def _set_options(executor: SlurmExecutor, settings: DictConfig, jobs: Sequence[str]) -> None:
+    """Gives sbatch its options for what is submitted next: also to wait for jobs; if one fails, SLURM cancels it."""
     options = sbatch.options(settings)
     if jobs:
         own = filter(None, [options.get("dependency"), f"afterok:{':'.join(jobs)}"])
@@ -197,7 +196,7 @@ def _show(executor: SlurmExecutor, sweep: Sweep, settings: DictConfig, todo: Seq
         print(line)
     numbers = {task: number for number, task in enumerate(todo)}
     for together in _alike(todo):
-        _wait_for(executor, settings, [f"<job of {numbers[before]}>" for before in together[0].after])
+        _set_options(executor, settings, [f"<job of {numbers[before]}>" for before in together[0].after])
         for part in _arrays(together, settings):
             for number, each in enumerate(part):
                 print(f"job {number}:", ", ".join(title(task, sweep.runs) for task in each))

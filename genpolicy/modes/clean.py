@@ -37,7 +37,7 @@ def run(job: Job) -> None:
     freed = 0
     for directory in found:
         try:
-            record = phases.read_record(directory) or {"name": "", "run": "", "seconds": 0}
+            record = phases.read_record(directory) or {"name": "", "run": ""}
         except UserError:
             record = {"name": "damaged", "run": ""}
         size, count, said = phases.size(directory), users[directory.name], ""

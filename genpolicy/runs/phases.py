@@ -134,15 +134,13 @@ def content(run: Run, algorithm: Algorithm, data: str, phase: Phase) -> dict | N
     made = recipe(run.config, algorithm.phases, phase.name)
     if made is None:
         return None
-    scaling = algorithm.scaling
-    space = {"low": scaling.low.tolist(), "high": scaling.high.tolist()}
-    precision = "float32" if phase.exact else run.config.precision
+    space = {"low": algorithm.scaling.low.tolist(), "high": algorithm.scaling.high.tolist()}
     return {
         "recipe": made,
         "data": data,
         "scaling": OmegaConf.to_container(run.config.scaling) | space,
         "seed": run.config.seed,
-        "precision": precision,
+        "precision": phase.precision(run.config.precision),
     }
 
 
@@ -153,38 +151,33 @@ def circumstances(run: Run, made: dict, device: torch.device, together: bool) ->
     """
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     told = {"torch": torch.__version__, "device": kind, "threads": run.config.threads, "compile": run.config.compile}
-    told |= {"together": together, "code": code(frozenset(_targets(made)))}
+    told |= {"together": together, "code": code(_targets(made))}
     return {name: str(value) for name, value in told.items()}
 
 
-@functools.cache
-def code(modules: frozenset[str]) -> str:
+def code(modules: Iterable[str]) -> str:
     """Eight digits of the code that weights depend on: modules, and what they import of `ROOMS`, without comments."""
     seen: dict[str, str] = {}
     waiting = [*CORE, *modules]
     while waiting:
         name = waiting.pop()
-        if name in seen or name.split(".")[1] not in ROOMS:
-            continue
-        tree = ast.parse(Path(importlib.util.find_spec(name).origin).read_text())
-        seen[name] = hashlib.sha256(ast.dump(_without_docstrings(tree)).encode()).hexdigest()
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("genpolicy."):
-                waiting.append(node.module)
+        if name not in seen and name.split(".")[1] in ROOMS:
+            seen[name], imported = _module(name)
+            waiting += imported
     return digest(seen)
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
+@functools.cache
+def _module(name: str) -> tuple[str, list[str]]:
+    """The digest of a module's code, without comments and docstrings, and what it imports of genpolicy."""
+    tree = ast.parse(Path(importlib.util.find_spec(name).origin).read_text())
+    imported = [node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if (
-            isinstance(body, list)
-            and body
-            and isinstance(body[0], ast.Expr)
-            and isinstance(body[0].value, ast.Constant)
-        ):
-            node.body = body[1:]
-    return tree
+        documented = isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        if documented and ast.get_docstring(node, clean=False) is not None:
+            del node.body[0]
+    digits = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return digits, [module for module in imported if module.startswith("genpolicy.")]
 
 
 def _targets(node: Any) -> Iterator[str]:

@@ -22,7 +22,7 @@ def check(jobs: Sequence[Job], memory: float | None = None) -> None:
 
 def complete(jobs: Sequence[Job]) -> None:
     """Completes the configurations of runs that begin with parts of others; raises `UserError` if there are none."""
-    if any(job.config.mode == "train" and any(job.config.init.values()) for job in jobs):
+    if given := [job for job in jobs if job.config.mode == "train" and any(job.config.init.values())]:
         from genpolicy.training import initial  # which needs torch
 
-        initial.resolve(jobs)
+        initial.resolve(given)

@@ -15,6 +15,7 @@ from genpolicy.runs import checkpoint
 from genpolicy.runs.job import Job
 from genpolicy.runs.run import Run
 from genpolicy.training.setup import find_run
+from genpolicy.training.sharing import layout
 
 PARTS = ("policy", "behaviour", "critic")
 AVERAGE = "target."  # begins the names of the weights of a policy's moving average
@@ -28,8 +29,6 @@ def resolve(jobs: Iterable[Job]) -> None:
     Raises `UserError` if there are none.
     """
     for job in jobs:
-        if job.config.mode != "train":
-            continue
         found = {}
         for part in named(job.config):
             run, path = find_run(job.config.init[part], job.config)
@@ -81,7 +80,7 @@ def put(algorithm: Algorithm, run: Run) -> None:
             if key.startswith(AVERAGE):  # which it did not keep: begins at the weights
                 found[key] = found[key.removeprefix(AVERAGE)]
         fits = {key: value for key, value in found.items() if key in own}
-        if {key: value.shape for key, value in fits.items()} != {key: value.shape for key, value in own.items()}:
+        if layout(fits) != layout(own):
             raise UserError(f"{name}: the weights of {source.directory} have other shapes than this run's {part}")
         module.load_state_dict(fits)
 

@@ -265,7 +265,7 @@ class Trainer:
 
     def arithmetic(self, phase: Phase) -> contextlib.AbstractContextManager:
         """That of the phase's updates."""
-        return arithmetic("float32" if phase.exact else self.config.precision, self.device)
+        return arithmetic(phase.precision(self.config.precision), self.device)
 
     def _read(self, phase: str) -> None:
         """Log the means of the metrics since the last time, and stop if training has diverged."""
