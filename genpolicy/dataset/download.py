@@ -1,5 +1,6 @@
-"""Files fetched over http: whole or not at all, resumed after a break."""
+"""Files fetched over http: whole or not at all, resumed after a break; data sets that are such a file."""
 
+import functools
 import http.client
 import os
 import shutil
@@ -9,6 +10,9 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+from genpolicy.config import plugins
+from genpolicy.dataset.dataset import Dataset, cached_file
+from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.system.files import no_link
 from genpolicy.system.progress import shown
@@ -16,6 +20,31 @@ from genpolicy.system.progress import shown
 ATTEMPTS = 3
 CHUNK = 2**20
 TIMEOUT = 30.0  # seconds without a byte
+
+
+class Downloaded(Dataset):
+    """A data set that is one file, at the address that the task knows, and in the cache that its own package keeps."""
+
+    def source(self, task: Task) -> str:
+        """The address of the file."""
+        return task.url
+
+    def location(self, task: Task) -> Path:
+        """The file in the cache, under the name that the package gives it."""
+        return task.data_file(self.directory)
+
+    def probe(self, task: Task) -> None:
+        """The file must be in the cache, or its address one that may be asked."""
+        place = self.location(task)
+        if not place.exists():
+            plugins.require_address(task.url)
+        elif place.is_dir():
+            raise UserError(f"env.url: {task.url} is the address of no file")
+
+    def fetched(self, task: Task, check: Callable[[Path], None], kind: str) -> Path:
+        """The file in the cache, downloaded first if it is not there. check, kind: as for `download`."""
+        self.probe(task)
+        return cached_file(self.location(task), functools.partial(download, task.url, check=check, kind=kind))
 
 
 def download(url: str, path: Path, check: Callable[[Path], None], kind: str = "HDF5") -> None:

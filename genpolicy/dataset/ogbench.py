@@ -7,18 +7,15 @@ done in the state before the step, less the number of all. A transition is termi
 trajectories go on after that, and their ends are no termination.
 """
 
-import functools
 import zipfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from genpolicy.config import plugins
 from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
-from genpolicy.dataset.dataset import Dataset, cached_file
-from genpolicy.dataset.download import download
+from genpolicy.dataset.download import Downloaded
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.dataset.user_file import check_finite, check_shape, check_size, clip, limited_memory, reason
 from genpolicy.env.ogbench import OGBench
@@ -30,7 +27,7 @@ BUTTONS = "button_states"
 
 
 @component
-class OGBenchData(Dataset):
+class OGBenchData(Downloaded):
     """The data set that OGBench publishes for the task; the data's episodes have no return: they are of no one task."""
 
     sparse: bool = setting(
@@ -43,23 +40,9 @@ class OGBenchData(Dataset):
         if locate(config.env._target_) is not OGBench:
             raise UserError(f"dataset=ogbench does not go with env={config.env.name}: it goes with env=ogbench-...")
 
-    def source(self, task: Task) -> str:
-        """OGBench's address of the file."""
-        return task.url
-
-    def location(self, task: Task) -> Path:
-        """The file in OGBench's cache."""
-        return task.data_file(self.directory)
-
-    def probe(self, task: Task) -> None:
-        """The file must be in the cache, or its address one that may be asked."""
-        if not self.location(task).exists():
-            plugins.require_address(task.url)
-
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """The file's rows as transitions, with the rewards of the task."""
-        self.probe(task)
-        path = cached_file(self.location(task), functools.partial(download, task.url, check=check, kind="NPZ"))
+        path = self.fetched(task, check, "NPZ")
         try:
             return transitions(read(path, task), task, path, self.sparse), Behaviour()
         except UserError as error:
