@@ -1,8 +1,6 @@
 """Downloads of D4RL's files: whole or not at all, resumed after a break, clear when impossible."""
 
 import functools
-import http.server
-import threading
 from multiprocessing.pool import ThreadPool
 
 import gymnasium
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 from composed import task
 from d4rl_package import offline_env
+from file_server import Server, running
 
 from genpolicy.config import plugins
 from genpolicy.config.schema import build
@@ -18,47 +17,6 @@ from genpolicy.dataset import download as downloads
 from genpolicy.dataset.d4rl import D4RL, check
 from genpolicy.env.locomotion import Locomotion
 from genpolicy.errors import UserError
-
-
-class Server(http.server.ThreadingHTTPServer):
-    """A file server on 127.0.0.1 that misbehaves as told, and remembers what it was asked for."""
-
-    def __init__(self, content: bytes):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.content = content
-        self.asked: list[str | None] = []
-        self.breaks: list[int] = []  # bytes after which the next connections break off
-        self.ranges = True
-        self.status = 200
-        self.length: int | None = len(content)
-        self.url = f"http://127.0.0.1:{self.server_port}/data/hopper-v2.hdf5"
-
-
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers GET with the server's content, from the byte that is asked for."""
-
-    def do_GET(self):
-        wanted = self.headers.get("Range")
-        self.server.asked.append(wanted)
-        if self.server.status != 200:
-            self.send_error(self.server.status)
-            return
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted and self.server.ranges else 0
-        total = len(self.server.content) if self.server.length is None else self.server.length
-        if start and start >= total:
-            self.send_response(416)
-            self.send_header("Content-Range", f"bytes */{total}")
-            self.end_headers()
-            return
-        body = self.server.content[start:]
-        self.send_response(206 if start else 200)
-        if self.server.length is not None:
-            self.send_header("Content-Length", str(self.server.length - start))
-        self.end_headers()
-        self.wfile.write(body[: self.server.breaks.pop(0)] if self.server.breaks else body)
-
-    def log_message(self, *_):
-        pass
 
 
 def download(url, path):
@@ -86,13 +44,9 @@ def content(tmp_path_factory) -> bytes:
 
 @pytest.fixture
 def server(content):
-    server = Server(content)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    server = Server(content, "data/hopper-v2.hdf5")
+    with running(server):
+        yield server
 
 
 def test_whole_file(server, tmp_path):

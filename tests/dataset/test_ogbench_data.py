@@ -1,14 +1,13 @@
 """OGBench's files: as the package's own loader and relabelling have them; downloads; bad files."""
 
-import http.server
 import io
-import threading
 
 import gymnasium
 import numpy as np
 import ogbench
 import pytest
 from composed import nodes
+from file_server import Server, running
 from ogbench.relabel_utils import relabel_dataset
 
 from genpolicy.config import plugins
@@ -126,38 +125,14 @@ def test_the_number_is_the_task(monkeypatch, tmp_path):
     assert held.size == 40
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers GET with the server's content, from the byte that is asked for, and may break off."""
-
-    def do_GET(self):
-        wanted = self.headers.get("Range")
-        self.server.asked.append(wanted)
-        start = int(wanted.removeprefix("bytes=").removesuffix("-")) if wanted else 0
-        body = self.server.content[start:]
-        self.send_response(206 if start else 200)
-        self.send_header("Content-Length", str(self.server.promised or len(body)))
-        self.end_headers()
-        self.wfile.write(body[: self.server.breaks.pop(0)] if self.server.breaks else body)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def server(monkeypatch):
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.asked, server.breaks, server.promised = [], [], 0
-    server.url = f"http://127.0.0.1:{server.server_port}/pointmaze-medium-navigate-v0.npz"
-    monkeypatch.setenv(plugins.ADDRESSES, server.url)
     content = io.BytesIO()
     np.savez_compressed(content, **made(of(MAZE)))
-    server.content = content.getvalue()
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    server = Server(content.getvalue(), "pointmaze-medium-navigate-v0.npz")
+    monkeypatch.setenv(plugins.ADDRESSES, server.url)
+    with running(server):
+        yield server
 
 
 def test_a_download_is_gone_on_with_and_a_damaged_file_refused(server, monkeypatch, tmp_path):
@@ -172,7 +147,7 @@ def test_a_download_is_gone_on_with_and_a_damaged_file_refused(server, monkeypat
     damaged = bytearray(server.content)
     damaged[len(damaged) // 2] ^= 255
     for content in (bytes(damaged), b"<html>Down for maintenance</html>", server.content[:-100]):
-        server.content = content
+        server.content, server.length = content, len(content)
         with pytest.raises(UserError, match="what came is not a readable NPZ file") as refusal:
             OGBenchData(directory=tmp_path).load(task)
         assert "\n" not in str(refusal.value)
@@ -181,7 +156,7 @@ def test_a_download_is_gone_on_with_and_a_damaged_file_refused(server, monkeypat
 
 def test_too_small_a_disk(server, monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
-    server.promised = 2**60
+    server.length = 2**60
     with pytest.raises(UserError, match=r"the disk is too small .* MiB are needed, .* MiB are free"):
         OGBenchData(directory=tmp_path).load(of(MAZE, url=server.url))
 

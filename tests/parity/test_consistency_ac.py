@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from parity import batches
-from parity_torch import sampling_from, tossing
-from test_diffusion_ql import assert_played, assert_updates, begun  # as their code is Diffusion-QL's but for the actor
+
+# As their code is Diffusion-QL's but for the actor.
+from test_diffusion_ql import assert_played, assert_updates, begun, stepped
 
 from genpolicy.objective.solution_map import grid_time
 
@@ -29,14 +29,10 @@ def given(request):
 
 def update(algorithm, arrays, number: int) -> dict:
     """One step of the phase with the fixture's draws; its metrics."""
-    [phase] = algorithm.phases
     index, intervals = arrays["draw/index"][number], arrays["points"][number].item() - 1
     times = {name: grid_time(algorithm.policy, index + step, intervals) for name, step in (("t", 1), ("u", 0))}
     matching = {"noise": arrays["draw/noise"][number]} | {name: time.double() for name, time in times.items()}
-    algorithm.objective.draw = lambda *given: matching
-    noises = arrays["draw/next_noise"][number], arrays["draw/action_noise"][number]
-    with sampling_from(*noises), tossing(arrays["draw/coin"][number]):
-        return phase.update(batches(arrays)[number], torch.Generator(), number)
+    return stepped(algorithm, arrays, number, matching)
 
 
 def test_updates_are_theirs(given):

@@ -47,6 +47,15 @@ def assert_updates(arrays, algorithm, update) -> None:
             assert_moved(algorithm, initial, weights(arrays, number + 1))
 
 
+def stepped(algorithm, arrays, number: int, matching: dict) -> dict:
+    """One step of the phase with the fixture's draws, `matching` those of the actor's loss; its metrics."""
+    [phase] = algorithm.phases
+    algorithm.objective.draw = lambda *given: matching
+    noises = arrays["draw/next_noise"][number], arrays["draw/action_noise"][number]
+    with sampling_from(*noises), tossing(arrays["draw/coin"][number]):
+        return phase.update(batches(arrays)[number], torch.Generator(), number)
+
+
 def assert_played(arrays, algorithm, update) -> None:
     """The action played after ten updates, and the chances of the candidates, are the reference's."""
     for number in range(10):
@@ -64,12 +73,8 @@ def given(request):
 
 def update(algorithm, arrays, number: int) -> dict:
     """One step of the phase with the fixture's draws; its metrics."""
-    [phase] = algorithm.phases
     matching = {"t": (arrays["draw/t"][number] + 1) / 5, "noise": arrays["draw/noise"][number]}
-    algorithm.objective.draw = lambda *given: matching
-    noises = arrays["draw/next_noise"][number], arrays["draw/action_noise"][number]
-    with sampling_from(*noises), tossing(arrays["draw/coin"][number]):
-        return phase.update(batches(arrays)[number], torch.Generator(), number)
+    return stepped(algorithm, arrays, number, matching)
 
 
 def test_updates_are_theirs(given):

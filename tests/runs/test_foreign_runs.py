@@ -9,13 +9,13 @@ import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
 from pathlib import Path
-from threading import Thread
 
 import gymnasium
 import numpy as np
 import pytest
 import yaml
 from command_line import genpolicy, jobs, tried
+from file_server import running
 from omegaconf import OmegaConf
 from store import SQLITE, counts, stored
 from tiny import ended, only_run, opened, plain_words
@@ -248,12 +248,8 @@ def listener():
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Stranger)
-    thread = Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}", came
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with running(server):
+        yield f"http://127.0.0.1:{server.server_port}", came
 
 
 def edit(run, **changes):
