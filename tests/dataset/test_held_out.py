@@ -171,7 +171,7 @@ def train(folder, *more: str):
     """The result of a run on the data of a folder, and what it logged."""
     words = ["env=gym", "env.id=Pendulum-v1", "env.max_episode_steps=10", f"dataset.path={folder / 'data.npz'}"]
     words += ["dataset=npz", "network=mlp", "algo=bc", "model=gaussian", "algo.behaviour_steps=800", "eval.per_phase=2"]
-    words += ["network.hidden=[64,64]", "algo.behaviour_batch_size=64", "algo.behaviour_lr=0.01", "tracking.uri=none"]
+    words += ["network.hidden=[64,64]", "algo.behaviour_batch_size=64", "algo.behaviour_lr=0.003", "tracking.uri=none"]
     words += ["eval.episodes=1", "eval.final_episodes=1", f"paths.outputs={folder}"]
     result = genpolicy(*words, *more)
     assert result.code == 0, result.err
