@@ -73,7 +73,7 @@ class DTQL(Distilled):
             return [behaviour, critic, policy]
         critics = prefixed("critic", critic.updates)
         model = {"behaviour": behaviour.updates[""]}
-        # In the code the target Q, which the action played is chosen by, does not move before the policy learns.
+        # In the authors' code the target Q, which selects the action played, does not move before the policy learns.
         waiting = {name: _variant(update, before=None, after=None) for name, update in critics.items()}
         decaying = {name: _variant(update, schedule=self.policy_schedule) for name, update in (critics | model).items()}
         both = {"trains": behaviour.trains | critic.trains, "depends": (*behaviour.depends, *critic.depends)}

@@ -242,7 +242,7 @@ def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
     """
     if mode == "none":
         return function
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch._inductor")  # its own affair
+    warnings.filterwarnings("ignore", category=FutureWarning, module="torch._inductor")  # of torch's own code
     made, known = torch.compile(function, mode=mode, dynamic=False), False
 
     def call(*given: Any) -> Any:
@@ -253,7 +253,7 @@ def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
             function(*given)  # models keep coefficients of the solvers' times, the making of which cannot be traced
         try:
             result, known = made(*given), True
-        except RuntimeError as error:  # as written, it works: so it is the compiler's
+        except RuntimeError as error:  # it has worked without: so it is the compiler's
             reason = str(error).partition("\n")[0]
             raise UserError(f"compile={mode}: {reason}; compile=none does without") from error
         return result

@@ -187,7 +187,7 @@ def make_quietly(simulator: str, key: str = "env.simulator", **more: Any) -> gym
 
 def unmade(key: str, simulator: str, error: Exception) -> UserError:
     """What is said of a simulator, named by the setting `key`, that could not be made."""
-    plain = isinstance(error, gymnasium.error.Error | ImportError)  # whose messages need no kind
+    plain = isinstance(error, gymnasium.error.Error | ImportError)  # their messages say it all without the error's type
     return UserError(f"{key}: {simulator} cannot be made: {message(error) if plain else one_line(error)}")
 
 

@@ -57,4 +57,4 @@ class GuidedPolicy(GenerativePolicy):
     """The policy of a `GuidedNetwork`."""
 
     def network_time(self, t: Tensor) -> Tensor:
-        return t  # the guided network tells its model's what that is to know
+        return t  # the guided network applies its model's `network_time`

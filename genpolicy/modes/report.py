@@ -33,7 +33,7 @@ def run(job: Job) -> None:
     """
     config = job.config
     outputs, beside = Path(config.paths.outputs), config.tracking.uri is None
-    here = list(find_runs(outputs, config.study)) if beside else []  # none of these is to be missing
+    here = list(find_runs(outputs, config.study)) if beside else []  # all of these are shipped before they are read
     store = follower.open_store(None, outputs) if here else follower.existing_store(config)
     failures = _ship(store, outputs, here) if here else []
     folder, found, odd = _read(store, config, outputs, failures)

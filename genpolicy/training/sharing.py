@@ -58,7 +58,7 @@ class Sharing:
         if place is None:
             return None
         found, waiting = self._load(place, phase), False
-        # A process that trains phases waits for those with larger keys only: so none wait for each other.
+        # A process that holds phases waits only for phases with larger keys: so no two wait for each other.
         patient = all(key < place.key for key in self.held)
         while found is None:
             if place.claim(POLL_SECONDS if patient else 0.0):
