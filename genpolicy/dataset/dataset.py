@@ -2,12 +2,14 @@
 
 import contextlib
 import functools
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import InitVar
 from pathlib import Path
 from typing import ClassVar
 
+import gymnasium
 import numpy as np
 import torch
 from filelock import FileLock
@@ -129,6 +131,21 @@ class Dataset(ABC):
         arrays, _ = self.arrays(task)
         return arrays, task.states(arrays["observation"])
 
+    def simulate(self, task: Task) -> gymnasium.Env:
+        """A simulator of the task with the rewards that the data have."""
+        return task.simulate()
+
+    def statistics(self, task: Task, arrays: dict[str, np.ndarray], states: dict[str, np.ndarray]) -> list[str]:
+        """What `recorded` gives, in numbers, as lines of text."""
+        lines, episode = [], arrays["episode"]
+        if episode is not None:
+            lengths = np.unique(episode, return_counts=True)[1]
+            longest = f" to {lengths.max():,}" if lengths.max() > lengths.min() else ""
+            lines.append(f"episodes: {len(lengths):,} of {lengths.min():,}{longest} transitions")
+        action = arrays["action"].astype(np.float64)
+        moments = (f"{mean:.3g} ± {std:.3g}" for mean, std in zip(action.mean(0), action.std(0), strict=True))
+        return [*lines, f"actions, mean ± standard deviation of each part: {', '.join(moments)}"]
+
     def load(self, task: Task) -> Transitions:
         """The transitions of `task`, on the CPU; those of `held_out` episodes apart.
 
@@ -225,6 +242,13 @@ def cached_file(path: Path, make: Callable[[Path], None]) -> Path:
         except OSError as error:
             raise UserError(f"paths.data: {path} cannot be written ({error.strerror or error})") from error
     return path
+
+
+def require_space(folder: Path, needed: int, what: str) -> None:
+    """Raises `UserError` if the disk of a folder has fewer than `needed` bytes free for `what`."""
+    if (free := shutil.disk_usage(folder).free) < needed:
+        sizes = f"{needed / 2**20:,.0f} MiB are needed, {free / 2**20:,.0f} MiB are free"
+        raise UserError(f"{folder}: the disk is too small for {what}: {sizes}")
 
 
 @functools.cache  # data may be looked at before they are loaded, and are loaded for each run of a sweep

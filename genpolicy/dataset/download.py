@@ -3,7 +3,6 @@
 import functools
 import http.client
 import os
-import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -11,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from genpolicy.config import plugins
-from genpolicy.dataset.dataset import Dataset, cached_file
+from genpolicy.dataset.dataset import Dataset, cached_file, require_space
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.system.files import no_link
@@ -96,10 +95,9 @@ def _fetch(url: str, part: Path) -> bool:
             start = 0  # the server sends the whole file again
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
-        if total and (free := shutil.disk_usage(part.parent).free) < total - start:
-            needed = f"{(total - start) / 2**20:,.0f} MiB are needed, {free / 2**20:,.0f} MiB are free"
-            raise UserError(f"{part.parent}: the disk is too small for {url}: {needed}")
-        with part.open("ab" if start else "wb") as file, shown(f"downloading {url}", total) as done:
+        if total:
+            require_space(part.parent, total - start, url)
+        with part.open("ab" if start else "wb") as file, shown(f"downloading {url}", total, start) as done:
             while chunk := response.read(CHUNK):
                 file.write(chunk)
                 done(file.tell())

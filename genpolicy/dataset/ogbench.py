@@ -1,4 +1,4 @@
-"""OGBench's own files, in the cache that the package keeps, with the rewards of one of their five tasks.
+"""OGBench's own files, in the cache that the package keeps, and others of their layout, with the rewards of a task.
 
 A file has the rows of trajectories one after the other: observations [N,O], actions [N,A], terminals [N], qpos, qvel
 and, for scenes and puzzles, button_states; no rewards. The last row of a trajectory has no next one: its action means
@@ -7,28 +7,43 @@ done in the state before the step, less the number of all. A transition is termi
 trajectories go on after that, and their ends are no termination.
 """
 
+import urllib.parse
 import zipfile
 import zlib
-from pathlib import Path
+from abc import abstractmethod
+from pathlib import Path, PurePosixPath
+from typing import ClassVar
 
+import gymnasium
 import numpy as np
 
 from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
+from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.download import Downloaded
+from genpolicy.dataset.ogbench_oracle import WALKS, published_size
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.dataset.user_file import check_finite, check_shape, check_size, clip, limited_memory, reason
-from genpolicy.env.ogbench import OGBench
-from genpolicy.env.task import Task
+from genpolicy.env.ogbench import BUTTONS, OGBench
 from genpolicy.errors import UserError
 
 COLUMNS = ("observations", "actions", "terminals", "qpos")
-BUTTONS = "button_states"
+IN_WALLS = 0.01  # share of positions in walls above which data are of another maze
+# Share of actions that open or close the gripper with all force: about .45 of those of noisy data, none of play.
+FULL_GRIPS = 0.1
+STATES = ("qpos", "qvel", BUTTONS)
 
 
 @component
-class OGBenchData(Downloaded):
-    """The data set that OGBench publishes for the task; the data's episodes have no return: they are of no one task."""
+class OGBenchFile(Dataset):
+    """A data set that is one file in OGBench's layout; its episodes have no return: they are of no one task.
+
+    option: of `dataset`. published: whether it is OGBench's own. remedy: what to do about a bad file.
+    """
+
+    option: ClassVar[str]
+    published: ClassVar[bool] = False
+    remedy: ClassVar[str]
 
     sparse: bool = setting(
         False, doc="rewards of -1 until the whole task is done, as later papers have them; false: by part, as published"
@@ -36,17 +51,71 @@ class OGBenchData(Downloaded):
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
-        """Only OGBench's tasks have a file of OGBench's."""
+        """Only OGBench's tasks have data of OGBench's."""
         if locate(config.env._target_) is not OGBench:
-            raise UserError(f"dataset=ogbench does not go with env={config.env.name}: it goes with env=ogbench-...")
+            raise UserError(
+                f"dataset={cls.option} does not go with env={config.env.name}: it goes with env=ogbench-..."
+            )
 
-    def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
+    @abstractmethod
+    def file(self, task: OGBench) -> Path:
+        """The file of `task`, fetched or made if need be."""
+
+    def arrays(self, task: OGBench) -> tuple[dict[str, np.ndarray], Behaviour]:
         """The file's rows as transitions, with the rewards of the task."""
-        path = self.fetched(task, check, "NPZ")
+        arrays, _ = self._read(task)
+        if self.sparse:
+            arrays["reward"] = np.where(arrays["reward"] == 0, arrays["reward"], np.float32(-1))
+        return arrays, Behaviour()
+
+    def recorded(self, task: OGBench) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """As of any data set, with the rewards that the simulator gives, sparse or not."""
+        return self._read(task)
+
+    def simulate(self, task: OGBench) -> gymnasium.Env:
+        """The simulator, with the task's own rewards."""
+        return task.simulate(own_rewards=True)
+
+    def statistics(self, task: OGBench, arrays: dict[str, np.ndarray], states: dict[str, np.ndarray]) -> list[str]:
+        """As of any data set, and how often each part of the task is done."""
+        env = task.simulate()
+        env.reset(seed=0)
+        done = parts_done(env.unwrapped, states)
+        env.close()
+        shares = [f"{name} {share:.2%}" for name, share in ((name, part.mean()) for name, part in done.items())]
+        everything = f"all {np.all(list(done.values()), axis=0).mean():.2%}"
+        return [*super().statistics(task, arrays, states), f"done, of all steps: {', '.join([*shares, everything])}"]
+
+    def _read(self, task: OGBench) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        path = self.file(task)
         try:
-            return transitions(read(path, task), task, path, self.sparse), Behaviour()
+            columns = read(path, task)
+            found = transitions(columns, task, path)
+            if self.published and (another := another_data_set(columns, task)):
+                raise UserError(f"{path}: is not {task.data}: {another}")
+            return found
         except UserError as error:
-            raise UserError(f"{error}; delete it and get it again") from error
+            raise UserError(f"{error}; {self.remedy}") from error
+
+
+@component
+class OGBenchData(Downloaded, OGBenchFile):
+    """The data set that OGBench publishes for the task."""
+
+    option: ClassVar[str] = "ogbench"
+    published: ClassVar[bool] = True
+    remedy: ClassVar[str] = "delete it and get it again"
+
+    def probe(self, task: OGBench) -> None:
+        """The address must not be that of another data set of OGBench's, and as for any download."""
+        name = PurePosixPath(urllib.parse.urlparse(task.url).path).name.removesuffix(".npz")
+        if name.endswith("-v0") and name != task.data:
+            raise UserError(f"env.url: {task.url} is the data set {name}, not {task.data}")
+        super().probe(task)
+
+    def file(self, task: OGBench) -> Path:
+        """The file in the cache, downloaded first if it is not there."""
+        return self.fetched(task, check, "NPZ")
 
 
 def check(path: Path) -> None:
@@ -68,7 +137,7 @@ def read(path: Path, task: OGBench) -> dict[str, np.ndarray]:
         with limited_memory(), np.load(path, allow_pickle=False) as file:
             if missing := [name for name in COLUMNS if name not in file]:
                 raise UserError(f"{path}: has no {missing[0]}, only: {', '.join(file) or 'nothing'}")
-            names = [*COLUMNS, *(name for name in (BUTTONS,) if name in file)]
+            names = dict.fromkeys((*COLUMNS, *(name for name in STATES if name in file)))
             check_size(sum(file.zip.getinfo(f"{name}.npy").file_size for name in names), path)
             columns = {name: file[name] for name in names}
     except UserError:
@@ -95,13 +164,16 @@ def read(path: Path, task: OGBench) -> dict[str, np.ndarray]:
     return columns
 
 
-def transitions(columns: dict[str, np.ndarray], task: OGBench, path: Path, sparse: bool) -> dict[str, np.ndarray]:
-    """Checked columns [N,...] of a file as the fields of `Transitions`, and the number of each one's trajectory.
+def transitions(
+    columns: dict[str, np.ndarray], task: OGBench, path: Path
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Checked columns [N,...] of a file as the fields of `Transitions`, with the number of each one's trajectory.
 
-    Raises `UserError` for states that are none of the task's simulator.
+    And the state before each, as `Task.place` takes it. Raises `UserError` for states that are none of the task's
+    simulator.
     """
     rows = np.flatnonzero(~columns["terminals"])
-    states = {name: columns[name][rows] for name in ("qpos", BUTTONS) if name in columns}
+    states = {name: columns[name][rows] for name in STATES if name in columns}
     from ogbench.relabel_utils import relabel_dataset  # slow to import
 
     env = task.simulate()
@@ -112,14 +184,60 @@ def transitions(columns: dict[str, np.ndarray], task: OGBench, path: Path, spars
         if name not in states:
             raise UserError(f"{path}: has no {name}")
         check_shape(states[name].shape, name, (size,), path)
-    relabel_dataset(task.recorded_in, env, states)
+    relabelled = states.copy()
+    relabel_dataset(task.recorded_in, env, relabelled)
     env.close()
-    reward = states["rewards"]
     return {
         "observation": columns["observations"][rows],
         "action": columns["actions"][rows],
-        "reward": np.where(reward == 0, reward, np.float32(-1)) if sparse else reward,
+        "reward": relabelled["rewards"],
         "next_observation": columns["observations"][rows + 1],
-        "terminated": states["masks"] == 0,
+        "terminated": relabelled["masks"] == 0,
         "episode": np.cumsum(columns["terminals"])[rows],
-    }
+    }, states
+
+
+def another_data_set(columns: dict[str, np.ndarray], task: OGBench) -> str:
+    """Why columns [N,...] of the right sizes are clearly not of the task's data set; empty if they may be."""
+    data, _, kind = task.data.removesuffix("-v0").rpartition("-")
+    if kind not in WALKS:
+        full = (np.abs(columns["actions"][:, -1]) == 1).mean()
+        if (full > FULL_GRIPS) == (kind == "noisy"):
+            return ""
+        other = {"play": "noisy", "noisy": "play"}[kind]
+        return f"{full:.0%} of its actions move the gripper with all force, as in {data}-{other}"
+    env = task.simulate()
+    raw, walls = env.unwrapped, env.unwrapped.maze_map
+    row, column = (np.rint((columns["qpos"][:, axis] + 4) / raw._maze_unit).astype(int) for axis in (1, 0))
+    free = (row >= 0) & (column >= 0) & (row < walls.shape[0]) & (column < walls.shape[1])
+    free[free] = walls[row[free], column[free]] == 0
+    env.close()
+    if (share := 1 - free.mean()) > IN_WALLS:
+        return f"{share:.0%} of its positions are in walls of {data}"
+    found = int(np.median(np.diff(np.flatnonzero(columns["terminals"]), prepend=-1))) - 1
+    others = {published_size(f"{data}-{other}")[1]: other for other in WALKS}
+    if found == published_size(f"{data}-{kind}")[1] or found not in others:
+        return ""
+    return f"its trajectories have {found:,} transitions, as in {data}-{others[found]}"
+
+
+def parts_done(raw: gymnasium.Env, states: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Whether each part of the task of the package's environment is done in states [N,...], by the part's name, [N].
+
+    The package counts the same parts and does not tell them apart.
+    """
+    qpos = states["qpos"]
+    if hasattr(raw, "cur_goal_xy"):
+        start = 15 if "ball_init_xy" in raw.task_infos[0] else 0
+        return {"goal": np.linalg.norm(qpos[:, start : start + 2] - raw.cur_goal_xy, axis=1) <= raw._goal_tol}
+    cubes, buttons, done = getattr(raw, "_num_cubes", 0), getattr(raw, "_num_buttons", 0), {}
+    for i in range(cubes):
+        target = raw._data.mocap_pos[raw._cube_target_mocap_ids[i]]
+        done[f"cube {i}"] = np.linalg.norm(qpos[:, 14 + 7 * i : 17 + 7 * i] - target, axis=1) <= 0.04
+    for i in range(buttons):
+        done[f"button {i}"] = states[BUTTONS][:, i] == raw._target_button_states[i]
+    if hasattr(raw, "_target_drawer_pos"):
+        place = 14 + 7 * cubes + buttons
+        for i, name in enumerate(("drawer", "window")):
+            done[name] = np.abs(qpos[:, place + i] - getattr(raw, f"_target_{name}_pos")) <= 0.04
+    return done

@@ -51,12 +51,14 @@ def replay(
     states: dict[str, np.ndarray],
     rows: np.ndarray,
     advance: Callable[[int], None] = lambda done: None,
+    env: gymnasium.Env | None = None,
 ) -> Replay:
     """Replays the transitions `rows` [n] of a data set from their states. Raises `UserError` for states of another.
 
-    advance: told now and then how many are done.
+    advance: told now and then how many are done. env: a simulator of the task with the rewards of the data, if its own
+    are others.
     """
-    env, scale = task.simulate(), arrays["observation"].std(axis=0)
+    env, scale = env or task.simulate(), arrays["observation"].std(axis=0)
     scale[scale < CONSTANT] = 1
     env.reset(seed=0)
     errors, rewards, ends = np.full(len(rows), np.nan), np.zeros(len(rows)), np.zeros(len(rows), dtype=bool)

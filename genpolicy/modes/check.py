@@ -29,12 +29,14 @@ def run(job: Job) -> None:
         )
     rows = spread_rows(states, config.check.rows)
     with shown(f"replaying {len(rows):,} transitions", len(rows)) as advance:
-        replayed = replay(task, arrays, states, rows, advance)
+        replayed = replay(task, arrays, states, rows, advance, dataset.simulate(task))
     simulator = config.env.get("simulator") or type(task).__name__
     terminal = console()
     terminal.print(
         f"{config.env.name}: {len(rows):,} of {len(arrays['reward']):,} transitions, replayed in {simulator}"
     )
+    for line in dataset.statistics(task, arrays, states):
+        terminal.print(line, soft_wrap=True, highlight=False)
     terminal.print(_table(replayed, config.check.tolerance), _verdict(replayed, config.check.tolerance), sep="\n")
 
 

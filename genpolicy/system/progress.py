@@ -86,12 +86,15 @@ class Progress:
 
 
 @contextlib.contextmanager
-def shown(what: str, steps: int | None) -> Iterator[Callable[[int], None]]:
-    """Shows one piece of work of so many steps, if that is known; gives what is told how many are done."""
+def shown(what: str, steps: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
+    """Shows one piece of work of so many steps, if that is known; gives what is told how many are done.
+
+    done: how many were done before, at another time.
+    """
     with Progress(transient=True) as progress:
         if not progress.console.is_terminal:
             progress.say(what)
-        progress.begin(what, steps, 0)
+        progress.begin(what, steps, done)
         yield progress.advance
 
 

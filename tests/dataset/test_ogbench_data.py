@@ -1,6 +1,7 @@
 """OGBench's files: as the package's own loader and relabelling have them; downloads; bad files."""
 
 import io
+import re
 
 import gymnasium
 import numpy as np
@@ -12,7 +13,7 @@ from ogbench.relabel_utils import relabel_dataset
 
 from genpolicy.config import plugins
 from genpolicy.config.schema import build
-from genpolicy.dataset.ogbench import OGBenchData
+from genpolicy.dataset.ogbench import OGBenchData, another_data_set
 from genpolicy.errors import UserError
 
 MAZE = "ogbench-pointmaze-medium-navigate"
@@ -184,6 +185,44 @@ def test_a_bad_file_is_one_line(change, reason, monkeypatch, tmp_path):
         OGBenchData(directory=tmp_path).load(task)
     assert "\n" not in str(refusal.value)
     assert "delete it and get it again" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("ogbench-pointmaze-large-navigate", {}, r"\d+% of its positions are in walls of pointmaze-large"),
+        ("ogbench-pointmaze-medium-stitch", {"steps": 1000}, "trajectories have 1,000 transitions, as in .*-navigate"),
+        ("ogbench-pointmaze-medium-navigate", {"steps": 200}, "trajectories have 200 transitions, as in .*-stitch"),
+        ("ogbench-pointmaze-medium-navigate", {"steps": 1000}, None),
+        ("ogbench-cube-single-noisy", {}, "0% of its actions move the gripper .* as in cube-single-play"),
+        ("ogbench-cube-single-play", {"grip": 1.0}, "100% of its actions move the gripper .* as in cube-single-noisy"),
+        ("ogbench-cube-single-noisy", {"grip": -1.0}, None),
+    ],
+)
+def test_a_file_of_another_data_set_of_the_same_sizes(name, change, reason):
+    """Positions are those of the medium maze."""
+    task, rng, steps = of(name), np.random.default_rng(0), change.get("steps", 40)
+    free = np.argwhere(of(MAZE).simulate().unwrapped.maze_map == 0)[:, ::-1] * 4.0 - 4
+    rows = 3 * (steps + 1)
+    columns = {
+        "actions": rng.uniform(-1, 1, (rows, task.action_size)),
+        "terminals": np.arange(1, rows + 1) % (steps + 1) == 0,
+        "qpos": free[rng.integers(len(free), size=rows)] + rng.uniform(-1.9, 1.9, (rows, 2)),
+    }
+    if "grip" in change:
+        columns["actions"][:, -1] = change["grip"]
+    found = another_data_set(columns, task)
+    assert re.search(reason, found) if reason else found == ""
+
+
+def test_a_file_of_another_data_set_is_refused(monkeypatch, tmp_path):
+    task = of("ogbench-pointmaze-large-navigate")
+    placed(task, made(of(MAZE)), monkeypatch, tmp_path)
+    with pytest.raises(UserError, match=r"is not pointmaze-large-navigate-v0: .* in walls .*; delete it and get it"):
+        OGBenchData(directory=tmp_path).load(task)
+    task = of(MAZE, url=task.url)
+    with pytest.raises(UserError, match=r"env.url: .* is the data set pointmaze-large-navigate-v0, not pointmaze-medi"):
+        OGBenchData(directory=tmp_path).load(task)
 
 
 def test_data_and_tasks_go_together():

@@ -53,6 +53,7 @@ def test_a_data_sets_file_sets_what_its_class_declares(name, tmp_path):
         "multi_goal": "multi-goal",
         "rl_unplugged": "dmc-fish-swim",
         "ogbench": "ogbench-scene-play",
+        "ogbench_made": "ogbench-scene-play",
     }
     env = of.get(name, "maze2d-umaze-v1")
     (tmp_path / "x.hdf5").touch()
