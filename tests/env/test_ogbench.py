@@ -1,9 +1,15 @@
 """OGBench's tasks, against the package itself."""
 
+import itertools
+
 import gymnasium
 import numpy as np
 import pytest
 from composed import CONF, names, nodes, task
+from ogbench.manipspace.oracles.markov.button_markov import ButtonMarkovOracle
+from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
+from ogbench.manipspace.oracles.markov.drawer_markov import DrawerMarkovOracle
+from ogbench.manipspace.oracles.markov.window_markov import WindowMarkovOracle
 
 from genpolicy.config import plain_yaml
 from genpolicy.config.schema import build
@@ -132,32 +138,65 @@ def test_a_random_policy_scores_0(name):
     assert summary(rollout(found, act, 1, seed=0), found)["score_mean"] == 0
 
 
-@pytest.mark.slow
-def test_an_arm_that_moves_the_cube_scores_100():
-    """The package's own Markov oracle plays our simulator; the episode ends one step after success."""
-    from ogbench.manipspace.oracles.markov.cube_markov import CubeMarkovOracle
+class Oracle:
+    """The package's Markov oracles, which do one part of a task after the other: ("button", 0) is to press button 0."""
 
-    found = task("ogbench-cube-single-play")
-    (env,) = found.make(1)
-    oracle = CubeMarkovOracle(env=env, max_step=200)
-    raw = env.unwrapped
-
-    def info():
-        seen = raw.get_step_info()
-        target = raw._cube_target_mocap_ids[0]
-        return seen | {
-            "privileged/target_block": 0,
-            "privileged/target_block_pos": raw._data.mocap_pos[target].copy(),
-            "privileged/target_block_yaw": np.zeros(1),
+    def __init__(self, env, parts):
+        self.raw, self.left, self.oracle = env.unwrapped, list(parts), None
+        how = {"gripper_always_closed": True} if len(getattr(self.raw, "_button_site_ids", ())) > 2 else {}
+        self.makes = {
+            "cube": lambda: CubeMarkovOracle(env=env, max_step=200),
+            "button": lambda: ButtonMarkovOracle(env=env, **how),
+            "drawer": lambda: DrawerMarkovOracle(env=env),
+            "window": lambda: WindowMarkovOracle(env=env),
         }
 
-    started = []
+    def __call__(self, observation):
+        seen = observation[0].numpy()
+        if self.oracle is None or (self.oracle.done and self.left):
+            self.what, self.which = self.left.pop(0)
+            self.oracle = self.makes[self.what]()
+            self.state = 1 - self.raw._cur_button_states[self.which] if self.what == "button" else None
+            self.oracle.reset(seen, self.info())
+        action = self.oracle.select_action(seen, self.info())
+        return observation.new_tensor(action)[None]
 
-    def act(observation):
-        if not started:
-            started.append(oracle.reset(observation[0].numpy(), info()))
-        return observation.new_tensor(oracle.select_action(observation[0].numpy(), info()))[None]
+    def info(self):
+        raw, place = self.raw, lambda site: self.raw._data.site_xpos[site].copy()
+        if self.what == "button":
+            told = {"button": self.which, "button_state": self.state}
+            told["button_top_pos"] = place(raw._button_site_ids[self.which])
+        elif self.what == "cube":
+            position = raw._data.mocap_pos[raw._cube_target_mocap_ids[self.which]].copy()
+            told = {"block": self.which, "block_pos": position, "block_yaw": np.zeros(1)}
+        else:
+            told = {f"{self.what}_handle_pos": place(getattr(raw, f"_{self.what}_target_site_id"))}
+        return raw.get_step_info() | {f"privileged/target_{name}": value for name, value in told.items()}
 
-    played = rollout(found, act, 1, seed=0)
+
+def presses(now, goal, rows):
+    """The buttons of a square puzzle to press, each of which changes itself and its neighbours."""
+    places = [divmod(number, rows) for number in range(rows**2)]
+    changes = np.array([[abs(i - k) + abs(j - m) <= 1 for k, m in places] for i, j in places])
+    for choice in itertools.product((0, 1), repeat=rows**2):
+        if ((now + choice @ changes) % 2 == goal).all():
+            return np.flatnonzero(choice)
+    raise AssertionError("no way")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ogbench-cube-single-play", "ogbench-scene-play", "ogbench-puzzle-3x3-play"])
+def test_an_oracle_scores_100(name):
+    """The package's own Markov oracle plays our simulator; the episode ends one step after success."""
+    found = task(name)
+    (env,) = found.make(1)
+    raw = env.unwrapped
+    if "puzzle" in name:
+        env.reset(seed=0)
+        parts = [("button", number) for number in presses(raw._cur_button_states, raw._target_button_states, 3)]
+    else:
+        unlocked = lambda what, button: [("button", button), (what, 0), ("button", button)]  # noqa: E731
+        parts = [*unlocked("drawer", 0), *unlocked("window", 1)] if "scene" in name else [("cube", 0)]
+    played = rollout(found, Oracle(env, parts), 1, seed=0)
     assert summary(played, found)["score_mean"] == 100
     assert played.lengths[0] < found.max_episode_steps
