@@ -22,7 +22,7 @@ from genpolicy.tracking import follower
 if TYPE_CHECKING:  # MLflow is slow to import
     from genpolicy.tracking.store import Store
 
-PRINTED = ("remarks", "scores_last", "scores_best", "aggregates", "published")
+PRINTED = ("remarks", "scores_last", "scores_late", "scores_best", "aggregates", "published")
 WIDTH = 200  # of tables that go to a file or a pipe
 
 

@@ -13,7 +13,7 @@ from genpolicy.report import charts, statistics
 from genpolicy.report.charts import Curve
 from genpolicy.report.document import Document, Picture, Table, Text
 from genpolicy.report.published import counterpart, published, sources
-from genpolicy.report.results import BEST, LAST, Comparison, Result
+from genpolicy.report.results import BEST, LAST, LATE, Comparison, Result
 from genpolicy.report.tables import SCORES, grid
 
 History = Callable[[str, str], list[tuple[int, float, int]]]
@@ -45,7 +45,7 @@ def compose(
     lines = [f"{len(found)} runs, seeds {seeds}; {time.strftime('%Y-%m-%d %H:%M')}; from {source}"]
     parts = [
         Text("remarks", "Warnings, and what is missing", [*failures, *remarks(comparison, methods)]),
-        *(grid(comparison, f"{which}/{{kind}}_mean", *said) for which, said in SCORES.items()),
+        *(grid(comparison, f"{which}/{{kind}}_mean", *SCORES[which]) for which in comparison.checkpoints),
         *_beside_published(comparison),
         *_statistics(methods),
         *_log_likelihoods(comparison),
@@ -59,9 +59,9 @@ def compose(
 
 def remarks(comparison: Comparison, methods: Mapping[str, statistics.Scores]) -> list[str]:
     """Everything that a reader of the tables must know and could not see."""
-    lines = [*comparison.lacks(f"{LAST}/{{kind}}_mean"), *comparison.duplicates]
+    lines = [*comparison.lacks(f"{LAST}/{{kind}}_mean"), *comparison.duplicates, *(apart := comparison.apart())]
     left_out = [task for task in comparison.tasks if task not in comparison.common(f"{LAST}/score_mean")]
-    if left_out and len(comparison.methods) > 1:
+    if left_out and len(comparison.methods) > 1 and not apart:
         lines.append(
             f"not in any mean or statistic over tasks, as not every method has a score there: {', '.join(left_out)}"
         )
@@ -80,37 +80,51 @@ def remarks(comparison: Comparison, methods: Mapping[str, statistics.Scores]) ->
 
 def _beside_published(comparison: Comparison) -> Iterator[Table | Text]:
     """Our numbers and those of the papers that have the same method on the same task; with warnings about either."""
-    rows, tasks, used = [], set(), set()
+    rows, tasks, used, others = [], set(), set(), defaultdict(set)
     for (task, method), runs in sorted(comparison.runs.items()):
-        name = counterpart(runs[0].choices["algo"], runs[0].choices["model"])
-        ours = {which: comparison.cell(task, method, f"{which}/{{kind}}_mean") for which in SCORES}
-        for cell in published(task):
+        name, known_there = counterpart(runs[0].choices["algo"], runs[0].choices["model"]), False
+        ours = {which: comparison.cell(task, method, f"{which}/{{kind}}_mean") for which in comparison.checkpoints}
+        for cell in published(runs[0].name):
             if cell.method != name or not len(ours[LAST].values):
                 continue
+            known_there = True
+            if cell.setup != runs[0].setup:
+                others[task].add(f"{cell.source} ({cell.setup or 'as published first'})")
+                continue
             theirs = f"{cell.mean:g}" + ("" if cell.std is None else f" ± {cell.std:g}")
-            mine = ours[BEST if cell.protocol == "best" else LAST].values
+            compared = {"best": BEST, "late": LATE}.get(cell.protocol, LAST)
+            mine = ours[compared].values if compared in ours else ()
             difference = f"{mine.mean() - cell.mean:+.1f}" if len(mine) else ""
             shown = [each.text(1, "missing") for each in ours.values()]
             known = ", ".join(filter(None, (cell.source, cell.protocol, cell.comment)))
             rows.append([task, method, *shown, name, theirs, difference, known])
-            tasks.add((task, runs[0].choices["dataset"]))
             used.add(cell.source)
-    if not rows:
-        return
-    note = (
-        "The difference is ours less theirs: of our best checkpoint where they report the best, else of the last. The "
-    )
-    note += "same names do not make the same protocol: seeds, episodes, checkpoints, settings and simulators differ."
-    head = ["task", "method", "last", "best", "published as", "published", "difference", "source"]
-    yield Table("published", "Beside published numbers", head, rows, note)
+        if known_there:
+            tasks.add((task, runs[0].name, runs[0].choices["dataset"]))
+    if rows:
+        note = (
+            "The difference is ours less theirs: of our best checkpoint where they report the best, of our late mean "
+        )
+        note += (
+            "where they report one, else of the last. The same names do not make the same protocol: seeds, episodes, "
+        )
+        note += "checkpoints, settings and simulators differ."
+        head = ["task", "method", *comparison.checkpoints, "published as", "published", "difference", "source"]
+        yield Table("published", "Beside published numbers", head, rows, note)
     about = ((name, source) for name, source in sources().items() if name in used)
     lines = [f"{name}: {source.paper}; {source.table}. {source.comment}" for name, source in about]
-    for task, data in sorted(tasks):
+    for task, found in sorted(others.items()):
+        if found:
+            lines.append(f"{task}: not beside those of other protocols: {', '.join(sorted(found))}.")
+    for task, name, data in sorted(tasks):
         own = (
-            "" if data in ("d4rl", "rl_unplugged") else f"the data come by dataset={data} and may not be the papers'. "
+            ""
+            if data in ("d4rl", "rl_unplugged", "ogbench")
+            else f"the data come by dataset={data} and may not be the papers'. "
         )
-        lines.append(f"{task}: {own}{' '.join(background(options('env')[task]))}")
-    yield Text("about_published", "About these numbers", lines)
+        lines.append(f"{task}: {own}{' '.join(background(options('env')[name]))}")
+    if lines:
+        yield Text("about_published", "About these numbers", lines)
 
 
 def _scores(comparison: Comparison) -> dict[str, statistics.Scores]:

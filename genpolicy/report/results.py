@@ -12,12 +12,14 @@ import numpy as np
 from genpolicy.errors import printable
 from genpolicy.runs.evaluations import LATER
 from genpolicy.runs.identity import GROUPS, INCIDENTAL
+from genpolicy.runs.protocol import protocol, subtask
 
 if TYPE_CHECKING:  # MLflow is slow to import
     from mlflow.entities import Run as MlflowRun
 
 NAMING = ("algo", "model", "env", "dataset")  # options that every run has
-LAST, BEST = "final", "best"  # metrics of the last checkpoint, and of the best evaluation during training
+# Metrics of the last checkpoint, of the last evaluations during training together, and of the best of them.
+LAST, LATE, BEST = "final", "late", "best"
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,23 @@ class Result:
 
     @property
     def task(self) -> str:
-        """The task's name: that of the option, or of the environment registered with gymnasium."""
+        """The task's name, and its setup, if it is not the usual one."""
+        return self.name + (f" ({self.setup})" if self.setup else "")
+
+    @property
+    def name(self) -> str:
+        """That of the task's option, or of the environment registered with gymnasium."""
         return self.settings.get("env.id", self.choices["env"])
+
+    @property
+    def protocol(self) -> str:
+        """What is not as in the usual protocol of the task."""
+        return protocol(self.known)
+
+    @property
+    def setup(self) -> str:
+        """Which task of several it is, and the protocol: rows of tables are apart by both."""
+        return ", ".join(filter(None, (subtask(self.known), self.protocol)))
 
     @property
     def base(self) -> str:
@@ -82,9 +99,9 @@ class Cell:
 class Comparison:
     """The runs of a study by task and method.
 
-    `tasks` and `methods` are in order of their names, `seeds` all that any run has. `kinds` says by which metric a task
-    is judged: its normalised 'score' or, where it has no references, its 'return'. Of two runs of the same settings
-    and seed the newer finished one counts; `duplicates` says which were left out.
+    `tasks` and `methods` are in order of their names, `seeds` all that any run has. `protocols` are those of tasks.
+    `kinds` says by which metric a task is judged: its normalised 'score' or, where it has no references, its 'return'.
+    Of two runs of the same settings and seed the newer finished one counts; `duplicates` says which were left out.
     """
 
     def __init__(self, results: Iterable[Result]):
@@ -106,12 +123,19 @@ class Comparison:
         self.methods = sorted({method for _, method in self.runs})
         self.seeds = sorted({result.seed for result in chosen})
         scored = {task for (task, _), runs in self.runs.items() if any(f"{LAST}/score_mean" in r.metrics for r in runs)}
+        self.protocols = {task: runs[0].protocol for (task, _), runs in self.runs.items()}
         self.kinds = {task: "score" if task in scored else "return" for task in self.tasks}
 
     def label(self, result: Result) -> str:
         """What the method of a run is called: its algorithm and model, and what else tells it from others of these."""
         words = (f"{name}={result.known(name)}" for name in self.words[result.base])
         return " ".join([result.base, *words])
+
+    @property
+    def checkpoints(self) -> list[str]:
+        """What of a run is reported: the last and the best checkpoint, and, if any has it, the late mean."""
+        late = any(name.startswith(f"{LATE}/") for runs in self.runs.values() for run in runs for name in run.metrics)
+        return [LAST, *([LATE] if late else []), BEST]
 
     def cell(self, task: str, method: str, metric: str) -> Cell:
         """The values of a metric, whose name may have {kind} in it, of one method on one task."""
@@ -131,9 +155,29 @@ class Comparison:
         return Cell(np.array(values), lacking)
 
     def common(self, metric: str) -> list[str]:
-        """The tasks with scores on which every method has at least one value: aggregates are taken over these."""
+        """The tasks with scores on which every method has at least one value: aggregates are taken over these.
+
+        None if these are of different protocols.
+        """
         scored = (task for task in self.tasks if self.kinds[task] == "score")
-        return [task for task in scored if all(len(self.cell(task, each, metric).values) for each in self.methods)]
+        found = [task for task in scored if all(len(self.cell(task, each, metric).values) for each in self.methods)]
+        return found if len({self.protocols[task] for task in found}) < 2 else []
+
+    def apart(self) -> list[str]:
+        """Which tasks have numbers of different protocols, and that these are not compared."""
+        by_name = defaultdict(set)
+        for (task, _), runs in self.runs.items():
+            by_name[runs[0].name].add(self.protocols[task])
+        lines = [
+            f"{name}: runs of different protocols are in rows of their own, and not to be compared: "
+            + ", ".join(sorted(protocol or "as published" for protocol in protocols))
+            for name, protocols in sorted(by_name.items())
+            if len(protocols) > 1
+        ]
+        if len(found := {protocol for protocols in by_name.values() for protocol in protocols}) > 1:
+            told = ", ".join(sorted(protocol or "as published" for protocol in found))
+            lines.append(f"no mean or statistic over tasks of different protocols ({told}): give report.filter")
+        return lines
 
     def lacks(self, metric: str) -> list[str]:
         """What has no value and why, each seed: nothing is averaged over without a word."""

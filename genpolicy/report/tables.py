@@ -3,7 +3,7 @@
 import numpy as np
 
 from genpolicy.report.document import Table
-from genpolicy.report.results import BEST, LAST, Comparison
+from genpolicy.report.results import BEST, LAST, LATE, Comparison
 
 SCORES = {
     LAST: (
@@ -11,6 +11,12 @@ SCORES = {
         "Last checkpoint",
         "Final evaluation of the policy as it was when training ended. Normalised scores (returns where a task has no "
         "reference), mean ± standard deviation (n - 1) over training seeds. This is the number to compare.",
+    ),
+    LATE: (
+        "scores_late",
+        "Late mean",
+        "Mean of the evaluations after 80, 90 and 100 % of the policy's updates, which OGBench's papers report. Mean ± "
+        "standard deviation (n - 1) over training seeds.",
     ),
     BEST: (
         "scores_best",

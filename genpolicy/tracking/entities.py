@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from genpolicy.config.run_settings import NO_EFFECT
 from genpolicy.runs.evaluations import LATER, as_text, recorded
 from genpolicy.runs.identity import GROUPS, INCIDENTAL
+from genpolicy.runs.protocol import protocol
 from genpolicy.runs.run import POLICY, Run
 from genpolicy.system.files import read_regular
 
@@ -46,7 +47,7 @@ def tags(run: Run, status: dict) -> dict[str, str]:
     labels |= {"genpolicy.sweep": run.sweep, MLFLOW_SOURCE_NAME: "genpolicy", MLFLOW_USER: getpass.getuser()}
     facts = ("state", "reason", "host", "pid", "device", "job", "dirty", "simulator")
     labels |= {f"genpolicy.{name}": status.get(name) for name in facts}
-    labels |= {MLFLOW_GIT_COMMIT: status.get("commit")}
+    labels |= {MLFLOW_GIT_COMMIT: status.get("commit"), "genpolicy.protocol": _protocol(run) or None}
     for name, told in status.get("phases", {}).items():
         if told.get("reused"):
             labels[f"genpolicy.phase.{name}"] = f"trained in {told.get('run')}"
@@ -55,6 +56,14 @@ def tags(run: Run, status: dict) -> dict[str, str]:
         told = {name: record[name] for name in ("choices", "changed", "without")}
         labels[f"{LATER}{digits}"] = json.dumps(told | {"changed": {k: as_text(v) for k, v in told["changed"].items()}})
     return {name: str(value)[:TAG_LENGTH] for name, value in labels.items() if value is not None}
+
+
+def _protocol(run: Run) -> str:
+    def known(name: str) -> str | None:
+        value = run.choices.get(name, OmegaConf.select(run.config, name))
+        return None if value is None else as_text(value)
+
+    return protocol(known)
 
 
 def sweep_note(children: Sequence[MlflowRun]) -> str:

@@ -12,7 +12,7 @@ from genpolicy.runs.identity import identity
 from genpolicy.runs.run import Run, load_run
 from genpolicy.runs.state import known_status
 
-AGAIN = ("final", "best/", "steps/", "evaluation-", "system/")  # begin the names of metrics of a run's end
+AGAIN = ("final", "best/", "late/", "steps/", "evaluation-", "system/")  # begin the names of metrics of a run's end
 
 
 def shorter(run: Run, algorithm: Algorithm) -> tuple[Path, int] | None:

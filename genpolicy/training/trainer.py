@@ -26,6 +26,7 @@ from genpolicy.system.metrics import Usage
 from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Interrupted, PhaseTrained, Signals
 from genpolicy.training import extending, initial
+from genpolicy.training.late import LATE_MEAN, late_mean
 from genpolicy.training.precision import arithmetic, require
 from genpolicy.training.sharing import Sharing
 
@@ -315,6 +316,12 @@ class Trainer:
                 self._save()
                 if self.config.eval.video and policy is self.algorithm.policy:
                     self._film()
+        phase = self.algorithm.phases[-1]
+        self.journal.sync()
+        if phase.policy is self.algorithm.policy and (late := late_mean(self.journal.path, self.state.updates, phase)):
+            self.journal.log(self.state.updates, {f"late/{name}": value for name, value in late.items()})
+            self.state.results[LATE_MEAN] = late
+            self._save()
         for count in self.config.eval.steps:
             if (name := steps_name(count)) not in self.state.results:
                 self.progress.say(f"evaluating the final policy with {name}")

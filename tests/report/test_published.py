@@ -70,7 +70,7 @@ def test_cells_are_of_tasks_there_are_and_legal():
     tasks = set(names("env"))
     for cell in published():
         assert cell.task in tasks
-        assert cell.protocol in ("", "last", "best")
+        assert cell.protocol in ("", "last", "best", "late")
         assert cell.std is None or cell.std >= 0
         assert cell.seeds is None or cell.seeds > 0
         limit = 1000 if cell.task.startswith("dmc") else 160
@@ -105,6 +105,20 @@ def test_cells_of_a_task():
     (bc,) = (cell for cell in cells if (cell.source, cell.method) == ("corl", "BC"))
     assert (bc.mean, bc.std, bc.seeds, bc.protocol) == (52.30, 4.01, None, "last")
     assert published("swiss-roll") == []
+
+
+def test_ogbenchs_protocols_are_apart():
+    (default,) = (cell for cell in published("ogbench-cube-single-play") if cell.method == "FQL" and not cell.setup)
+    assert (default.mean, default.std, default.seeds, default.protocol) == (97, 2, 8, "late")
+    setups = {cell.source: cell.setup for cell in published("ogbench-scene-play") if cell.method in ("FQL", "QAM-E")}
+    assert setups == {
+        "fql-ogbench": "",
+        "fql-ogbench-means": "mean of 5 tasks",
+        "qc": "mean of 5 tasks, sparse",
+        "qam-means": "mean of 5 tasks, sparse, chunks of 5, 10 critics",
+        "qam": "sparse, chunks of 5, 10 critics",
+    }
+    assert all(cell.task.startswith("ogbench-") for cell in published() if cell.setup)
 
 
 def test_counterparts_are_published_methods():

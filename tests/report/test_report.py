@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -165,6 +166,68 @@ def test_beside_published_numbers():
     about = "\n".join(line for part in made.parts if part.name == "about_published" for line in part.lines)
     assert "Hopper-v4 stands in for it" in about
     assert "arXiv 2412.01245" in about
+
+
+def ogbench(algo="fql", task="ogbench-scene-play", data="ogbench", score=70.0, **more):
+    settings = {"dataset.sparse": "false", "critic.ensemble": "2", "env.task": "null"} | more.pop("settings", {})
+    made = result(algo, task, choices={"model": "icfm", "dataset": data}, settings=settings, score=score, **more)
+    return replace(made, metrics=dict(made.metrics) | {"late/score_mean": score - 2})
+
+
+def test_the_late_mean_is_held_against_late_means():
+    made = document(ogbench(score=80.0))
+    assert table(made, "scores_late")["ogbench-scene-play", "fql-icfm"] == "78.0"
+    (part,) = (part for part in made.parts if part.name == "published")
+    (row,) = part.rows
+    assert row == [
+        "ogbench-scene-play",
+        "fql-icfm",
+        "80.0",
+        "78.0",
+        "85.0",
+        "FQL",
+        "76 ± 9",
+        "+2.0",
+        "fql-ogbench, late",
+    ]
+    told = "\n".join(line for part in made.parts if part.name == "about_published" for line in part.lines)
+    assert (
+        "not beside those of other protocols: fql-ogbench-means (mean of 5 tasks), qam (sparse, chunks of 5, " in told
+    )
+    assert not any(part.name == "scores_late" for part in document(result()).parts)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"data": "ogbench_made"}, "made"),
+        ({"settings": {"dataset.sparse": "true"}}, "sparse"),
+        ({"settings": {"critic.ensemble": "10"}}, "10 critics"),
+        ({"data": "hdf5", "settings": {"dataset.sparse": "true", "env.task": "3"}}, "task 3, hdf5, sparse"),
+    ],
+)
+def test_numbers_of_different_protocols_are_never_in_a_cell_a_mean_or_beside_published_ones(change, name):
+    other, cube = "ogbench-scene-play" + f" ({name})", "ogbench-cube-single-play"
+    made = document(*(ogbench(algo, **more) for algo in ("fql", "gmpg") for more in ({}, change, {"task": cube})))
+    assert cell(made, other, "fql-icfm") == cell(made, "ogbench-scene-play", "fql-icfm") == "70.0"
+    assert not any(row[0] == "mean" for part in made.parts if part.name == "scores_last" for row in part.rows)
+    assert not any(part.name == "aggregates" for part in made.parts)
+    assert "ogbench-scene-play: runs of different protocols are in rows of their own" in said(made)
+    protocol = name.removeprefix("task 3, ")
+    assert f"no mean or statistic over tasks of different protocols ({protocol}, as published)" in said(made).replace(
+        f"(as published, {protocol})", f"({protocol}, as published)"
+    )
+    assert {row[0] for part in made.parts if part.name == "published" for row in part.rows} == {
+        "ogbench-scene-play",
+        cube,
+    }
+
+
+def test_the_tasks_of_a_data_set_are_rows_with_a_mean():
+    made = document(*(ogbench(score=10.0 * n, settings={"env.task": str(n)}) for n in (1, 2, 3)))
+    assert cell(made, "ogbench-scene-play (task 3)", "fql-icfm") == "30.0"
+    assert cell(made, "mean", "fql-icfm") == "20.0"
+    assert said(made) == "no intervals: a method has 1 seed on a task, and they need 3"
 
 
 def test_what_no_paper_has_is_beside_nothing():

@@ -7,16 +7,17 @@ import socket
 from pathlib import Path
 
 import pytest
-from command_line import genpolicy
+from command_line import genpolicy, jobs
 from patience import PATIENCE
 from store import SQLITE, ask, counts, importer, journaled, stored
-from tiny import ended, opened
+from tiny import ended, opened, words
 
 from genpolicy.errors import UserError
 from genpolicy.launch.sweep import Sweep
 from genpolicy.modes import sync
 from genpolicy.runs.job import Job
-from genpolicy.tracking import follower
+from genpolicy.runs.run import open_run
+from genpolicy.tracking import entities, follower
 
 RUNS = 3
 
@@ -84,6 +85,21 @@ def test_settings_tags_and_files(swept):
     assert (artifacts / "config.yaml").read_bytes() == runs[0].path("config.yaml").read_bytes()
     assert (artifacts / "figures" / "samples.png").read_bytes() == b"a picture"
     assert (artifacts / "evaluation-last-9-8.mp4").read_bytes() == b"a video"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["dataset=ogbench_made", "dataset.sparse=true"], "made, sparse"),
+        (["dataset.sparse=true", "critic.ensemble=10"], "sparse, 10 critics"),
+        ([], None),
+    ],
+)
+def test_the_protocol_is_a_tag_on_ogbench(more, said, tmp_path):
+    ((job, _),) = jobs(*words(tmp_path, "env=ogbench-pointmaze-medium-navigate", *more))
+    run = open_run(job.config, job.choices)
+    assert entities.tags(run, {}).get("genpolicy.protocol") == said
+    run.close()
 
 
 def test_the_data_set_is_an_input_of_every_run(swept):

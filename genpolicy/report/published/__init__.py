@@ -45,7 +45,8 @@ class Published:
 
     source: the table, a key of `sources`. method: spelled the same in all tables. task: an option of `env`.
     std: over seeds, or whatever the source takes it over; None if not published, as is seeds, how many there were.
-    protocol: "last" or "best" checkpoint; "" if not known. comment: what holds for this cell alone.
+    protocol: "last" or "best" checkpoint, or "late" for the mean of the last evaluations; "" if not known. comment:
+    what holds for this cell alone. setup: what a run must have in common with it, as `Result.setup` has it; on OGBench.
     """
 
     source: str
@@ -56,6 +57,7 @@ class Published:
     seeds: int | None
     protocol: str
     comment: str
+    setup: str = ""
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,7 @@ def _rows(name: str) -> Iterator[dict[str, str]]:
 def _cell(source: str, row: dict[str, str]) -> Published:
     std = float(row["std"]) if row["std"] else None
     seeds = int(row["seeds"]) if row["seeds"] else None
+    known = (row[name] for name in ("protocol", "comment"))
     return Published(
-        source, row["method"], row["task"], float(row["mean"]), std, seeds, row["protocol"], row["comment"]
+        source, row["method"], row["task"], float(row["mean"]), std, seeds, *known, setup=row.get("setup", "")
     )

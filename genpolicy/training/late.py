@@ -1,0 +1,27 @@
+"""The late mean: what OGBench's papers report of a run, beside its last checkpoint."""
+
+import math
+import statistics
+from pathlib import Path
+
+from genpolicy.algo.algorithm import Phase
+from genpolicy.runs.journal import read
+
+LATE_MEAN = "late mean"  # the name of the result
+TENTHS = (8, 9, 10)  # of the updates of the phase that trains the policy
+
+
+def late_mean(journal: Path, updates: int, phase: Phase) -> dict[str, float]:
+    """Mean and standard deviation of the evaluations after 80, 90 and 100 % of a phase that ended at `updates` of all.
+
+    Empty if its policy was not evaluated at all three: `eval.per_phase` must be 10, or a multiple.
+    """
+    begin = updates - phase.steps
+    points = {begin + math.ceil(phase.steps * tenths / 10) for tenths in TENTHS}
+    metrics = [event["metrics"] for event, _ in read(journal) if event["step"] in points]
+    late = {}
+    for kind in ("return", "score"):
+        values = [each[f"eval/{kind}_mean"] for each in metrics if f"eval/{kind}_mean" in each]
+        if len(values) == len(TENTHS):
+            late |= {f"{kind}_mean": statistics.fmean(values), f"{kind}_std": statistics.pstdev(values)}
+    return late
