@@ -1,6 +1,7 @@
 """One thread for torch (the machines are shared), property tests without deadlines, and what makes tests quick."""
 
 import math
+import os
 import shutil
 from pathlib import Path
 from unittest import mock
@@ -10,6 +11,7 @@ import torch
 from hypothesis import settings
 from tiny import undrawn
 
+from genpolicy.evaluation import evaluator
 from genpolicy.system import forecast
 from genpolicy.tracking import follower
 
@@ -22,6 +24,13 @@ settings.load_profile("genpolicy")
 def nothing_said_of_slow_machines():
     """Of a sweep whose jobs take long to check, how far that is: a line more where something else is busy."""
     with mock.patch.object(forecast, "SAY_SECONDS", math.inf):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def small_costs():
+    """A run of the tests waits for the disk some sixty times, and times a hundred actions."""
+    with mock.patch.object(os, "fsync", autospec=True), mock.patch.object(evaluator, "TIMED", 5):
         yield
 
 

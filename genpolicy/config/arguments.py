@@ -93,6 +93,15 @@ def options(group: str) -> dict[str, Path]:
     return dict(sorted({path.stem: path for path in files}.items()))
 
 
+def has_option(group: str, name: str) -> bool:
+    """Whether a group has an option, or `tuned` is to be none; lists none of the others."""
+    if group == "tuned":
+        from genpolicy.config import tuned  # which reads the options of env
+
+        return name == "none" or tuned.has(name)
+    return "/" not in name and any(os.path.isfile(folder / group / f"{name}.yaml") for folder in conf_folders())
+
+
 def groups() -> list[str]:
     """The names of all groups of options."""
     found = {path.name for folder in conf_folders() for path in folder.iterdir() if path.is_dir()}
@@ -182,9 +191,10 @@ def _rewrite_override(word: str, multirun: bool) -> str:
         return f"++{word}"
     if key in PLACED:
         return f"{PLACED[key]}@{key}={value}"
-    sets = options("taskset")
-    names = value.split(",")
-    if key != "env" or not any(name in sets for name in names):
+    if key != "env":
+        return word
+    sets, names = options("taskset"), value.split(",")
+    if not any(name in sets for name in names):
         return word
     if not multirun:
         raise UserError(f"{word}: a set of tasks; add -m to train on each of them")

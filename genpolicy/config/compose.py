@@ -24,7 +24,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from genpolicy.config import hints
-from genpolicy.config.arguments import CONF, HYDRA_GROUPS, PLACED, groups, options, quoted, shell
+from genpolicy.config.arguments import CONF, HYDRA_GROUPS, PLACED, groups, has_option, options, quoted, shell
 from genpolicy.config.loader import Loader
 from genpolicy.config.run_settings import RunSettings, TrainSettings, filled
 from genpolicy.config.schema import TARGET
@@ -239,9 +239,7 @@ def _check_options(override: Override) -> None:
 
     An experiment may be a list.
     """
-    group, legal = override.package or override.key_or_group, options(override.key_or_group)
-    if group == "tuned":
-        legal = legal | {"none": None}
+    group = override.package or override.key_or_group
     if override.is_delete() or override.value_type == ValueType.GLOB_CHOICE_SWEEP:
         return
     if override.type == OverrideType.ADD:
@@ -254,8 +252,9 @@ def _check_options(override: Override) -> None:
     if group in ("experiment", "cluster"):
         chosen = [name for item in chosen if item is not None for name in (item if isinstance(item, list) else [item])]
     for name in chosen:
-        if not isinstance(name, str) or name not in legal:
-            shown = "null" if name is None else str(name)
+        if not isinstance(name, str) or not has_option(override.key_or_group, name):
+            shown, legal = "null" if name is None else str(name), options(override.key_or_group)
+            legal |= {"none": None} if group == "tuned" else {}
             hint = (group == "env" and hints.task(shown)) or suggest(shown, legal, group)
             raise UserError(f"{group}={shown}: no such option; {hint}")
 

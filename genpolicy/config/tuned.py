@@ -6,6 +6,7 @@ values; a file without a table is for the whole family. Which family a task belo
 (`family: locomotion`).
 """
 
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from genpolicy.config.option_content import lineage, merged, settings_of
 from genpolicy.errors import UserError
 
 TABLE = "tasks"
+_NAME = r"\w[\w.-]*"
 
 
 def names() -> dict[str, Path]:
@@ -38,6 +40,16 @@ def names() -> dict[str, Path]:
     return dict(sorted({**shared, **single}.items()))
 
 
+def has(name: str) -> bool:
+    """Whether `<algo>/<task>` has values, without reading what all tasks have."""
+    if not re.fullmatch(rf"{_NAME}/{_NAME}", name):
+        return False
+    algo, _, task = name.partition("/")
+    if _file(f"tuned/{algo}", task) is not None:
+        return _file("env", task) is not None or name in names()
+    return family_file(name) is not None
+
+
 def family_file(name: str) -> Path | None:
     """The file of a family that has values for `<algo>/<task>`, if there is one."""
     algo, _, task = name.partition("/")
@@ -55,7 +67,7 @@ def family_file(name: str) -> Path | None:
 def _file(group: str, name: str) -> Path | None:
     """The file of one option of a group, the user's own first: what `options` has, without listing all of them."""
     paths = (folder / group / f"{name}.yaml" for folder in reversed(conf_folders()))
-    return next(filter(Path.is_file, paths), None)
+    return next(filter(os.path.isfile, paths), None)
 
 
 def values(content: dict, task: str, path: Path) -> dict:
@@ -118,4 +130,4 @@ def _family(path: Path) -> str | None:
         family = merged(path, "env").get("family")
     except UserError:  # which is said when the task is composed
         return None
-    return family if isinstance(family, str) and re.fullmatch(r"\w[\w.-]*", family) else None
+    return family if isinstance(family, str) and re.fullmatch(_NAME, family) else None

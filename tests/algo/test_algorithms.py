@@ -181,7 +181,7 @@ def test_gmpo_with_clamped_weights_reaches_the_clamped_optimum():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("path", "seed"), [("vpsde", 0), ("gvp", 1), ("icfm", 2), ("otcfm", 0), ("edm", 0)])
+@pytest.mark.parametrize(("path", "seed"), [("vpsde", 0), ("otcfm", 0), ("edm", 0)])
 def test_gmpg_converges_to_the_known_optimum(path, seed):
     algorithm = make(GMPG, path, seed, EDMDenoising() if path == "edm" else None, beta=3.0, **FINETUNE)
     train(algorithm, data(seed), seed)

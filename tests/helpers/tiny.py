@@ -23,7 +23,7 @@ SMALL = ("env=swiss-roll", "algo=gmpo", "tuned=none", "network.hidden=[16]", "cr
 SMALL += ("algo.critic_steps=120", "algo.critic_batch_size=32", "algo.policy_steps=250")
 SMALL += ("algo.policy_batch_size=32", "eval.final_episodes=8", "eval.per_phase=3", "eval.log_prob_actions=20")
 SMALL += ("solver.steps=2", "likelihood.steps=2")  # with the usual steps, the figures alone take twice as long as all
-SMALL += ("log_every=7", "checkpoint_seconds=0.05", "tracking.uri=none")
+SMALL += ("log_every=7", "checkpoint_seconds=1000", "tracking.uri=none")
 
 
 def words(outputs: Path, *more: str) -> list[str]:
@@ -101,8 +101,8 @@ def only_run(outputs: Path) -> Path:
 
 
 def start(outputs: Path, *more: str) -> subprocess.Popen:
-    """The command in a process of its own."""
-    command = [sys.executable, "-m", "genpolicy.app", *words(outputs, *more)]
+    """The command in a process of its own, which saves often."""
+    command = [sys.executable, "-m", "genpolicy.app", *words(outputs, "checkpoint_seconds=0.05", *more)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

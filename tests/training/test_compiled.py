@@ -74,7 +74,7 @@ def test_an_update_is_one_graph_that_is_traced_once(chosen, traced):
 def test_the_common_updates_of_several_seeds_are_one_graph(traced):
     data, found = transitions(SIZE), []
     for mode in ("none", "default"):
-        group = [algorithm("algo=gmpg solver.steps=1", mode, seed) for seed in (0, 1)]
+        group = [algorithm("algo=gmpo", mode, seed) for seed in (0, 1)]
         generators = [torch.Generator().manual_seed(seed) for seed in (0, 1)]
         common = VectorisedPhase(group, -1)
         metrics = [common([data, data], generators, step) for step in range(3)]

@@ -167,6 +167,9 @@ def phases_of(config) -> dict[str, tuple[str, dict]]:
     """Of each shared phase after a few updates: its key but for the data, and the weights."""
     algorithm, data = assemble(config, 2, -torch.ones(2), torch.ones(2), config.seed), random_transitions()
     generator, found = torch.Generator(), {}
+    shared = {phase.name: phases.recipe(config, algorithm.phases, phase.name) for phase in algorithm.phases}
+    while not shared[algorithm.phases[-1].name]:  # nothing follows from what it trains
+        algorithm.phases.pop()
     for phase in algorithm.phases:
         generator.manual_seed(stream(config.seed, phase.name))
         if phase.start is not None:
@@ -174,7 +177,7 @@ def phases_of(config) -> dict[str, tuple[str, dict]]:
         source = phase.prepare(data) if phase.prepare is not None else data
         for step in range(3):
             phase.update(source.sample(phase.batch_size, generator), generator, phase.steps // 2 + step)
-        if made := phases.recipe(config, algorithm.phases, phase.name):
+        if made := shared[phase.name]:
             trained = {name: module.state_dict() for name, module in phase.trains.items()}
             found[phase.name] = digest([made, config.seed]), json.loads(json.dumps(_plain(trained)))
     return found
