@@ -102,6 +102,9 @@ class Dataset(ABC):
     held_out: float = setting(
         0.0, ge=0, lt=1, doc="share of the episodes held out of training, on which log-likelihoods are measured too"
     )
+    action_margin: float = setting(
+        0.0, ge=0, lt=1, doc="actions are clipped to keep this distance from the bounds of the action space"
+    )
     directory: InitVar[str | Path]
 
     def __post_init__(self, directory: str | Path) -> None:
@@ -164,6 +167,9 @@ class Dataset(ABC):
         self._check_episodes(task, behaviour)
         scale, shift, constants = REWARDS[self.reward](arrays["reward"], episode)
         arrays["reward"] = arrays["reward"] * np.float32(scale) + np.float32(shift)
+        if self.action_margin:
+            low, high = task.action_low + self.action_margin, task.action_high - self.action_margin
+            arrays["action"] = np.clip(arrays["action"], low, high).astype(np.float32)
         transform = {"name": self.reward, "scale": scale, "shift": shift} | constants
         known = {"behaviour": behaviour, "reward_transform": transform, "source": self.source(task)}
         transitions = Transitions.of(arrays, **known)

@@ -53,6 +53,34 @@ def test_values_are_legal_and_taken(algo):
             assert contains(job.config, values), f"{path} is not taken for {task}"
 
 
+@pytest.mark.parametrize(
+    ("task", "alpha", "discount", "aggregate", "ifql", "rebrac", "iql"),
+    [
+        ("antmaze-giant-navigate", 10, 0.995, "min", 32, (0.003, 0.01), 10),
+        ("antsoccer-arena-navigate", 10, 0.995, "mean", 64, (0.01, 0.01), 1),
+        ("cube-double-play", 300, 0.99, "mean", 32, (0.1, 0), 0.3),
+        ("puzzle-4x4-play", 1000, 0.99, "mean", 32, (0.3, 0.01), 3),
+    ],
+)
+def test_values_of_ogbench_are_those_of_fqls_commands_and_tables(task, alpha, discount, aggregate, ifql, rebrac, iql):
+    """Typed in from the README of seohongpark/fql at 719d044, and from tables 6 and 7 of the paper."""
+    found = {
+        algo: jobs(f"algo={algo}", f"env=ogbench-{task}")[0][0].config for algo in ("fql", "ifql", "rebrac", "iql")
+    }
+    for config in found.values():
+        assert config.critic.discount == discount
+        assert (config.critic.activation, config.critic.layer_norm, len(config.critic.hidden)) == ("gelu_tanh", True, 4)
+        assert (config.network.activation, len(config.network.hidden)) == ("gelu_tanh", 4)
+        assert (config.eval.episodes, config.eval.final_episodes, config.eval.per_phase) == (50, 50, 10)
+        assert config.dataset.action_margin == 1e-5
+        assert config.scaling.observation == "none"
+    assert (found["fql"].algo.alpha, found["fql"].algo.steps) == (alpha, 10**6)
+    assert found["fql"].critic.aggregate == aggregate
+    assert found["ifql"].select.num_candidates == ifql
+    assert (found["rebrac"].algo.alpha, found["rebrac"].critic.penalty) == rebrac
+    assert found["iql"].algo.beta == iql
+
+
 def test_a_familys_file_has_what_is_shared_and_a_table_of_what_differs(tmp_path):
     shared = "algo: {beta: 7, policy_steps: 3}\ncritic: {hidden: [8]}\n"
     own = "tasks:\n  hopper-medium-v2: {algo: {beta: 8}, critic: {hidden: [4, 4]}}\n  walker2d-medium-v2: {}\n"

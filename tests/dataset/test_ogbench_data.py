@@ -126,6 +126,18 @@ def test_the_number_is_the_task(monkeypatch, tmp_path):
     assert held.size == 40
 
 
+def test_actions_keep_a_margin_to_their_bounds(monkeypatch, tmp_path):
+    task = of(MAZE)
+    columns = made(task)
+    columns["actions"][3] = -1, 1
+    placed(task, columns, monkeypatch, tmp_path)
+    plain = OGBenchData(directory=tmp_path).load(task).action
+    kept = OGBenchData(directory=tmp_path, action_margin=1e-5).load(task).action
+    assert plain[3].tolist() == [-1, 1]
+    np.testing.assert_allclose(kept[3], [-0.99999, 0.99999], atol=1e-7)
+    assert (kept != plain).any(1).sum() == 1
+
+
 @pytest.fixture
 def server(monkeypatch):
     content = io.BytesIO()
