@@ -57,6 +57,7 @@ class Kitchen(Task):
     """A kitchen task; the score is the share of the four things that were done."""
 
     data_within_limit: ClassVar[bool] = False
+    dear: ClassVar[bool] = True
 
     things: list[str] = setting(choices=tuple(THINGS), doc="the subtasks that have to be completed")
 

@@ -54,6 +54,11 @@ class OGBench(Task):
         return self.name.removeprefix(PREFIX).rpartition("-")[0]
 
     @property
+    def dear(self) -> bool:
+        """Arms are, and points and ants are not."""
+        return "maze" not in self.name and "soccer" not in self.name
+
+    @property
     def simulator_version(self) -> str:
         """The package, and when it judges success."""
         return f"ogbench {importlib.metadata.version('ogbench')}, success before the step"

@@ -39,12 +39,13 @@ class Task(ABC):
     has_video: whether an episode can be filmed. data_within_limit: whether recorded episodes are no longer than that
     either. Those of people are, and so are D4RL's in mazes: walks from goal to goal, or without end. mistakable:
     whether there are other robots whose observations and actions have the same sizes, so that data are tried in the
-    simulator.
+    simulator. dear: whether a step takes a millisecond or more, so that those of an evaluation are made on all cores.
     """
 
     has_video: ClassVar[bool] = True
     data_within_limit: ClassVar[bool] = True
     mistakable: ClassVar[bool] = False
+    dear: ClassVar[bool] = False
 
     name: str = setting(doc="the name of the task, as its benchmark has it")
     max_episode_steps: int = setting(ge=1, le=10**9, doc="steps after which an episode is cut off")

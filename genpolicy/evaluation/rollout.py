@@ -11,6 +11,7 @@ import torch
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
+from genpolicy.evaluation.simulators import Simulators, simulators
 from genpolicy.model.policy import Policy
 
 
@@ -67,18 +68,25 @@ def start_seeds(seed: int, episodes: int) -> list[int]:
     return np.random.SeedSequence(seed).generate_state(episodes).tolist()
 
 
-def steps(task: Task, act: Callable[[torch.Tensor], torch.Tensor], episodes: int, seed: int) -> Iterator[Step]:
+def steps(
+    task: Task, act: Callable[[torch.Tensor], torch.Tensor], episodes: int, seed: int, here: bool = False
+) -> Iterator[Step]:
     """Plays `episodes` whole episodes side by side, step by step.
 
     `act` maps observations [B,O] (float32, CPU) to actions [B,A], for all episodes in one call, so that what it draws
     does not depend on their lengths; actions are clipped to the action space. Each simulator plays exactly one episode,
-    and is not stepped after its end. Raises `UserError` if an action is NaN, or if the simulator gives a reward or an
-    observation that is not finite.
+    and is not stepped after its end. here: they must be in this process, as others look into them. Raises `UserError`
+    if an action is NaN, or if the simulator gives a reward or an observation that is not finite.
     """
-    envs = task.make(episodes)
-    starts = [env.reset(seed=own)[0] for env, own in zip(envs, start_seeds(seed, episodes), strict=True)]
-    observation = np.array(starts, dtype=envs[0].observation_space.dtype)
-    running, number = np.ones(episodes, dtype=bool), 0
+    with simulators(task, episodes, here) as envs:
+        yield from _played(task, envs, act, start_seeds(seed, episodes))
+
+
+def _played(
+    task: Task, envs: Simulators, act: Callable[[torch.Tensor], torch.Tensor], seeds: list[int]
+) -> Iterator[Step]:
+    observation = np.array(envs.reset(seeds), dtype=envs.dtype)
+    running, number = np.ones(len(seeds), dtype=bool), 0
     _check_finite(task, {"observation": observation}, running, "at the start")
     while running.any():
         action = act(torch.from_numpy(observation.astype(np.float32))).cpu().numpy()
@@ -88,10 +96,11 @@ def steps(task: Task, act: Callable[[torch.Tensor], torch.Tensor], episodes: int
                 "training has diverged; a smaller learning rate or weaker guidance may help"
             )
         action = np.clip(np.nan_to_num(action), task.action_low, task.action_high)
-        following, reward = observation.copy(), np.zeros(episodes)
-        terminated, truncated = np.zeros(episodes, dtype=bool), np.zeros(episodes, dtype=bool)
-        for i in np.flatnonzero(running):
-            following[i], reward[i], terminated[i], truncated[i], _ = envs[i].step(action[i])
+        following, reward = observation.copy(), np.zeros(len(seeds))
+        terminated, truncated = np.zeros(len(seeds), dtype=bool), np.zeros(len(seeds), dtype=bool)
+        which = np.flatnonzero(running)
+        for i, step in zip(which, envs.step(which, action[which]), strict=True):
+            following[i], reward[i], terminated[i], truncated[i] = step
         _check_finite(task, {"reward": reward, "observation": following}, running, f"in step {number}")
         yield Step(running, observation, action, reward, terminated, truncated)
         running, observation, number = running & ~(terminated | truncated), following, number + 1

@@ -90,7 +90,7 @@ def play(task: Task, act: Act, episodes: int, seed: int, check: Callable[[], Non
         states[:] = map(task.state, envs)
         return act(observation, generator)
 
-    for step in steps(task, noted, episodes, seed):
+    for step in steps(task, noted, episodes, seed, here=True):
         for number in np.flatnonzero(step.running):
             row = {
                 "observations": step.observation[number].astype(np.float32),
