@@ -1,0 +1,43 @@
+"""Activations that have a form of their own on CPUs are torch's, value and derivative."""
+
+import pytest
+import torch
+from torch.nn import functional
+
+from genpolicy.network.activation import ACTIVATIONS
+
+TORCH = {"mish": functional.mish, "gelu_tanh": lambda x: functional.gelu(x, approximate="tanh")}
+FAR = [0.0, -1e-8, 1e-8, 19.9, 20.1, -1e4, 1e4]
+
+
+@pytest.mark.parametrize("name", TORCH)
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-14), (torch.float32, 1e-6)])
+def test_values_and_derivatives_are_torchs(name, dtype, error):
+    x = torch.cat([torch.linspace(-50, 50, 5001, dtype=dtype), torch.tensor(FAR, dtype=dtype)])
+    activation, point = ACTIVATIONS[name](), x.clone().requires_grad_()
+    value = activation(point)
+    (slope,) = torch.autograd.grad(value.sum(), point)
+    truth = x.double().requires_grad_()
+    expected = TORCH[name](truth)
+    (expected_slope,) = torch.autograd.grad(expected.sum(), truth)
+    torch.testing.assert_close(value.double(), expected, rtol=error, atol=error)
+    torch.testing.assert_close(slope.double(), expected_slope, rtol=error, atol=error)
+    with torch.no_grad():
+        assert torch.equal(activation(x), value)
+    assert activation(torch.tensor([float("nan")], dtype=dtype)).isnan()
+
+
+@pytest.mark.parametrize("name", TORCH)
+@pytest.mark.parametrize("transform", [False, True])
+def test_second_derivatives_too(name, transform):
+    x = torch.linspace(-3, 3, 7, dtype=torch.float64)
+
+    def second(function):
+        if transform:
+            slope = torch.func.grad(lambda point: function(point).sum())
+            return torch.func.grad(lambda point: slope(point).sum())(x)
+        point = x.clone().requires_grad_()
+        (slope,) = torch.autograd.grad(function(point).sum(), point, create_graph=True)
+        return torch.autograd.grad(slope.sum(), point)[0]
+
+    torch.testing.assert_close(second(ACTIVATIONS[name]()), second(TORCH[name]))
