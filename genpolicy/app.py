@@ -10,12 +10,14 @@ import sys
 from dataclasses import replace
 
 from genpolicy.runs.job import Job, each_job
+from genpolicy.system.process import keep_freed_memory
 from genpolicy.training import checks
 
 
 def main() -> None:
     """Entry point of the console script; ends with exit code 0, 1 (an error) or 130 (Ctrl-C)."""
     words = sys.argv[1:]
+    keep_freed_memory()
     try:
         _run(words)
     except KeyboardInterrupt:

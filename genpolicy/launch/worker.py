@@ -13,6 +13,7 @@ from pathlib import Path
 
 from genpolicy.errors import UserError
 from genpolicy.runs.run import InUse, claim_run
+from genpolicy.system.process import keep_freed_memory
 
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 PATIENCE_SECONDS = 60.0  # with the earlier process of a requeued run, which may still be ending on another machine
@@ -25,6 +26,7 @@ def main(directory: Path, until: str | None = None) -> None:
     """
     with contextlib.suppress(AttributeError):  # Linux only
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    keep_freed_memory()
     print(time.strftime("%Y-%m-%d %H:%M:%S"), flush=True)
     try:
         run = claim_run(directory, PATIENCE_SECONDS)
