@@ -51,6 +51,7 @@ class Phase:
     draws_first: bool = False
     # What the phase samples from, if not the data set itself. Called again when a run is resumed: must be repeatable.
     prepare: Callable[[Transitions], Transitions] | None = None
+    extend: Callable[[Transitions], Transitions] | None = None  # adds to a batch what several updates take of it
     refresh: int | None = None  # after each so many steps `start` and `prepare` are called again
     trains: dict[str, nn.Module] = field(default_factory=dict)
     depends: tuple[str, ...] = ()
@@ -58,6 +59,7 @@ class Phase:
 
     def update(self, batch: Transitions, generator: torch.Generator, step: int) -> Metrics:
         """Step number `step`, from 0, of each update that is due, on a batch."""
+        batch = batch if self.extend is None else self.extend(batch)
         metrics, given = {}, (batch, generator, step / self.steps)
         due = {name: update for name, update in self.updates.items() if update.due(step)}
         drawn = {name: update.draw(*given) for name, update in due.items()} if self.draws_first else {}

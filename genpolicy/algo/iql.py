@@ -51,12 +51,18 @@ class IQL(Algorithm):
         policy = imitation(self.policy, self.objective, self.lr, self.weight, schedule=self.schedule)
         first, *rest = ((name or "critic", update) for name, update in critic_updates(self.critic).items())
         updates = dict([first, ("policy", policy), *rest])
-        return [
-            Phase(name="training", steps=self.steps, batch_size=self.batch_size, updates=updates, policy=self.policy)
-        ]
+        settings = {"steps": self.steps, "batch_size": self.batch_size}
+        # Before the last update the target Q stays as it is, so that V and the weights take the same value of it.
+        extend = self.with_value if rest else None
+        return [Phase(name="training", **settings, updates=updates, policy=self.policy, extend=extend)]
+
+    @torch.no_grad()
+    def with_value(self, batch: Transitions) -> Transitions:
+        """A batch with the column `q_of_data`."""
+        return batch.extended(q_of_data=self.critic.q_of_data(batch))
 
     @torch.no_grad()
     def weight(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The weights [B], and their statistics."""
-        q = self.critic.q_target_min(batch.observation, batch.action)
+        q = self.critic.q_of_data(batch)
         return exponential_weight(self.beta * (q - self.critic.v(batch.observation)), self.weight_clamp)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -18,6 +20,8 @@ class QGuided(ActorCritic):
 
     As in their code, Q is one of the first two of the critic, chosen by a coin, and |Q| is taken from the other.
     """
+
+    num_q: ClassVar[int] = 2  # Q functions of the critic that the actor is told of
 
     eta: float = setting(1.0, ge=0.0, le=1e6, doc="weight of the value, in units of the values' mean size")
     normalize: bool = setting(True, doc="divide by mean |Q|; false: GTP's ablation with a linear Q term")
@@ -47,13 +51,12 @@ class QGuided(ActorCritic):
         """The generative loss and the value's [B], and metrics."""
         matching = self.objective.loss(self.policy, batch.observation, batch.action, draws)
         action = self.clip(self.action(batch, draws))
-        q = self.critic.q(batch.observation, action)
+        q = self.critic.q(batch.observation, action, self.num_q)
         value = self.value(q, draws)
         return matching - self.eta * value, {"matching": matching.detach().mean(), "q": q.detach().mean()}
 
     def value(self, q: Tensor, draws: Draws) -> Tensor:
-        """What is raised [B], of Q [E, B]: one of two by a coin, in units of the mean size of one."""
-        q = q[:2]
+        """What is raised [B], of Q [num_q, B]: one of two by a coin, in units of the mean size of one."""
         if self.normalize:
             size = q.detach().abs().mean(1, keepdim=True)
             q = q / (size if self.own_size else size.flip(0))

@@ -24,6 +24,8 @@ class TD3BC(QGuided):
     fitted to the data beside it, for a log-likelihood.
     """
 
+    num_q = 1
+
     smoothing: float = setting(
         0.2, ge=0.0, le=1e6, doc="standard deviation of the noise on the target's actions, which lie in [-1, 1]"
     )

@@ -89,9 +89,9 @@ class Critic(nn.Module, ABC):
         """
         return {"": (self, self.loss)}
 
-    def q(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Q_j(s, a) [E, B] of observation [B, O] and action [B, A]."""
-        return self.q_network(torch.cat([observation, action], -1))
+    def q(self, observation: Tensor, action: Tensor, members: int | None = None) -> Tensor:
+        """Q_j(s, a) [E, B] of observation [B, O] and action [B, A]; members: of the first so many Q functions only."""
+        return self.q_network(torch.cat([observation, action], -1), members)
 
     def v(self, observation: Tensor) -> Tensor:
         """V(s) [B], if it is learned."""
@@ -108,6 +108,12 @@ class Critic(nn.Module, ABC):
     def q_target_min(self, observation: Tensor, action: Tensor) -> Tensor:
         """min_j Q_j^-(s, a) [B]."""
         return self.q_of_target(observation, action).amin(0)
+
+    def q_of_data(self, batch: Transitions) -> Tensor:
+        """min_j Q_j^-(s, a) [B] of a batch's own actions; its column of this name, if it has one."""
+        if "q_of_data" in batch.shapes:
+            return batch["q_of_data"]
+        return self.q_target_min(batch.observation, batch.action)
 
     def advantage(self, observation: Tensor, action: Tensor) -> Tensor:
         """min_j Q_j(s, a) - V(s) [B], if V is learned."""

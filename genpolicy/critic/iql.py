@@ -44,8 +44,7 @@ class IQL(Critic):
         """The expectile regression of V [B], and metrics."""
         value = self.v(batch.observation)
         with torch.no_grad():
-            q_min = self.q_target_min if self.v_of_target else self.q_min
-            wanted = q_min(batch.observation, batch.action)
+            wanted = self.q_of_data(batch) if self.v_of_target else self.q_min(batch.observation, batch.action)
         return expectile_loss(wanted - value, self.expectile), {"mean": value.detach().mean()}
 
     def q_loss(self, batch: Transitions, next_action: None = None) -> tuple[Tensor, Metrics]:

@@ -13,6 +13,11 @@ from torch import Tensor, nn
 from genpolicy.network.activation import ACTIVATIONS, initialise
 
 
+def first(members: int, parameter: Tensor) -> Tensor:
+    """The part of a parameter [E, ...] that is of the first members."""
+    return parameter if members == len(parameter) else parameter[:members]
+
+
 class EnsembleLinear(nn.Module):
     """One linear layer for each of E members: [E, B, in] -> [E, B, out]; initialised as torch's Linear."""
 
@@ -23,7 +28,7 @@ class EnsembleLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(members, 1, size_out).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, x, self.weight)
+        return torch.baddbmm(first(len(x), self.bias), x, first(len(x), self.weight))
 
 
 class EnsembleHead(nn.Module):
@@ -36,7 +41,8 @@ class EnsembleHead(nn.Module):
         self.bias = nn.Parameter(torch.empty(members, 1).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
-        return (x * self.weight).sum(-1) + self.bias  # on CPUs, several times faster than a batched product
+        weight, bias = first(len(x), self.weight), first(len(x), self.bias)
+        return (x * weight).sum(-1) + bias  # on CPUs, several times faster than a batched product
 
 
 class EnsembleNorm(nn.Module):
@@ -49,11 +55,12 @@ class EnsembleNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(members, 1, size))
 
     def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.layer_norm(x, x.shape[-1:], eps=self.eps) * self.weight + self.bias
+        weight, bias = first(len(x), self.weight), first(len(x), self.bias)
+        return nn.functional.layer_norm(x, x.shape[-1:], eps=self.eps) * weight + bias
 
 
 class EnsembleMLP(nn.Module):
-    """E scalar-valued perceptrons, each with its own weights: [B, in] -> [E, B]."""
+    """E scalar-valued perceptrons, each with its own weights: [B, in] -> [E, B]; or the first of them alone."""
 
     def __init__(
         self,
@@ -81,8 +88,8 @@ class EnsembleMLP(nn.Module):
         weights = [*(layer.weight.detach().mT for layer in self.layers), self.head.weight.detach()]
         initialise([list(weight) for weight in weights], [layer.bias for layer in linear], init, last=3e-3)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.input_norm(x.expand(self.members, *x.shape))
+    def forward(self, x: Tensor, members: int | None = None) -> Tensor:
+        x = self.input_norm(x.expand(members or self.members, *x.shape))
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = layer(x)
             x = self.act(norm(x)) if self.layer_norm_first else norm(self.act(x))

@@ -31,8 +31,8 @@ class VectorisedPhase:
         for i, tensors in enumerate(named):
             for name, tensor in tensors.items():
                 tensor.data = whole[name][i]
-        self.phase = algorithms[0].phases[phase]
-        updates = [algorithm.phases[phase].updates for algorithm in algorithms]
+        self.phases = [algorithm.phases[phase] for algorithm in algorithms]
+        updates = [phase.updates for phase in self.phases]
         self.updates = {
             name: _Vectorised(algorithms[0], whole, [each[name] for each in updates]) for name in updates[0]
         }
@@ -42,9 +42,12 @@ class VectorisedPhase:
     ) -> list[Metrics]:
         """Step number `step` of each algorithm on its batch; the metrics of each, as its own update would name them."""
         found: list[Metrics] = [{} for _ in batches]
-        given = batches, generators, step / self.phase.steps
+        first = self.phases[0]
+        if first.extend is not None:
+            batches = [own.extend(batch) for own, batch in zip(self.phases, batches, strict=True)]
+        given = batches, generators, step / first.steps
         due = {name: update for name, update in self.updates.items() if update.updates[0].due(step)}
-        drawn = {name: update.draw(*given) for name, update in due.items()} if self.phase.draws_first else {}
+        drawn = {name: update.draw(*given) for name, update in due.items()} if first.draws_first else {}
         for name, update in due.items():
             for own, metrics in zip(found, update(*given, drawn.get(name)), strict=True):
                 own |= prefixed(name, metrics)

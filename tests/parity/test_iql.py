@@ -40,6 +40,15 @@ def test_updates_are_theirs():
     assert algorithm.steps == settings["max_steps"]  # of the cosine
 
 
+def test_the_target_is_asked_once_for_v_and_the_policy():
+    [phase] = (algorithm := made(*SMALL)).phases
+    _, arrays = fixture("iql")
+    asked = []
+    algorithm.critic.q_target.register_forward_hook(lambda *given: asked.append(1))
+    phase.update(batches(arrays)[0], torch.Generator(), 0)
+    assert len(asked) == 1
+
+
 def test_weights_begin_orthogonal_and_biases_at_0():
     torch.manual_seed(0)
     algorithm = made("algo=iql")

@@ -48,6 +48,18 @@ def test_updates_are_theirs():
     assert algorithm.policy.target_rate == ours["tau"]
 
 
+def test_the_actor_asks_the_first_q_function_alone():
+    algorithm = made(*SMALL)
+    [phase] = algorithm.phases
+    with torch.no_grad():
+        for parameter in algorithm.critic.q_network.parameters():
+            parameter[1] = torch.nan
+    _, arrays = doubles("td3_bc")
+    metrics = phase.updates["actor"](batches(arrays)[0], torch.Generator(), 0.0)
+    assert all(metric.isfinite() for metric in metrics.values())
+    assert all(parameter.isfinite().all() for parameter in algorithm.policy.network.parameters())
+
+
 def test_networks_begin_as_torch_s_layers_do():
     torch.manual_seed(0)
     algorithm = made("algo=td3_bc")
