@@ -3,7 +3,8 @@
     python tests/benchmarks/peers.py --checkouts=<folder of CORL, fql and IDQL> --jax=<python with jax> [<row> ...]
 
 prints a line a row: median milliseconds, and in brackets the median of a side's time over ours; "products" are matrix
-products of as many operations as ours alone. Each side is a process that waits while another one is measured. The second Python needs jax, flax, optax, distrax and ml_collections.
+products of as many operations as ours alone. Each side is a process that waits while another one is measured. Python
+with jax needs flax, optax, distrax and ml_collections.
 """
 
 from __future__ import annotations
