@@ -1,12 +1,10 @@
 """GMPO and its behaviour model, opendilab/GenerativeRL: its own `train` over ten batches of ours, with our weights."""
 
-import types
-from typing import ClassVar
 from unittest import mock
 
 import numpy as np
 import torch
-from generative_rl_tools import SUPPORT, Settings, settings, without_packages
+from generative_rl_tools import SUPPORT, Buffer, settings, train, without_packages
 from thu_tools import gradients, prefixed, rows
 from torch_tools import ACTION, BATCH, UPDATES, Parameters, batches, checkout, drawing, normal, save, uniform
 
@@ -14,58 +12,13 @@ path = checkout()
 without_packages()
 from grl.algorithms import gmpo  # noqa: E402
 
-
-class Buffer:
-    """Their replay buffer; the batches of an epoch are ours. after: called with the number of those trained on."""
-
-    after = staticmethod(lambda number: None)
-    given: ClassVar[list] = []
-
-    def __init__(self, **more):
-        pass
-
-    def __iter__(self):
-        for number, batch in enumerate(self.given, 1):
-            yield batch
-            Buffer.after(number)
-
-
-def train(algorithm_type: str, policy: torch.nn.Module, epochs: dict[str, int]) -> None:
-    """One epoch of the stages named, by GMPOAlgorithm.train; epoch 0 counts as done."""
-    stages = {
-        "behaviour_policy": {"learning_rate": 1e-4},
-        "critic": {"learning_rate": 3e-4, "discount_factor": 0.99, "update_momentum": 0.005, "tau": 0.7},
-        "guided_policy": {"learning_rate": 1e-4, "beta": 8.0, "weight_clamp": 2},
-    }
-    stages["critic"]["method"] = "iql"
-    parameter = {
-        name: stage | {"batch_size": BATCH, "epochs": 2 * epochs.get(name, 0)} for name, stage in stages.items()
-    }
-    parameter |= {"algorithm_type": algorithm_type, "evaluation": {"eval": False}, "action_augment_num": SUPPORT}
-    config = Settings(project="parity", parameter=parameter, model={"GPPolicy": policy.config})
-    algorithm = gmpo.GMPOAlgorithm.__new__(gmpo.GMPOAlgorithm)
-    algorithm.config, algorithm.simulator, algorithm.seed_value = Settings(train=config), None, 0
-    algorithm.dataset, algorithm.model = types.SimpleNamespace(storage=None), {"GPPolicy": policy}
-    algorithm.behaviour_policy_train_epoch = algorithm.critic_train_epoch = algorithm.guided_policy_train_epoch = 0
-    run = mock.MagicMock()
-    run.__enter__.return_value.config = {}
-    with (
-        mock.patch.object(gmpo, "TensorDictReplayBuffer", Buffer),
-        mock.patch.object(gmpo, "SamplerWithoutReplacement", mock.MagicMock()),
-        mock.patch.object(gmpo, "track", lambda numbers, description: numbers),
-        mock.patch.object(gmpo, "wandb", mock.MagicMock(init=lambda **more: run)),
-        mock.patch.object(gmpo, "merge_two_dicts_into_newone", lambda first, second: second),
-    ):
-        algorithm.train()
-
-
 draw = np.random.default_rng(3)
 torch.manual_seed(3)
 data, shape = batches(draw), (UPDATES, BATCH)
 data["behaviour_action"] = normal(draw, *shape, SUPPORT, ACTION) / 2
 draws = {"t": uniform(draw, *shape), "noise": normal(draw, *shape, ACTION)}
 draws |= {"t_softmax": uniform(draw, *shape, SUPPORT), "noise_softmax": normal(draw, *shape, SUPPORT, ACTION)}
-Buffer.given = [rows(data, update) for update in range(UPDATES)]
+given = [rows(data, update) for update in range(UPDATES)]
 arrays = prefixed("batch", data) | prefixed("draw", draws)
 
 
@@ -93,11 +46,11 @@ learned, fitted = Parameters(draw, modules), Parameters(draw, {"guided": policy.
 arrays |= learned.begin() | fitted.begin()
 pairs = [draws[name][update] for update in range(UPDATES) for name in ("t", "noise")]
 Buffer.after = kept(arrays, learned, "", q=critic.q, v=critic.v)
-train("GMPO", policy, {"critic": 1})
+train("GMPO", policy, "critic", given)
 restore(learned)  # the policies' stages start from the critic as it is in the beginning
 Buffer.after = kept(arrays, fitted, "gmpo/", guided=policy.guided_model.model)
 with drawing(*pairs):
-    train("GMPO", policy, {"guided_policy": 1})
+    train("GMPO", policy, "guided_policy", given)
 restore(fitted)
 fake = iter(torch.as_tensor(actions).transpose(0, 1) for actions in data["behaviour_action"])
 policy.behaviour_policy_sample = lambda **more: next(fake)
@@ -110,7 +63,7 @@ flat = [
 # As committed this loss cannot run: it takes torch.mean(..., dim=1) of a value a state, of which it must mean the mean.
 mean = torch.mean
 with drawing(*flat), mock.patch.object(torch, "mean", lambda values, dim=None: mean(values)):
-    train("GMPO_softmax_sample", policy, {"guided_policy": 1})
+    train("GMPO_softmax_sample", policy, "guided_policy", given)
 # Their behaviour model's stage, by the same losses: on the VP-SDE with noise prediction as well.
 for name, kind in (("bc", ("gvp", "velocity_function", "flow_matching")),
                    ("bc_vpsde", ("linear_vp_sde", "noise_function", "score_matching"))):  # fmt: skip
@@ -120,7 +73,7 @@ for name, kind in (("bc", ("gvp", "velocity_function", "flow_matching")),
     restore(moving)
     Buffer.after = kept(arrays, moving, f"{name}/", guided=policy.base_model.model)
     with drawing(*pairs):
-        train("GMPO", policy, {"behaviour_policy": 1})
+        train("GMPO", policy, "behaviour_policy", given)
 about = {"beta": 8.0, "weight_clamp": 2, "tau": 0.7, "discount": 0.99, "update_momentum": 0.005, "lr": 1e-4}
 shared = {name: array for name, array in arrays.items() if name.startswith(("batch/", "draw/", "0/guided/"))}
 fitting = {name: array for name, array in arrays.items() if name.startswith("bc")}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import types
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import h5py
@@ -14,7 +14,7 @@ import numpy as np
 Act = Callable[[np.ndarray], np.ndarray]
 """Actions [N,A] at observations [N,O]."""
 
-EPISODES, EVALUATION_SEED = 20, 1000
+EVALUATION_SEED = 1000
 
 
 @dataclass
@@ -54,7 +54,7 @@ class Data:
         """Rewards such that the returns of the episodes span 1,000, as IQL has it."""
         returns = np.bincount(np.unique(self.episodes, return_inverse=True)[1], weights=self.rewards)
         rewards = (self.rewards * 1000 / (returns.max() - returns.min())).astype(np.float32)
-        return Data(**(vars(self) | {"rewards": rewards}))
+        return replace(self, rewards=rewards)
 
     def batch(self, draw: np.random.Generator, size: int) -> dict[str, np.ndarray]:
         rows = draw.integers(len(self.rewards), size=size)
@@ -69,8 +69,12 @@ class Asked:
     batch: int
     seed: int
 
-    def batches(self) -> Iterator[dict[str, np.ndarray]]:
-        draw = np.random.default_rng(self.seed)
+    def scaled(self) -> Asked:
+        return replace(self, data=self.data.scaled())
+
+    def batches(self, phase: int = 0) -> Iterator[dict[str, np.ndarray]]:
+        """Those of a phase of training, each with draws of its own."""
+        draw = np.random.default_rng(self.seed + 1000 * phase)
         return (self.data.batch(draw, self.batch) for _ in range(self.updates))
 
 
@@ -88,14 +92,14 @@ def stubs(*names: str) -> None:
     sys.modules.update({name: Stub(name) for name in names})
 
 
-def evaluate(act: Act, simulator: str) -> np.ndarray:
-    """Returns of episodes that begin alike for every policy; actions are clipped to their space."""
+def evaluate(act: Act, simulator: str, episodes: int = 20, steps: int | None = None) -> np.ndarray:
+    """Returns of episodes that begin alike for every policy, of so many steps at most; actions are clipped."""
     import gymnasium
 
     gymnasium.logger.min_level = gymnasium.logger.ERROR
-    envs = [gymnasium.make(simulator) for _ in range(EPISODES)]
+    envs = [gymnasium.make(simulator, max_episode_steps=steps) for _ in range(episodes)]
     observation = np.stack([env.reset(seed=EVALUATION_SEED + i)[0] for i, env in enumerate(envs)])
-    space, running, returns = envs[0].action_space, np.ones(EPISODES, bool), np.zeros(EPISODES)
+    space, running, returns = envs[0].action_space, np.ones(episodes, bool), np.zeros(episodes)
     while running.any():
         action = np.clip(act(observation.astype(np.float32)), space.low, space.high).astype(np.float32)
         for i in np.flatnonzero(running):

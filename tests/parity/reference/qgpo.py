@@ -6,7 +6,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from thu_tools import WRITER, Bar, gradients, prefixed, rows, without
+from thu_tools import WRITER, gradients, loop, prefixed, rows, without
 from torch import nn
 from torch_tools import (
     ACTION,
@@ -52,16 +52,6 @@ def network() -> model.ScoreNet:
     return net
 
 
-def loop(train, epoch: int, net: nn.Module, given: list) -> None:
-    """One of their training loops over batches, at an epoch."""
-    module = sys.modules[train.__module__]
-    with (
-        mock.patch.object(module.tqdm, "trange", return_value=Bar([epoch])),
-        mock.patch.object(module, "range", return_value=given, create=True),
-    ):
-        train(args, net, given)
-
-
 draw = np.random.default_rng(1)
 torch.manual_seed(1)
 data, shape = batches(draw), (UPDATES, BATCH)
@@ -97,7 +87,7 @@ critic.guidance_scale = 1.0
 
 for update in range(UPDATES):
     with drawing(draws["t"][update], draws["noise"][update]):
-        loop(train_critic.train_critic, 1, net, [given[update]])
+        loop(train_critic.train_critic, args, 1, net, [given[update]])
     if update == 0:
         arrays |= gradients(energy=critic.qt)
     if update in (0, UPDATES - 1):
@@ -105,14 +95,14 @@ for update in range(UPDATES):
 # The second half of their training: the energy alone.
 for update in range(UPDATES):
     with drawing(draws["t"][update], draws["noise"][update]):
-        loop(train_critic.train_critic, 50, net, [given[update]])
+        loop(train_critic.train_critic, args, 50, net, [given[update]])
 arrays |= learned.moved(2 * UPDATES)
 
 start = {name: value.clone() for name, value in net.state_dict().items()}
 for updates in (1, UPDATES):  # their loop makes the optimiser
     net.load_state_dict(start)
     with drawing(*(draws[f"behaviour_{name}"][update] for update in range(updates) for name in ("t", "noise"))):
-        loop(train_behavior.train_behavior, 1, net, given[:updates])
+        loop(train_behavior.train_behavior, args, 1, net, given[:updates])
     arrays |= parameters.moved(updates)
 settings = {name: getattr(args, name) for name in ("alpha", "q_alpha", "diffusion_steps", "M", "method")}
 save("qgpo", "github.com/ChenDRAG/CEP-energy-guided-diffusion", path, "MIT", settings, **arrays)

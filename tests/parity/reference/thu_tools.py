@@ -2,7 +2,10 @@
 
 import importlib.machinery
 import sys
+from argparse import Namespace
+from collections.abc import Callable
 from types import SimpleNamespace
+from unittest import mock
 
 import numpy as np
 import torch
@@ -20,11 +23,17 @@ def without(*names: str) -> None:
         sys.modules[name].__spec__ = importlib.machinery.ModuleSpec(name, None)
 
 
-def rows(data: dict[str, np.ndarray], update: int) -> dict[str, Tensor]:
-    """One batch by the names of their code: s, a, r, s_ and d, of which r and d are columns."""
-    batch = {name: torch.as_tensor(values[update]) for name, values in data.items()}
+def columns(batch: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    """A batch by the names of their code: s, a, r, s_ and d, of which r and d are columns, and fake actions, if any."""
+    batch = {name: torch.as_tensor(values) for name, values in batch.items()}
     made = {"s": batch["observations"], "a": batch["actions"], "s_": batch["next_observations"]}
-    return made | {"r": batch["rewards"][:, None], "d": 1 - batch["masks"][:, None]}
+    made |= {"r": batch["rewards"][:, None], "d": 1 - batch["masks"][:, None]}
+    return made | {name: values for name, values in batch.items() if name.startswith("fake_a")}
+
+
+def rows(data: dict[str, np.ndarray], update: int) -> dict[str, Tensor]:
+    """One batch of several, as `columns`."""
+    return columns({name: values[update] for name, values in data.items()})
 
 
 def gradients(**modules: nn.Module) -> dict[str, np.ndarray]:
@@ -50,3 +59,13 @@ class Bar(list):
 
 
 WRITER = SimpleNamespace(add_scalar=lambda *values, **more: None)
+
+
+def loop(train: Callable, args: Namespace, epoch: int, net: nn.Module, given: list) -> None:
+    """One of QGPO's training loops over batches, at an epoch."""
+    module = sys.modules[train.__module__]
+    with (
+        mock.patch.object(module.tqdm, "trange", return_value=Bar([epoch])),
+        mock.patch.object(module, "range", return_value=given, create=True),
+    ):
+        train(args, net, given)
