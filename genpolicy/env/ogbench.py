@@ -32,6 +32,7 @@ from genpolicy.env.task import Task, make_quietly
 PREFIX = "ogbench-"
 CACHE = "~/.ogbench/data"
 BUTTONS = "button_states"
+_SHARED: dict[str, Any] = {}  # by all simulators of this process
 
 
 @component
@@ -118,6 +119,8 @@ class Repeatable(gymnasium.Wrapper):
             with mock.patch.object(tempfile, "mkstemp", return_value=(None, os.path.join(folder, "maze.xml"))):
                 super().__init__(make_quietly(simulator, **more).unwrapped)
             self._generator = np.random.MT19937()
+            if hasattr(self.unwrapped, "_ik"):  # of 45 MB, without a state: the arm's inverse kinematics
+                self.unwrapped._ik = _SHARED.setdefault("inverse kinematics", self.unwrapped._ik)
             with self.repeatable(0), quietly():  # which compiles the model
                 self.env.reset(seed=0)
                 self.observation_space, self.action_space = self.env.observation_space, self.env.action_space
