@@ -35,7 +35,7 @@ class EDMDenoising(Regression):
     def draw_time(self, policy: GenerativePolicy, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
         path = policy.path
         if self.density == "loglogistic":
-            ends = torch.tensor([path.t_min, policy.t_max], dtype=like.dtype, device=like.device)
+            ends = torch.stack([like.new_full((), end) for end in (path.t_min, policy.t_max)])  # filled on the device
             low, high = torch.sigmoid(
                 ((path.sigma(ends) / path.alpha(ends).clamp(min=0)).log() - self.log_ratio_mean) / self.log_ratio_std
             )

@@ -20,7 +20,7 @@ class PathEuler(Solver):
     steps: int = setting(10, ge=1, le=10**5, doc="number of steps, one evaluation each; uniform in t")
 
     def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
-        times = y.new_tensor([flow.t_max * (1 - i / self.steps) for i in range(self.steps)])
+        times = [y.new_full((), flow.t_max * (1 - i / self.steps)) for i in range(self.steps)]  # filled on the device
         x = flow.path.sigma(times[0]) / flow.noise_to_y(1.0) * y
         for t in times:
             x = x - flow.t_max / self.steps * flow.velocity(x, t)
