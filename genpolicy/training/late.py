@@ -4,18 +4,21 @@ import math
 import statistics
 from pathlib import Path
 
-from genpolicy.algo.algorithm import Phase
+from genpolicy.algo.algorithm import Algorithm
 from genpolicy.runs.journal import read
 
 LATE_MEAN = "late mean"  # the name of the result
 TENTHS = (8, 9, 10)  # of the updates of the phase that trains the policy
 
 
-def late_mean(journal: Path, updates: int, phase: Phase) -> dict[str, float]:
-    """Mean and standard deviation of the evaluations after 80, 90 and 100 % of a phase that ended at `updates` of all.
+def late_mean(journal: Path, updates: int, algorithm: Algorithm) -> dict[str, float]:
+    """Mean and standard deviation of the evaluations after 80, 90 and 100 % of the last phase, of `updates` in all.
 
-    Empty if its policy was not evaluated at all three: `eval.per_phase` must be 10, or a multiple.
+    Empty if the policy was not evaluated at all three: `eval.per_phase` must be 10, or a multiple.
     """
+    phase = next(reversed(algorithm.phases), None)  # a run of given parts has none
+    if phase is None or phase.policy is not algorithm.policy:
+        return {}
     begin = updates - phase.steps
     points = {begin + math.ceil(phase.steps * tenths / 10) for tenths in TENTHS}
     metrics = [event["metrics"] for event, _ in read(journal) if event["step"] in points]

@@ -316,9 +316,8 @@ class Trainer:
                 self._save()
                 if self.config.eval.video and policy is self.algorithm.policy:
                     self._film()
-        phase = self.algorithm.phases[-1]
         self.journal.sync()
-        if phase.policy is self.algorithm.policy and (late := late_mean(self.journal.path, self.state.updates, phase)):
+        if late := late_mean(self.journal.path, self.state.updates, self.algorithm):
             self.journal.log(self.state.updates, {f"late/{name}": value for name, value in late.items()})
             self.state.results[LATE_MEAN] = late
             self._save()
