@@ -19,7 +19,48 @@ from genpolicy.objective.objective import Draws
 
 
 @component
-class ActorCritic(Algorithm, ABC):
+class PolicyEvaluation(Algorithm, ABC):
+    """An algorithm whose critic evaluates the policy while both are trained."""
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        """The critic evaluates the policy, or needs none."""
+
+        def fits(critic: type) -> bool:
+            return critic.next_actions in (None, "policy")
+
+        if not fits(locate(config.critic._target_)):
+            raise UserError(
+                f"critic: needs a behaviour model, which this algorithm lacks; legal: {legal_options('critic', fits)}"
+            )
+
+    def training_phase(self, steps: int, batch_size: int, updates: dict[str, Update]) -> Phase:
+        """The one phase, whose batches have what the critic's loss takes."""
+        prepare = Transitions.with_next_actions if self.critic.uses_next_action_of_data else None
+        return Phase(
+            name="training",
+            steps=steps,
+            batch_size=batch_size,
+            updates=updates,
+            policy=self.policy,
+            prepare=prepare,
+        )
+
+    def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
+        """The policy's actions [B, num_samples, A] that the critic evaluates, clipped to the action space."""
+        return self.clip(self.policy.sample(observation, generator, num_samples))
+
+    def draw_next_action(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """The actions [B, candidates, A] at the next states that the critic's loss takes, if it does."""
+        if self.critic.next_actions is None:
+            return {}
+        with torch.no_grad():
+            action = self.target_action(batch.next_observation, generator, self.critic.candidates)
+        return {"next_action": action}
+
+
+@component
+class ActorCritic(PolicyEvaluation, ABC):
     """A critic that evaluates the actor's moving average, and an actor that a subclass improves by the critic."""
 
     uses_target = True
@@ -44,28 +85,7 @@ class ActorCritic(Algorithm, ABC):
         more = {"draw": self.draw_next_action, "after": None, "clip": self.gradient_norm, "clip_each": self.clip_each_q}
         critic = critic_updates(self.critic, lambda batch, draws: draws.get("next_action"), **more)
         updates = prefixed("critic", critic) | {"actor": self.actor_update()}
-        return [
-            Phase(
-                name="training",
-                steps=self.steps,
-                batch_size=self.batch_size,
-                updates=updates,
-                policy=self.policy,
-                prepare=Transitions.with_next_actions if self.critic.uses_next_action_of_data else None,
-            )
-        ]
-
-    @classmethod
-    def check_compatibility(cls, config: Node) -> None:
-        """The critic evaluates the policy, or needs none."""
-
-        def fits(critic: type) -> bool:
-            return critic.next_actions in (None, "policy")
-
-        if not fits(locate(config.critic._target_)):
-            raise UserError(
-                f"critic: needs a behaviour model, which this algorithm lacks; legal: {legal_options('critic', fits)}"
-            )
+        return [self.training_phase(self.steps, self.batch_size, updates)]
 
     @abstractmethod
     def actor_update(self) -> Update:
@@ -88,11 +108,3 @@ class ActorCritic(Algorithm, ABC):
     def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
         """Actions [B, num_samples, A] of the actor's moving average, clipped to the action space."""
         return self.clip(self.policy.target.sample(observation, generator, num_samples))
-
-    def draw_next_action(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        """The actions [B, candidates, A] at the next states that the critic's loss takes, if it does."""
-        if self.critic.next_actions is None:
-            return {}
-        with torch.no_grad():
-            action = self.target_action(batch.next_observation, generator, self.critic.candidates)
-        return {"next_action": action}

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from genpolicy.algo.actor_critic import ActorCritic
+from genpolicy.algo.actor_critic import ActorCritic, PolicyEvaluation
 from genpolicy.algo.algorithm import Phase, require_flow
 from genpolicy.algo.distilled import one_step_policy
 from genpolicy.algo.update import Metrics, Update
@@ -81,7 +81,7 @@ class FQL(ActorCritic):
 
     def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
         """Of the one-step policy as it is: the critic's targets are slow already."""
-        return self.clip(self.policy.sample(observation, generator, num_samples))
+        return PolicyEvaluation.target_action(self, observation, generator, num_samples)
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The flow's draws, and the noise that both policies start from."""

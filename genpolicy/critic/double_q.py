@@ -27,11 +27,19 @@ class DoubleQ(Critic):
         1, ge=1, le=10**4, doc="actions of the policy at s' whose best is backed up; 1: no max-Q backup"
     )
     aggregate: str = setting("min", choices=["min", "mean"], doc="how the Q functions are combined in the target")
+    pessimism: float = setting(
+        0.0, ge=0.0, le=100.0, doc="standard deviations over the Q functions that the target is lowered by"
+    )
     normalize: bool = setting(False, doc="divide a batch's targets by their standard deviation")
 
     def backup(self, q: Tensor) -> Tensor:
         """The value [B] of the next states, from Q^- [E, B, candidates] of the actions there."""
-        return self.aggregated(q.amax(2))
+        return self.lower_bound(q.amax(2))
+
+    def lower_bound(self, q: Tensor) -> Tensor:
+        """What the Q functions say together, less `pessimism` of their standard deviations, [...] of q [E, ...]."""
+        value = self.aggregated(q)
+        return value - self.pessimism * q.std(0, correction=0) if self.pessimism else value
 
     def cost(self, batch: Transitions, next_action: Tensor) -> Tensor | float:
         """What the value of each action [B, candidates, A] at s' loses, [B, candidates]: nothing."""

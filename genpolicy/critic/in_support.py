@@ -25,5 +25,5 @@ class InSupport(DoubleQ):
     )
 
     def backup(self, q: Tensor) -> Tensor:
-        value = self.aggregated(q)
+        value = self.lower_bound(q)
         return (torch.softmax(self.beta * value, -1) * value).sum(-1)

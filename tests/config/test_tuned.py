@@ -141,3 +141,20 @@ def test_a_familys_file_that_has_changed_is_read_anew(tmp_path):
     for beta in (7, 8):
         write(path, f"# @package _global_\nalgo: {{beta: {beta}}}\n")
         assert jobs("algo=gmpo", "env=hopper-medium-v2")[0][0].config.algo.beta == beta
+
+
+@pytest.mark.parametrize(
+    ("task", "beta", "discount", "pessimism"),
+    [
+        ("antmaze-large-navigate", 10.0, 0.99, 0.5),
+        ("antmaze-giant-navigate", 3.0, 0.995, 0.5),
+        ("humanoidmaze-medium-navigate", 3.0, 0.995, 0.0),
+        ("humanoidmaze-large-navigate", 3.0, 0.995, 0.0),
+    ],
+)
+def test_values_of_qam_are_those_of_its_authors_commands(task, beta, discount, pessimism):
+    """experiments/reproduce.py."""
+    [(job, _)] = jobs("algo=qam", f"env=ogbench-{task}")
+    critic = job.config.critic
+    assert (job.config.algo.beta, critic.discount, critic.pessimism) == (beta, discount, pessimism)
+    assert (critic.ensemble, list(critic.hidden), job.config.algo.gradient_norm) == (10, [512] * 4, 1.0)

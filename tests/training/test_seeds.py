@@ -51,6 +51,7 @@ def weights(algorithm):
         "algo=qgpo",
         "algo=fql",
         "algo=rebrac",
+        "algo=qam",
         "algo=awr algo.value_every=2",
         "algo=idql",
     ],

@@ -31,6 +31,7 @@ _COUNTERPARTS = {
     ("idql", "ddpm_idql"): "IDQL",
     ("ifql", "icfm"): "IFQL",
     ("iql", "gaussian"): "IQL",
+    ("qam", "icfm"): "QAM",
     ("qgpo", "vpsde_epsilon"): "QGPO",
     ("rebrac", "gaussian"): "ReBRAC",
     ("sfbc", "vpsde_epsilon"): "SfBC",
