@@ -22,7 +22,7 @@ import numpy as np
 
 from genpolicy.config.schema import component, digest, setting
 from genpolicy.config.validation import Node
-from genpolicy.dataset.dataset import cached_file, require_space
+from genpolicy.dataset.dataset import cached_file, remark, require_space
 from genpolicy.dataset.ogbench import OGBenchFile
 from genpolicy.dataset.ogbench_oracle import Recorder, published_size
 from genpolicy.env.ogbench import PREFIX, OGBench
@@ -85,7 +85,11 @@ class OGBenchMade(OGBenchFile):
         require_space(path.parent, (left + episodes) * (steps + 1) * recorder.row_bytes, path.name)
         with shown(f"making transitions of {task.data}", episodes * steps, (episodes - left) * steps) as advance:
             counted = itertools.count(episodes - left + 1)
-            _record(recorder, self.seed, missing, lambda: advance(next(counted) * steps))
+            try:
+                _record(recorder, self.seed, missing, lambda: advance(next(counted) * steps))
+            except (KeyboardInterrupt, SystemExit):
+                remark(f"{folder}: has what was made; the same command goes on with it")
+                raise
         _join(list(parts), path)
         shutil.rmtree(folder)
 

@@ -62,7 +62,7 @@ def test_many_processes_make_the_same(file, tmp_path, monkeypatch):
 FORKED = ogbench_made.forked
 
 
-def test_what_was_stopped_goes_on(file, tmp_path, monkeypatch):
+def test_what_was_stopped_goes_on(file, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ogbench_made, "PART_ROWS", 122)
     played, episode = [], Recorder.episode
 
@@ -77,6 +77,7 @@ def test_what_was_stopped_goes_on(file, tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         broken.file(of(MAZE))
     assert not broken.location(of(MAZE)).exists()
+    assert ".parts: has what was made; the same command goes on with it" in capsys.readouterr().err
     monkeypatch.setattr(Recorder, "episode", lambda recorder, seed: played.append(seed) or episode(recorder, seed))
     path = broken.file(of(MAZE))
     assert len(played) == 6  # of three, two were kept
