@@ -118,6 +118,8 @@ class Repeatable(gymnasium.Wrapper):
         with tempfile.TemporaryDirectory() as folder:
             with mock.patch.object(tempfile, "mkstemp", return_value=(None, os.path.join(folder, "maze.xml"))):
                 super().__init__(make_quietly(simulator, **more).unwrapped)
+            if hasattr(self.unwrapped, "control_timestep"):  # of a table, which does not say it as gymnasium does
+                self.metadata = self.metadata | {"render_fps": 1 / self.unwrapped.control_timestep()}
             self._generator = np.random.MT19937()
             if hasattr(self.unwrapped, "_ik"):  # of 45 MB, without a state: the arm's inverse kinematics
                 self.unwrapped._ik = _SHARED.setdefault("inverse kinematics", self.unwrapped._ik)

@@ -55,6 +55,8 @@ def test_a_task_is_the_packages(name, recwarn):
     np.testing.assert_array_equal(found.action_high, env.action_space.high)
     assert found.max_episode_steps == spec.max_episode_steps
     assert env.unwrapped._success_timing == "pre"
+    if found.dear:
+        assert env.metadata["render_fps"] == 20  # so that a video runs in real time
     env.reset(seed=0)
     assert env.step(np.zeros(found.action_size, np.float32))[1:4] == (0, False, False)
     assert [str(warning.message) for warning in recwarn] == []
