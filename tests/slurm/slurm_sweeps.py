@@ -265,7 +265,7 @@ def test_four_runs_as_an_array_under_one_parent_and_two_commands_at_once(outputs
     sweep[sweep.index("tracking.uri=none")] = "tracking.uri=null"
     sweep[sweep.index("algo=gmpo")] = "algo=gmpg,gmpg_matching"
     sweep[sweep.index("algo.policy_steps=250")] = "algo.policy_steps=5"
-    sweep += ["algo.behaviour_batch_size=32"]
+    sweep += ["algo.behaviour_batch_size=32", "phases.reuse=false"]
     assert genpolicy(*sweep, "launch.dry_run=true").out.count("job 3:") == 1
     assert list(find_runs(outputs)) == []
     command = [sys.executable, "-m", "genpolicy.app", *last(sweep)]
