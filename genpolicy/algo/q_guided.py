@@ -10,7 +10,9 @@ from torch import Tensor
 from genpolicy.algo.actor_critic import ActorCritic
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.schema import component, setting
+from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
+from genpolicy.errors import UserError
 from genpolicy.objective.objective import Draws
 
 
@@ -26,6 +28,15 @@ class QGuided(ActorCritic):
     eta: float = setting(1.0, ge=0.0, le=1e6, doc="weight of the value, in units of the values' mean size")
     normalize: bool = setting(True, doc="divide by mean |Q|; false: GTP's ablation with a linear Q term")
     own_size: bool = setting(False, doc="mean of the same Q function, as in EDP's code; false: of the other one")
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        super().check_compatibility(config)
+        if config.critic.ensemble < cls.num_q:
+            raise UserError(
+                f"critic.ensemble={config.critic.ensemble}: the actor climbs one of {cls.num_q} Q functions, "
+                f"chosen by a coin; legal: {cls.num_q} or more"
+            )
 
     def actor_update(self) -> Update:
         return Update(

@@ -268,7 +268,8 @@ def test_where_data_come_from(tmp_path, monkeypatch):
     url = yaml.safe_load((CONF / "env" / "hopper-medium-v2.yaml").read_text())["url"]
     assert source("env=hopper-medium-v2") == url
     assert source("env=maze2d-umaze-v1") == (
-        "genpolicy.dataset.waypoint.Waypoint(reward='antmaze', held_out=0.0, episodes=400, noise=0.5, seed=0)"
+        "genpolicy.dataset.waypoint.Waypoint(reward='antmaze', held_out=0.0, action_margin=0.0, "
+        "episodes=400, noise=0.5, seed=0)"
     )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.hdf5").touch()
