@@ -97,6 +97,7 @@ def test_a_server_that_does_not_answer_and_then_does(outputs, monkeypatch):
     server.start()
     try:
         wait_until(lambda: not is_locked(run.path("tracking.lock")))
+        server.wait()  # those who ship may have given up before it was there
         assert genpolicy("mode=sync", f"paths.outputs={outputs}", f"tracking.uri={address}").code == 0
         before = counts(outputs)
         assert stored(outputs) == {run.id: journaled(run)}
