@@ -85,6 +85,7 @@ def two(tmp_path_factory):
     return outputs, genpolicy(*LOCAL, *plain_words(outputs, RATES))
 
 
+@pytest.mark.slow
 def test_local_runs_side_by_side(two, tmp_path):
     outputs, result = two
     assert result.code == 1
@@ -104,6 +105,7 @@ def test_local_runs_side_by_side(two, tmp_path):
     assert records(alone) == records(beside)
 
 
+@pytest.mark.slow
 def test_the_same_sweep_again_starts_what_is_missing(two, tmp_path):
     outputs = tmp_path / "copy"
     shutil.copytree(two[0], outputs)
@@ -164,6 +166,7 @@ def test_local_runs_say_when_all_will_have_ended(tmp_path, monkeypatch):
     ]
 
 
+@pytest.mark.slow
 def test_status_shows_a_study_or_a_sweep(two):
     outputs, result = two
     (digits,) = re.findall(r"sweep=([0-9a-f]{8})", result.out)

@@ -72,6 +72,7 @@ def test_artifacts_and_runs_are_found_again(moved, tmp_path):
     assert not old.exists()
 
 
+@pytest.mark.slow
 def test_what_lies_elsewhere_stays(moved):
     client = opened(moved[0])
     for name, place in FOREIGN.items():
@@ -81,6 +82,7 @@ def test_what_lies_elsewhere_stays(moved):
         assert run.info.artifact_uri.startswith(place + "/")
 
 
+@pytest.mark.slow
 def test_another_path_to_the_same_folder_moves_nothing(moved, tmp_path):
     new, number, _ = moved
     before = opened(new).get_run(number).info.artifact_uri
@@ -88,6 +90,7 @@ def test_another_path_to_the_same_folder_moves_nothing(moved, tmp_path):
     assert opened(tmp_path / "link").get_run(number).info.artifact_uri == before
 
 
+@pytest.mark.slow
 def test_a_run_that_was_overwritten_is_not_another_one(moved):
     new, number, _ = moved
     (directory,) = new.glob("*/*/*/seed0")

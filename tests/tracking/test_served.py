@@ -53,6 +53,7 @@ def logged(shipped):
     return outputs, run, model
 
 
+@pytest.mark.slow
 def test_the_model_of_a_run(logged):
     outputs, run, model = logged
     client = MlflowClient(f"sqlite:///{outputs}/mlflow.db")
@@ -66,6 +67,7 @@ def test_the_model_of_a_run(logged):
     assert {metric.key: metric.value for metric in model.metrics} == final
 
 
+@pytest.mark.slow
 def test_nothing_in_it_is_pickled_but_tensors(logged):
     folder = Path(logged[2].artifact_location.removeprefix("file://"))
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
@@ -76,6 +78,7 @@ def test_nothing_in_it_is_pickled_but_tensors(logged):
     assert files["data/policy/config.yaml"].read_bytes() == logged[1].path("config.yaml").read_bytes()
 
 
+@pytest.mark.slow
 def test_it_acts_as_the_run_does(logged):
     _, run, model = logged
     loaded = mlflow.pyfunc.load_model(model.artifact_location)
@@ -91,6 +94,7 @@ def test_it_acts_as_the_run_does(logged):
         loaded.predict(np.zeros((2, 3), np.float32))
 
 
+@pytest.mark.slow
 def test_a_model_logged_with_the_earlier_name_of_its_loader_acts_the_same(logged, tmp_path):
     _, run, model = logged
     earlier = tmp_path / "model"
@@ -136,6 +140,7 @@ def answers(port: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_without_observations_and_not_at_all(shipped):
     (model,) = [model for model in models(shipped[0]) if model.tags["genpolicy.algo"] == "bc"]
     assert model.tags["genpolicy.seed"] == "0"

@@ -36,6 +36,7 @@ def swept(tmp_path_factory):
     return outputs, runs
 
 
+@pytest.mark.slow
 def test_importers_at_once_on_a_store_that_did_not_exist(swept):
     outputs, runs = swept
     assert stored(outputs) == {run.id: journaled(run) for run in runs}
@@ -44,6 +45,7 @@ def test_importers_at_once_on_a_store_that_did_not_exist(swept):
     assert rows == [*((f"gmpo-gvp swiss-roll s{seed}", "FINISHED") for seed in range(RUNS)), ("sweep abc", "FINISHED")]
 
 
+@pytest.mark.slow
 def test_one_parent_for_a_sweep(swept):
     outputs, _ = swept
     ((parent,),) = ask(outputs, "SELECT run_uuid FROM runs WHERE name = 'sweep abc'")
@@ -65,6 +67,7 @@ def test_the_parent_describes_what_has_become_of_the_sweep(outputs):
     assert "| gmpo | gvp | swiss-roll | 30.0 ± 26.5 (3) |" in said
 
 
+@pytest.mark.slow
 def test_settings_tags_and_files(swept):
     outputs, runs = swept
     ((number, place),) = ask(outputs, "SELECT run_uuid, artifact_uri FROM runs WHERE name = 'gmpo-gvp swiss-roll s0'")
@@ -102,6 +105,7 @@ def test_the_protocol_is_a_tag_on_ogbench(more, said, tmp_path):
     run.close()
 
 
+@pytest.mark.slow
 def test_the_data_set_is_an_input_of_every_run(swept):
     outputs, _ = swept
     ((source, kind, schema, profile),) = ask(
@@ -121,6 +125,7 @@ def test_the_data_set_is_an_input_of_every_run(swept):
     assert set(ask(outputs, "SELECT name, value FROM input_tags")) == {("mlflow.data.context", "training")}
 
 
+@pytest.mark.slow
 def test_shipping_again_changes_nothing(swept, capsys):
     outputs, runs = swept
     before = counts(outputs)
@@ -134,6 +139,7 @@ def test_shipping_again_changes_nothing(swept, capsys):
     assert stored(outputs) == {run.id: journaled(run) for run in runs}
 
 
+@pytest.mark.slow
 def test_a_run_is_found_by_its_mlflow_id(swept):
     outputs, runs = swept
     ((number,),) = ask(outputs, "SELECT run_uuid FROM runs WHERE name = 'gmpo-gvp swiss-roll s2'")
