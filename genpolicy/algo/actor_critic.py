@@ -47,8 +47,12 @@ class PolicyEvaluation(Algorithm, ABC):
         )
 
     def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
-        """The policy's actions [B, num_samples, A] that the critic evaluates, clipped to the action space."""
-        return self.clip(self.policy.sample(observation, generator, num_samples))
+        """Actions [B, num_samples, A] that the critic evaluates, clipped to the action space.
+
+        Of the policy's moving average, if the algorithm uses it.
+        """
+        policy = self.policy.target if self.uses_target else self.policy
+        return self.clip(policy.sample(observation, generator, num_samples))
 
     def draw_next_action(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The actions [B, candidates, A] at the next states that the critic's loss takes, if it does."""
@@ -104,7 +108,3 @@ class ActorCritic(PolicyEvaluation, ABC):
         *critic, actor = phase.updates.items()
         critic[-1][1].after = self.update_targets
         return replace(phase, updates=dict([actor, *critic]), draws_first=True)
-
-    def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
-        """Actions [B, num_samples, A] of the actor's moving average, clipped to the action space."""
-        return self.clip(self.policy.target.sample(observation, generator, num_samples))

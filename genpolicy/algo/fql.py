@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from genpolicy.algo.actor_critic import ActorCritic, PolicyEvaluation
+from genpolicy.algo.actor_critic import ActorCritic
 from genpolicy.algo.algorithm import Phase, require_flow
 from genpolicy.algo.distilled import one_step_policy
 from genpolicy.algo.update import Metrics, Update
@@ -32,7 +32,7 @@ class FQL(ActorCritic):
     As in their code, which has one optimiser, all networks step from the same parameters.
     """
 
-    uses_target = False
+    uses_target = False  # the critic evaluates the one-step policy as it is: its targets are slow already
 
     alpha: float = setting(10.0, ge=0.0, le=1e6, doc="weight of the distillation")
     normalize: bool = setting(False, doc="divide Q by its mean absolute value")
@@ -78,10 +78,6 @@ class FQL(ActorCritic):
             clip=self.gradient_norm,
             every=self.policy_delay,
         )
-
-    def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
-        """Of the one-step policy as it is: the critic's targets are slow already."""
-        return PolicyEvaluation.target_action(self, observation, generator, num_samples)
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The flow's draws, and the noise that both policies start from."""
