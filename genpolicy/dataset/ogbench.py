@@ -23,7 +23,7 @@ from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.download import Downloaded
 from genpolicy.dataset.ogbench_oracle import WALKS, published_size
 from genpolicy.dataset.transitions import Behaviour
-from genpolicy.dataset.user_file import check_finite, check_shape, check_size, clip, limited_memory, reason
+from genpolicy.dataset.user_file import check_finite, check_shape, clip, read_npz
 from genpolicy.env.ogbench import BUTTONS, OGBench
 from genpolicy.errors import UserError
 
@@ -133,17 +133,7 @@ def read(path: Path, task: OGBench) -> dict[str, np.ndarray]:
 
     Raises `UserError` if it cannot be read, lacks a column, or is of a simulator of other sizes.
     """
-    try:
-        with limited_memory(), np.load(path, allow_pickle=False) as file:
-            if missing := [name for name in COLUMNS if name not in file]:
-                raise UserError(f"{path}: has no {missing[0]}, only: {', '.join(file) or 'nothing'}")
-            names = dict.fromkeys((*COLUMNS, *(name for name in STATES if name in file)))
-            check_size(sum(file.zip.getinfo(f"{name}.npy").file_size for name in names), path)
-            columns = {name: file[name] for name in names}
-    except UserError:
-        raise
-    except Exception as error:  # of zipfile, zlib, NumPy and their parsers, whatever a mutilated file makes them raise
-        raise UserError(f"{path}: not a readable NPZ file ({reason(error)})") from error
+    columns = read_npz(path, COLUMNS, STATES)
     shapes = {"observations": (task.observation_size,), "actions": (task.action_size,), "terminals": ()}
     rows = len(columns["observations"]) if columns["observations"].ndim else 0
     for name, column in columns.items():

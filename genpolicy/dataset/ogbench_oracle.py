@@ -14,11 +14,8 @@ import numpy as np
 
 from genpolicy.env.ogbench import BUTTONS, Repeatable, quietly
 
-NOISE, SMOOTHING, LEAST_NORM = (
-    0.1,
-    0.5,
-    0.4,
-)  # of arms: noise of play and noisy, its smoothing, the Markov oracles' norm
+# Of arms: noise of play and noisy, its smoothing, the Markov oracles' norm.
+NOISE, SMOOTHING, LEAST_NORM = 0.1, 0.5, 0.4
 POINT_NOISE = 0.5
 XI = np.array([1, 1, 1, 3, 10])  # noise of an action's parts, in that of the episode
 STACKING = {"single": (0, 0), "double": (0, 0.25), "triple": (0.05, 0.35), "quadruple": (0.1, 0.5)}

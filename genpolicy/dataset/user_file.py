@@ -3,7 +3,7 @@
 import contextlib
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -111,6 +111,32 @@ def reason(error: Exception) -> str:
         return "it claims more memory than there is"
     said = message(error)[:200]
     return "no arrays of numbers, and nothing else is read" if "allow_pickle" in said else said
+
+
+def read_npz(
+    path: Path, required: Iterable[str], optional: Iterable[str] = (), hint: str = ""
+) -> dict[str, np.ndarray]:
+    """Arrays of an NPZ file by name, the optional ones as far as they are there.
+
+    hint: ends what is said of a missing one. Raises `UserError` if the file cannot be read, lacks one, or holds
+    something else by that name.
+    """
+    try:
+        with limited_memory(), np.load(path, allow_pickle=False) as file:
+            if missing := [name for name in required if name not in file]:
+                raise UserError(f"{path}: has no {missing[0]}, only: {', '.join(file) or 'nothing'}{hint}")
+            names = dict.fromkeys((*required, *(name for name in optional if name in file)))
+            members = {file.zip.getinfo(name if name in file.zip.namelist() else f"{name}.npy") for name in names}
+            check_size(sum(member.file_size for member in members), path)
+            columns = {name: file[name] for name in names}
+    except UserError:
+        raise
+    except Exception as error:  # of zipfile, zlib, NumPy and their parsers, whatever a mutilated file makes them raise
+        raise UserError(f"{path}: not a readable NPZ file ({reason(error)})") from error
+    for name, column in columns.items():
+        if not isinstance(column, np.ndarray):
+            raise UserError(f"{path}: {name} is no array; write the file with numpy.savez")
+    return columns
 
 
 def check_shape(found: tuple[int, ...], name: str, shape: tuple[int, ...], path: Path | str) -> None:
