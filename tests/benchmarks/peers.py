@@ -145,6 +145,18 @@ def corl(name: str, kind: str | int) -> Callable[[], Any]:
     return act
 
 
+def updating(agent: Any, data: dict) -> Callable[[], None]:
+    """Updates of a JAX agent on one batch, each waited for."""
+    import jax
+
+    def update() -> None:
+        nonlocal agent
+        agent, info = agent.update(data)
+        jax.block_until_ready(info)
+
+    return update
+
+
 def fql(name: str, kind: str | int) -> Callable[[], Any]:
     import importlib
 
@@ -159,13 +171,7 @@ def fql(name: str, kind: str | int) -> Callable[[], Any]:
     cls = {"fql": "FQLAgent", "iql": "IQLAgent", "ifql": "IFQLAgent"}[name]
     agent = getattr(reference, cls).create(0, data["observations"][:1], data["actions"][:1], config)
     if kind == "update":
-
-        def update() -> None:
-            nonlocal agent
-            agent, info = agent.update(data)
-            jax.block_until_ready(info)
-
-        return update
+        return updating(agent, data)
     observation, keys = jax.numpy.asarray(batch(int(kind))["observations"]), jax.random.PRNGKey(0)
     if name == "ifql":  # which chooses for one observation
         observation = observation[0]
@@ -195,13 +201,7 @@ def idql(name: str, kind: str | int) -> Callable[[], Any]:
     )
     data = {key: jax.numpy.asarray(value) for key, value in batch().items()}
     if kind == "update":
-
-        def update() -> None:
-            nonlocal agent
-            agent, info = agent.update(data)
-            jax.block_until_ready(info)
-
-        return update
+        return updating(agent, data)
     observation = batch(1)["observations"][0]
     return lambda: jax.block_until_ready(agent.eval_actions(observation)[0])
 
