@@ -58,7 +58,7 @@ class Scaling(nn.Module):
 
     def scale_observation(self, observation: Tensor) -> Tensor:
         """Observations [..., O] in the algorithm's units."""
-        return (observation - self.mean) / self.std
+        return observation if self.observation == "none" else (observation - self.mean) / self.std
 
     def unscale_observation(self, observation: Tensor) -> Tensor:
         """Observations [..., O] in the environment's units."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 Function = Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
 """Values of an activation, and its derivatives if they are asked for."""
 
+SMALL = 4096  # elements, below which torch's kernels are faster on CPUs, too
 GELU_SCALE = 2 * math.sqrt(2 / math.pi)
 GELU_CUBIC = 0.044715 * GELU_SCALE
 
@@ -62,7 +63,7 @@ class _Elementwise(nn.Module):
     """An activation that torch has a kernel for, on CPUs by `function`, which is equal but for rounding.
 
     torch's kernels of these take two to three times as long there. They serve elsewhere: on GPUs, in lower precision,
-    compiled, and inside transforms of torch.func.
+    compiled, inside transforms of torch.func, and for so few elements that calling several kernels costs more.
     """
 
     def __init__(self, function: Function, kernel: nn.Module):
@@ -70,7 +71,7 @@ class _Elementwise(nn.Module):
         self.function, self.kernel = function, kernel
 
     def forward(self, x: Tensor) -> Tensor:
-        plain = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+        plain = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.numel() >= SMALL
         if not plain or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             return self.kernel(x)
         if x.requires_grad and torch.is_grad_enabled():

@@ -75,4 +75,5 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         """[B, output_size] for x [B, input_size], t [B] or any number of times [B, times], observation [B, O]."""
-        return self.layers(torch.cat([x, self.embed(t).flatten(1), observation], -1))
+        times = [self.embed(t).flatten(1)] if t.dim() == 1 or t.shape[1] else []
+        return self.layers(torch.cat([x, *times, observation], -1))

@@ -3,7 +3,8 @@
     python tests/benchmarks/peers.py --checkouts=<folder of CORL, fql and IDQL> --jax=<python with jax> [<row> ...]
 
 prints a line a row: median milliseconds, and in brackets the median of a side's time over ours; "products" are matrix
-products of as many operations as ours alone. Each side is a process that waits while another one is measured. Python
+products of as many operations as ours alone, and "by hand" is what our policy does in as few calls of torch as that
+takes. Each side is a process that waits while another one is measured. Python
 with jax needs flax, optax, distrax and ml_collections.
 """
 
@@ -45,6 +46,7 @@ ROWS: dict[str, tuple[str | int, tuple[str, ...], tuple[str, ...]]] = {
     "iql_act_1000": (1000, ("algo=iql", *SMALL), ("corl_iql", "fql_iql")),
     "fql_act_1000": (1000, ("algo=fql",), ("fql_fql",)),
 }
+ONE_NETWORK = ("iql_act_1", "fql_act_1", "iql_act_1000", "fql_act_1000")  # what these rows' policies are
 BATCH, TURN_MS = 256, 100.0
 
 
@@ -105,6 +107,35 @@ def ours(row: str, products: bool = False) -> Callable[[], Any]:
     repetitions = max(1, round(counter.get_total_flops() / rounds / (2 * rows * side * side)))
     out = left @ right
     return lambda: [torch.mm(left, right, out=out) for _ in range(repetitions)]
+
+
+def by_hand(row: str) -> Callable[[], Any]:
+    """Actions of our policy of one network, without a module or a check."""
+    import torch
+    from torch.nn import functional
+
+    ours(row)  # for threads and memory
+    kind, words, _ = ROWS[row]
+    sizes, gaussian = (256, 256) if set(SMALL) <= set(words) else (512,) * 4, "algo=iql" in words
+    inputs = OBSERVATION + (0 if gaussian else ACTION)
+    layers = [torch.nn.Linear(*pair) for pair in itertools.pairwise((inputs, *sizes, ACTION))]
+    weights = [(layer.bias.detach(), layer.weight.detach().t()) for layer in layers]
+    observation, high = torch.from_numpy(batch(int(kind))["observations"]), torch.ones(ACTION)
+    low, mean, std = -high, torch.zeros(OBSERVATION), torch.ones(OBSERVATION)
+    noise, generator = torch.empty(int(kind), ACTION), torch.Generator().manual_seed(0)
+
+    def act() -> torch.Tensor:
+        with torch.no_grad():
+            x = (observation - mean) / std
+            x = x if gaussian else torch.cat([noise.normal_(generator=generator), x], -1)
+            for bias, weight in weights[:-1]:
+                x = torch.addmm(bias, x, weight)
+                x = x.relu_() if gaussian else functional.gelu(x, approximate="tanh")
+            bias, weight = weights[-1]
+            x = torch.addmm(bias, x, weight)
+            return x.tanh_() if gaussian else x.clamp_(low, high)
+
+    return act
 
 
 def corl(name: str, kind: str | int) -> Callable[[], Any]:
@@ -213,6 +244,8 @@ def serve(side: str, row: str) -> None:
     """For each line, a number of calls: the milliseconds of processor time that one takes."""
     if side in ("ours", "products"):
         call = ours(row, side == "products")
+    elif side == "by hand":
+        call = by_hand(row)
     else:
         family, _, name = side.partition("_")
         call = PEERS[family][1](name, ROWS[row][0])
@@ -254,7 +287,7 @@ def main() -> None:
     parser.add_argument("rows", nargs="*")
     asked = parser.parse_args()
     for row in asked.rows or ROWS:
-        names = ["ours", "products", *ROWS[row][2]]
+        names = ["ours", "products", *(["by hand"] if row in ONE_NETWORK else []), *ROWS[row][2]]
         sides = {name: Side(name, row, asked) for name in names}
         counts = {}
         for name, side in sides.items():
