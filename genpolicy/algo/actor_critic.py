@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,17 +23,19 @@ from genpolicy.objective.objective import Draws
 class PolicyEvaluation(Algorithm, ABC):
     """An algorithm whose critic evaluates the policy while both are trained."""
 
+    evaluates: ClassVar[tuple[str | None, ...]] = (None, "policy")  # whose actions at the next states a critic gets
+
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
         """The critic evaluates the policy, or needs none."""
 
         def fits(critic: type) -> bool:
-            return critic.next_actions in (None, "policy")
+            return critic.next_actions in cls.evaluates
 
-        if not fits(locate(config.critic._target_)):
-            raise UserError(
-                f"critic: needs a behaviour model, which this algorithm lacks; legal: {legal_options('critic', fits)}"
-            )
+        critic = locate(config.critic._target_)
+        if not fits(critic):
+            what = {"behaviour": "a behaviour model", "anchored": "a flow that anchors the policy"}[critic.next_actions]
+            raise UserError(f"critic: needs {what}, which this algorithm lacks; legal: {legal_options('critic', fits)}")
 
     def training_phase(self, steps: int, batch_size: int, updates: dict[str, Update]) -> Phase:
         """The one phase, whose batches have what the critic's loss takes."""
@@ -86,10 +89,18 @@ class ActorCritic(PolicyEvaluation, ABC):
     ema_every: int = setting(1, ge=1, le=10**6, doc="actor updates per update of its moving average")
 
     def plan(self) -> list[Phase]:
-        more = {"draw": self.draw_next_action, "after": None, "clip": self.gradient_norm, "clip_each": self.clip_each_q}
-        critic = critic_updates(self.critic, lambda batch, draws: draws.get("next_action"), **more)
-        updates = prefixed("critic", critic) | {"actor": self.actor_update()}
+        updates = prefixed("critic", self.critic_updates()) | {"actor": self.actor_update()}
         return [self.training_phase(self.steps, self.batch_size, updates)]
+
+    def critic_updates(self, **more: Any) -> dict[str, Update]:
+        """The critic's updates, made before the actor's on the same batch. more: for the function of this name."""
+        given = {"draw": self.draw_next_action, "after": None}
+        given |= {"clip": self.gradient_norm, "clip_each": self.clip_each_q}
+        return critic_updates(self.critic, lambda batch, draws: self.evaluated(draws), **given | more)
+
+    def evaluated(self, draws: Draws) -> Any:
+        """What the critic's loss takes as actions at the next states, of what was drawn for it."""
+        return draws.get("next_action")
 
     @abstractmethod
     def actor_update(self) -> Update:
@@ -99,7 +110,7 @@ class ActorCritic(PolicyEvaluation, ABC):
         """One step of the moving average of the critic, and of the actor's if it is due."""
         if not self.critic.lagged_target:  # or it has followed with the critic's update
             self.critic.update_target()
-        number = self.phases[0].updates["actor"].count - 1
+        number = self.phases[-1].updates["actor"].count - 1
         if number >= self.ema_start and (number - self.ema_start) % self.ema_every == 0:
             self.policy.update_target()
 

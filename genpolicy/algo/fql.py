@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genpolicy.algo.actor_critic import ActorCritic
 from genpolicy.algo.algorithm import Phase, require_flow
@@ -23,13 +24,11 @@ from genpolicy.objective.objective import Draws
 
 
 @component
-class FQL(ActorCritic):
-    """A one-step policy that climbs Q while it is held to a behaviour flow, which is fitted beside it.
+class OneStepActor(ActorCritic, ABC):
+    """A one-step policy that climbs Q while it is held to a behaviour flow: alpha |mu(s, z) - flow(s, z)|^2.
 
-    Both make an action of the same noise: alpha |mu(s, z) - flow(s, z)|^2 bounds the squared Wasserstein distance of
-    the two policies from above (algorithm 1).
-
-    As in their code, which has one optimiser, all networks step from the same parameters.
+    Both make an action of the same noise, so that this bounds the squared Wasserstein distance of the two policies from
+    above. As in FQL's code, which has one optimiser, all networks step from the same parameters.
     """
 
     uses_target = False  # the critic evaluates the one-step policy as it is: its targets are slow already
@@ -55,7 +54,7 @@ class FQL(ActorCritic):
 
         if not fits(config.solver):
             raise UserError(
-                "solver: FQL distils a flow that noise enters at its start only; "
+                f"solver: {cls.__name__} distils a flow that noise enters at its start only; "
                 f"legal: {legal_options('solver', having=fits)}"
             )
 
@@ -67,33 +66,68 @@ class FQL(ActorCritic):
         return [self.from_the_same_parameters(phase) for phase in super().plan()]
 
     def actor_update(self) -> Update:
-        parameters = [*self.behaviour.parameters(), *self.policy.parameters()]
         return Update(
-            parameters,
+            self.trained(),
             self.lr,
             self.loss,
             self.draw,
-            after=self.behaviour.update_target,
             frozen_modules=[self.critic],
             clip=self.gradient_norm,
             every=self.policy_delay,
         )
 
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters that the actor's update moves."""
+        return list(self.policy.parameters())
+
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        """The flow's draws, and the noise that both policies start from."""
-        matching = self.objective.draw(self.behaviour, batch.observation, batch.action, generator, progress)
-        return {"action_noise": self.behaviour.draw_noise(batch.size, generator, batch.action), **matching}
+        """The noise that both policies start from."""
+        return {"action_noise": self.behaviour.draw_noise(batch.size, generator, batch.action)}
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
-        """The flow's loss, the distillation's and minus the value, [B], and metrics."""
+        """The distillation's loss minus the value, [B], and metrics."""
+        loss, _, metrics = self.policy_loss(batch, draws)
+        return loss, {name: metric.detach().mean() for name, metric in metrics.items()}
+
+    def policy_loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Tensor, Metrics]:
+        """The distillation's loss minus the value, [B], the values [B] of the policy's actions, and metrics [B]."""
         observation, noise = batch.observation, draws["action_noise"]
-        matching = self.objective.loss(self.behaviour, observation, batch.action, draws)
         with torch.no_grad():
             wanted = self.clip(self.behaviour.sample(observation, noise=noise))
         action = self.policy.sample(observation, noise=noise[:, 0])
         distance = (action - wanted).square().mean(-1)
         q = self.critic.q(observation, self.clip(action)).mean(0)
-        gain = q / q.detach().abs().mean() if self.normalize else q
-        metrics = {"matching": matching, "distance": distance, "q": q}
-        loss = matching + self.alpha * distance - gain
-        return loss, {name: metric.detach().mean() for name, metric in metrics.items()}
+        return self.alpha * distance - self.gain(q), q, {"distance": distance, "q": q}
+
+    def gain(self, value: Tensor) -> Tensor:
+        """What values [B] count, [B]: in units of their mean size, if so configured."""
+        return value / value.detach().abs().mean() if self.normalize else value
+
+
+@component
+class FQL(OneStepActor):
+    """A one-step policy that is distilled from a flow, which is fitted beside it (algorithm 1)."""
+
+    def actor_update(self) -> Update:
+        update = super().actor_update()
+        update.after = self.behaviour.update_target
+        return update
+
+    def trained(self) -> list[nn.Parameter]:
+        return [*self.behaviour.parameters(), *super().trained()]
+
+    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """The flow's draws, and the noise that both policies start from."""
+        matching = self.objective.draw(self.behaviour, batch.observation, batch.action, generator, progress)
+        return super().draw(batch, generator, progress) | matching
+
+    def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        """The flow's loss, the distillation's and minus the value, [B], and metrics."""
+        loss, q, metrics = self.policy_loss(batch, draws)
+        matching, own = self.matching(batch, draws, q)
+        return matching + loss, {name: metric.detach().mean() for name, metric in (own | metrics).items()}
+
+    def matching(self, batch: Transitions, draws: Draws, q: Tensor) -> tuple[Tensor, Metrics]:
+        """The flow's loss [B], and metrics [B]. q: the values [B] of the policy's actions."""
+        matching = self.objective.loss(self.behaviour, batch.observation, batch.action, draws)
+        return matching, {"matching": matching}

@@ -19,6 +19,21 @@ from genpolicy.model.policy import Policy
 from genpolicy.objective.objective import Draws, Objective
 
 
+def cosine(progress: float) -> float:
+    """(1 + cos(pi progress)) / 2, which ends at 0."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+def warm_cosine(progress: float, warm_up: float = 0.05, last: float = 0.1) -> float:
+    """From 0 to 1 in a straight line, and down to `last` by a cosine."""
+    if progress <= warm_up:
+        return progress / warm_up
+    return last + (1 - last) * cosine((progress - warm_up) / (1 - warm_up))
+
+
+SCHEDULES = {"cosine": cosine, "warm_cosine": warm_cosine}  # what the learning rate is multiplied by
+
+
 class Update:
     """One gradient step on a pure loss: (batch, draws) -> (loss [B], metrics), all randomness being in `draws`.
 
@@ -29,7 +44,7 @@ class Update:
     clip: largest norm of the whole gradient; clip_each: of each member of an ensemble, the first dimension of all
     parameters, by itself.
     every: the update is made at every so manieth step of the phase only, at first at number every - 1.
-    schedule: of the learning rate, "constant" or "cosine": lr (1 + cos(pi progress)) / 2, which ends at 0.
+    schedule: of the learning rate, "constant" or one of `SCHEDULES`.
     momentum: of gradient descent with momentum, in place of AdamW.
     weight_decay: AdamW's, the share of the parameters that lr times this takes away at each step.
 
@@ -121,9 +136,9 @@ class Update:
 
     def set_lr(self, optimizer: Optimizer, progress: float) -> None:
         """Give an optimiser the learning rate that is due."""
-        if self.schedule == "cosine":
+        if self.schedule != "constant":
             for group in optimizer.param_groups:
-                group["lr"] = self.lr * (1 + math.cos(math.pi * progress)) / 2
+                group["lr"] = self.lr * SCHEDULES[self.schedule](progress)
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's state."""
@@ -192,24 +207,31 @@ def imitation(
 def critic_updates(
     critic: Critic,
     next_action: Callable[[Transitions, Draws], Tensor | None] = lambda batch, draws: None,
+    penalty: Callable[[Transitions, Draws], tuple[Tensor, Metrics]] | None = None,
     **more: Any,
 ) -> dict[str, Update]:
     """The updates of a critic by the names of its losses; its target follows with the last.
 
-    next_action: (batch, draws) -> actions [B, candidates, A] at the next states, if the losses take some. more: what
-    else an `Update` takes.
+    next_action: (batch, draws) -> actions [B, candidates, A] at the next states, if the losses take some. penalty:
+    (batch, draws) -> (what is added to the last loss [B], metrics). more: what else an `Update` takes.
     """
 
-    def update(module: nn.Module, loss: Callable[..., tuple[Tensor, Metrics]], **last: Any) -> Update:
+    def update(
+        module: nn.Module, loss: Callable[..., tuple[Tensor, Metrics]], penalty: Any = None, **last: Any
+    ) -> Update:
         def losses(batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
-            return loss(batch, next_action(batch, draws))
+            value, metrics = loss(batch, next_action(batch, draws))
+            if penalty is None:
+                return value, metrics
+            added, own = penalty(batch, draws)
+            return value + added, metrics | own
 
         return Update(module.parameters(), critic.lr, losses, **last, **more)
 
     after = more.pop("after", critic.update_target)
     follow = {"before": critic.update_target} if critic.lagged_target else {"after": after}
     *first, (name, last) = critic.losses().items()
-    return {name: update(*parts) for name, parts in first} | {name: update(*last, **follow)}
+    return {name: update(*parts) for name, parts in first} | {name: update(*last, penalty, **follow)}
 
 
 def limited_exp(exponent: Tensor, limit: float) -> Tensor:

@@ -70,13 +70,22 @@ class Critic(nn.Module, ABC):
 
     def __post_init__(self, observation_size: int, action_size: int) -> None:
         nn.Module.__init__(self)
-        names = ("hidden", "activation", "layer_norm", "layer_norm_eps", "layer_norm_first", "init")
-        shape = {name: getattr(self, name) for name in names}
-        self.q_network = EnsembleMLP(self.ensemble, observation_size + action_size, **shape)
+        shape = self.shape
+        self.q_network = EnsembleMLP(self.ensemble, self.input_size(observation_size, action_size), **shape)
         self.q_target = copy.deepcopy(self.q_network).requires_grad_(False)
         if self.expectile is not None:
             own = {"layer_norm": self.layer_norm and self.v_layer_norm, "input_norm": self.v_input_norm}
             self.v_network = value_network(observation_size, **shape | own)
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """The settings of the networks, as `EnsembleMLP` takes them."""
+        names = ("hidden", "activation", "layer_norm", "layer_norm_eps", "layer_norm_first", "init")
+        return {name: getattr(self, name) for name in names}
+
+    def input_size(self, observation_size: int, action_size: int) -> int:
+        """The size of what the Q functions are given."""
+        return observation_size + action_size
 
     @abstractmethod
     def loss(self, batch: Transitions, next_action: Tensor | None) -> tuple[Tensor, Metrics]:
@@ -121,8 +130,11 @@ class Critic(nn.Module, ABC):
 
     def squared_error(self, q: Tensor, target: Tensor) -> Tensor:
         """(Q_j - target)^2 [B] of q [E, B] and target [B], summed over the Q functions or their mean."""
-        error = (q - target).square()
-        return error.mean(0) if self.q_loss_mean else error.sum(0)
+        return self.total((q - target).square())
+
+    def total(self, loss: Tensor) -> Tensor:
+        """The loss [B] that is one of each Q function [E, B]: their sum or their mean."""
+        return loss.mean(0) if self.q_loss_mean else loss.sum(0)
 
     def aggregated(self, q: Tensor) -> Tensor:
         """What Q functions say together, [...] of q [E, ...]: their minimum."""

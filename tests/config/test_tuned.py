@@ -158,3 +158,22 @@ def test_values_of_qam_are_those_of_its_authors_commands(task, beta, discount, p
     critic = job.config.critic
     assert (job.config.algo.beta, critic.discount, critic.pessimism) == (beta, discount, pessimism)
     assert (critic.ensemble, list(critic.hidden), job.config.algo.gradient_norm) == (10, [512] * 4, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("task", "alpha_q", "alpha", "threshold", "aggregate", "probes", "steps"),
+    [
+        ("ogbench-antmaze-large-navigate", 0.5, 0.1, "data", "min", None, 61_250),
+        ("ogbench-humanoidmaze-medium-navigate", 0.5, 0.3, "row", "mean", 8, 122_250),
+        ("ogbench-cube-single-play", 0.5, 10.0, "row", "mean", None, 61_250),
+        ("walker2d-medium-replay-v2", 5.0, 0.1, "row", "min", None, 73_750),
+        ("antmaze-medium-play-v2", 0.5, 0.03, "data", "min", None, 61_000),
+        ("hammer-human-v1", 0.5, 0.03, "row", "min", 8, 11_250),
+    ],
+)
+def test_values_of_fac_are_those_of_its_authors_commands(task, alpha_q, alpha, threshold, aggregate, probes, steps):
+    """README.md of JongseongChae/FAC at a4f4dd4; 250 epochs of the flow, in batches by the size of the data."""
+    [(job, _)] = jobs("algo=fac", f"env={task}")
+    algo, critic = job.config.algo, job.config.critic
+    assert (algo.alpha_q, algo.alpha, algo.threshold, algo.probes) == (alpha_q, alpha, threshold, probes)
+    assert (critic.aggregate, critic.discount, algo.steps, algo.behaviour_steps) == (aggregate, 0.995, 10**6, steps)

@@ -50,6 +50,8 @@ def weights(algorithm):
         "algo=srpo algo.normalize=true",
         "algo=qgpo",
         "algo=fql",
+        "algo=gfp",
+        "algo=fac solver.steps=3 algo.density_steps=2",
         "algo=rebrac",
         "algo=qam",
         "algo=awr algo.value_every=2",
