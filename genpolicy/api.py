@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from genpolicy.algo.actor import Actor
+from genpolicy.algo.actor import ActionQueue, Actor
 from genpolicy.config.arguments import quoted
+from genpolicy.config.run_settings import Chunk
 from genpolicy.config.schema import build
 from genpolicy.critic.critic import Critic
 from genpolicy.errors import UserError
@@ -71,7 +72,7 @@ def restored(config: DictConfig, path: Path, device: str = "auto") -> TrainedPol
     setup.restore(algorithm, path)
     algorithm.eval().requires_grad_(False)
     values = algorithm.actor() if path.name == POLICY else algorithm
-    return TrainedPolicy(algorithm.actor().eval(), values, task.observation_size, device)
+    return TrainedPolicy(algorithm.actor().eval(), values, task.observation_size, device, config.chunk)
 
 
 class TrainedPolicy:
@@ -79,25 +80,48 @@ class TrainedPolicy:
 
     observation_size, action_size: O and A. has_density: whether `log_prob` can be asked for. has_critic: whether `q`
     can. module: what acts, as a `torch.nn.Module` for `torch.export`, see `genpolicy.algo.actor.Actor`.
+
+    chunk_length: h. Where it is above 1 the policy chooses chunks of h actions, `act` gives them one at a time until so
+    many are played as in the run's evaluations, `reset` begins another episode, and an action of `chunk`, `sample`,
+    `log_prob` and `q` is a whole one, [..., h, A].
     """
 
-    def __init__(self, module: Actor, values: Actor, observation_size: int, device: torch.device):
+    def __init__(self, module: Actor, values: Actor, observation_size: int, device: torch.device, chunk: Chunk):
         self.module, self._values, self._device = module, values, device
-        self.observation_size, self.action_size = observation_size, module.policy.action_size
+        self.observation_size, self.chunk_length = observation_size, chunk.length
+        self.action_size = module.policy.action_size // chunk.length
+        self._queue = ActionQueue(module.act, chunk.length, chunk.execute)
         self.has_density, self.has_critic = module.has_density, values.critic is not None
 
     def act(self, observation: Array, seed: int | None = None) -> Array:
         """Actions [..., A] in the action space at observations [..., O], as in the run's evaluations.
 
-        seed: of what is random in them; None is another one at every call.
+        seed: of what is random in them; None is another one at every call. Where the policy plays chunks, those of the
+        same episodes must be asked for in turn; raises `UserError` for others before `reset`.
         """
         rows = self._rows(observation, "observation", self.observation_size)
-        return _like(self.module.act(rows, self._generator(seed)), observation)
+        if self._queue.waiting and len(self._queue.waiting[0]) != len(rows):
+            raise UserError(
+                f"observations {tuple(observation.shape)}: {len(self._queue.waiting[0])} chunks of actions are being "
+                "played; reset() ends them"
+            )
+        return _like(self._queue(rows, self._generator(seed)), observation)
+
+    def reset(self) -> None:
+        """End the chunks of actions that `act` plays: the next observations are those of other episodes."""
+        self._queue.reset()
+
+    def chunk(self, observation: Array, seed: int | None = None) -> Array:
+        """Chunks of actions [..., h, A] in the action space at observations [..., O]. seed: as in `act`."""
+        rows = self._rows(observation, "observation", self.observation_size)
+        chunks = self.module.act(rows, self._generator(seed))
+        return _like(chunks.unflatten(-1, (self.chunk_length, -1)), observation)
 
     def sample(self, observation: Array, num_samples: int, seed: int | None = None) -> Array:
         """`num_samples` actions [..., K, A] of the model alone: not selected, not clipped. seed: as in `act`."""
         rows = self._rows(observation, "observation", self.observation_size)
-        return _like(self.module.sample(rows, num_samples, self._generator(seed)), observation)
+        sampled = self.module.sample(rows, num_samples, self._generator(seed))
+        return _like(sampled if self.chunk_length == 1 else sampled.unflatten(-1, self._shape), observation)
 
     def log_prob(self, observation: Array, action: Array, seed: int | None = None) -> Array:
         """log pi(a|s) [...] in nats of actions [..., A] at observations [..., O], before clipping and selection.
@@ -125,6 +149,10 @@ class TrainedPolicy:
             raise UserError("this run's critic learns no V: critic=iql does, and critic=double_q with critic.expectile")
         return _like(self._values.v(self._rows(observation, "observation", self.observation_size)), observation)
 
+    @property
+    def _shape(self) -> tuple[int, int]:
+        return self.chunk_length, self.action_size
+
     def _require_critic(self) -> Critic:
         if self._values.critic is None:
             raise UserError(
@@ -135,7 +163,11 @@ class TrainedPolicy:
 
     def _pairs(self, observation: Array, action: Array) -> tuple[Tensor, Tensor]:
         rows = self._rows(observation, "observation", self.observation_size)
-        actions = self._rows(action, "action", self.action_size)
+        if self.chunk_length > 1:
+            if action.shape[-2:] != self._shape:
+                raise UserError(f"action: the last dimensions of {tuple(action.shape)} must be {self._shape}")
+            action = action.reshape(*action.shape[:-2], math.prod(self._shape))
+        actions = self._rows(action, "action", self.chunk_length * self.action_size)
         if action.shape[:-1] != observation.shape[:-1]:
             raise UserError(f"actions {tuple(action.shape)} do not go with observations {tuple(observation.shape)}")
         return rows, actions
@@ -156,8 +188,13 @@ class Served:
     def __init__(self, policy: TrainedPolicy):
         self._policy = policy
 
-    def predict(self, observation: np.ndarray) -> np.ndarray:
-        """Actions [B, A] in the action space at observations [B, O], float32, as in the run's evaluations."""
+    def predict(self, observation: np.ndarray, params: dict[str, Any] | None = None) -> np.ndarray:
+        """Actions [B, A] in the action space at observations [B, O], float32, as in the run's evaluations.
+
+        params: `reset` of a policy that plays chunks of actions, whether these are the first ones of other episodes.
+        """
+        if params and params.get("reset"):
+            self._policy.reset()
         return self._policy.act(observation)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -9,6 +12,28 @@ from genpolicy.critic.critic import Critic
 from genpolicy.dataset.scaling import Scaling
 from genpolicy.model.policy import Policy
 from genpolicy.select.selection import NoSelection, Selection
+
+
+class ActionQueue:
+    """Plays chunks of actions: asks for one, plays its first actions, one a call, and asks again.
+
+    choose: (observation [B, O], ...) -> chunks [B, length * A]. execute: actions of a chunk that are played; None: all.
+    """
+
+    def __init__(self, choose: Callable[..., Tensor], length: int, execute: int | None = None):
+        self.choose, self.length, self.execute = choose, length, execute or length
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what is left of the chunks: the next call is at the begin of an episode."""
+        self.waiting: list[Tensor] = []
+
+    def __call__(self, observation: Tensor, *more: Any) -> Tensor:
+        """Actions [B, A] of the same B episodes at each call, whose observations [B, O] a new chunk is chosen by."""
+        if not self.waiting:
+            chunk = self.choose(observation, *more)
+            self.waiting = list(chunk.unflatten(-1, (self.length, -1)).unbind(1)[: self.execute])
+        return self.waiting.pop(0)
 
 
 class Actor(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import InitVar, field
 from typing import Any, ClassVar, TypeVar
 
@@ -105,6 +105,9 @@ class Algorithm(Actor, ABC):
     uses_target: ClassVar[bool] = False  # whether it needs the policy's moving average
     uses_samples: ClassVar[bool] = True  # whether updates sample from the model, beside what the critic asks for
     uses_density: ClassVar[bool] = False  # whether updates take log-densities of the model
+    selects: ClassVar[bool] = False  # whether updates choose among actions as acting does
+    single_steps: ClassVar[str] = ""  # why it takes no chunks of actions, if it does not
+    masks: ClassVar[bool] = False  # whether losses leave out what is behind the end of an episode, a batch's `valid`
 
     given: ClassVar[frozenset[str]] = frozenset()  # the parts that are taken from other runs
 
@@ -307,19 +310,27 @@ def stream(seed: int, name: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed} {name}".encode()).digest()[:8]) >> 1
 
 
+def horizon(config: Mapping) -> int:
+    """How many transitions one of a batch stands for: those of a chunk of actions, or of a critic's n-step returns."""
+    learned = locate(config["algo"]["_target_"]).learns_critic
+    return max(config["chunk"]["length"], config["critic"]["steps"] if learned else 1)
+
+
 def assemble(
     config: DictConfig, observation_size: int, action_low: Tensor, action_high: Tensor, seed: int | None = None
 ) -> Algorithm:
     """The algorithm that a checked configuration describes, with freshly initialised networks.
 
-    action_low, action_high: the ends [A] of the action space. seed: what the weights follow from, each part's by
-    itself; None: torch's generator as it is.
+    action_low, action_high: the ends [A] of the action space; where the policy plays chunks of h actions, its own
+    action is a whole one, [h * A]. seed: what the weights follow from, each part's by itself; None: torch's generator
+    as it is.
     """
 
     def begin(part: str) -> None:
         if seed is not None:
             torch.manual_seed(stream(seed, part))
 
+    action_low, action_high = (end.repeat(config.chunk.length) for end in (action_low, action_high))
     sizes = {"observation_size": observation_size, "action_size": len(action_low)}
     objective = build(config.objective)
     model = locate(config.model._target_)
@@ -333,7 +344,7 @@ def assemble(
     if objective.uses_target or locate(config.algo._target_).uses_target:
         policy.keep_average()
     begin("critic")
-    critic = build(config.critic, **sizes)
+    critic = build(config.critic, **sizes, horizon=horizon(config))
     begin("algo")
     return build(
         config.algo,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from genpolicy.algo.actor_critic import ActorCritic
 from genpolicy.algo.algorithm import Phase, require_flow
 from genpolicy.algo.distilled import one_step_policy
-from genpolicy.algo.update import Metrics, Update
+from genpolicy.algo.update import Metrics, Update, valid_parts
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import build, component, setting
 from genpolicy.config.validation import Node
@@ -108,6 +108,8 @@ class OneStepActor(ActorCritic, ABC):
 class FQL(OneStepActor):
     """A one-step policy that is distilled from a flow, which is fitted beside it (algorithm 1)."""
 
+    masks = True
+
     def actor_update(self) -> Update:
         update = super().actor_update()
         update.after = self.behaviour.update_target
@@ -119,7 +121,7 @@ class FQL(OneStepActor):
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The flow's draws, and the noise that both policies start from."""
         matching = self.objective.draw(self.behaviour, batch.observation, batch.action, generator, progress)
-        return super().draw(batch, generator, progress) | matching
+        return super().draw(batch, generator, progress) | matching | valid_parts(batch)
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The flow's loss, the distillation's and minus the value, [B], and metrics."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from genpolicy.algo.actor_critic import ActorCritic
 from genpolicy.algo.update import Metrics, Update, imitation, limited_exp, weight_metrics
 from genpolicy.config.schema import component, setting
-from genpolicy.critic.critic import q_min_of_each
+from genpolicy.critic.critic import q_of_each
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws
 
@@ -61,4 +61,4 @@ class GTP(ActorCritic):
     def _value(self, observation: Tensor, draws: Draws) -> Tensor:
         if self.critic.expectile is not None:
             return self.critic.v(observation)
-        return q_min_of_each(self.critic, observation, draws["value_action"]).mean(1)
+        return q_of_each(self.critic, observation, draws["value_action"]).mean(1)

@@ -10,7 +10,7 @@ from genpolicy.algo.update import Metrics, Update, effective_sample_size
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import EVALUATION, component, locate, setting
 from genpolicy.config.validation import Node
-from genpolicy.critic.critic import q_min_of_each
+from genpolicy.critic.critic import q_of_each
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.flow import standard_normal
@@ -108,7 +108,7 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
         action = batch["behaviour_action"]
         observation = batch.observation.repeat_interleave(self.num_actions, 0)
         with torch.no_grad():
-            q = q_min_of_each(self.critic, batch.observation, self.support(action), self.target_value)
+            q = q_of_each(self.critic, batch.observation, self.support(action), self.target_value)
             wanted = torch.softmax(self.beta * q, -1)
         t = draws["t"][:, None].expand(action.shape[:2])
         x = self.policy.path.perturb(action, draws["noise"], t).flatten(0, 1)

@@ -191,7 +191,8 @@ def imitation(
         if resample:
             index = torch.multinomial(weight(batch, draws)[0], batch.size, replacement=True, generator=generator)
             batch, draws = batch.rows(index), {"index": index, **draws}
-        return draws | objective.draw(policy, batch.observation, batch.action, generator, progress)
+        drawn = objective.draw(policy, batch.observation, batch.action, generator, progress)
+        return draws | drawn | valid_parts(batch)
 
     def loss(batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         chosen = batch.rows(draws["index"]) if resample else batch
@@ -202,6 +203,11 @@ def imitation(
         return losses if resample else factor * losses, metrics
 
     return Update(policy.parameters(), lr, loss, draw, **more)
+
+
+def valid_parts(batch: Transitions) -> Draws:
+    """Which parts of the actions an objective counts, `valid` [B, A]; nothing if all of them."""
+    return {"valid": batch["valid_action"]} if "valid_action" in batch.shapes else {}
 
 
 def critic_updates(

@@ -5,6 +5,7 @@ simulator.
 """
 
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,39 @@ class Scaling:
         doc="what is mapped to [-1, 1]: space: the action space (unbounded: the data's range); data: the data's range",
     )
     epsilon: float = setting(0.0, ge=0.0, le=1e6, doc="added to the std of observations")
+
+
+def _chunks(affects: str) -> Callable[[Mapping], str | None]:
+    """What a setting of chunks affects, if there are any: where there are none, a run is what it was before."""
+    return lambda config: affects if config["chunk"]["length"] > 1 else None
+
+
+@dataclass(kw_only=True)
+class Chunk:
+    """Chunks of actions: what policy and critic take for one action."""
+
+    length: int = setting(1, ge=1, le=1000, doc="consecutive actions of a chunk", affects=_chunks(TRAINING))
+    execute: int | None = setting(
+        None, ge=1, le=1000, doc="how many of these are played; null: all", affects=_chunks(EVALUATION)
+    )
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        """Refuses what learns of single actions."""
+        length, execute = config.chunk.length, config.chunk.execute
+        if "algo" not in config:  # as of an evaluation, whose run's they are
+            return
+        if execute is not None and execute > length:
+            raise UserError(f"chunk.execute={execute}: at most chunk.length={length}")
+        algo, critic = (locate(config[name][TARGET]) for name in ("algo", "critic"))
+        parts = {"algo": algo} | ({"critic": critic} if algo.learns_critic else {})
+        asked = {"chunk.length": length} | ({"critic.steps": config.critic.steps} if algo.learns_critic else {})
+        for name, value in asked.items():
+            for part, found in parts.items():
+                if value > 1 and found.single_steps:
+                    raise UserError(f"{name}={value}: this {part} takes single steps, {found.single_steps}; legal: 1")
+        if all(value > 1 for value in asked.values()) and len(asked) > 1:
+            raise UserError(f"critic.steps={config.critic.steps}: a chunk is one step of the critic; legal: 1")
 
 
 @dataclass(kw_only=True)
@@ -234,6 +268,7 @@ class RunSettings:
     )
     paths: Paths = group(Paths, affects=None)
     scaling: Scaling = group(Scaling)
+    chunk: Chunk = group(Chunk)
     eval: Evaluation = group(Evaluation, affects=EVALUATION)
     check: Check = group(Check, affects=None)
     collect: Collect = group(Collect, affects=None)
@@ -303,6 +338,10 @@ def _critic_affects(config: dict) -> str | None:
     return TRAINING if locate(config["algo"][TARGET]).learns_critic else None
 
 
+def _select_affects(config: dict) -> str | None:
+    return TRAINING if locate(config["algo"][TARGET]).selects else EVALUATION
+
+
 @dataclass(kw_only=True)
 class TrainSettings(CheckSettings):
     """Settings of mode=train: those of every mode, and the components."""
@@ -314,7 +353,7 @@ class TrainSettings(CheckSettings):
     likelihood: Any = nested(doc="how log-likelihoods are integrated; takes the options of solver", affects=EVALUATION)
     network: Any = nested(doc="the backbone of the policy")
     critic: Any = nested(doc="how values are learned", affects=_critic_affects)
-    select: Any = nested(doc="how one of several actions of the policy is chosen", affects=EVALUATION)
+    select: Any = nested(doc="how one of several actions of the policy is chosen", affects=_select_affects)
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:

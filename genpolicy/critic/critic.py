@@ -27,11 +27,14 @@ Metrics = dict[str, Tensor]
 class Critic(nn.Module, ABC):
     """Q functions, their slowly moving target and, where `expectile` is given, V.
 
+    horizon: transitions that one of a batch stands for, whose rewards it has the discounted sum of.
+
     A subclass says what its `loss` is, whose actions at the next states that takes, and whether V is learned.
     """
 
     next_actions: ClassVar[str | None]  # "policy" or "behaviour"; None: none, the data's alone
     uses_next_action_of_data: ClassVar[bool] = False  # whether a batch must have `next_action` and `followed`
+    single_steps: ClassVar[str] = ""  # why it learns of single actions and rewards only, if it does
 
     hidden: list[int] = setting([256, 256], ge=1, le=2**14, doc="units of each hidden layer of Q and V")
     activation: str = setting("relu", choices=list(ACTIVATIONS), doc="activation after each hidden layer")
@@ -49,6 +52,7 @@ class Critic(nn.Module, ABC):
     )
     ensemble: int = setting(2, ge=1, le=100, doc="number of Q functions E; their minimum is used")
     discount: float = setting(0.99, ge=0.0, le=1.0, doc="discount factor gamma")
+    steps: int = setting(1, ge=1, le=10**4, doc="rewards that are summed before the value of the state after them")
     target_rate: float = setting(0.005, gt=0.0, le=1.0, doc="Polyak rate tau of the target Q at every update")
     q_loss_mean: bool = setting(
         False, doc="average the loss over the Q functions (matters to Adam's eps only); false: sum it"
@@ -62,15 +66,16 @@ class Critic(nn.Module, ABC):
     )
     observation_size: InitVar[int]
     action_size: InitVar[int]
+    horizon: InitVar[int] = 1
 
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
         if not hasattr(cls, "next_actions"):
             raise TypeError(f"{cls.__name__} must say whose next_actions its loss takes")
 
-    def __post_init__(self, observation_size: int, action_size: int) -> None:
+    def __post_init__(self, observation_size: int, action_size: int, horizon: int) -> None:
         nn.Module.__init__(self)
-        shape = self.shape
+        self.horizon, shape = horizon, self.shape
         self.q_network = EnsembleMLP(self.ensemble, self.input_size(observation_size, action_size), **shape)
         self.q_target = copy.deepcopy(self.q_network).requires_grad_(False)
         if self.expectile is not None:
@@ -128,6 +133,15 @@ class Critic(nn.Module, ABC):
         """min_j Q_j(s, a) - V(s) [B], if V is learned."""
         return self.q_min(observation, action) - self.v(observation)
 
+    def backed_up(self, batch: Transitions, value_next: Tensor) -> Tensor:
+        """The target [B]: the reward and, unless the episode terminated, gamma^horizon V(s') of the next states."""
+        bootstrap = torch.where(batch.terminated, 0.0, value_next)
+        return batch.reward + self.discount**self.horizon * bootstrap
+
+    def inside(self, batch: Transitions, loss: Tensor) -> Tensor:
+        """A loss [B] without the samples that go over the end of an episode, if the batch has any."""
+        return loss * batch["valid"] if "valid" in batch.shapes else loss
+
     def squared_error(self, q: Tensor, target: Tensor) -> Tensor:
         """(Q_j - target)^2 [B] of q [E, B] and target [B], summed over the Q functions or their mean."""
         return self.total((q - target).square())
@@ -145,10 +159,19 @@ class Critic(nn.Module, ABC):
         polyak_update(self.q_target.parameters(), self.q_network.parameters(), self.target_rate)
 
 
-def q_min_of_each(critic: Critic, observation: Tensor, action: Tensor, target: bool = False) -> Tensor:
-    """min_j Q_j(s, a_k) [B, K] of K actions [B, K, A] at each observation [B, O]; target: min_j Q_j^-."""
-    repeated, q_min = observation.repeat_interleave(action.shape[1], 0), critic.q_target_min if target else critic.q_min
-    return q_min(repeated, action.flatten(0, 1)).unflatten(0, action.shape[:2])
+def q_of_each(
+    critic: Critic, observation: Tensor, action: Tensor, target: bool = False, aggregate: bool = False
+) -> Tensor:
+    """min_j Q_j(s, a_k) [B, K] of K actions [B, K, A] at each observation [B, O].
+
+    target: of the target Q functions. aggregate: what the critic takes of them in place of the minimum.
+    """
+    pairs = observation.repeat_interleave(action.shape[1], 0), action.flatten(0, 1)
+    if aggregate:
+        values = critic.aggregated((critic.q_of_target if target else critic.q)(*pairs))
+    else:
+        values = (critic.q_target_min if target else critic.q_min)(*pairs)
+    return values.unflatten(0, action.shape[:2])
 
 
 def require_value(config: Node) -> None:

@@ -56,7 +56,7 @@ class DoubleQ(Critic):
             q_next = self.q_of_target(observation, next_action.flatten(0, 1))
             q_next = q_next.unflatten(1, next_action.shape[:2]) - self.cost(batch, next_action)
             value_next = self.backup(q_next)
-            target = batch.reward + self.discount * torch.where(batch.terminated, 0.0, value_next)
+            target = self.backed_up(batch, value_next)
             if self.normalize:
                 target = target / (target.std() + 1e-6)
         pairs = torch.cat([batch.observation, batch.action], -1)
@@ -68,4 +68,4 @@ class DoubleQ(Critic):
                 q_data = self.q_target(pairs).amin(0)
             loss = loss + expectile_loss(q_data - value, self.expectile)
             metrics["v"] = value.detach().mean()
-        return loss, metrics
+        return self.inside(batch, loss), metrics

@@ -45,12 +45,11 @@ class IQL(Critic):
         value = self.v(batch.observation)
         with torch.no_grad():
             wanted = self.q_of_data(batch) if self.v_of_target else self.q_min(batch.observation, batch.action)
-        return expectile_loss(wanted - value, self.expectile), {"mean": value.detach().mean()}
+        return self.inside(batch, expectile_loss(wanted - value, self.expectile)), {"mean": value.detach().mean()}
 
     def q_loss(self, batch: Transitions, next_action: None = None) -> tuple[Tensor, Metrics]:
         """sum_j (Q_j(s, a) - r - gamma V(s'))^2 [B], and metrics."""
         with torch.no_grad():
-            bootstrap = torch.where(batch.terminated, 0.0, self.v(batch.next_observation))
-            target = batch.reward + self.discount * bootstrap
+            target = self.backed_up(batch, self.v(batch.next_observation))
         q = self.q(batch.observation, batch.action)
-        return self.squared_error(q, target), {"mean": q.detach().mean()}
+        return self.inside(batch, self.squared_error(q, target)), {"mean": q.detach().mean()}

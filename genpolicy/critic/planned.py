@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.config.schema import component, setting
-from genpolicy.critic.critic import Critic, Metrics, q_min_of_each
+from genpolicy.critic.critic import Critic, Metrics, q_of_each
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.network.activation import ACTIVATIONS
 
@@ -26,14 +26,15 @@ class PlannedReturns(Critic):
     """
 
     next_actions = "returns"
+    single_steps = "as its returns are planned along the rows"
 
     activation: str = setting("silu", choices=list(ACTIVATIONS), doc="activation after each hidden layer")
     ensemble: int = setting(1, ge=1, le=100, doc="number of Q functions E; their minimum is used")
     lr: float = setting(1e-3, gt=0.0, le=1e30, doc="Adam's learning rate of Q")
     alpha: float = setting(20.0, gt=0.0, le=1e6, doc="inverse temperature of V, in standard deviations of the returns")
 
-    def __post_init__(self, observation_size: int, action_size: int) -> None:
-        super().__post_init__(observation_size, action_size)
+    def __post_init__(self, observation_size: int, action_size: int, horizon: int) -> None:
+        super().__post_init__(observation_size, action_size, horizon)
         self.initial = copy.deepcopy(self.q_target)
         self.register_buffer("moments", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))  # mean and std, last round's and this
 
@@ -54,7 +55,7 @@ class PlannedReturns(Critic):
     @torch.no_grad()
     def value(self, observation: Tensor, action: Tensor) -> Tensor:
         """V(s) [B] of the last round, in the data's unit, from behaviour actions [B, K, A]."""
-        q = q_min_of_each(self, observation, action, target=True)
+        q = q_of_each(self, observation, action, target=True)
         mean, std = self.moments[0]
         return (torch.softmax(self.alpha * q, -1) * q).sum(-1) * std + mean
 

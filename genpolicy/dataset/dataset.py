@@ -172,6 +172,8 @@ class Dataset(ABC):
             arrays["action"] = np.clip(arrays["action"], low, high).astype(np.float32)
         transform = {"name": self.reward, "scale": scale, "shift": shift} | constants
         known = {"behaviour": behaviour, "reward_transform": transform, "source": self.source(task)}
+        if episode is not None:
+            known["ends"] = torch.from_numpy(np.append(episode[1:] != episode[:-1], True))
         transitions = Transitions.of(arrays, **known)
         if not self.held_out:
             return transitions

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import Any
 
@@ -84,6 +85,14 @@ class Scaling(nn.Module):
             transitions[name].sub_(self.mean).div_(self.std)
         transitions.action.sub_(self.centre).div_(self.reach)
         return replace(transitions, held_out=held_out, loaded_digest=digest, scaling=self)
+
+    def repeated(self, times: int) -> Scaling:
+        """The same for actions [..., times * A], which are several one after the other."""
+        other = copy.copy(self)
+        other._buffers = self._buffers.copy()
+        for name in ("low", "high", "centre", "reach"):
+            other.register_buffer(name, getattr(self, name).repeat(times), persistent=name not in ("low", "high"))
+        return other
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *more: Any) -> None:
         for name in ("mean", "std", "centre", "reach"):

@@ -51,7 +51,8 @@ class Transitions:
     table [N, W], float32: the fields side by side. shapes: of one row of each, in the order of the table.
     `reward_transform` holds the constants by which the rewards were transformed for training, `behaviour` the raw
     returns of the data, `held_out` transitions of other episodes, which are for evaluation only, `source` where the
-    data come from, `loaded_digest` their digest before observations and actions were scaled, `scaling` how.
+    data come from, `loaded_digest` their digest before observations and actions were scaled, `scaling` how. `ends` [N],
+    bool, on the host, tells which are the last of their episode; None if the data tell no episodes.
 
     A table that is too large for the device stays in the host's memory. Then `target` is the device: what `sample` and
     `rows` give is there, while the fields above are on the host. Batches are the same to the bit.
@@ -66,12 +67,18 @@ class Transitions:
     loaded_digest: str = ""
     scaling: Scaling | None = None
     target: torch.device | None = None
+    ends: Tensor | None = None
 
     @classmethod
     def of(cls, arrays: dict[str, np.ndarray], **known: Any) -> Transitions:
         """From arrays [N, ...] by the names above."""
         tensors = {name: torch.from_numpy(np.asarray(array, dtype=np.float32)) for name, array in arrays.items()}
-        return cls(*_side_by_side(tensors), **known)
+        return cls.side_by_side(tensors, **known)
+
+    @classmethod
+    def side_by_side(cls, columns: dict[str, Tensor], **known: Any) -> Transitions:
+        """From tensors [N, ...] by the names above."""
+        return cls(*_side_by_side(columns), **known)
 
     def __getitem__(self, name: str) -> Tensor:
         if name not in self.shapes:
@@ -152,7 +159,8 @@ class Transitions:
     def split_held_out(self, index: Tensor) -> Transitions:
         """These transitions without those at numbers `index` [M], which become the held-out ones."""
         kept = torch.ones(self.size, dtype=torch.bool, device=self.device).index_fill(0, index, False)
-        return replace(self, table=self.table[kept], held_out=self.rows(index))
+        ends, others = (None, None) if self.ends is None else (self.ends[kept], self.ends[index])
+        return replace(self, table=self.table[kept], ends=ends, held_out=replace(self.rows(index), ends=others))
 
     def rows(self, index: slice | Tensor) -> Transitions:
         """The transitions at `index`, on the device: a slice, which copies nothing that is there, or numbers [M]."""
@@ -160,6 +168,10 @@ class Transitions:
             index = index.cpu() if isinstance(index, Tensor) else index
             return Transitions(self.table[index].to(self.target), self.shapes)
         return Transitions(self.table[index], self.shapes)
+
+    def subset(self, count: int, generator: torch.Generator) -> Transitions:
+        """At most `count` different transitions, drawn uniformly."""
+        return self.rows(torch.randperm(self.size, generator=generator, device=self.device)[:count])
 
     def extended(self, **columns: Tensor) -> Transitions:
         """These transitions with further fields [N, ...], which are sampled along with the others."""

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
+from genpolicy.algo.actor import ActionQueue
 from genpolicy.algo.algorithm import Algorithm
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
@@ -37,13 +38,12 @@ class Evaluator:
         check: Callable[[], None] = lambda: None,
     ):
         self.task, self.algorithm, self.check = task, algorithm, check
-        self.seed, self.device = config.seed, transitions.device
+        self.seed, self.device, self.chunk = config.seed, transitions.device, config.chunk
         draw = torch.Generator(self.device).manual_seed(0)
         count = config.eval.log_prob_actions
         self.recorded, self.held_out = transitions.sample(count, draw), None
         if (held_out := transitions.held_out) is not None:
-            order = torch.randperm(held_out.size, generator=draw, device=self.device)
-            self.held_out = held_out.rows(order[:count])
+            self.held_out = held_out.subset(count, draw)
 
     def __call__(self, policy: Policy, episodes: int, index: int) -> tuple[dict, list[float]]:
         """Metrics of evaluation number `index` of the policy, and the return of each episode."""
@@ -51,9 +51,11 @@ class Evaluator:
         generator = torch.Generator(self.device).manual_seed(seed)
         choose = self.algorithm.actor(policy).act
 
+        queue = ActionQueue(choose, self.chunk.length, self.chunk.execute)
+
         def act(observation: torch.Tensor) -> torch.Tensor:
             self.check()
-            return choose(observation.to(self.device), generator)
+            return queue(observation.to(self.device), generator)
 
         played = rollout(self.task, act, episodes, seed)
         self._last = played.first
@@ -88,7 +90,10 @@ class Evaluator:
 
     def _log_likelihood(self, policy: Policy, transitions: Transitions, **how: Any) -> dict[str, float]:
         volume = float(self.algorithm.scaling.log_volume())
-        return log_likelihood(policy, transitions, volume, torch.Generator(self.device).manual_seed(0), **how)
+        found = log_likelihood(policy, transitions, volume, torch.Generator(self.device).manual_seed(0), **how)
+        if self.chunk.length > 1:  # the density of a chunk is that of all its actions together
+            found["log_prob_per_action"] = found["log_prob"] / self.chunk.length
+        return found
 
     def with_steps(self, count: int, episodes: int) -> tuple[dict, list[float]]:
         """The final evaluation of the trained policy with another number of solver steps, and its latency."""
@@ -102,7 +107,7 @@ class Evaluator:
             policy.solver = solver
 
     def latency(self, policy: Policy) -> dict[str, float]:
-        """The median time of one action at one observation, in milliseconds."""
+        """The median time of one action at one observation, in milliseconds; a chunk's counts for all it plays."""
         choose = self.algorithm.actor(policy).act
         observation = self.algorithm.scaling.unscale_observation(self.recorded.observation[:1])
         generator = torch.Generator(self.device).manual_seed(0)
@@ -112,4 +117,4 @@ class Evaluator:
             with torch.no_grad():
                 choose(observation, generator).cpu()  # waits for the device
             times.append(time.perf_counter() - begin)
-        return {"ms_per_action": 1000 * statistics.median(times)}
+        return {"ms_per_action": 1000 * statistics.median(times) / (self.chunk.execute or self.chunk.length)}

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from genpolicy.algo.actor import ActionQueue
 from genpolicy.config.run_settings import absolute
 from genpolicy.config.schema import build
 from genpolicy.dataset.waypoint import WaypointController
@@ -124,7 +125,7 @@ def _policy(config: DictConfig, task: Task) -> Callable[[int], Act]:
         raise UserError(f"collect.policy: {path} was trained for {own.name}, whose sizes are not those of {task.name}")
     algorithm = fresh_algorithm(run.config, task, torch.device("cpu"))
     restore(algorithm, path)
-    return lambda _: algorithm.act
+    return lambda _: ActionQueue(algorithm.act, run.config.chunk.length, run.config.chunk.execute)
 
 
 def _begin(part: Path, made_by: str, wanted: int) -> tuple[int, int]:

@@ -22,9 +22,10 @@ def run(job: Job) -> None:
 
     `checkpoint` is a run directory, one of its checkpoints or an MLflow run id. The run's own configuration holds but
     for what the command says about this machine (device, threads, paths.data), about the size of the evaluation and, if
-    it does, about solvers and the selection among candidates: nothing that training depends on. The episodes are those
-    of the run's own final evaluation, as far as there are as many. What has been evaluated so before is answered from
-    its record. Where the video of `eval.video` cannot be made, raises `UserError` when all else is done.
+    it does, about solvers, the selection among candidates and how many actions of a chunk are played: nothing that
+    training depends on. The episodes are those of the run's own final evaluation, as far as there are as many. What has
+    been evaluated so before is answered from its record. Where the video of `eval.video` cannot be made, raises
+    `UserError` when all else is done.
     """
     config, choices = job.config, job.choices
     found, path = find_run(config.checkpoint, config)
@@ -36,11 +37,13 @@ def run(job: Job) -> None:
             wanted[group], chosen[group] = config[group], choices[group]
         else:
             wanted[group] = OmegaConf.merge(wanted[group], config[group])
+    if config.chunk.execute is not None:
+        wanted.chunk.execute = config.chunk.execute
     wanted = check(wanted, chosen, root=TrainSettings)
     if identity(wanted) != identity(found.config):
         raise UserError(
-            f"solver: the updates of {found.directory} sample with it, and another one makes another run; leave it "
-            "out, or give other numbers of its steps as in eval.steps=[1,2,5]"
+            f"solver, select: the updates of {found.directory} depend on what is given, and another one makes another "
+            "run; leave it out, or give other numbers of solver steps as in eval.steps=[1,2,5]"
         )
     trained = found.finished and path.name in ("last.pt", POLICY)
     stage = "" if trained else f"{path.stem}-{updates_of(path, checkpoint.load(path))}-"

@@ -22,6 +22,7 @@ class Objective(ABC):
     teaches: ClassVar[frozenset[Capability]] = frozenset({Capability.FIELD})  # the policy that it trains
     uses_target: ClassVar[bool] = False  # whether it needs the policy's moving average
     scheduled: ClassVar[bool] = False  # whether draws depend on the share of the training that is done
+    masks: ClassVar[bool] = False  # whether `valid` [B, A] of the draws says which parts of an action count
     prediction: ClassVar[str]  # what a flow's network predicts
 
     @abstractmethod
@@ -48,6 +49,7 @@ class SquaredError(Objective, ABC):
         "sum", choices=["sum", "mean"], doc="reduction of the squared errors over the action's dimensions"
     )
 
-    def reduce(self, errors: Tensor) -> Tensor:
-        """The sum or mean [B] of an action's errors [B, A]."""
+    def reduce(self, errors: Tensor, valid: Tensor | None = None) -> Tensor:
+        """The sum or mean [B] of an action's errors [B, A]. valid [B, A]: 0 for those that count as none."""
+        errors = errors if valid is None else errors * valid
         return errors.sum(-1) if self.reduction == "sum" else errors.mean(-1)

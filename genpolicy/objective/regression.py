@@ -29,6 +29,7 @@ class Regression(SquaredError):
     The minimiser is the posterior mean of the target given x_t, whatever the weight.
     """
 
+    masks = True
     regressed: ClassVar[str]  # the prediction whose error is squared
 
     prediction: str = network_output("auto")
@@ -64,4 +65,4 @@ class Regression(SquaredError):
         with dropped(policy.network, draws.get("kept")):
             predicted = policy.predict(self.regressed, x, t, observation)
         error = predicted - policy.path.target(self.regressed, action, noise, t)
-        return self.weight(policy, t) * self.reduce(error.square())
+        return self.weight(policy, t) * self.reduce(error.square(), draws.get("valid"))

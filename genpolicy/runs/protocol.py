@@ -6,17 +6,20 @@ OGBENCH, CRITICS = "ogbench-", "2"  # begins its tasks; Q functions in the paper
 
 
 def protocol(known: Callable[[str], str | None]) -> str:
-    """How a run differs from FQL's tables: data made here or a user's, sparse rewards, more critics. "" if in nothing.
+    """How a run differs from FQL's tables: in data, sparse rewards, critics, chunks. "" if in nothing.
 
     known: the option of a group, or the value of a setting as text, by its name; None if there is none.
     """
     if not (known("env") or "").startswith(OGBENCH):
         return ""
+    chunk, steps = known("chunk.length") or "1", known("critic.steps") or "1"
     data, critics = known("dataset") or "", known("critic.ensemble") or CRITICS
     words = {
         data.removeprefix("ogbench_"): data != "ogbench",
         "sparse": known("dataset.sparse") == "true",
         f"{critics} critics": critics != CRITICS,
+        f"chunks of {chunk}": chunk != "1",
+        f"{steps}-step returns": steps != "1",
     }
     return ", ".join(word for word, said in words.items() if said)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
-from genpolicy.critic.critic import Critic, q_min_of_each, require_value
+from genpolicy.critic.critic import Critic, q_of_each, require_value
 from genpolicy.errors import UserError
 
 
@@ -24,13 +24,16 @@ class NoSelection:
 
 @component
 class Selection(ABC):
-    """One of `num_candidates` actions of the policy, clipped to the action space, by their min_j Q_j.
+    """One of `num_candidates` actions of the policy, clipped to the action space, by their values.
 
     Log-likelihoods stay those of the policy that the candidates are drawn from.
     """
 
     num_candidates: int = setting(32, ge=2, le=10**4, doc="actions drawn, of which one is taken")
     target: bool = setting(False, doc="choose by the target Q functions; false: by the online ones")
+    aggregate: bool = setting(
+        False, doc="by what the critic's targets take of its Q functions, which may be their mean; false: their minimum"
+    )
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
@@ -43,9 +46,13 @@ class Selection(ABC):
         self, critic: Critic, observation: Tensor, action: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """The chosen actions [B, A] of candidates [B, K, A] at observations [B, O]."""
-        q = q_min_of_each(critic, observation, action, self.target)
+        q = self.values(critic, observation, action)
         index = self.index(q, critic, observation, generator)
         return action[torch.arange(action.shape[0], device=action.device), index]
+
+    def values(self, critic: Critic, observation: Tensor, action: Tensor) -> Tensor:
+        """What the choice is by, [B, K], of candidates [B, K, A]."""
+        return q_of_each(critic, observation, action, self.target, self.aggregate)
 
     @abstractmethod
     def index(self, q: Tensor, critic: Critic, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
@@ -75,7 +82,7 @@ class Softmax(Selection):
     ) -> Tensor:
         if self.num_averaged == 1:
             return super().choose(critic, observation, action, generator)
-        q = self.beta * q_min_of_each(critic, observation, action, self.target)
+        q = self.beta * self.values(critic, observation, action)
         count = min(self.num_averaged, q.shape[1])
         least = q.topk(count, -1).values[:, -1:]
         # Limited as in SfBC's code: so many candidates keep a chance above 0.

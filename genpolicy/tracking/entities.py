@@ -14,7 +14,7 @@ import numpy as np
 from mlflow.entities import Dataset, DatasetInput, InputTag, Param
 from mlflow.entities import Run as MlflowRun
 from mlflow.models import Model, ModelSignature
-from mlflow.types.schema import Array, ColSpec, DataType, Schema, TensorSpec
+from mlflow.types.schema import Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema, TensorSpec
 from mlflow.utils.mlflow_tags import (
     MLFLOW_DATASET_CONTEXT,
     MLFLOW_GIT_COMMIT,
@@ -149,7 +149,10 @@ def save_policy(folder: Path, run: Run, data: dict, number: str, model_id: str) 
     `data_set`.
     """
     sizes = [data["shapes"][name][0] for name in ("observation", "action")]
-    signature = ModelSignature(*(Schema([TensorSpec(np.dtype(np.float32), (-1, size))]) for size in sizes))
+    tensors = (Schema([TensorSpec(np.dtype(np.float32), (-1, size))]) for size in sizes)
+    chunks = run.config.chunk.length > 1  # which the served policy plays one action a request, until `reset`
+    params = ParamSchema([ParamSpec("reset", DataType.boolean, False)]) if chunks else None
+    signature = ModelSignature(*tensors, params)
     with tempfile.TemporaryDirectory() as temporary:
         content = Path(temporary) / "policy"
         content.mkdir()

@@ -14,8 +14,10 @@ import torch
 from omegaconf import DictConfig
 from rich.console import Console
 
+from genpolicy.algo.algorithm import horizon
 from genpolicy.algo.update import Metrics
 from genpolicy.config.schema import build
+from genpolicy.dataset.scaling import Scaling
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError, message, one_line
@@ -25,7 +27,7 @@ from genpolicy.runs.run import Run, open_run
 from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Interrupted, Signals
 from genpolicy.tracking import follower
-from genpolicy.training.setup import choose_device, fresh_algorithm, load
+from genpolicy.training.setup import bounds, choose_device, fresh_algorithm, load, sequences
 from genpolicy.training.train import FINISHED, evaluate_pending, training
 from genpolicy.training.vectorised import VectorisedPhase
 
@@ -166,7 +168,7 @@ class _Lockstep:
 
 def _try_out(config: DictConfig, task: Task) -> None:
     """Raises `UserError` if the updates of a configuration cannot be vectorised: makes each once, of invented data."""
-    size = 4
+    size = 4 + horizon(config)
     draw = np.random.default_rng(0).standard_normal
     low, high = task.action_low, task.action_high
     data = Transitions.of(
@@ -176,15 +178,18 @@ def _try_out(config: DictConfig, task: Task) -> None:
             "reward": draw(size),
             "next_observation": draw((size, task.observation_size)),
             "terminated": np.zeros(size),
-        }
+        },
+        ends=torch.arange(size) == size - 1,
+        scaling=Scaling(task.observation_size, *bounds(task)),
     )
+    data = sequences(data, config)
     algorithm = fresh_algorithm(config, task, torch.device("cpu"))
     generator = torch.Generator().manual_seed(0)
     for number, phase in enumerate(algorithm.phases):
         source = data if phase.prepare is None else phase.prepare(data)
         try:
             step = max(update.every for update in phase.updates.values()) - 1
-            VectorisedPhase([algorithm], number)([source], [generator], step)
+            VectorisedPhase([algorithm], number)([source.sample(size, generator)], [generator], step)
         except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"seeds: these settings cannot be computed for several seeds at once ({message(error, 80)}...); "

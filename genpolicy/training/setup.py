@@ -1,15 +1,17 @@
 """What a run is set up from: its task, data, algorithm and device, and the weights of a checkpoint."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Algorithm, assemble
-from genpolicy.config.schema import build
+from genpolicy.algo.algorithm import Algorithm, assemble, horizon
+from genpolicy.config.schema import build, locate
 from genpolicy.dataset.scaling import Scaling
+from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
@@ -60,7 +62,19 @@ def load(config: DictConfig, task: Task, device: torch.device) -> Transitions:
     transitions = build(config.dataset, directory=config.paths.data).load(task)
     scaling = Scaling(task.observation_size, *bounds(task), **config.scaling)
     scaling.fit(transitions)
-    return scaling.scale(transitions).to(device)
+    return sequences(scaling.scale(transitions), config).to(device)
+
+
+def sequences(transitions: Transitions, config: DictConfig) -> Transitions:
+    """What batches are drawn from: the transitions, or as many of them at a time as the settings ask for."""
+    length = horizon(config)
+    if length == 1:
+        return transitions
+    algo, objective = (locate(config[name]._target_) for name in ("algo", "objective"))
+    discount = config.critic.discount if algo.learns_critic else 1.0
+    masked = algo.masks and objective.masks
+    found = Sequences.of_transitions(transitions, length, config.chunk.length, discount, masked)
+    return replace(found, scaling=transitions.scaling.repeated(config.chunk.length))
 
 
 def bounds(task: Task) -> tuple[Tensor, Tensor]:

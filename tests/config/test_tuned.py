@@ -150,6 +150,10 @@ def test_a_familys_file_that_has_changed_is_read_anew(tmp_path):
         ("antmaze-giant-navigate", 3.0, 0.995, 0.5),
         ("humanoidmaze-medium-navigate", 3.0, 0.995, 0.0),
         ("humanoidmaze-large-navigate", 3.0, 0.995, 0.0),
+        ("cube-double-play", 1.0, 0.99, 0.5),
+        ("cube-triple-play", 3.0, 0.99, 0.5),
+        ("puzzle-3x3-play", 3.0, 0.99, 0.5),
+        ("scene-play", 1.0, 0.99, 0.5),
     ],
 )
 def test_values_of_qam_are_those_of_its_authors_commands(task, beta, discount, pessimism):
@@ -158,6 +162,8 @@ def test_values_of_qam_are_those_of_its_authors_commands(task, beta, discount, p
     critic = job.config.critic
     assert (job.config.algo.beta, critic.discount, critic.pessimism) == (beta, discount, pessimism)
     assert (critic.ensemble, list(critic.hidden), job.config.algo.gradient_norm) == (10, [512] * 4, 1.0)
+    assert job.config.chunk.length == (5 if "play" in task else 1)
+    assert job.config.dataset.sparse == task.startswith(("scene", "puzzle"))
 
 
 @pytest.mark.parametrize(

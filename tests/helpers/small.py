@@ -18,7 +18,7 @@ def sizes(config) -> dict[str, int | list[int]]:
     for group in ("algo", "critic", "network", "select"):
         for key in config[group]:
             size = next((size for end, size in small.items() if key == end or key.endswith(f"_{end}")), None)
-            if size is not None:
+            if size is not None and (group, key) != ("critic", "steps"):  # which is no number of updates
                 chosen[f"{group}.{key}"] = size
     if config.critic.get("candidates", 1) > 1:
         chosen["critic.candidates"] = 3

@@ -1,0 +1,120 @@
+"""Batches of consecutive transitions: chunks of actions, and rewards summed over several steps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.errors import UserError
+
+
+@dataclass(frozen=True)
+class Sequences(Transitions):
+    """Transitions of which a batch takes `length` consecutive ones of an episode at a time, as one.
+
+    A batch has the first one's observation and further fields; as `action` [B, chunk * A] the first `chunk` actions,
+    one after the other; as `reward` the sum of discount^j r_j over all; the last one's `next_observation`; and it is
+    `terminated` if any of them is. The rows are not copied: a batch gathers them.
+
+    An episode that terminates ends its last sequences: no reward comes after that, and its last action stands for those
+    that would. What a time limit cuts begins no sequence.
+
+    following [N]: how many transitions of its episode come after each, at most length - 1. starts [M]: the rows that
+    batches begin with. masked: as in the code of Q-chunking (Li et al. 2025) these are all but the last length - 1, and
+    sequences go over the ends of episodes. Then `valid` [B] is 0 for those, and `valid_action` [B, chunk * A] for what
+    is behind an end.
+    """
+
+    length: int = 1
+    chunk: int = 1
+    discount: float = 1.0
+    masked: bool = False
+    following: Tensor | None = None
+    starts: Tensor | None = None
+
+    @classmethod
+    def of_transitions(
+        cls, transitions: Transitions, length: int, chunk: int, discount: float, masked: bool
+    ) -> Sequences:
+        """From transitions in the order of their episodes.
+
+        Raises `UserError` if the episodes are not known, or none is long enough.
+        """
+        if transitions.ends is None:
+            raise UserError(
+                f"{transitions.source}: tells no episodes, which chunk.length and critic.steps above 1 need; give 1"
+            )
+        following = _following(transitions.ends, length)
+        whole = following == length - 1
+        if not whole.any():
+            raise UserError(f"{transitions.source}: no episode has {length} transitions; give a smaller chunk.length")
+        ended = transitions.terminated.cpu()[torch.arange(len(following)) + following]
+        starts = torch.arange(transitions.size - length + 1) if masked else torch.nonzero(whole | ended)
+        held_out = transitions.held_out
+        if held_out is not None:
+            held_out = cls.of_transitions(held_out, length, chunk, discount, masked=False)
+        known = {name: getattr(transitions, name) for name in Transitions.__dataclass_fields__}
+        return cls(
+            **known | {"held_out": held_out},
+            length=length,
+            chunk=chunk,
+            discount=discount,
+            masked=masked,
+            following=following.to(transitions.table.device),
+            starts=starts.flatten().to(transitions.device),
+        )
+
+    def to(self, device: torch.device | str, extra_columns: int = 0) -> Sequences:
+        """As of any transitions."""
+        moved = super().to(device, extra_columns)
+        return replace(moved, following=self.following.to(moved.table.device), starts=self.starts.to(moved.device))
+
+    def rows(self, index: slice | Tensor) -> Transitions:
+        """The sequences that begin at the rows `index`, on the device, one after the other."""
+        if isinstance(index, slice):
+            index = torch.arange(*index.indices(self.size))
+        index = index.to(self.table.device)
+        steps = torch.arange(self.length, device=index.device)
+        following = self.following.index_select(0, index)[:, None]
+        reached = steps if self.masked else steps.minimum(following)
+        each = (index[:, None] + reached).clamp(max=self.size - 1)
+        rows = Transitions(self.table.index_select(0, each.flatten()), self.shapes)
+        fields = {name: rows[name].unflatten(0, each.shape) for name in self.shapes}
+        powers = self.discount ** steps.to(self.table.dtype) * (reached == steps)
+        columns = {name: values[:, 0] for name, values in fields.items()} | {
+            "action": fields["action"][:, : self.chunk].flatten(1),
+            "reward": (fields["reward"] * powers).sum(1),
+            "next_observation": fields["next_observation"][:, -1],
+            "terminated": fields["terminated"].any(1).to(self.table),
+        }
+        if self.masked:
+            valid = (following >= steps).to(self.table)
+            parts = valid[:, : self.chunk, None].expand(-1, -1, self.action_size)
+            columns |= {"valid": valid[:, -1], "valid_action": parts.flatten(1)}
+        return Transitions.side_by_side(columns).to(self.device)
+
+    def subset(self, count: int, generator: torch.Generator) -> Transitions:
+        """At most `count` different sequences, drawn uniformly."""
+        order = torch.randperm(len(self.starts), generator=generator, device=self.device)
+        return self.rows(self.starts[order[:count]])
+
+    def sample(self, batch_size: int, generator: torch.Generator) -> Transitions:
+        """`batch_size` sequences drawn uniformly with replacement."""
+        index = torch.randint(len(self.starts), (batch_size,), generator=generator, device=self.device)
+        return self.rows(self.starts.index_select(0, index))
+
+
+def _following(ends: Tensor, length: int) -> Tensor:
+    """How many rows [N] of its episode come after each, at most length - 1, given which are the last of theirs [N]."""
+    inside = ~ends.cpu()
+    following = torch.zeros(len(inside), dtype=torch.int64)
+    alive = torch.ones(len(inside), dtype=torch.bool)
+    for step in range(length - 1):
+        shifted = torch.zeros_like(inside)
+        shifted[: len(inside) - step] = inside[step:]
+        alive = alive & shifted
+        following += alive
+    return following

@@ -1,0 +1,90 @@
+"""Batches of consecutive transitions, against loops over the rows."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from genpolicy.dataset.sequences import Sequences
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.errors import UserError
+
+
+def made(lengths: list[int], terminated: float = 0.0, **known) -> Transitions:
+    """Episodes of these lengths, whose rows are told by their first observation."""
+    draw, rows = np.random.default_rng(0), sum(lengths)
+    observation = np.arange(rows)[:, None] + np.zeros((1, 2))
+    arrays = {
+        "observation": observation,
+        "action": draw.uniform(-1, 1, (rows, 2)),
+        "reward": draw.standard_normal(rows),
+        "next_observation": observation + 1,
+        "terminated": draw.uniform(size=rows) < terminated,
+        "more": 10 * np.arange(rows),
+    }
+    ends = torch.zeros(rows, dtype=torch.bool)
+    ends[np.cumsum(lengths) - 1] = True
+    return Transitions.of(arrays, ends=ends, source="rows", **known)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(1, 6), min_size=1, max_size=6), st.integers(2, 5), st.booleans(), st.booleans())
+def test_a_sequence_is_so_many_rows_of_an_episode(lengths, length, masked, chunked):
+    transitions = made([*lengths, length], terminated=0.2)
+    chunk = length if chunked else 1
+    found = Sequences.of_transitions(transitions, length, chunk, 0.9, masked)
+    assert torch.equal(found.table, transitions.table)  # nothing is copied several times
+    episode = np.repeat(np.arange(len(lengths) + 1), [*lengths, length])
+    last = transitions.size - length
+    terminated = transitions.terminated.numpy()
+    stops = np.searchsorted(episode, episode, side="right")  # the row after each one's episode
+    begin = [row for row in range(len(episode)) if row + length <= stops[row] or terminated[stops[row] - 1]]
+    assert found.starts.tolist() == (list(range(last + 1)) if masked else begin)
+    batch = found.rows(found.starts)
+    rewards = transitions.reward.double().numpy()
+    for number, row in enumerate(found.starts.tolist()):
+        stop = row + length if masked else min(row + length, stops[row])
+        rows, steps = slice(row, stop), np.arange(stop - row)
+        assert batch.observation[number, 0] == row
+        assert batch["more"][number] == 10 * row
+        assert batch.next_observation[number, 0] == stop
+        played = np.minimum(row + np.arange(chunk), stop - 1)
+        assert torch.equal(batch.action[number], transitions.action[torch.from_numpy(played)].flatten())
+        assert batch.reward[number].item() == pytest.approx((rewards[rows] * 0.9**steps).sum(), abs=1e-5)
+        assert batch.terminated[number].item() == terminated[rows].any()
+        if masked:
+            inside = episode[row : row + length] == episode[row]
+            assert batch["valid"][number].item() == inside.all()
+            assert batch["valid_action"][number].tolist() == np.repeat(inside[:chunk], 2).astype(float).tolist()
+    drawn = found.sample(50, torch.Generator().manual_seed(0))
+    assert set(drawn.observation[:, 0].tolist()) <= set(found.starts.tolist())
+    assert ("valid" in drawn.shapes) == masked
+
+
+def test_a_subset_has_each_sequence_once():
+    found = Sequences.of_transitions(made([5, 2, 4]), 3, 3, 0.9, masked=False)
+    rows = found.subset(100, torch.Generator().manual_seed(0)).observation[:, 0].tolist()
+    assert sorted(rows) == [0, 1, 2, 7, 8]
+
+
+def test_those_held_out_are_sequences_too():
+    transitions = made([4, 4, 4]).split_held_out(torch.arange(4, 8))
+    found = Sequences.of_transitions(transitions, 3, 3, 0.9, masked=True)
+    assert found.held_out.starts.tolist() == [0, 1]
+    assert found.held_out.rows(found.held_out.starts).observation[:, 0].tolist() == [4, 5]
+    assert found.sample(4, torch.Generator()).action_size == 6
+
+
+def test_further_fields_are_those_of_the_first_row():
+    found = Sequences.of_transitions(made([5, 5]), 2, 2, 0.9, masked=False)
+    extended = found.extended(column=torch.arange(10.0))
+    assert extended.rows(slice(0, 4))["column"].tolist() == [0, 1, 2, 3]
+
+
+def test_episodes_must_be_known_and_long_enough():
+    with pytest.raises(UserError, match="no episode has 4 transitions"):
+        Sequences.of_transitions(made([3, 2]), 4, 4, 0.9, masked=True)
+    unknown = Transitions.of({"observation": np.zeros((9, 1)), "action": np.zeros((9, 1))}, source="rows")
+    with pytest.raises(UserError, match="tells no episodes"):
+        Sequences.of_transitions(unknown, 2, 2, 0.9, masked=False)
