@@ -22,18 +22,17 @@ class Sequences(Transitions):
     An episode that terminates ends its last sequences: no reward comes after that, and its last action stands for those
     that would. What a time limit cuts begins no sequence.
 
-    following [N]: how many transitions of its episode come after each, at most length - 1. starts [M]: the rows that
-    batches begin with. masked: as in the code of Q-chunking (Li et al. 2025) these are all but the last length - 1, and
-    sequences go over the ends of episodes. Then `valid` [B] is 0 for those, and `valid_action` [B, chunk * A] for what
-    is behind an end.
+    starts [M]: the rows that batches begin with. last [N]: whether each row is the last of its episode. masked: as in
+    the code of Q-chunking (Li et al. 2025) the starts are all but the last length - 1, and sequences go over the ends
+    of episodes. Then `valid` [B] is 0 for those, and `valid_action` [B, chunk * A] for what is behind an end.
     """
 
     length: int = 1
     chunk: int = 1
     discount: float = 1.0
     masked: bool = False
-    following: Tensor | None = None
     starts: Tensor | None = None
+    last: Tensor | None = None
 
     @classmethod
     def of_transitions(
@@ -63,14 +62,14 @@ class Sequences(Transitions):
             chunk=chunk,
             discount=discount,
             masked=masked,
-            following=following.to(transitions.table.device),
             starts=starts.flatten().to(transitions.device),
+            last=transitions.ends.to(transitions.table.device),
         )
 
     def to(self, device: torch.device | str, extra_columns: int = 0) -> Sequences:
         """As of any transitions."""
         moved = super().to(device, extra_columns)
-        return replace(moved, following=self.following.to(moved.table.device), starts=self.starts.to(moved.device))
+        return replace(moved, starts=self.starts.to(moved.device), last=self.last.to(moved.table.device))
 
     def rows(self, index: slice | Tensor) -> Transitions:
         """The sequences that begin at the rows `index`, on the device, one after the other."""
@@ -78,20 +77,23 @@ class Sequences(Transitions):
             index = torch.arange(*index.indices(self.size))
         index = index.to(self.table.device)
         steps = torch.arange(self.length, device=index.device)
-        following = self.following.index_select(0, index)[:, None]
-        reached = steps if self.masked else steps.minimum(following)
-        each = (index[:, None] + reached).clamp(max=self.size - 1)
+        each = (index[:, None] + steps).clamp(max=self.size - 1)
+        valid = torch.ones(each.shape, dtype=torch.int64, device=each.device)
+        valid[:, 1:] = (~self.last.index_select(0, each[:, :-1].flatten())).view(-1, self.length - 1).cumprod(1)
+        if not self.masked:
+            each = index[:, None] + steps.minimum(valid.sum(1, keepdim=True) - 1)
         rows = Transitions(self.table.index_select(0, each.flatten()), self.shapes)
         fields = {name: rows[name].unflatten(0, each.shape) for name in self.shapes}
-        powers = self.discount ** steps.to(self.table.dtype) * (reached == steps)
+        powers = self.discount ** steps.to(self.table.dtype)
+        counted = powers if self.masked else powers * valid
         columns = {name: values[:, 0] for name, values in fields.items()} | {
             "action": fields["action"][:, : self.chunk].flatten(1),
-            "reward": (fields["reward"] * powers).sum(1),
+            "reward": (fields["reward"] * counted).sum(1),
             "next_observation": fields["next_observation"][:, -1],
             "terminated": fields["terminated"].any(1).to(self.table),
         }
         if self.masked:
-            valid = (following >= steps).to(self.table)
+            valid = valid.to(self.table)
             parts = valid[:, : self.chunk, None].expand(-1, -1, self.action_size)
             columns |= {"valid": valid[:, -1], "valid_action": parts.flatten(1)}
         return Transitions.side_by_side(columns).to(self.device)
