@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from genpolicy.errors import UserError
 
 FEW = 1e7  # products of neighbouring widths: with no more, networks fit anywhere
-PARTS = ("algo", "model", "objective", "solver", "likelihood", "network", "critic", "select", "scaling")
+PARTS = ("algo", "model", "objective", "solver", "likelihood", "network", "critic", "select", "scaling", "chunk")
 WIDTHS = ("hidden", "width", "ensemble", "time_size")  # end the names of settings on which it depends
 
 
