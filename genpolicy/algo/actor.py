@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from genpolicy.critic.critic import Critic
 from genpolicy.dataset.scaling import Scaling
+from genpolicy.model.flow import standard_normal
 from genpolicy.model.policy import Policy
 from genpolicy.select.selection import NoSelection, Selection
 
@@ -67,15 +68,34 @@ class Actor(nn.Module):
         noise: what `draw_noise` gives, drawn from the generator if it is not given.
         """
         with torch.no_grad():
-            observation = self.scaling.scale_observation(observation)
-            if noise is not None:
-                noise = noise.flatten(0, 1)
-            if self.selection.num_candidates == 1:
-                action = self.clip(self.policy.act(observation, generator, noise))
-            else:
-                candidates = self.policy.sample(observation, generator, self.selection.num_candidates, noise)
-                action = self.selection.choose(self.critic, observation, self.clip(candidates), generator)
+            return self.scaling.unscale_action(self._chosen(observation, self.policy.act, generator, noise))
+
+    def explore(self, observation: Tensor, generator: torch.Generator, noise: float = 0.0) -> Tensor:
+        """The same for training in the simulator: a policy that acts by its mean is sampled here.
+
+        noise: standard deviation of a Gaussian that is added, in the algorithm's units.
+        """
+        with torch.no_grad():
+            action = self._chosen(observation, self.policy.sample, generator)
+            if noise:
+                action = self.clip(action + noise * standard_normal(action.shape, generator, action))
             return self.scaling.unscale_action(action)
+
+    def _chosen(
+        self,
+        observation: Tensor,
+        act: Callable[..., Tensor],
+        generator: torch.Generator | None,
+        noise: Tensor | None = None,
+    ) -> Tensor:
+        """Actions [B, A] in the algorithm's units, clipped to its action space."""
+        observation = self.scaling.scale_observation(observation)
+        if noise is not None:
+            noise = noise.flatten(0, 1)
+        if self.selection.num_candidates == 1:
+            return self.clip(act(observation, generator, noise=noise))
+        candidates = self.policy.sample(observation, generator, self.selection.num_candidates, noise)
+        return self.selection.choose(self.critic, observation, self.clip(candidates), generator)
 
     def sample(self, observation: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """`num_samples` actions [B, K, A] of the policy alone: not selected, not clipped."""

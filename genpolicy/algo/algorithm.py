@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -56,11 +57,16 @@ class Phase:
     trains: dict[str, nn.Module] = field(default_factory=dict)
     depends: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
+    online: bool = False  # whether transitions are added while it goes on
+
+    def progress(self, step: int) -> float:
+        """The share of the phase that is done, in [0, 1); of one that goes on where others have ended, 1."""
+        return 1.0 if self.online else step / self.steps
 
     def update(self, batch: Transitions, generator: torch.Generator, step: int) -> Metrics:
         """Step number `step`, from 0, of each update that is due, on a batch."""
         batch = batch if self.extend is None else self.extend(batch)
-        metrics, given = {}, (batch, generator, step / self.steps)
+        metrics, given = {}, (batch, generator, self.progress(step))
         due = {name: update for name, update in self.updates.items() if update.due(step)}
         drawn = {name: update.draw(*given) for name, update in due.items()} if self.draws_first else {}
         for name, update in due.items():
@@ -107,6 +113,7 @@ class Algorithm(Actor, ABC):
     uses_density: ClassVar[bool] = False  # whether updates take log-densities of the model
     selects: ClassVar[bool] = False  # whether updates choose among actions as acting does
     single_steps: ClassVar[str] = ""  # why it takes no chunks of actions, if it does not
+    offline_only: ClassVar[str] = ""  # why it cannot go on learning from data that grow, if it cannot
     masks: ClassVar[bool] = False  # whether losses leave out what is behind the end of an episode, a batch's `valid`
 
     given: ClassVar[frozenset[str]] = frozenset()  # the parts that are taken from other runs
@@ -145,6 +152,15 @@ class Algorithm(Actor, ABC):
     @abstractmethod
     def plan(self) -> list[Phase]:
         """The phases, in order."""
+
+    def online_phase(self, steps: int) -> Phase:
+        """All updates of all phases on each batch, for transitions to which those of the policy are added."""
+        several, updates = len(self.phases) > 1, {}
+        for phase in self.phases:
+            own = {name: update.unscheduled() for name, update in phase.updates.items()}
+            updates |= prefixed(phase.name if several else "", own)
+        fields = {"name": "online", "steps": steps, "updates": updates, "policy": self.policy, "online": True}
+        return dataclasses.replace(self.phases[-1], **fields, trains={}, depends=(), reads=())
 
     def get_extra_state(self) -> dict[str, Any]:
         """The optimisers' states, so that `state_dict` is all there is to save."""

@@ -33,7 +33,7 @@ class AWR(Algorithm):
 
     learns_critic = False
     uses_samples = False
-    single_steps = "as its returns are summed along the rows"
+    single_steps = offline_only = "as its returns are summed along the rows"
 
     steps: int = setting(20_000, ge=1, le=10**9, doc="updates of the policy")
     iteration: int = setting(1_000, ge=1, le=10**9, doc="policy updates between two computations of the returns")

@@ -33,6 +33,8 @@ class FAC(BehaviourSettings, OneStepActor):
     log beta is that of Euler steps in time from the action to noise (the instantaneous change of variables).
     """
 
+    offline_only = "as its densities of the data are computed beforehand"
+
     alpha_q: float = setting(1.0, ge=0.0, le=1e6, doc="weight of the penalty on Q outside of the behaviour's support")
     threshold: str = setting(
         "row",

@@ -20,7 +20,7 @@ class Optimizer(ABC):
     """One step on the gradients of parameters, which have one device and one floating-point type.
 
     param_groups: as in torch, the parameters ("params") and the settings of their steps ("lr", ...), which may be
-    changed between two steps. state: for each parameter that has had a gradient, its tensors by the names in `STATE`.
+    changed between two steps. count: of steps, kept by whoever makes them. state: for each parameter that has had a gradient, its tensors by the names in `STATE`.
     """
 
     STATE: ClassVar[tuple[str, ...]]
@@ -29,6 +29,7 @@ class Optimizer(ABC):
         self.defaults = settings
         self.param_groups: list[dict[str, Any]] = [{"params": list(parameters), **settings}]
         self.state: defaultdict[Tensor, dict[str, Tensor]] = defaultdict(dict)
+        self.count = 0
 
     def like(self, parameters: Iterable[Tensor]) -> Self:
         """A new optimiser of the same kind and settings for other parameters."""
@@ -74,6 +75,7 @@ class Optimizer(ABC):
             self.state[named[number]] = self._own(tensors, named[number])
         for group, new in zip(groups, saved, strict=True):
             group |= {name: value for name, value in new.items() if name != "params"}
+        self.count = max((int(tensors.get("step", 0)) for tensors in self.state.values()), default=0)
 
     def _own(self, tensors: dict[str, Tensor], parameter: Tensor) -> dict[str, Tensor]:
         """A parameter's state as loaded, on its device and of its type, but for the number of the step."""

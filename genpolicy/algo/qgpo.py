@@ -29,6 +29,8 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     softmax_K(f_t(x_k)) against softmax_K(beta Q(s, a_k)) (eq. 12). `policy_*` are the settings of that phase.
     """
 
+    offline_only = "as it draws behaviour actions for the data beforehand"
+
     beta: float = setting(
         3.0, gt=0.0, le=1e6, doc="inverse temperature, in units of the data set's (transformed) reward"
     )

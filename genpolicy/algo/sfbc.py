@@ -26,6 +26,8 @@ class SfBC(BehaviourSettings, Algorithm):
     last round's critic and K behaviour actions a state, drawn once.
     """
 
+    offline_only = "as its returns are planned along the data"
+
     critic_steps: int = setting(10_000, ge=1, le=10**9, doc="updates of the critic in each round")
     critic_batch_size: int = setting(512, ge=1, le=2**20, doc="transitions a critic update")
     rounds: int = setting(2, ge=1, le=100, doc="rounds of planning and regression, the first of the data's returns")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -47,8 +48,6 @@ class Update:
     schedule: of the learning rate, "constant" or one of `SCHEDULES`.
     momentum: of gradient descent with momentum, in place of AdamW.
     weight_decay: AdamW's, the share of the parameters that lr times this takes away at each step.
-
-    count: steps made, those before a restart and the one that `before` and `after` are called with included.
     """
 
     def __init__(
@@ -76,8 +75,18 @@ class Update:
         self.before, self.after = before, after
         self.frozen_modules = [parameter for module in frozen_modules for parameter in module.parameters()]
         self.lr, self.every, self.schedule = lr, every, schedule
-        self.count = 0
         self.mode, self._loss = "none", loss
+
+    @property
+    def count(self) -> int:
+        """Steps made, those before a restart and the one that `before` and `after` are called with included."""
+        return self.optimizer.count
+
+    def unscheduled(self) -> Update:
+        """The same update, of the same parameters by the same optimiser, with the whole learning rate always."""
+        other = copy.copy(self)
+        other.schedule = "constant"
+        return other
 
     def compile(self, mode: str) -> None:
         """From now on compute the loss and its gradient by what torch.compile makes of them, in a mode of its own."""
@@ -130,15 +139,15 @@ class Update:
 
     def begin(self) -> None:
         """What is before a step of the optimiser."""
-        self.count += 1
+        self.optimizer.count += 1
         if self.before is not None:
             self.before()
 
     def set_lr(self, optimizer: Optimizer, progress: float) -> None:
         """Give an optimiser the learning rate that is due."""
-        if self.schedule != "constant":
-            for group in optimizer.param_groups:
-                group["lr"] = self.lr * SCHEDULES[self.schedule](progress)
+        lr = self.lr if self.schedule == "constant" else self.lr * SCHEDULES[self.schedule](progress)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's state."""
@@ -147,7 +156,6 @@ class Update:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.optimizer.load_state_dict(state)
-        self.count = max((int(moments.get("step", 0)) for moments in self.optimizer.state.values()), default=0)
 
 
 def accumulate(losses: Callable[[slice], tuple[Tensor, Metrics]], size: int, chunk: int | None) -> Metrics:

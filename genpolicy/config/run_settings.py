@@ -78,6 +78,48 @@ class Chunk:
             raise UserError(f"critic.steps={config.critic.steps}: a chunk is one step of the critic; legal: 1")
 
 
+def _online(config: Mapping) -> str | None:
+    """What settings of online training affect, if there is any: where there is none, a run is what it was before."""
+    return TRAINING if config["online"]["steps"] else None
+
+
+@dataclass(kw_only=True)
+class Online:
+    """Training in the simulator after the data: the policy's own transitions are added to them."""
+
+    steps: int = setting(0, ge=0, le=10**9, doc="steps in the simulator; 0: none", affects=_online)
+    start: int = setting(5000, ge=0, le=10**9, doc="of these, how many come before the first update", affects=_online)
+    updates: int = setting(1, ge=1, le=1000, doc="updates after each further step", affects=_online)
+    mix: str = setting(
+        "union",
+        choices=["union", "half"],
+        doc="batches of data and added transitions alike, or half of each, as RLPD's",
+        affects=_online,
+    )
+    noise: float = setting(
+        0.0,
+        ge=0.0,
+        le=10.0,
+        doc="standard deviation of noise on the actions, in units of half their range",
+        affects=_online,
+    )
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        """Refuses what prepares its training for data that do not grow."""
+        online = config.online
+        if "algo" not in config or not online.steps:
+            return
+        if online.start >= online.steps:
+            raise UserError(f"online.start={online.start}: must be below online.steps={online.steps}")
+        algo, critic = (locate(config[name][TARGET]) for name in ("algo", "critic"))
+        for name, found in ({"algo": algo} | ({"critic": critic} if algo.learns_critic else {})).items():
+            if found.offline_only:
+                raise UserError(
+                    f"online.steps={online.steps}: this {name} learns of data that do not grow, {found.offline_only}; legal: 0"
+                )
+
+
 @dataclass(kw_only=True)
 class Evaluation:
     """When and how long policies are evaluated in the simulator."""
@@ -269,6 +311,7 @@ class RunSettings:
     paths: Paths = group(Paths, affects=None)
     scaling: Scaling = group(Scaling)
     chunk: Chunk = group(Chunk)
+    online: Online = group(Online)
     eval: Evaluation = group(Evaluation, affects=EVALUATION)
     check: Check = group(Check, affects=None)
     collect: Collect = group(Collect, affects=None)

@@ -34,6 +34,7 @@ class Critic(nn.Module, ABC):
 
     next_actions: ClassVar[str | None]  # "policy" or "behaviour"; None: none, the data's alone
     uses_next_action_of_data: ClassVar[bool] = False  # whether a batch must have `next_action` and `followed`
+    offline_only: ClassVar[str] = ""  # why it cannot go on learning from data that grow, if it cannot
     single_steps: ClassVar[str] = ""  # why it learns of single actions and rewards only, if it does
 
     hidden: list[int] = setting([256, 256], ge=1, le=2**14, doc="units of each hidden layer of Q and V")

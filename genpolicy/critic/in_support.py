@@ -18,6 +18,7 @@ class InSupport(DoubleQ):
     """
 
     next_actions = "behaviour"
+    offline_only = "as it takes behaviour actions that are drawn for the data beforehand"
 
     candidates: int = setting(16, ge=2, le=10**4, doc="behaviour actions K at the next state")
     beta: float = setting(

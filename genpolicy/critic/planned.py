@@ -26,7 +26,7 @@ class PlannedReturns(Critic):
     """
 
     next_actions = "returns"
-    single_steps = "as its returns are planned along the rows"
+    single_steps = offline_only = "as its returns are planned along the rows"
 
     activation: str = setting("silu", choices=list(ACTIVATIONS), doc="activation after each hidden layer")
     ensemble: int = setting(1, ge=1, le=100, doc="number of Q functions E; their minimum is used")

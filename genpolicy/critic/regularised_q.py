@@ -18,7 +18,7 @@ class RegularisedQ(DoubleQ):
     """
 
     uses_next_action_of_data = True
-    single_steps = "as its penalty needs the data's action at the next state"
+    single_steps = offline_only = "as its penalty needs the data's action at the next state"
 
     penalty: float = setting(1.0, ge=0.0, le=1e6, doc="weight of the squared distance from the data's action at s'")
 

@@ -138,6 +138,10 @@ class Dataset(ABC):
         """A simulator of the task with the rewards that the data have."""
         return task.simulate()
 
+    def given(self, reward: float) -> float:
+        """The raw reward of these data where `simulate` gives one."""
+        return reward
+
     def statistics(self, task: Task, arrays: dict[str, np.ndarray], states: dict[str, np.ndarray]) -> list[str]:
         """What `recorded` gives, in numbers, as lines of text."""
         lines, episode = [], arrays["episode"]

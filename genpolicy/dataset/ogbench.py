@@ -76,6 +76,10 @@ class OGBenchFile(Dataset):
         """The simulator, with the task's own rewards."""
         return task.simulate(own_rewards=True)
 
+    def given(self, reward: float) -> float:
+        """As in the file's rows: -1 until all is done, if sparse."""
+        return -1.0 if self.sparse and reward else reward
+
     def statistics(self, task: OGBench, arrays: dict[str, np.ndarray], states: dict[str, np.ndarray]) -> list[str]:
         """As of any data set, and how often each part of the task is done."""
         env = task.simulate()

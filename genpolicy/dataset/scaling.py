@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -88,10 +89,17 @@ class Scaling(nn.Module):
 
     def repeated(self, times: int) -> Scaling:
         """The same for actions [..., times * A], which are several one after the other."""
+        return self._with_actions(lambda end: end.repeat(times))
+
+    def single(self, times: int) -> Scaling:
+        """The same for the first of several actions [..., times * A]."""
+        return self._with_actions(lambda end: end[: len(end) // times])
+
+    def _with_actions(self, change: Callable[[Tensor], Tensor]) -> Scaling:
         other = copy.copy(self)
         other._buffers = self._buffers.copy()
         for name in ("low", "high", "centre", "reach"):
-            other.register_buffer(name, getattr(self, name).repeat(times), persistent=name not in ("low", "high"))
+            other.register_buffer(name, change(getattr(self, name)), persistent=name not in ("low", "high"))
         return other
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *more: Any) -> None:

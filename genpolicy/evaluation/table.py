@@ -9,7 +9,7 @@ from genpolicy.env.task import Task
 from genpolicy.system.console import plain
 
 SOLVER_ERROR = 0.01  # nats of a solver's error that are pointed out
-_TITLES = {"final_behaviour": "BC (behaviour)", "final": "trained policy"}
+_TITLES = {"final_behaviour": "BC (behaviour)", "final": "trained policy", "offline": "before online"}
 
 
 def behaviour_metrics(data: Behaviour, task: Task) -> dict[str, float]:

@@ -17,7 +17,7 @@ AGAIN = ("final", "best/", "late/", "steps/", "evaluation-", "system/")  # begin
 
 def shorter(run: Run, algorithm: Algorithm) -> tuple[Path, int] | None:
     """The directory of the longest run that this one continues, and the updates of its last phase; None without one."""
-    if run.config.phases.reuse is False or not algorithm.phases:
+    if run.config.phases.reuse is False or not algorithm.phases or algorithm.phases[-1].online:
         return None
     name = steps_setting(run, algorithm)
     best = None

@@ -11,15 +11,16 @@ LATE_MEAN = "late mean"  # the name of the result
 TENTHS = (8, 9, 10)  # of the updates of the phase that trains the policy
 
 
-def late_mean(journal: Path, updates: int, algorithm: Algorithm) -> dict[str, float]:
-    """Mean and standard deviation of the evaluations after 80, 90 and 100 % of the last phase, of `updates` in all.
+def late_mean(journal: Path, algorithm: Algorithm) -> dict[str, float]:
+    """Mean and standard deviation of the evaluations after 80, 90 and 100 % of the last phase, before an online one.
 
     Empty if the policy was not evaluated at all three: `eval.per_phase` must be 10, or a multiple.
     """
-    phase = next(reversed(algorithm.phases), None)  # a run of given parts has none
-    if phase is None or phase.policy is not algorithm.policy:
+    offline = [phase for phase in algorithm.phases if not phase.online]  # a run of given parts has none
+    if not offline or offline[-1].policy is not algorithm.policy:
         return {}
-    begin = updates - phase.steps
+    phase = offline[-1]
+    begin = sum(each.steps for each in offline[:-1])
     points = {begin + math.ceil(phase.steps * tenths / 10) for tenths in TENTHS}
     metrics = [event["metrics"] for event, _ in read(journal) if event["step"] in points]
     late = {}

@@ -111,6 +111,9 @@ def shorten(algorithm: Algorithm, config: DictConfig) -> Algorithm:
     ]
     for phase in algorithm.phases:  # whatever depends on the updates takes it from here
         phase.steps = max(1, round(config.budget * phase.steps))
+    if config.online.steps:
+        updates = (config.online.steps - config.online.start) * config.online.updates
+        algorithm.phases.append(algorithm.online_phase(updates))
     return algorithm
 
 

@@ -6,11 +6,13 @@ import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from genpolicy.algo.algorithm import Algorithm, Phase, stream
 from genpolicy.algo.update import Metrics
+from genpolicy.config.schema import build
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
@@ -27,9 +29,11 @@ from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Interrupted, PhaseTrained, Signals
 from genpolicy.training import extending, initial
 from genpolicy.training.late import LATE_MEAN, late_mean
+from genpolicy.training.online import Collector, Replay
 from genpolicy.training.precision import arithmetic, require
 from genpolicy.training.sharing import Sharing
 
+OFFLINE = "offline"  # the result of the policy before an online phase
 LOGGED = 20  # entries of a phase in the journal, at least
 
 
@@ -81,6 +85,8 @@ class Trainer:
         require(run.config.precision, self.device)
         self.generator = torch.Generator(self.device)
         self.state = State()
+        self.collector: Collector | None = None  # of an online phase, and what it was saved as
+        self.collected: dict[str, Any] | None = None
         self.sharing = Sharing(run, algorithm, transitions.digest(), self.device, together, progress.say, signals.check)
         self.seconds = run.noted("spent", 0.0)  # on the current phase, before `self.begun`
         for phase in algorithm.phases:
@@ -149,6 +155,8 @@ class Trainer:
         if until in (phase.name for phase in done):
             raise PhaseTrained(until)
         for phase in self.algorithm.phases[self.state.phase :]:
+            if phase.online:
+                self._evaluate_finally(OFFLINE, self.algorithm.policy)
             self.begun = time.monotonic()
             if not self._take(phase):
                 if self.state.step == 0:
@@ -229,7 +237,8 @@ class Trainer:
         Between two of them it evaluates and saves what is due, and raises `Interrupted` at a signal.
         """
         state = self.state
-        source = self.transitions if phase.prepare is None else phase.prepare(self.transitions)
+        source = self._begin_online() if phase.online else self.transitions
+        source = source if phase.prepare is None else phase.prepare(source)
         points = self._points(phase)
         # A short phase of long updates, as GMPG's, is logged more often: at least LOGGED times.
         self.log_every = max(1, min(self.config.log_every, phase.steps // LOGGED))
@@ -246,10 +255,29 @@ class Trainer:
             self.signals.check()
             if time.monotonic() - self.saved >= self.config.checkpoint_seconds:
                 self._save()
+            if phase.online:
+                self._play(state.step)
             if phase.refresh and state.step and state.step % phase.refresh == 0:
                 phase.start()
                 source = phase.prepare(self.transitions)
             yield source
+
+    def _begin_online(self) -> Replay:
+        """The replay buffer of an online phase, as it was when the run was saved last."""
+        dataset = build(self.config.dataset, directory=self.config.paths.data)
+        self.collector = Collector(self.task, dataset, self.transitions, self.algorithm, self.config)
+        if self.collected is not None:
+            self.collector.load_state_dict(self.collected)
+        return self.collector.replay
+
+    def _play(self, update: int) -> None:
+        """The steps in the simulator that come before an update of an online phase."""
+        wanted = self.config.online.start + update // self.config.online.updates + 1
+        while self.collector.steps < min(wanted, self.config.online.steps):
+            self.signals.check()
+            earned = self.collector.advance(self.generator)
+            if earned is not None:
+                self.state.accumulate({"episode_return": torch.tensor(earned, device=self.device)})
 
     def record(self, metrics: Metrics) -> None:
         """Counts an update of the phase, and logs its metrics when that is due."""
@@ -279,6 +307,8 @@ class Trainer:
                 )
         self.progress.metrics(metrics)
         now = time.monotonic()
+        if self.collector is not None:
+            metrics["environment_steps"] = self.collector.steps
         metrics["updates_per_second"] = (updates - self.mark[0]) / (now - self.mark[1])
         self.mark = updates, now
         self.journal.log(updates, {f"{phase}/{name}": value for name, value in metrics.items()})
@@ -305,19 +335,14 @@ class Trainer:
 
     def _finish(self) -> None:
         """The final evaluations. The headline is the policy as it is now; the best goes by its own name."""
+        if self.collector is not None:
+            self.collector.close()
+            self.collector = None
         for name, policy in self._final_policies().items():
-            if name not in self.state.results:
-                self.progress.say(f"evaluating the {name} policy, {self.config.eval.final_episodes} episodes")
-                metrics, returns = self.evaluator.final(policy, self.config.eval.final_episodes)
-                logged = {f"{name}/{key}": value for key, value in metrics.items()}
-                self.journal.log(self.state.updates, logged, returns)
-                self.state.results[name] = metrics
-                self._note(metrics)
-                self._save()
-                if self.config.eval.video and policy is self.algorithm.policy:
-                    self._film()
+            if self._evaluate_finally(name, policy) and self.config.eval.video and policy is self.algorithm.policy:
+                self._film()
         self.journal.sync()
-        if late := late_mean(self.journal.path, self.state.updates, self.algorithm):
+        if late := late_mean(self.journal.path, self.algorithm):
             self.journal.log(self.state.updates, {f"late/{name}": value for name, value in late.items()})
             self.state.results[LATE_MEAN] = late
             self._save()
@@ -335,6 +360,19 @@ class Trainer:
         self.journal.log(self.state.updates, best)
         trained = {"algorithm": self.algorithm.actor().state_dict(), "state": {"updates": self.state.updates}}
         checkpoint.save(self.run.path(POLICY), trained)
+
+    def _evaluate_finally(self, name: str, policy: Policy) -> bool:
+        """The final evaluation of a policy, under a name; whether it had not been made before."""
+        if name in self.state.results:
+            return False
+        self.progress.say(f"evaluating the {name} policy, {self.config.eval.final_episodes} episodes")
+        metrics, returns = self.evaluator.final(policy, self.config.eval.final_episodes)
+        logged = {f"{name}/{key}": value for key, value in metrics.items()}
+        self.journal.log(self.state.updates, logged, returns)
+        self.state.results[name] = metrics
+        self._note(metrics)
+        self._save()
+        return True
 
     def _film(self) -> None:
         """A video of the final evaluation; after its results were saved, which no failure here may cost."""
@@ -357,6 +395,8 @@ class Trainer:
         # Draws outside the run's generator, such as dropout's, are not meant to be, but cheap to keep exact.
         generators = {"run": self.generator.get_state(), "torch": torch.get_rng_state()}
         saved = {"algorithm": self.algorithm.state_dict(), "state": state, "generators": generators}
+        if self.collector is not None and name == "last.pt":
+            saved["online"] = self.collector.state_dict()
         checkpoint.save(self.run.path(name), saved)
         if name == "last.pt":
             steps = sum(phase.steps for phase in self.algorithm.phases)
@@ -373,6 +413,7 @@ class Trainer:
             self.state.sums = {name: value.to(self.device) for name, value in self.state.sums.items()}
             self.generator.set_state(saved["generators"]["run"])
             torch.set_rng_state(saved["generators"]["torch"])
+            self.collected = saved.get("online")
         except (KeyError, TypeError, RuntimeError) as error:
             raise checkpoint.mismatch(self.run.path("last.pt"), error) from error
 

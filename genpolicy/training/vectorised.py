@@ -45,7 +45,7 @@ class VectorisedPhase:
         first = self.phases[0]
         if first.extend is not None:
             batches = [own.extend(batch) for own, batch in zip(self.phases, batches, strict=True)]
-        given = batches, generators, step / first.steps
+        given = batches, generators, first.progress(step)
         due = {name: update for name, update in self.updates.items() if update.updates[0].due(step)}
         drawn = {name: update.draw(*given) for name, update in due.items()} if first.draws_first else {}
         for name, update in due.items():

@@ -29,7 +29,7 @@ def begun(name: str, *words: str):
     algorithm = made(*words)
     put(algorithm, weights(arrays, 0))
     [phase] = algorithm.phases
-    phase.updates["actor"].count = about["settings"]["start"]
+    phase.updates["actor"].optimizer.count = about["settings"]["start"]
     return arrays, algorithm
 
 

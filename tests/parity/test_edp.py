@@ -42,7 +42,7 @@ def given(request):
     algorithm = made(*SMALL, *MORE[request.param])
     put(algorithm, weights(arrays, 0))
     [phase] = algorithm.phases
-    phase.updates["actor"].count = about["settings"]["start"]
+    phase.updates["actor"].optimizer.count = about["settings"]["start"]
     return arrays, algorithm
 
 
