@@ -160,7 +160,7 @@ class Algorithm(Actor, ABC):
             own = {name: update.unscheduled() for name, update in phase.updates.items()}
             updates |= prefixed(phase.name if several else "", own)
         fields = {"name": "online", "steps": steps, "updates": updates, "policy": self.policy, "online": True}
-        return dataclasses.replace(self.phases[-1], **fields, trains={}, depends=(), reads=())
+        return dataclasses.replace(self.phases[-1], **fields, start=None, trains={}, depends=(), reads=())
 
     def get_extra_state(self) -> dict[str, Any]:
         """The optimisers' states, so that `state_dict` is all there is to save."""

@@ -20,7 +20,8 @@ class Optimizer(ABC):
     """One step on the gradients of parameters, which have one device and one floating-point type.
 
     param_groups: as in torch, the parameters ("params") and the settings of their steps ("lr", ...), which may be
-    changed between two steps. count: of steps, kept by whoever makes them. state: for each parameter that has had a gradient, its tensors by the names in `STATE`.
+    changed between two steps. state: for each parameter that has had a gradient, its tensors by the names in `STATE`.
+    count: of steps, kept by whoever makes them.
     """
 
     STATE: ClassVar[tuple[str, ...]]

@@ -115,9 +115,8 @@ class Online:
         algo, critic = (locate(config[name][TARGET]) for name in ("algo", "critic"))
         for name, found in ({"algo": algo} | ({"critic": critic} if algo.learns_critic else {})).items():
             if found.offline_only:
-                raise UserError(
-                    f"online.steps={online.steps}: this {name} learns of data that do not grow, {found.offline_only}; legal: 0"
-                )
+                reason = f"this {name} learns of data that do not grow, {found.offline_only}"
+                raise UserError(f"online.steps={online.steps}: {reason}; legal: 0")
 
 
 @dataclass(kw_only=True)

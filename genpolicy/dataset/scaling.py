@@ -47,7 +47,9 @@ class Scaling(nn.Module):
         self.register_buffer("reach", torch.where(self.by_space, (action_high - action_low) / 2, one))
 
     def fit(self, transitions: Transitions) -> None:
-        """Take from data what follows from them."""
+        """Take from data what follows from them; of none, nothing."""
+        if not transitions.size:
+            return
         if self.observation == "standardize":
             mean, std = moments(transitions.observation)
             self.mean.copy_(mean)

@@ -48,10 +48,10 @@ class Sequences(Transitions):
             )
         following = _following(transitions.ends, length)
         whole = following == length - 1
-        if not whole.any():
+        if transitions.size and not whole.any():
             raise UserError(f"{transitions.source}: no episode has {length} transitions; give a smaller chunk.length")
         ended = transitions.terminated.cpu()[torch.arange(len(following)) + following]
-        starts = torch.arange(transitions.size - length + 1) if masked else torch.nonzero(whole | ended)
+        starts = torch.arange(max(0, transitions.size - length + 1)) if masked else torch.nonzero(whole | ended)
         held_out = transitions.held_out
         if held_out is not None:
             held_out = cls.of_transitions(held_out, length, chunk, discount, masked=False)

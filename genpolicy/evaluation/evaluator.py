@@ -41,7 +41,8 @@ class Evaluator:
         self.seed, self.device, self.chunk = config.seed, transitions.device, config.chunk
         draw = torch.Generator(self.device).manual_seed(0)
         count = config.eval.log_prob_actions
-        self.recorded, self.held_out = transitions.sample(count, draw), None
+        self.recorded = transitions.sample(count, draw) if transitions.size else None
+        self.held_out = None
         if (held_out := transitions.held_out) is not None:
             self.held_out = held_out.subset(count, draw)
 
@@ -60,7 +61,7 @@ class Evaluator:
         played = rollout(self.task, act, episodes, seed)
         self._last = played.first
         metrics = summary(played, self.task)
-        if policy.has_density:
+        if policy.has_density and self.recorded is not None:
             metrics |= self._log_likelihood(policy, self.recorded)
             if self.held_out is not None:
                 held_out = self._log_likelihood(policy, self.held_out)
@@ -75,7 +76,7 @@ class Evaluator:
         what it would be with Hutchinson's estimate of the divergence, one probe an action, unless it is that already.
         """
         metrics, returns = self(policy, episodes, FINAL)
-        for name, how in policy.coarser_likelihoods().items() if policy.has_density else ():
+        for name, how in policy.coarser_likelihoods().items() if "log_prob" in metrics else ():
             estimate = self._log_likelihood(policy, self.recorded, **how)
             metrics[f"log_prob_{name}"] = estimate["log_prob"]
             if name == "hutchinson":
@@ -109,7 +110,9 @@ class Evaluator:
     def latency(self, policy: Policy) -> dict[str, float]:
         """The median time of one action at one observation, in milliseconds; a chunk's counts for all it plays."""
         choose = self.algorithm.actor(policy).act
-        observation = self.algorithm.scaling.unscale_observation(self.recorded.observation[:1])
+        seen = torch.zeros(1, self.task.observation_size, device=self.device)
+        seen = seen if self.recorded is None else self.recorded.observation[:1]
+        observation = self.algorithm.scaling.unscale_observation(seen)
         generator = torch.Generator(self.device).manual_seed(0)
         times = []
         for _ in range(TIMED):

@@ -1,4 +1,4 @@
-"""On OGBench, what numbers must have in common to be compared: papers have used its tasks in several ways."""
+"""What numbers must have in common to be compared: beyond the task, how it was used."""
 
 from collections.abc import Callable
 
@@ -6,20 +6,22 @@ OGBENCH, CRITICS = "ogbench-", "2"  # begins its tasks; Q functions in the paper
 
 
 def protocol(known: Callable[[str], str | None]) -> str:
-    """How a run differs from FQL's tables: in data, sparse rewards, critics, chunks. "" if in nothing.
+    """How a run differs from the usual one: in chunks, n-step returns and training online; "" if in nothing.
 
+    On OGBench, whose tasks papers have used in several ways, in data, sparse rewards and critics, too.
     known: the option of a group, or the value of a setting as text, by its name; None if there is none.
     """
-    if not (known("env") or "").startswith(OGBENCH):
-        return ""
-    chunk, steps = known("chunk.length") or "1", known("critic.steps") or "1"
+    ogbench = (known("env") or "").startswith(OGBENCH)
     data, critics = known("dataset") or "", known("critic.ensemble") or CRITICS
+    chunk, steps = known("chunk.length") or "1", known("critic.steps") or "1"
+    online = known("online.steps") or "0"
     words = {
-        data.removeprefix("ogbench_"): data != "ogbench",
-        "sparse": known("dataset.sparse") == "true",
-        f"{critics} critics": critics != CRITICS,
+        data.removeprefix("ogbench_"): ogbench and data != "ogbench",
+        "sparse": ogbench and known("dataset.sparse") == "true",
         f"chunks of {chunk}": chunk != "1",
         f"{steps}-step returns": steps != "1",
+        f"{critics} critics": ogbench and critics != CRITICS,
+        f"{online} steps online": online != "0",
     }
     return ", ".join(word for word, said in words.items() if said)
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, assemble, horizon
 from genpolicy.config.schema import build, locate
+from genpolicy.dataset.nothing import Nothing
 from genpolicy.dataset.scaling import Scaling
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
@@ -84,13 +85,15 @@ def bounds(task: Task) -> tuple[Tensor, Tensor]:
 
 def data_facts(run: Run, task: Task, transitions: Transitions) -> dict:
     """What the run's status and MLflow say of the data that it is trained on."""
+    first = transitions.observation[0] if transitions.size else torch.zeros(transitions.observation_size)
+    example = transitions.scaling.unscale_observation(first.cpu())
     return {
         "name": f"{run.choices['dataset']} {task.name}",
         "digest": transitions.digest(),
         "source": transitions.source,
         "transitions": transitions.size,
         "episodes": transitions.behaviour.episodes,
-        "example": transitions.scaling.unscale_observation(transitions.observation[0].cpu()).tolist(),
+        "example": example.tolist(),
         "shapes": {name: list(shape) for name, shape in transitions.shapes.items()},
     }
 
@@ -113,7 +116,8 @@ def shorten(algorithm: Algorithm, config: DictConfig) -> Algorithm:
         phase.steps = max(1, round(config.budget * phase.steps))
     if config.online.steps:
         updates = (config.online.steps - config.online.start) * config.online.updates
-        algorithm.phases.append(algorithm.online_phase(updates))
+        offline = [] if locate(config.dataset._target_) is Nothing else algorithm.phases
+        algorithm.phases = [*offline, algorithm.online_phase(updates)]
     return algorithm
 
 

@@ -1,0 +1,32 @@
+"""No data: training begins in the simulator."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from genpolicy.config.schema import component
+from genpolicy.config.validation import Node
+from genpolicy.dataset.dataset import Dataset
+from genpolicy.dataset.transitions import Behaviour
+from genpolicy.env.task import Task
+from genpolicy.errors import UserError
+
+
+@component
+class Nothing(Dataset):
+    """A data set of no transitions, for runs that are trained online alone."""
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        """Nothing can be learned from it, nor taken from it."""
+        if "online" in config and not config.online.steps:
+            raise UserError("dataset=none: gives nothing to train on; give online.steps as well, or another data set")
+        if config.dataset.reward != "none" or config.dataset.held_out:
+            raise UserError("dataset=none: has no rewards to transform and no episodes to hold out")
+
+    def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
+        """No rows."""
+        sizes = {"observation": (task.observation_size,), "action": (task.action_size,), "reward": ()}
+        sizes |= {"next_observation": (task.observation_size,), "terminated": ()}
+        columns = {name: np.zeros((0, *shape), np.float32) for name, shape in sizes.items()}
+        return columns | {"episode": np.zeros(0, np.int64)}, Behaviour()

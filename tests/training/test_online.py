@@ -1,0 +1,238 @@
+"""Training in the simulator after the data: what is added, what is drawn, and that a stopped run is the same."""
+
+import numpy as np
+import pytest
+import torch
+from command_line import genpolicy, tried
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+from small import ALGORITHMS, random_transitions, sizes
+from tiny import only_run, plain_words, records, same
+
+from genpolicy.algo.algorithm import assemble
+from genpolicy.algo.update import Update
+from genpolicy.dataset.sequences import Sequences
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.runs import checkpoint
+from genpolicy.training.online import Replay
+
+ONLINE = ("online.steps=60", "online.start=23", "eval.per_phase=2", "eval.episodes=2", "eval.final_episodes=2")
+CHUNKS = ("algo=qc", "algo.steps=10", "algo.batch_size=16", "chunk.length=3", "chunk.execute=2", "online.mix=half")
+
+
+def words(folder, *more: str) -> list[str]:
+    """A run of Pendulum's, of episodes of five steps, which a time limit ends."""
+    plain = plain_words(folder, "budget=0.05")
+    if "algo=qc" in more:
+        plain = [word for word in plain if not word.startswith(("algo", "likelihood"))]
+        more = (*more, "network.hidden=[16]", "critic.hidden=[16]", "select.num_candidates=3")
+    return [*plain, *ONLINE, *more]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The runs that stopped ones are compared with, by their further words."""
+    made = {}
+
+    def made_once(*more: str):
+        if more not in made:
+            folder = tmp_path_factory.mktemp("whole")
+            result = genpolicy(*words(folder, *more))
+            assert result.code == 0, result.err
+            made[more] = only_run(folder)
+        return made[more]
+
+    return made_once
+
+
+def test_transitions_of_the_policy_are_added_and_both_policies_are_evaluated(undisturbed):
+    run = undisturbed()
+    logged = records(run)
+    names = {metric for metric, _, _ in logged}
+    assert {"offline/return_mean", "final/return_mean", "online/episode_return", "online/environment_steps"} <= names
+    steps = [value for metric, _, value in logged if metric == "online/environment_steps"]
+    assert (steps[0] > 23, steps[-1]) == (True, 60)
+    saved = checkpoint.load(run / "last.pt")
+    assert saved["state"]["results"].keys() >= {"offline", "final"}
+    assert "online" not in saved  # once trained, a run needs its buffer no more
+
+
+def test_what_is_added_is_what_the_simulator_gave(tmp_path, monkeypatch):
+    replays, real = [], Replay.__init__
+
+    def kept(self, *given):
+        real(self, *given)
+        replays.append(self)
+
+    monkeypatch.setattr(Replay, "__init__", kept)
+    result = genpolicy(*words(tmp_path, "scaling.observation=none", "dataset.held_out=0.2"))
+    assert result.code == 0, result.err
+    [replay] = replays
+    rows = replay.transitions.rows(slice(replay.offline, replay.offline + 60))
+    assert rows.size == 60
+    follows = (rows.observation[1:] == rows.next_observation[:-1]).all(1)
+    assert follows.tolist() == [(number + 1) % 5 != 0 for number in range(59)]
+    assert not rows.terminated.any()  # a time limit is no termination
+    assert rows.action.abs().max() <= 1  # in [-1, 1], where Pendulum's own reach to 2
+    angle, speed = torch.atan2(rows.observation[:, 1], rows.observation[:, 0]), rows.observation[:, 2]
+    expected = -(angle**2 + 0.1 * speed**2 + 0.001 * (2 * rows.action[:, 0]) ** 2)
+    torch.testing.assert_close(rows.reward, expected, rtol=1e-4, atol=1e-4)
+
+
+def stopped_at(moments, command, monkeypatch, error=None) -> None:
+    """Runs a command, stopped at the updates of these numbers, to its end."""
+    import os
+    import signal
+
+    for moment in moments:
+        calls, real = [], Update.__call__
+
+        def disturbed(update, *arguments, moment=moment, calls=calls, real=real):
+            calls.append(1)
+            if len(calls) == moment:
+                if error is not None:
+                    raise error
+                os.kill(os.getpid(), signal.SIGTERM)
+            return real(update, *arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Update, "__call__", disturbed)
+            assert genpolicy(*command).code == (143 if error is None else 1)
+    result = genpolicy(*command)
+    assert result.code == 0, result.err
+
+
+def assert_same(run, other) -> None:
+    first, second = (checkpoint.load(path / "last.pt") for path in (run, other))
+    for name in ("algorithm", "generators"):
+        assert same(first[name], second[name])
+    assert first["state"]["results"] == second["state"]["results"]
+
+
+@pytest.mark.parametrize("more", [(), CHUNKS])
+def test_a_stopped_run_is_the_same_to_the_bit(more, undisturbed, tmp_path, monkeypatch):
+    stopped_at([25, 9, 14], words(tmp_path, *more), monkeypatch)
+    assert_same(undisturbed(*more), only_run(tmp_path))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), CHUNKS])
+def test_a_run_that_dies_at_twenty_moments_is_the_same_to_the_bit(more, undisturbed, tmp_path, monkeypatch):
+    """Each time it goes on from what it saved last, which may be some updates before."""
+    moments = np.random.default_rng(0).integers(2, 9, 20).tolist()
+    command = words(tmp_path, *more, "checkpoint_seconds=0.02")
+    stopped_at(moments, command, monkeypatch, error=RuntimeError("lost"))
+    assert_same(undisturbed(*more), only_run(tmp_path))
+
+
+def test_runs_of_several_seeds_are_trained_together(undisturbed, tmp_path):
+    result = genpolicy(*words(tmp_path, "seeds=0,1"))
+    assert result.code == 0, result.err
+    [together] = [path for path in tmp_path.rglob("seed0") if path.is_dir()]
+    found, alone = (checkpoint.load(run / "last.pt") for run in (together, undisturbed()))
+    for name, value in alone["algorithm"].items():
+        if torch.is_tensor(value):
+            torch.testing.assert_close(found["algorithm"][name], value, rtol=1e-3, atol=1e-3)
+
+
+def test_without_data_training_begins_online(tmp_path):
+    task = ("env=gym", "env.id=Pendulum-v1", "env.max_episode_steps=5", "dataset=none", "algo=td3_bc", "tuned=none")
+    small = ("network.hidden=[16]", "critic.hidden=[16]", "algo.batch_size=16", "tracking.uri=none", "online.noise=0.1")
+    result = genpolicy(*task, *small, *ONLINE, f"paths.outputs={tmp_path}")
+    assert result.code == 0, result.err
+    saved = checkpoint.load(only_run(tmp_path) / "last.pt")
+    assert (saved["state"]["results"].keys() & {"offline", "final"}, saved["state"]["updates"]) == ({"final"}, 37)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 6), st.booleans()), min_size=1, max_size=6), st.integers(1, 4), st.booleans())
+def test_a_replay_buffer_is_data_to_which_rows_were_added(episodes, length, masked):
+    """Batches are as of one data set of all rows, but none goes over from the data into what was added."""
+    draw = np.random.default_rng(0)
+    lengths = [5, *(steps for steps, _ in episodes)]
+    rows = sum(lengths)
+    ends = np.isin(np.arange(rows), np.cumsum(lengths) - 1)
+    ending = dict(zip((np.cumsum(lengths) - 1).tolist(), [False, *(ended for _, ended in episodes)], strict=True))
+    terminated = np.array([ending.get(row, False) for row in range(rows)])
+    arrays = {
+        "observation": np.arange(rows)[:, None],
+        "action": draw.uniform(-1, 1, (rows, 1)),
+        "reward": draw.standard_normal(rows),
+        "next_observation": np.arange(rows)[:, None] + 1,
+        "terminated": terminated,
+    }
+
+    def made(stop: int) -> Transitions:
+        transitions = Transitions.of(
+            {name: column[:stop] for name, column in arrays.items()}, ends=torch.from_numpy(ends[:stop]), source="rows"
+        )
+        if length == 1:
+            return transitions
+        return Sequences.of_transitions(transitions, length, length, 0.9, masked)
+
+    replay = Replay(made(5), rows - 5, "union")
+    for row in range(5, rows):
+        replay.add({name: column[row].astype(np.float32) for name, column in arrays.items()}, bool(ends[row]))
+        if row == 7:  # a restart changes nothing
+            state, replay = replay.state_dict(), Replay(made(5), rows - 5, "union")
+            replay.load_state_dict(state)
+    whole = made(rows)
+    starts = replay.starts[: replay.offline_starts + replay.added_starts]
+    if length == 1:
+        assert starts.tolist() == list(range(rows))
+        return
+    over = [start for start in whole.starts.tolist() if start < 5 < start + length] if masked else []
+    assert sorted(starts.tolist()) == sorted(set(whole.starts.tolist()) - set(over))
+    found, expected = replay.transitions.rows(starts), whole.rows(starts)
+    assert torch.equal(found.table, expected.table)
+    halves = replace_mix(replay, "half").sample(20, torch.Generator().manual_seed(0)).observation[:, 0]
+    if replay.added_starts:
+        assert ((halves[:10] >= 5).all(), (halves[10:] < 5).all()) == (True, True)
+
+
+def replace_mix(replay: Replay, mix: str) -> Replay:
+    replay.mix = mix
+    return replay
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_each_algorithm_goes_on_online_or_says_why_not(name):
+    online = ("online.steps=9", "online.start=2")
+    result, started = tried(f"algo={name}", "tuned=none", "network=mlp", "env=multi-goal", *online)
+    if result.code:
+        assert "learns of data that do not grow, as it" in result.err
+        return
+    [(job, _)] = started
+    for key, size in sizes(job.config).items():
+        OmegaConf.update(job.config, key, size)
+    algorithm = assemble(job.config, 2, -torch.ones(2), torch.ones(2))
+    generator = torch.Generator().manual_seed(0)
+    for phase in algorithm.phases:
+        assert (phase.prepare, phase.refresh) == (None, None)
+    online, data = algorithm.online_phase(4), random_transitions()
+    assert online.start is None
+    counted = {name: update.count for name, update in online.updates.items()}
+    for step in range(2):
+        metrics = online.update(data.sample(8, generator), generator, step)
+        assert all(torch.isfinite(metric) for metric in metrics.values())
+    assert all(update.count > counted[name] for name, update in online.updates.items())
+    assert sum(update.count for phase in algorithm.phases for update in phase.updates.values()) == sum(
+        update.count for update in online.updates.values()
+    )
+    assert algorithm.explore(torch.zeros(5, 2), generator, 0.1).shape == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("more", "reason"),
+    [
+        ("online.steps=10 online.start=10", "online.start=10: must be below online.steps=10"),
+        ("dataset=none", "dataset=none: gives nothing to train on; give online.steps as well"),
+        ("dataset=none online.steps=9 online.start=1 dataset.held_out=0.5", "no episodes to hold out"),
+        ("algo=awr online.steps=9 online.start=1", "this algo learns of data that do not grow, as its returns"),
+    ],
+)
+def test_what_cannot_be_is_refused(more, reason):
+    result, _ = tried("env=multi-goal", "tuned=none", *more.split())
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert reason in result.err
