@@ -40,6 +40,7 @@ class PolicyEvaluation(Algorithm, ABC):
     def training_phase(self, steps: int, batch_size: int, updates: dict[str, Update]) -> Phase:
         """The one phase, whose batches have what the critic's loss takes."""
         prepare = Transitions.with_next_actions if self.critic.uses_next_action_of_data else None
+        trained = {"policy": self.policy, "behaviour": self.behaviour, "critic": self.critic}
         return Phase(
             name="training",
             steps=steps,
@@ -47,6 +48,7 @@ class PolicyEvaluation(Algorithm, ABC):
             updates=updates,
             policy=self.policy,
             prepare=prepare,
+            trains={name: part for name, part in trained.items() if part is not None},
         )
 
     def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:

@@ -293,7 +293,7 @@ class PolicySettings:
             batch_size=self.policy_batch_size,
             updates={"": update},
             policy=self.policy,
-            **more,
+            **{"trains": {"policy": self.policy}, **more},
         )
 
 

@@ -51,10 +51,11 @@ class IQL(Algorithm):
         policy = imitation(self.policy, self.objective, self.lr, self.weight, schedule=self.schedule)
         first, *rest = ((name or "critic", update) for name, update in critic_updates(self.critic).items())
         updates = dict([first, ("policy", policy), *rest])
-        settings = {"steps": self.steps, "batch_size": self.batch_size}
+        settings = {"steps": self.steps, "batch_size": self.batch_size, "policy": self.policy}
+        settings["trains"] = {"policy": self.policy, "critic": self.critic}
         # Before the last update the target Q stays as it is, so that V and the weights take the same value of it.
         extend = self.with_value if rest else None
-        return [Phase(name="training", **settings, updates=updates, policy=self.policy, extend=extend)]
+        return [Phase(name="training", **settings, updates=updates, extend=extend)]
 
     @torch.no_grad()
     def with_value(self, batch: Transitions) -> Transitions:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from genpolicy.config.schema import always_training, digest
+from genpolicy.config.schema import TARGET, always_training, digest
 from genpolicy.errors import UserError
 from genpolicy.runs.identity import label
 from genpolicy.runs.run import claim_run
@@ -80,6 +80,7 @@ def _wanted(run: Path, config: DictConfig) -> dict[str, str]:
     had = known_status(run).get("phases", {})
     parts = {name: OmegaConf.to_container(config[name]) for name in PARTS}
     parts |= {"budget": config.budget, "precision": config.precision, "init": {"digests": dict(config.init.digests)}}
+    parts |= {"online": OmegaConf.to_container(config.online), "dataset": {TARGET: config.dataset[TARGET]}}
     recipes = _recipes(json.dumps(parts, sort_keys=True))
     data = [always_training(config[name]) for name in ("env", "dataset")]
     return {name: digest([recipe, data, config.seed]) for name, recipe in recipes.items() if name not in had}

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from genpolicy.algo.algorithm import Algorithm, Phase
+from genpolicy.algo.algorithm import Algorithm, Phase, horizon
 from genpolicy.config.schema import TARGET, always_training, digest
 from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint, journal, records
@@ -121,6 +121,8 @@ def recipe(config: DictConfig, phases: Sequence[Phase], name: str) -> dict | Non
     for part in phase.depends:
         value = OmegaConf.select(config, part)
         found[part] = always_training(value) if OmegaConf.is_config(value) and TARGET in value else value
+    if (length := horizon(config)) > 1:
+        found["sequences"] = {"length": length, "chunk": config.chunk.length}
     # Which tensors there are: a moving average is kept or not, as others need it.
     found["trains"] = {part: sorted(module.state_dict()) for part, module in phase.trains.items()}
     names = [other.name for other in phases]

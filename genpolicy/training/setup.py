@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Algorithm, assemble, horizon
+from genpolicy.algo.algorithm import Algorithm, Phase, assemble, horizon
 from genpolicy.config.schema import build, locate
 from genpolicy.dataset.nothing import Nothing
 from genpolicy.dataset.scaling import Scaling
@@ -109,15 +109,18 @@ def fresh_algorithm(config: DictConfig, task: Task, device: torch.device) -> Alg
 def shorten(algorithm: Algorithm, config: DictConfig) -> Algorithm:
     """The algorithm with the phases that its run trains: not those of given parts; with its share of the updates."""
     algorithm.given = frozenset(config.init.digests)
-    algorithm.phases = [
-        phase for phase in algorithm.phases if not (phase.trains and phase.trains.keys() <= algorithm.given)
-    ]
+    online = config.online
+    last = [algorithm.online_phase((online.steps - online.start) * online.updates)] if online.steps else []
+    offline = [] if locate(config.dataset._target_) is Nothing else algorithm.phases
+
+    def given(phase: Phase) -> bool:
+        """Whether all that a phase trains is given, and it is no joint one, which is what goes on from that."""
+        known = phase.trains and phase.trains.keys() <= algorithm.given
+        return bool(known and (phase.depends or online.steps))
+
+    algorithm.phases = [*(phase for phase in offline if not given(phase)), *last]
     for phase in algorithm.phases:  # whatever depends on the updates takes it from here
         phase.steps = max(1, round(config.budget * phase.steps))
-    if config.online.steps:
-        updates = (config.online.steps - config.online.start) * config.online.updates
-        offline = [] if locate(config.dataset._target_) is Nothing else algorithm.phases
-        algorithm.phases = [*offline, algorithm.online_phase(updates)]
     return algorithm
 
 

@@ -155,7 +155,7 @@ class Trainer:
         if until in (phase.name for phase in done):
             raise PhaseTrained(until)
         for phase in self.algorithm.phases[self.state.phase :]:
-            if phase.online and self.state.phase:
+            if phase.online and self.transitions.size:
                 self._evaluate_finally(OFFLINE, self.algorithm.policy)
             self.begun = time.monotonic()
             if not self._take(phase):

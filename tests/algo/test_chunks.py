@@ -16,6 +16,7 @@ from genpolicy.api import Served, load_policy
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
+from genpolicy.runs.phases import recipe
 
 STEPS, BEST, DISCOUNT = 6, 0.3, 0.9
 SMALL = ("network.hidden=[64,64]", "critic.hidden=[64,64]", "critic.discount=0.9", "tuned=none", "env=multi-goal")
@@ -150,3 +151,13 @@ def test_what_does_not_go_with_chunks_is_refused(words, reason):
     result, _ = tried("env=multi-goal", "tuned=none", *words.split())
     assert result.code == 1
     assert reason in result.err
+
+
+def test_phases_of_other_sequences_are_not_shared():
+    made = []
+    for words in ((), ("chunk.length=2",), ("critic.steps=2",)):
+        [(job, _)] = jobs("algo=gmpg", "tuned=none", "env=multi-goal", "network=mlp", *words)
+        algorithm = assemble(job.config, 2, -torch.ones(2), torch.ones(2))
+        made.append(recipe(job.config, algorithm.phases, "behaviour"))
+    assert ("sequences" in made[0], made[1]["sequences"]) == (False, {"length": 2, "chunk": 2})
+    assert made[2]["sequences"] == {"length": 2, "chunk": 1}

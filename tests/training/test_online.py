@@ -23,7 +23,7 @@ CHUNKS = ("algo=qc", "algo.steps=10", "algo.batch_size=16", "chunk.length=3", "c
 
 def words(folder, *more: str) -> list[str]:
     """A run of Pendulum's, of episodes of five steps, which a time limit ends."""
-    plain = plain_words(folder, "budget=0.05")
+    plain = plain_words(folder, "algo.critic_steps=6", "algo.policy_steps=12")
     if "algo=qc" in more:
         plain = [word for word in plain if not word.startswith(("algo", "likelihood"))]
         more = (*more, "network.hidden=[16]", "critic.hidden=[16]", "select.num_candidates=3")
@@ -134,6 +134,17 @@ def test_runs_of_several_seeds_are_trained_together(undisturbed, tmp_path):
     for name, value in alone["algorithm"].items():
         if torch.is_tensor(value):
             torch.testing.assert_close(found["algorithm"][name], value, rtol=1e-3, atol=1e-3)
+
+
+def test_a_run_of_given_parts_begins_online(undisturbed, tmp_path):
+    given = [f"init.{part}={undisturbed()}" for part in ("policy", "critic")]
+    result = genpolicy(*words(tmp_path, *given))
+    assert result.code == 0, result.err
+    saved = checkpoint.load(only_run(tmp_path) / "last.pt")
+    assert saved["state"]["updates"] == 37
+    trained = checkpoint.load(undisturbed() / "last.pt")["state"]["results"]["final"]
+    found = saved["state"]["results"]["offline"]
+    assert found["log_prob"] == pytest.approx(trained["log_prob"], abs=1e-5)
 
 
 def test_without_data_training_begins_online(tmp_path):
