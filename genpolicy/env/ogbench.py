@@ -60,6 +60,10 @@ class OGBench(Task):
         return "maze" not in self.name and "soccer" not in self.name
 
     @property
+    def unrecorded(self) -> str:
+        return "the forces of contacts and where the arm was sent" if self.dear else ""
+
+    @property
     def simulator_version(self) -> str:
         """The package, and when it judges success."""
         return f"ogbench {importlib.metadata.version('ogbench')}, success before the step"

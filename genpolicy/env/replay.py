@@ -18,15 +18,20 @@ CONSTANT = 1e-6  # standard deviation of a part that does not change
 class Replay:
     """Errors of n replayed transitions.
 
-    observation [n]: the largest of its parts, each in its standard deviation over the data, NaN for a termination,
-    after which none is recorded; reward [n]: what the simulator gives more; recorded_end [n], replayed_end [n]: whether
-    the episode terminated.
+    parts [n,O]: of the observation, each in its standard deviation over the data, NaN for a termination, after which
+    none is recorded; reward [n]: what the simulator gives more; recorded_end [n], replayed_end [n]: whether the episode
+    terminated.
     """
 
-    observation: np.ndarray
+    parts: np.ndarray
     reward: np.ndarray
     recorded_end: np.ndarray
     replayed_end: np.ndarray
+
+    @property
+    def observation(self) -> np.ndarray:
+        """The largest error of the parts [n]."""
+        return self.parts.max(1)
 
     @property
     def kinds(self) -> dict[str, np.ndarray]:
@@ -61,13 +66,14 @@ def replay(
     env, scale = env or task.simulate(), arrays["observation"].std(axis=0)
     scale[scale < CONSTANT] = 1
     env.reset(seed=0)
-    errors, rewards, ends = np.full(len(rows), np.nan), np.zeros(len(rows)), np.zeros(len(rows), dtype=bool)
+    errors = np.full((len(rows), len(scale)), np.nan)
+    rewards, ends = np.zeros(len(rows)), np.zeros(len(rows), dtype=bool)
     for number, row in enumerate(rows):
         _place(task, env, {name: column[row].astype(np.float64) for name, column in states.items()})
         observation, reward, ends[number], _, _ = env.step(arrays["action"][row])
         rewards[number] = reward - arrays["reward"][row]
         if not arrays["terminated"][row]:
-            errors[number] = (np.abs(observation - arrays["next_observation"][row]) / scale).max()
+            errors[number] = np.abs(observation - arrays["next_observation"][row]) / scale
         if number % PROGRESS_EVERY == 0:
             advance(number)
     env.close()

@@ -67,6 +67,11 @@ class Task(ABC):
     def simulate(self) -> gymnasium.Env:
         """A new simulator of the task, without its episode limit."""
 
+    @property
+    def unrecorded(self) -> str:
+        """What a step depends on that the states of recorded data lack; "" if nothing does."""
+        return ""
+
     def visible(self) -> gymnasium.Env:
         """A new simulator that can be drawn."""
         return self.simulate()

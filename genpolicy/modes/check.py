@@ -15,6 +15,8 @@ from genpolicy.runs.job import Job
 from genpolicy.system.console import console
 from genpolicy.system.progress import shown
 
+WORST = 3  # parts of an observation that are told of
+
 
 def run(job: Job) -> None:
     """Prints the errors, for transitions that go on and for those that terminate, and what to make of them."""
@@ -37,7 +39,8 @@ def run(job: Job) -> None:
     )
     for line in dataset.statistics(task, arrays, states):
         terminal.print(line, soft_wrap=True, highlight=False)
-    terminal.print(_table(replayed, config.check.tolerance), _verdict(replayed, config.check.tolerance), sep="\n")
+    tolerance = config.check.tolerance
+    terminal.print(_table(replayed, tolerance), _verdict(replayed, tolerance, task.unrecorded), sep="\n")
 
 
 def _table(replayed: Replay, tolerance: float) -> Table:
@@ -63,15 +66,21 @@ def _quantiles(errors: np.ndarray) -> list[str]:
     return [f"{value:.0e}" for value in np.quantile(errors, [0.5, 0.99, 1.0])]
 
 
-def _verdict(replayed: Replay, tolerance: float) -> str:
-    """What the errors mean, in a line or two."""
+def _verdict(replayed: Replay, tolerance: float, unrecorded: str) -> str:
+    """What the errors mean, in a line or two. unrecorded: as of a task."""
     beyond = replayed.beyond(tolerance)
     if not beyond.any():
         return f"All within {tolerance:g}: the simulator repeats the data; scores in it are those of the recorded one."
-    lines = [
-        f"{beyond.sum():,} transitions ({beyond.mean():.2%}) are not within {tolerance:g}: a score here is not the"
-        " same as one in the recorded simulator."
-    ]
+    meaning = "a score here is not the same as one in the recorded simulator."
+    if unrecorded:
+        meaning = f"the simulator is another one, or that is because the data do not record {unrecorded}."
+    lines = [f"{beyond.sum():,} transitions ({beyond.mean():.2%}) are not within {tolerance:g}: {meaning}"]
+    off = np.nan_to_num(replayed.parts) > tolerance
+    if off.any():
+        worst = [part for part in np.argsort(-off.mean(0))[:WORST] if off[:, part].any()]
+        told = ", ".join(f"part {part} in {off[:, part].mean():.2%}" for part in worst)
+        rest = np.delete(off, worst, axis=1).any(1).mean()
+        lines.append(f"Of the observation, counted from 0, {told} of the transitions; all others in {rest:.2%}.")
     early = (replayed.replayed_end & ~replayed.recorded_end).sum()
     late = (replayed.recorded_end & ~replayed.replayed_end).sum()
     if early or late:
