@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, Phase, prefixed
-from genpolicy.algo.update import Update, critic_updates
+from genpolicy.algo.update import Metrics, Update, critic_updates
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
@@ -67,6 +67,21 @@ class PolicyEvaluation(Algorithm, ABC):
             action = self.target_action(batch.next_observation, generator, self.critic.candidates)
         return {"next_action": action}
 
+    def critic_loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        """All losses of the critic together, [B], for an update that has more of them, and metrics."""
+        total, metrics = torch.zeros_like(batch.reward), {}
+        for _, loss in self.critic.losses().values():
+            value, own = loss(batch, draws.get("next_action"))
+            total = total + value
+            metrics |= prefixed("critic", {"loss": value.detach().mean(), **own})
+        return total, metrics
+
+
+def require_one_rate(config: Node) -> None:
+    """Refuse a critic that has a learning rate of its own."""
+    if config.critic.lr != config.algo.lr:
+        raise UserError(f"critic.lr={config.critic.lr}: one optimiser trains all; legal: {config.algo.lr}, as algo.lr")
+
 
 @component
 class ActorCritic(PolicyEvaluation, ABC):
@@ -83,6 +98,9 @@ class ActorCritic(PolicyEvaluation, ABC):
     clip_each_q: bool = setting(
         False, doc="clip the gradient norm of each Q function separately; false: that of all together"
     )
+    schedule: str = setting(
+        "constant", choices=["constant", "cosine"], doc="schedule of both learning rates; cosine ends at 0"
+    )
     policy_delay: int = setting(
         1, ge=1, le=10**6, doc="critic updates per update of the actor and of all target networks"
     )
@@ -92,6 +110,8 @@ class ActorCritic(PolicyEvaluation, ABC):
 
     def plan(self) -> list[Phase]:
         updates = prefixed("critic", self.critic_updates()) | {"actor": self.actor_update()}
+        for update in updates.values():
+            update.schedule = self.schedule
         return [self.training_phase(self.steps, self.batch_size, updates)]
 
     def critic_updates(self, **more: Any) -> dict[str, Update]:
@@ -112,6 +132,10 @@ class ActorCritic(PolicyEvaluation, ABC):
         """One step of the moving average of the critic, and of the actor's if it is due."""
         if not self.critic.lagged_target:  # or it has followed with the critic's update
             self.critic.update_target()
+        self.update_average()
+
+    def update_average(self) -> None:
+        """One step of the moving average of the actor, if it is due."""
         number = self.phases[-1].updates["actor"].count - 1
         if number >= self.ema_start and (number - self.ema_start) % self.ema_every == 0:
             self.policy.update_target()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,13 +18,15 @@ from genpolicy.algo.algorithm import (
     require_denoiser,
 )
 from genpolicy.algo.update import Metrics, Update
-from genpolicy.config.schema import component, setting
+from genpolicy.config.legal import legal_options
+from genpolicy.config.schema import build, component, setting
 from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
-from genpolicy.model.direct import DirectPolicy
+from genpolicy.errors import UserError
+from genpolicy.model.direct import DirectPolicy, OneStepPolicy
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.policy import Policy
-from genpolicy.network.activation import ACTIVATIONS
+from genpolicy.network.activation import ACTIVATIONS, INITIALISATIONS
 from genpolicy.network.mlp import MLP
 from genpolicy.objective.objective import Draws
 
@@ -36,10 +38,64 @@ def one_step_policy(
 
     squash: whether a tanh keeps its output inside a bounded action space. shape: settings of its `MLP`.
     """
-    sizes = {"action_size": model.action_size, "observation_size": model.network.observation_size}
     bounds = {"action_low": algorithm.action_low, "action_high": algorithm.action_high}
-    network = MLP(num_times=0, input_size=None if cls.takes_noise else 0, **sizes, **shape)
+    network = network_beside(model, input_size=None if cls.takes_noise else 0, **shape)
     return cls(network=network, squash=squash, **bounds)
+
+
+def network_beside(model: Policy, **shape: Any) -> MLP:
+    """A perceptron without times for a model's observations and actions. shape: what else an `MLP` takes."""
+    sizes = {"action_size": model.action_size, "observation_size": model.network.observation_size}
+    return MLP(num_times=0, **sizes, **shape)
+
+
+@component
+class PerceptronSettings:
+    """The settings of algorithms that train a perceptron beside a flow, as their policy or a part of it."""
+
+    policy_hidden: list[int] = setting(
+        [256, 256, 256], ge=1, le=2**14, doc="units of each hidden layer of the policy's perceptron"
+    )
+    policy_activation: str = setting("silu", choices=list(ACTIVATIONS), doc="activation after each of these layers")
+    policy_init: str = setting("pytorch", choices=list(INITIALISATIONS), doc="initialisation of its weights")
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """These settings as `MLP` takes them."""
+        return {"hidden": self.policy_hidden, "activation": self.policy_activation, "init": self.policy_init}
+
+
+@component
+class OneStepSettings(PerceptronSettings):
+    """The settings of algorithms that distil a flow, which noise enters at its start only, to a one-step policy."""
+
+    alpha: float = setting(10.0, ge=0.0, le=1e6, doc="weight of the distillation")
+    squash: bool = setting(True, doc="end the one-step policy with a tanh; false: only clip its actions")
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        """The flow's noise is that of the one-step policy."""
+        super().check_compatibility(config)
+
+        def fits(solver: Mapping) -> bool:
+            return not build(solver).num_noises
+
+        if not fits(config.solver):
+            raise UserError(
+                f"solver: {cls.__name__} distils a flow that noise enters at its start only; "
+                f"legal: {legal_options('solver', having=fits)}"
+            )
+
+    def one_step(self, model: Policy) -> OneStepPolicy:
+        """A one-step policy beside a flow."""
+        return one_step_policy(OneStepPolicy, model, self, self.squash, **self.shape)
+
+    def distilled(self, flow: Policy, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The policy's actions [B, A] of noise [B, 1, A], and their mean squared distances [B] from the flow's."""
+        with torch.no_grad():
+            wanted = self.clip(flow.sample(observation, noise=noise))
+        action = self.policy.sample(observation, noise=noise[:, 0])
+        return action, (action - wanted).square().mean(-1)
 
 
 @component

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC
-from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from genpolicy.algo.actor_critic import ActorCritic
 from genpolicy.algo.algorithm import Phase, require_flow
-from genpolicy.algo.distilled import one_step_policy
+from genpolicy.algo.distilled import OneStepSettings
 from genpolicy.algo.update import Metrics, Update, valid_parts
-from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import build, component, setting
+from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
-from genpolicy.errors import UserError
-from genpolicy.model.direct import OneStepPolicy
 from genpolicy.model.policy import Policy
-from genpolicy.network.activation import ACTIVATIONS, INITIALISATIONS
 from genpolicy.objective.objective import Draws
 
 
 @component
-class OneStepActor(ActorCritic, ABC):
+class OneStepActor(OneStepSettings, ActorCritic, ABC):
     """A one-step policy that climbs Q while it is held to a behaviour flow: alpha |mu(s, z) - flow(s, z)|^2.
 
     Both make an action of the same noise, so that this bounds the squared Wasserstein distance of the two policies from
@@ -33,34 +28,15 @@ class OneStepActor(ActorCritic, ABC):
 
     uses_target = False  # the critic evaluates the one-step policy as it is: its targets are slow already
 
-    alpha: float = setting(10.0, ge=0.0, le=1e6, doc="weight of the distillation")
     normalize: bool = setting(False, doc="divide Q by its mean absolute value")
-    policy_hidden: list[int] = setting(
-        [256, 256, 256], ge=1, le=2**14, doc="units of each hidden layer of the one-step policy"
-    )
-    policy_activation: str = setting("silu", choices=list(ACTIVATIONS), doc="activation after each of these layers")
-    policy_init: str = setting(
-        "pytorch", choices=list(INITIALISATIONS), doc="initialisation of the one-step policy's weights"
-    )
-    squash: bool = setting(True, doc="end the one-step policy with a tanh; false: only clip its actions")
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
         super().check_compatibility(config)
         require_flow(config)
 
-        def fits(solver: Mapping) -> bool:
-            return not build(solver).num_noises
-
-        if not fits(config.solver):
-            raise UserError(
-                f"solver: {cls.__name__} distils a flow that noise enters at its start only; "
-                f"legal: {legal_options('solver', having=fits)}"
-            )
-
     def policies(self, model: Policy) -> tuple[Policy, Policy]:
-        shape = {"hidden": self.policy_hidden, "activation": self.policy_activation, "init": self.policy_init}
-        return one_step_policy(OneStepPolicy, model, self, self.squash, **shape), model
+        return self.one_step(model), model
 
     def plan(self) -> list[Phase]:
         return [self.from_the_same_parameters(phase) for phase in super().plan()]
@@ -92,10 +68,7 @@ class OneStepActor(ActorCritic, ABC):
     def policy_loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Tensor, Metrics]:
         """The distillation's loss minus the value, [B], the values [B] of the policy's actions, and metrics [B]."""
         observation, noise = batch.observation, draws["action_noise"]
-        with torch.no_grad():
-            wanted = self.clip(self.behaviour.sample(observation, noise=noise))
-        action = self.policy.sample(observation, noise=noise[:, 0])
-        distance = (action - wanted).square().mean(-1)
+        action, distance = self.distilled(self.behaviour, observation, noise)
         q = self.critic.q(observation, self.clip(action)).mean(0)
         return self.alpha * distance - self.gain(q), q, {"distance": distance, "q": q}
 

@@ -1,20 +1,23 @@
-"""Q-learning with adjoint matching (QAM; Li and Levine 2026, arXiv 2601.14234)."""
+"""Q-learning with adjoint matching, and its two variants (QAM; Li and Levine 2026, arXiv 2601.14234)."""
 
 from __future__ import annotations
 
 import copy
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from genpolicy.algo.actor_critic import PolicyEvaluation
+from genpolicy.algo.actor_critic import PolicyEvaluation, require_one_rate
 from genpolicy.algo.algorithm import Phase, require_flow
+from genpolicy.algo.distilled import OneStepSettings, PerceptronSettings, network_beside
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
+from genpolicy.critic.critic import climbed, value_and_slope
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
+from genpolicy.model.edited import EditedPolicy
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.path import ICFM
@@ -55,14 +58,16 @@ class QAM(PolicyEvaluation):
         if not fits(config.model):
             legal = legal_options("model", having=fits)
             raise UserError(f"model: adjoint matching needs straight paths from noise to actions; legal: {legal}")
-        if config.critic.lr != config.algo.lr:
-            raise UserError(
-                f"critic.lr={config.critic.lr}: one optimiser trains all; legal: {config.algo.lr}, as algo.lr"
-            )
+        require_one_rate(config)
 
     @property
-    def inverse_temperature(self) -> float:
+    def inverse_temperature(self) -> float | None:
         return self.beta
+
+    @property
+    def flow(self) -> Policy:
+        """The flow that is matched: the policy, or what that is made from."""
+        return self.policy
 
     def policies(self, model: Policy) -> tuple[Policy, Policy]:
         behaviour = shuffled(model)
@@ -70,9 +75,13 @@ class QAM(PolicyEvaluation):
         return model, behaviour
 
     def plan(self) -> list[Phase]:
-        parameters = [*self.critic.parameters(), *self.behaviour.parameters(), *self.policy.parameters()]
-        update = Update(parameters, self.lr, self.loss, self.draw, before=self.update_targets, clip=self.gradient_norm)
+        more = {"before": self.update_targets, "clip": self.gradient_norm}
+        update = Update(self.trained(), self.lr, self.loss, self.draw, **more)
         return [self.training_phase(self.steps, self.batch_size, {"": update})]
+
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters of all that steps together."""
+        return [*self.critic.parameters(), *self.behaviour.parameters(), *self.policy.parameters()]
 
     def update_targets(self) -> None:
         """One step of the moving averages of the critic and of the behaviour model."""
@@ -88,11 +97,7 @@ class QAM(PolicyEvaluation):
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The losses of critic, behaviour model and policy together, [B], and metrics."""
-        total, metrics = torch.zeros_like(batch.reward), {}
-        for _, loss in self.critic.losses().values():
-            value, own = loss(batch, draws.get("next_action"))
-            total = total + value
-            metrics |= {f"critic_{name}": metric for name, metric in {"loss": value.detach().mean(), **own}.items()}
+        total, metrics = self.critic_loss(batch, draws)
         matching = self.objective.loss(self.behaviour, batch.observation, batch.action, draws)
         adjoint = self.adjoint_loss(batch.observation, draws["sde_noise"])
         terms = {"matching": matching, "adjoint": adjoint}
@@ -108,7 +113,7 @@ class QAM(PolicyEvaluation):
         each = times.repeat(len(observation))
         with torch.no_grad():
             base = _velocity(self.behaviour.target, points, each, repeated)
-        gap = (_velocity(self.policy, points, each, repeated) - base).unflatten(0, states.shape[:2])
+        gap = (_velocity(self.flow, points, each, repeated) - base).unflatten(0, states.shape[:2])
         return (2 / sigma * gap + sigma * adjoints).square().sum((1, 2))
 
     @torch.no_grad()
@@ -119,15 +124,15 @@ class QAM(PolicyEvaluation):
         for i, t in enumerate(times):
             states.append(x)
             if i < self.adjoint_steps - 1:
-                drift = 2 * _velocity(self.policy, x, t, observation) - x / (t + h)
+                drift = 2 * _velocity(self.flow, x, t, observation) - x / (t + h)
                 x = x + h * drift + h**0.5 * sigma[i] * noise[:, i + 1]
             else:  # the ODE's step, of the behaviour model
                 x = x + h * _velocity(base, x, t, observation)
 
         def value(action: Tensor) -> Tensor:
-            return self.critic.q_of_target(observation, self.clip(action)).mean(0).sum()
+            return self.critic.q_of_target(observation, self.clip(action)).mean(0)
 
-        adjoint, adjoints = -self.beta * torch.func.grad(value)(x), []
+        adjoint, adjoints = -self.beta * value_and_slope(value, x)[1], []
         for t, state in zip(times.flip(0) + h, reversed(states), strict=True):
 
             def drift_of_base(point: Tensor, t: Tensor = t) -> Tensor:
@@ -145,6 +150,94 @@ class QAM(PolicyEvaluation):
         """The diffusion [N] of the memoryless SDE, a step later than at times [N], where it is finite."""
         h = 1 / self.adjoint_steps
         return (2 * (1 - t + h) / (t + h)).sqrt()
+
+
+@component
+class QAMF(OneStepSettings, QAM):
+    """QAM-F: the policy is of one step; it climbs Q while it is held to QAM's flow, as FQL's to the behaviour flow."""
+
+    uses_samples = True
+
+    @property
+    def inverse_temperature(self) -> None:
+        return None
+
+    @property
+    def flow(self) -> Policy:
+        return self.teacher
+
+    def policies(self, model: Policy) -> tuple[Policy, Policy]:
+        self.teacher, behaviour = super().policies(model)
+        return self.one_step(model), behaviour
+
+    def trained(self) -> list[nn.Parameter]:
+        return [*super().trained(), *self.flow.parameters()]
+
+    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """QAM's draws, and the noise [B, 1, A] that flow and policy start from."""
+        draws = super().draw(batch, generator, progress)
+        return draws | {"action_noise": self.flow.draw_noise(batch.size, generator, batch.action)}
+
+    def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        """QAM's loss, the distillation's and minus the value, [B], and metrics."""
+        total, metrics = super().loss(batch, draws)
+        observation = batch.observation
+        action, distance = self.distilled(self.flow, observation, draws["action_noise"])
+        q = climbed(lambda action: self.critic.q(observation, action).mean(0), self.clip(action))
+        metrics |= {"distance": distance.detach().mean(), "q": q.detach().mean()}
+        return total + self.alpha * distance - q, metrics
+
+
+@component
+class QAME(PerceptronSettings, QAM):
+    """QAM-E: the actions of QAM's flow are edited, by no more than `edit_scale`, to climb Q.
+
+    The edits have a tanh-Gaussian policy, whose entropy is held at `edit_entropy` by a temperature that is learned with
+    all else (soft actor-critic, Haarnoja et al. 2018).
+    """
+
+    uses_samples = True
+
+    edit_scale: float = setting(0.1, ge=0.0, le=1e6, doc="largest distance of an edit in each dimension of actions")
+    edit_entropy: float = setting(-0.5, ge=-100.0, le=100.0, doc="entropy of edits in nats, per dimension")
+
+    @property
+    def inverse_temperature(self) -> None:
+        return None
+
+    @property
+    def flow(self) -> Policy:
+        return self.policy.flow
+
+    def policies(self, model: Policy) -> tuple[Policy, Policy]:
+        flow, behaviour = super().policies(model)
+        self.log_temperature = nn.Parameter(torch.zeros(1))
+        network = network_beside(model, output_size=2 * model.action_size, **self.shape)
+        bounds = {"action_low": self.action_low, "action_high": self.action_high}
+        return EditedPolicy(network=network, flow=flow, scale=self.edit_scale, squash=False, **bounds), behaviour
+
+    def trained(self) -> list[nn.Parameter]:
+        return [*super().trained(), self.log_temperature]
+
+    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """QAM's draws, and the noise of the policy's actions, the edits' last."""
+        draws = super().draw(batch, generator, progress)
+        return draws | {"action_noise": self.policy.draw_noise(batch.size, generator, batch.action)}
+
+    def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        """QAM's loss and the edits', [B], and metrics."""
+        total, metrics = super().loss(batch, draws)
+        observation, noise = batch.observation, draws["action_noise"]
+        with torch.no_grad():
+            base = self.policy.base(noise, observation)
+        edit, log_prob = self.policy.edit(base, noise, observation)
+        action = self.clip(base + self.edit_scale * edit)
+        q = climbed(lambda action: self.critic.q(observation, action).mean(0), action)
+        temperature, entropy = self.log_temperature.exp(), -log_prob.detach()
+        balance = temperature * (entropy - self.edit_entropy * base.shape[-1])
+        means = {"q": q, "entropy": entropy, "temperature": temperature}
+        metrics |= {name: value.detach().mean() for name, value in means.items()}
+        return total + temperature.detach() * log_prob + balance - q, metrics
 
 
 def _velocity(model: Policy, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:

@@ -41,6 +41,7 @@ class Update:
     draw: (batch, generator, progress) -> draws, progress being the share of the phase that is done, in [0, 1).
     frozen_modules: what the loss passes through, whose own parameters are not to get gradients.
     before, after: called once before and after the optimiser's step, e.g. for a target network.
+    observe: called after both with the step's metrics, for what follows from them, e.g. a dual variable.
     chunk: rows whose graph is kept at once; bounds memory and changes the result by rounding only.
     clip: largest norm of the whole gradient; clip_each: of each member of an ensemble, the first dimension of all
     parameters, by itself.
@@ -66,13 +67,14 @@ class Update:
         before: Callable[[], None] | None = None,
         weight_decay: float = 0.0,
         momentum: float | None = None,
+        observe: Callable[[Metrics], None] | None = None,
     ):
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.optimizer: Optimizer = (
             AdamW(self.parameters, lr, weight_decay) if momentum is None else Momentum(self.parameters, lr, momentum)
         )
         self.loss, self.draw, self.chunk, self.clip, self.clip_each = loss, draw, chunk, clip, clip_each
-        self.before, self.after = before, after
+        self.before, self.after, self.observe = before, after, observe
         self.frozen_modules = [parameter for module in frozen_modules for parameter in module.parameters()]
         self.lr, self.every, self.schedule = lr, every, schedule
         self.mode, self._loss = "none", loss
@@ -117,8 +119,7 @@ class Update:
         self.set_lr(self.optimizer, progress)
         self.begin()
         self.optimizer.step()
-        if self.after is not None:
-            self.after()
+        self.end(total)
         return total
 
     def clip_gradients(self, parameters: list[Tensor], stacked: bool = False) -> Tensor:
@@ -142,6 +143,13 @@ class Update:
         self.optimizer.count += 1
         if self.before is not None:
             self.before()
+
+    def end(self, metrics: Metrics) -> None:
+        """What is after a step of the optimiser, which had these metrics."""
+        if self.after is not None:
+            self.after()
+        if self.observe is not None:
+            self.observe(metrics)
 
     def set_lr(self, optimizer: Optimizer, progress: float) -> None:
         """Give an optimiser the learning rate that is due."""

@@ -175,6 +175,27 @@ def q_of_each(
     return values.unflatten(0, action.shape[:2])
 
 
+def value_and_slope(function: Callable[[Tensor], Tensor], action: Tensor) -> tuple[Tensor, Tensor]:
+    """f(a) [B] and its gradients [B, A] at actions [B, A], as numbers, for a function that takes each row by itself."""
+
+    def total(action: Tensor) -> tuple[Tensor, Tensor]:
+        value = function(action)
+        return value.sum(), value
+
+    with torch.no_grad():
+        slope, value = torch.func.grad(total, has_aux=True)(action.detach())
+        return value, slope
+
+
+def climbed(function: Callable[[Tensor], Tensor], action: Tensor) -> Tensor:
+    """f(a) [B] as `value_and_slope` has it, whose gradient reaches the actions [B, A], but not what f is made of.
+
+    So in one loss a critic can be trained, and climbed as it is.
+    """
+    value, slope = value_and_slope(function, action)
+    return value + (slope * (action - action.detach())).sum(-1)
+
+
 def require_value(config: Node) -> None:
     """Refuse a critic that learns no V."""
 

@@ -16,7 +16,7 @@ class DoubleQ(Critic):
     """Q_j of the policy whose actions it is given: r + gamma min_j Q_j^-(s', a') (Fujimoto et al. 2018, section 4.2).
 
     Several actions a' a state are the candidates of max-Q backup: each Q_j^- takes its best of them (Kumar et al.
-    2019).
+    2019); or their mean is taken.
     """
 
     next_actions = "policy"
@@ -26,6 +26,9 @@ class DoubleQ(Critic):
     candidates: int = setting(
         1, ge=1, le=10**4, doc="actions of the policy at s' whose best is backed up; 1: no max-Q backup"
     )
+    over_candidates: str = setting(
+        "max", choices=["max", "mean"], doc="which of these candidates' values: the best, or the mean"
+    )
     aggregate: str = setting("min", choices=["min", "mean"], doc="how the Q functions are combined in the target")
     pessimism: float = setting(
         0.0, ge=0.0, le=100.0, doc="standard deviations over the Q functions that the target is lowered by"
@@ -34,7 +37,7 @@ class DoubleQ(Critic):
 
     def backup(self, q: Tensor) -> Tensor:
         """The value [B] of the next states, from Q^- [E, B, candidates] of the actions there."""
-        return self.lower_bound(q.amax(2))
+        return self.lower_bound(q.amax(2) if self.over_candidates == "max" else q.mean(2))
 
     def lower_bound(self, q: Tensor) -> Tensor:
         """What the Q functions say together, less `pessimism` of their standard deviations, [...] of q [E, ...]."""

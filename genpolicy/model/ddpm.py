@@ -17,8 +17,8 @@ SCHEDULES = ("vp", "linear", "cosine")
 class DDPM(ProbabilityPath):
     """T noise levels k = 1 ... T at the times k / T, alpha^2 = prod_i (1 - beta_i) (Ho et al. 2020).
 
-    Networks are trained at these times only, and are told k - 1. In between, for other solvers, ln alpha is linear
-    (Lu et al. 2022, DPM-Solver, appendix D.1).
+    Networks are trained at these times only, and are told k - 1, or k. In between, for other solvers, ln alpha is
+    linear (Lu et al. 2022, DPM-Solver, appendix D.1).
     """
 
     steps: int = setting(5, ge=1, le=10**4, doc="noise levels T")
@@ -27,6 +27,7 @@ class DDPM(ProbabilityPath):
         choices=SCHEDULES,
         doc="beta: vp is VPSDE's alpha with beta_max 10; linear rises from 0.1 / T to 20 / T; cosine is squared",
     )
+    first_level: int = setting(0, ge=0, le=1, doc="what networks are told of the least noise level")
     t_min: float = setting(0.0, ge=0.0, lt=0.1, doc="smallest time t of other solvers")
 
     t_max_noise = 1.0
@@ -90,4 +91,4 @@ class DDPM(ProbabilityPath):
         return ((unit * self.steps).floor().clamp(max=self.steps - 1) + 1) / self.steps
 
     def network_time(self, t: Tensor) -> Tensor:
-        return t * self.steps - 1
+        return t * self.steps - 1 + self.first_level

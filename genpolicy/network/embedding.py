@@ -40,6 +40,7 @@ class LearnedFourier(nn.Module):
 
     def __init__(self, size: int, scale: float):
         super().__init__()
+        self.size = size // 2 * 2
         self.weight = nn.Parameter(scale * torch.randn(size // 2))
 
     def forward(self, t: Tensor) -> Tensor:
@@ -58,21 +59,32 @@ class Scalar(nn.Module):
         return 1 - t[..., None]
 
 
-class Sinusoidal(nn.Module):
-    """[sin(w t), cos(w t)] with w from 1 to 1 / period in equal ratios (Vaswani et al. 2017), through two layers.
+class Positional(nn.Module):
+    """[sin(w t), cos(w t)] with w from 1 to 1 / period in equal ratios (Vaswani et al. 2017).
 
-    period: the largest, over 2 pi. activation: of the layer in between, of twice the size.
+    period: the largest, over 2 pi.
     """
 
-    def __init__(self, size: int, period: float, activation: Callable[[], nn.Module]):
+    def __init__(self, size: int, period: float):
         super().__init__()
         self.size, self.period = size // 2 * 2, period
-        widths = self.size, 2 * self.size
-        self.layers = nn.Sequential(nn.Linear(*widths), activation(), nn.Linear(*widths[::-1]))
 
     def forward(self, t: Tensor) -> Tensor:
         """Embed times [...] as [..., size]."""
         half = self.size // 2
         place = torch.arange(half, device=t.device, dtype=t.dtype) / max(half - 1, 1)
         phase = t[..., None] * torch.exp(-math.log(self.period) * place)
-        return self.layers(torch.cat([torch.sin(phase), torch.cos(phase)], -1))
+        return torch.cat([torch.sin(phase), torch.cos(phase)], -1)
+
+
+class Sinusoidal(Positional):
+    """The same through two layers; activation: of the layer in between, of twice the size."""
+
+    def __init__(self, size: int, period: float, activation: Callable[[], nn.Module]):
+        super().__init__(size, period)
+        widths = self.size, 2 * self.size
+        self.layers = nn.Sequential(nn.Linear(*widths), activation(), nn.Linear(*widths[::-1]))
+
+    def forward(self, t: Tensor) -> Tensor:
+        """Embed times [...] as [..., size]."""
+        return self.layers(super().forward(t))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from genpolicy.config.schema import component, setting
 from genpolicy.network.activation import ACTIVATIONS, INITIALISATIONS, initialise
-from genpolicy.network.embedding import GaussianFourier, LayeredFourier, Scalar, Sinusoidal
+from genpolicy.network.embedding import GaussianFourier, LayeredFourier, LearnedFourier, Positional, Scalar, Sinusoidal
 
 
 @component
@@ -31,14 +31,18 @@ class MLP(nn.Module):
     )
     time_embedding: str = setting(
         "fourier",
-        choices=["fourier", "layered", "sinusoidal", "scalar"],
-        doc="random frequencies; with one layer; fixed frequencies with two layers; scalar: 1 - t",
+        choices=["fourier", "layered", "learned", "sinusoidal", "positional", "scalar"],
+        doc="random frequencies; with one layer; trained; fixed frequencies with two layers; without; scalar: 1 - t",
     )
     time_size: int = setting(16, ge=2, le=2**14, doc="size of the time embedding")
     time_scale: float = setting(
         1.0, gt=0.0, le=1e6, doc="fourier: standard deviation of the frequencies, in cycles over t in [0, 1]"
     )
     time_period: float = setting(10_000.0, gt=1.0, le=1e6, doc="sinusoidal: largest period over 2 pi, the least is 1")
+    time_layers: list[int] = setting(
+        [], ge=1, le=2**14, doc="units of each layer between the time embedding and the rest"
+    )
+    time_layers_end: bool = setting(False, doc="an activation after the last of these layers, too")
     action_size: InitVar[int]
     observation_size: InitVar[int]
     num_times: InitVar[int] = 1
@@ -55,10 +59,15 @@ class MLP(nn.Module):
         self.embed = {
             "fourier": lambda: GaussianFourier(self.time_size, self.time_scale),
             "layered": lambda: LayeredFourier(self.time_size, self.time_scale),
+            "learned": lambda: LearnedFourier(self.time_size, self.time_scale),
+            "positional": lambda: Positional(self.time_size, self.time_period),
             "sinusoidal": lambda: Sinusoidal(self.time_size, self.time_period, activation),
             "scalar": Scalar,
         }[self.time_embedding]()
-        sizes = [self.input_size + num_times * self.embed.size + observation_size, *self.hidden]
+        widths = [num_times * self.embed.size, *(self.time_layers if num_times else [])]
+        on_time = [layer for pair in itertools.pairwise(widths) for layer in (nn.Linear(*pair), activation())]
+        self.time = nn.Sequential(*(on_time if self.time_layers_end else on_time[:-1]))
+        sizes = [self.input_size + widths[-1] + observation_size, *self.hidden]
         layers = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), activation())]
         if self.linear_first:
             layers[1] = nn.Identity()
@@ -75,5 +84,5 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         """[B, output_size] for x [B, input_size], t [B] or any number of times [B, times], observation [B, O]."""
-        times = [self.embed(t).flatten(1)] if t.dim() == 1 or t.shape[1] else []
+        times = [self.time(self.embed(t).flatten(1))] if t.dim() == 1 or t.shape[1] else []
         return self.layers(torch.cat([x, *times, observation], -1))

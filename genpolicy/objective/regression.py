@@ -60,9 +60,17 @@ class Regression(SquaredError):
         """The loss weight [B] at times [B]."""
 
     def loss(self, policy: GenerativePolicy, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
-        t, noise = draws["t"], draws["noise"]
-        x = policy.path.perturb(action, noise, t)
+        return self.error(policy, self.predicted(policy, observation, action, draws)[1], action, draws)
+
+    def predicted(
+        self, policy: GenerativePolicy, observation: Tensor, action: Tensor, draws: Draws
+    ) -> tuple[Tensor, Tensor]:
+        """The noisy actions x_t [B, A] of a loss, and what is predicted there [B, A]."""
+        x = policy.path.perturb(action, draws["noise"], draws["t"])
         with dropped(policy.network, draws.get("kept")):
-            predicted = policy.predict(self.regressed, x, t, observation)
-        error = predicted - policy.path.target(self.regressed, action, noise, t)
-        return self.weight(policy, t) * self.reduce(error.square(), draws.get("valid"))
+            return x, policy.predict(self.regressed, x, draws["t"], observation)
+
+    def error(self, policy: GenerativePolicy, predicted: Tensor, action: Tensor, draws: Draws) -> Tensor:
+        """The loss [B] of what is predicted [B, A]."""
+        error = predicted - policy.path.target(self.regressed, action, draws["noise"], draws["t"])
+        return self.weight(policy, draws["t"]) * self.reduce(error.square(), draws.get("valid"))

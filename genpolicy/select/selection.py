@@ -29,7 +29,7 @@ class Selection(ABC):
     Log-likelihoods stay those of the policy that the candidates are drawn from.
     """
 
-    num_candidates: int = setting(32, ge=2, le=10**4, doc="actions drawn, of which one is taken")
+    num_candidates: int = setting(32, ge=1, le=10**4, doc="actions drawn, of which one is taken")
     target: bool = setting(False, doc="choose by the target Q functions; false: by the online ones")
     aggregate: bool = setting(
         False, doc="by what the critic's targets take of its Q functions, which may be their mean; false: their minimum"

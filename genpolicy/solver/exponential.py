@@ -142,8 +142,14 @@ def _reverse_step(flow: ProbabilityFlow, angle: float, following: float, y: Tens
     """The posterior's draw at the following angle, given y and the data prediction at this one."""
     ratio = math.tan(following) / math.tan(angle)
     keep = math.cos(following) * math.tan(following) * ratio / math.sin(angle)
-    spread = flow.sigma_data * math.sin(following) * math.sqrt(1 - ratio**2)
-    return keep * y + math.cos(following) * (1 - ratio**2) * flow.data(angle, y) + spread * noise
+    mean = keep * y + math.cos(following) * (1 - ratio**2) * flow.data(angle, y)
+    return mean + _spread(flow, angle, following) * noise
+
+
+def _spread(flow: ProbabilityFlow, angle: float, following: float) -> float:
+    """The standard deviation of the posterior's draw."""
+    ratio = math.tan(following) / math.tan(angle)
+    return flow.sigma_data * math.sin(following) * math.sqrt(1 - ratio**2)
 
 
 @component
@@ -158,6 +164,11 @@ class Ancestral(Solver):
         "posterior",
         choices=["posterior", "forward"],
         doc="noise of a step: sigma_{t-1}^2 or sigma_t^2 times what the step forgets; forward is DDPM's beta_t",
+    )
+    mean: str = setting(
+        "posterior",
+        choices=["posterior", "data"],
+        doc="what noise is added to at each step: the posterior's mean, or the data predicted, as in QAM's code of QSM",
     )
     clip_samples: bool = setting(False, doc="clip the result of each step to the action space, as in IDQL's code")
 
@@ -174,7 +185,8 @@ class Ancestral(Solver):
         if self._kept is None or self._kept[0] is not path or self._kept[1] != numbers:
             levels = (flow.t_max * k / self.steps for k in range(self.steps, 0, -1))
             angles = [angle_of(path, flow.sigma_data, t) for t in levels]
-            scales = [time_and_scale(path, flow.sigma_data, torch.tensor(angle))[1].item() for angle in angles]
+            exact = torch.tensor(angles, dtype=torch.float64, device="cpu")
+            scales = time_and_scale(path, flow.sigma_data, exact)[1].tolist()
             self._kept = path, numbers, angles, scales
         return self._kept[2], self._kept[3]
 
@@ -184,7 +196,11 @@ class Ancestral(Solver):
         sigmas = [scale * math.sin(angle) for scale, angle in zip(scales, angles, strict=True)]
         for i, (angle, following) in enumerate(itertools.pairwise(angles)):
             size = 1.0 if self.variance == "posterior" else sigmas[i] / sigmas[i + 1]
-            y = _reverse_step(flow, angle, following, y, size * noise[:, i])
+            drawn = size * noise[:, i]
+            if self.mean == "posterior":
+                y = _reverse_step(flow, angle, following, y, drawn)
+            else:
+                y = flow.data(angle, y) / scales[i + 1] + _spread(flow, angle, following) * drawn
             if self.clip_samples:
                 y = flow.bound(scales[i + 1] * y) / scales[i + 1]
         data = flow.data(angles[-1], y)

@@ -99,10 +99,10 @@ class _Vectorised:
         for update in self.updates:
             update.begin()
         self.optimizer.step()
-        for update in self.updates:
-            if update.after is not None:
-                update.after()
-        return [{name: value[i] for name, value in total.items()} for i in range(len(batches))]
+        each = [{name: value[i] for name, value in total.items()} for i in range(len(batches))]
+        for update, metrics in zip(self.updates, each, strict=True):
+            update.end(metrics)
+        return each
 
     def _vectorise(self, tables: Tensor, like: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The losses [S, B] and the metrics [S] of tables [S, B, W] and draws [S, B, ...]."""

@@ -144,26 +144,63 @@ def test_a_familys_file_that_has_changed_is_read_anew(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("task", "beta", "discount", "pessimism"),
+    ("task", "discount", "pessimism", "found"),
     [
-        ("antmaze-large-navigate", 10.0, 0.99, 0.5),
-        ("antmaze-giant-navigate", 3.0, 0.995, 0.5),
-        ("humanoidmaze-medium-navigate", 3.0, 0.995, 0.0),
-        ("humanoidmaze-large-navigate", 3.0, 0.995, 0.0),
-        ("cube-double-play", 1.0, 0.99, 0.5),
-        ("cube-triple-play", 3.0, 0.99, 0.5),
-        ("puzzle-3x3-play", 3.0, 0.99, 0.5),
-        ("scene-play", 1.0, 0.99, 0.5),
+        ("antmaze-large", 0.99, 0.5, {"qam": 10, "qam_f": (3, 30), "qam_e": (1, 0.1), "qsm": (10, 10), "dac": 0.3}),
+        ("antmaze-giant", 0.995, 0.5, {"qam": 3, "qam_f": (3, 30), "qam_e": (10, 0.1), "qsm": (10, 10), "dac": 0.3}),
+        ("humanoidmaze-medium", 0.995, 0, {"qam": 3, "qam_f": (1, 30), "qam_e": (3, 0.1), "qsm": (10, 30), "dac": 1}),
+        (
+            "humanoidmaze-large",
+            0.995,
+            0,
+            {"qam": 3, "qam_f": (0.3, 30), "qam_e": (3, 0.1), "qsm": (10, 30), "dac": 0.3},
+        ),
+        ("cube-double", 0.99, 0.5, {"qam": 1, "qsm": (1, 10), "dac": 3}),
+        ("cube-triple", 0.99, 0.5, {"qam": 3, "qam_f": (10, 300), "qam_e": (3, 0.1), "qsm": (10, 10), "dac": 0.3}),
+        ("puzzle-3x3", 0.99, 0.5, {"qam": 3, "qam_e": (1, 0.1), "qsm": (10, 30), "dac": 1}),
+        ("scene", 0.99, 0.5, {"qam": 1, "qam_f": (1, 300), "qsm": (3, 30), "dac": 1}),
     ],
 )
-def test_values_of_qam_are_those_of_its_authors_commands(task, beta, discount, pessimism):
-    """experiments/reproduce.py."""
-    [(job, _)] = jobs("algo=qam", f"env=ogbench-{task}")
-    critic = job.config.critic
-    assert (job.config.algo.beta, critic.discount, critic.pessimism) == (beta, discount, pessimism)
-    assert (critic.ensemble, list(critic.hidden), job.config.algo.gradient_norm) == (10, [512] * 4, 1.0)
-    assert job.config.chunk.length == (5 if "play" in task else 1)
-    assert job.config.dataset.sparse == task.startswith(("scene", "puzzle"))
+def test_values_of_qams_authors_are_those_of_their_commands(task, discount, pessimism, found):
+    """experiments/reproduce.py of ColinQiyangLi/qam at f93efd2."""
+    names = {"qam": ("beta",), "qam_f": ("beta", "alpha"), "qam_e": ("beta", "edit_scale")}
+    names |= {"qsm": ("beta", "eta"), "dac": ("eta",)}
+    arm = "maze" not in task
+    for algo, values in found.items():
+        [(job, _)] = jobs(f"algo={algo}", f"env=ogbench-{task}-{'play' if arm else 'navigate'}")
+        assert job.config.chunk.length == (5 if arm else 1)
+        assert job.config.dataset.sparse == task.startswith(("scene", "puzzle"))
+        critic, settings = job.config.critic, job.config.algo
+        expected = values if isinstance(values, tuple) else (values,)
+        assert tuple(settings[name] for name in names[algo]) == expected, algo
+        assert (critic.discount, critic.pessimism, critic.candidates) == (discount, pessimism, 1)
+        assert (critic.ensemble, list(critic.hidden), settings.gradient_norm) == (10, [512] * 4, 1.0)
+        assert (critic.activation, critic.layer_norm, critic.aggregate) == ("gelu_tanh", True, "mean")
+        assert list(job.config.network.hidden) == [512] * 4
+        if algo in ("qsm", "dac"):
+            model = job.config.model
+            assert (settings.joint, settings.normalize, settings.eta_lr) == (True, False, 0)
+            assert (model.path.steps, job.config.solver.steps, model.path.first_level) == (10, 10, 1)
+            assert (settings.schedule, model.clip_denoised) == ("constant", algo == "dac")
+
+
+@pytest.mark.parametrize(
+    ("task", "threshold", "pessimism"),
+    [
+        ("halfcheetah-medium-expert-v2", 0.1, 0.0),
+        ("hopper-medium-expert-v2", 0.05, 1.5),
+        ("hopper-medium-replay-v2", 1.0, 1.5),
+        ("walker2d-medium-v2", 1.0, 1.0),
+    ],
+)
+def test_values_of_dac_are_those_of_flow_rls_commands(task, threshold, pessimism):
+    """scripts/d4rl/dac.sh of typoverflow/flow-rl at bae22f4."""
+    [(job, _)] = jobs("algo=dac", f"env={task}")
+    algo, critic = job.config.algo, job.config.critic
+    assert (algo.eta, algo.eta_lr, algo.eta_threshold) == (1, 1e-3, threshold)
+    assert (algo.schedule, algo.joint) == ("cosine", False)
+    assert (critic.ensemble, critic.pessimism, critic.candidates, critic.over_candidates) == (10, pessimism, 10, "mean")
+    assert (algo.steps, job.config.dataset.reward) == (2 * 10**6, "iql_locomotion")
 
 
 @pytest.mark.parametrize(

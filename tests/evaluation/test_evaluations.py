@@ -237,7 +237,7 @@ def test_a_damaged_request_is_one_line(outputs, content):
 
 
 def test_settings_that_do_not_go_together_are_refused_before_anything_is_asked(outputs):
-    result = genpolicy(*words(outputs, *SHORT, "select=expectile", "critic=iql", "select.num_candidates=1"))
+    result = genpolicy(*words(outputs, *SHORT, "select=greedy", "eval.steps=[2,1]"))
     assert (result.code, result.err.count("\n")) == (1, 1)
     assert not list(only_run(outputs).glob("evaluation-*"))
 

@@ -6,6 +6,7 @@ its weights by their names there before any update, after one and after ten ("0/
 """
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,26 @@ def assert_terms(metrics: dict[str, Tensor], theirs: dict[str, Tensor], rtol: fl
     """The metrics of these names have the values."""
     for name, value in theirs.items():
         torch.testing.assert_close(metrics[name], value, rtol=rtol, atol=0, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def assert_ten_updates(
+    algorithm: Algorithm,
+    arrays: dict[str, Tensor],
+    update: Callable[[Algorithm, dict[str, Tensor], int], dict[str, Tensor]],
+    weights: Callable[[dict[str, Tensor], int], dict[str, Tensor]],
+) -> None:
+    """After ten updates an algorithm's parameters are the reference's.
+
+    update: makes the one of a number with the fixture's draws. weights: ours of the reference's after so many.
+    """
+    for number in range(10):
+        update(algorithm, arrays, number)
+    assert_equal(algorithm, weights(arrays, 10), rtol=5e-8)
+
+
+def flax_layer(arrays: dict[str, Tensor], theirs: str, ours: str, inputs: list[int] | slice = slice(None)):
+    """Of a flax layer the parameters of our `nn.Linear`. inputs: which of their inputs each of ours is."""
+    return {f"{ours}.weight": arrays[f"{theirs}/kernel"][inputs].T, f"{ours}.bias": arrays[f"{theirs}/bias"]}
 
 
 def flax_ensemble(arrays: dict[str, Tensor], prefix: str, ours: str) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from parity import assert_equal, assert_terms, batches, fixture, flax_ensemble, flax_mlp, made, put
+from parity import assert_equal, assert_ten_updates, assert_terms, batches, fixture, flax_ensemble, flax_mlp, made, put
 
 OBSERVATION, ACTION = 5, 3
 SMALL = ("network.hidden=[16,16]", "critic.hidden=[16,16]", "algo.policy_hidden=[16,16]")
@@ -54,9 +54,7 @@ def test_an_update_is_theirs(given):
 
 def test_ten_updates_are_theirs(given):
     _, arrays, algorithm = given
-    for number in range(10):
-        update(algorithm, arrays, number)
-    assert_equal(algorithm, weights(arrays, 10), rtol=5e-8)
+    assert_ten_updates(algorithm, arrays, update, weights)
 
 
 def test_weights_begin_uniform_within_those_of_xavier_and_biases_at_0():

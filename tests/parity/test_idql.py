@@ -2,30 +2,36 @@
 
 import pytest
 import torch
-from parity import assert_equal, assert_terms, batches, fixture, flax_ensemble, made, put
+from parity import (
+    assert_equal,
+    assert_ten_updates,
+    assert_terms,
+    batches,
+    fixture,
+    flax_ensemble,
+    flax_layer,
+    made,
+    put,
+)
 
 WIDTH, STEPS, DECAY = 8, 5, 20
 SMALL = (f"network.width={WIDTH}", "network.blocks=2", "network.time_size=4", "network.time_hidden=[8,8]")
 SMALL += ("critic.hidden=[8,8]", "critic.expectile=0.9", "select.num_candidates=8", f"algo.behaviour_steps={DECAY}")
 
 
-def linear(arrays, theirs: str, ours: str, inputs=slice(None)) -> dict:
-    """A layer of theirs as one of ours; inputs: which of theirs each of ours is."""
-    return {f"{ours}.weight": arrays[f"{theirs}/kernel"][inputs].T, f"{ours}.bias": arrays[f"{theirs}/bias"]}
-
-
 def score_model(arrays, theirs: str, ours: str) -> dict:
     """Their noise prediction as our LNResNet; they have cosines before sines."""
     parts = {f"{ours}.embed.weight": arrays[f"{theirs}/FourierFeatures_0/kernel"][:, 0]}
-    parts |= linear(arrays, f"{theirs}/MLP_0/Dense_0", f"{ours}.time.0", [2, 3, 0, 1])
-    parts |= linear(arrays, f"{theirs}/MLP_0/Dense_1", f"{ours}.time.2")
+    parts |= flax_layer(arrays, f"{theirs}/MLP_0/Dense_0", f"{ours}.time.0", [2, 3, 0, 1])
+    parts |= flax_layer(arrays, f"{theirs}/MLP_0/Dense_1", f"{ours}.time.2")
     net = f"{theirs}/MLPResNet_0"
-    parts |= linear(arrays, f"{net}/Dense_0", f"{ours}.first") | linear(arrays, f"{net}/Dense_1", f"{ours}.last")
+    parts |= flax_layer(arrays, f"{net}/Dense_0", f"{ours}.first") | flax_layer(
+        arrays, f"{net}/Dense_1", f"{ours}.last"
+    )
     for number in range(2):
         block, here = f"{net}/MLPResNetBlock_{number}", f"{ours}.residual.{number}"
-        parts |= linear(arrays, f"{block}/Dense_0", f"{here}.first") | linear(
-            arrays, f"{block}/Dense_1", f"{here}.second"
-        )
+        parts |= flax_layer(arrays, f"{block}/Dense_0", f"{here}.first")
+        parts |= flax_layer(arrays, f"{block}/Dense_1", f"{here}.second")
         norm = f"{block}/LayerNorm_0"
         parts |= {f"{here}.norm.weight": arrays[f"{norm}/scale"], f"{here}.norm.bias": arrays[f"{norm}/bias"]}
     return parts
@@ -82,9 +88,7 @@ def test_an_update_is_theirs(given):
 
 def test_ten_updates_are_theirs(given):
     arrays, algorithm = given
-    for number in range(10):
-        update(algorithm, arrays, number)
-    assert_equal(algorithm, weights(arrays, 10), rtol=5e-8)
+    assert_ten_updates(algorithm, arrays, update, weights)
 
 
 def test_it_plays_the_candidate_that_theirs_plays(given):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from parity import assert_equal, assert_terms, batches, fixture, flax_ensemble, flax_mlp, made, put
+from parity import assert_equal, assert_ten_updates, assert_terms, batches, fixture, flax_ensemble, flax_mlp, made, put
 
 OBSERVATION, ACTION = 5, 3
 
@@ -49,9 +49,7 @@ def test_an_update_is_theirs(given):
 
 def test_ten_updates_are_theirs(given):
     arrays, algorithm = given
-    for number in range(10):
-        update(algorithm, arrays, number)
-    assert_equal(algorithm, weights(arrays, 10), rtol=5e-8)
+    assert_ten_updates(algorithm, arrays, update, weights)
 
 
 def test_it_plays_the_candidate_that_theirs_plays(given):

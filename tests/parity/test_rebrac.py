@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from parity import assert_equal, batches, fixture, flax_ensemble, flax_mlp, made, put
+from parity import assert_equal, assert_ten_updates, batches, fixture, flax_ensemble, flax_mlp, made, put
 
 OBSERVATION, ACTION = 5, 3
 SMALL = ("network.hidden=[16,16]", "critic.hidden=[16,16]", "algo.alpha=0.1", "critic.penalty=0.01")
@@ -52,9 +52,7 @@ def test_the_second_moves_the_critic_alone(given):
 
 def test_ten_updates_are_theirs(given):
     arrays, algorithm = given
-    for number in range(10):
-        update(algorithm, arrays, number)
-    assert_equal(algorithm, weights(arrays, 10), rtol=5e-8)
+    assert_ten_updates(algorithm, arrays, update, weights)
 
 
 def test_weights_begin_as_theirs():

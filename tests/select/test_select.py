@@ -84,7 +84,7 @@ def test_a_run_is_evaluated_again_with_another_selection(directory):
     [
         ("select=best", "select=best: no such option"),
         ("select.num_candidates=1", "no such setting"),
-        ("select=greedy select.num_candidates=1", "1 must be >= 2"),
+        ("select=greedy select.num_candidates=0", "0 must be >= 1"),
         ("critic=iql", "critic=iql: mode=eval takes no such setting"),
     ],
 )
