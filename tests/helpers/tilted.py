@@ -4,8 +4,6 @@ Behaviour N(m, S), Q = -(a - c)' P (a - c) / 2: the optimum mu exp(beta Q) is N(
 S*^-1 = S^-1 + beta P and m* = S* (S^-1 m + beta P c).
 """
 
-import math
-
 import torch
 from gaussian import PATHS as NAMED
 from torch import nn
@@ -106,10 +104,8 @@ def train(algorithm, transitions, seed):
             phase.start()
         source = phase.prepare(transitions) if phase.prepare is not None else transitions
         (update,) = phase.updates.values()
-        (group,) = update.optimizer.param_groups
-        first = group["lr"]
+        update.schedule = "cosine"
         for step in range(phase.steps):
-            group["lr"] = first * 0.5 * (1 + math.cos(math.pi * step / phase.steps))
             metrics = phase.update(source.sample(phase.batch_size, generator), generator, step)
     return metrics
 
