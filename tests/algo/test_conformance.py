@@ -142,6 +142,14 @@ def assert_works(config, word: str = "") -> None:
             "critic: must learn V; legal: critic=iql|",
         ),
         ("algo=qgpo model=trajectory", "model: a solution map cannot be guided"),
+        (
+            "algo=fan critic=double_q_gelu",
+            "critic: FAN needs Q functions that are conditioned on noise; legal: critic=noise_",
+        ),
+        (
+            "algo=fql critic=noise_conditioned",
+            "critic: needs a flow that anchors the policy, which this algorithm lacks",
+        ),
         ("algo=fql solver=sde", "solver: FQL distils a flow that noise enters at its start only"),
         ("algo=td3_bc model=gvp", "model: TD3+BC needs a policy with a mean"),
         ("algo=iql objective=flow_matching", "does not fit this model; legal: objective=least_squares|likelihood"),

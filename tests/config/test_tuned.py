@@ -220,3 +220,20 @@ def test_values_of_fac_are_those_of_its_authors_commands(task, alpha_q, alpha, t
     algo, critic = job.config.algo, job.config.critic
     assert (algo.alpha_q, algo.alpha, algo.threshold, algo.probes) == (alpha_q, alpha, threshold, probes)
     assert (critic.aggregate, critic.discount, algo.steps, algo.behaviour_steps) == (aggregate, 0.995, 10**6, steps)
+
+
+@pytest.mark.parametrize(
+    ("task", "alpha", "penalty", "discount", "aggregate", "steps"),
+    [
+        ("ogbench-antsoccer-arena-navigate", 10, 0.1, 0.995, "mean", 10**6),
+        ("ogbench-cube-double-play", 100, 0, 0.995, "mean", 10**6),
+        ("ogbench-puzzle-4x4-play", 100, 3, 0.995, "mean", 10**6),
+        ("antmaze-large-play-v2", 3, 0.03, 0.99, "min", 500_000),
+    ],
+)
+def test_values_of_fan_are_those_of_its_authors_commands(task, alpha, penalty, discount, aggregate, steps):
+    """bash_scripts of brianlsy98/FAN at 0917d0d."""
+    [(job, _)] = jobs("algo=fan", f"env={task}")
+    algo, critic = job.config.algo, job.config.critic
+    assert (algo.alpha, critic.penalty, critic.discount, critic.aggregate) == (alpha, penalty, discount, aggregate)
+    assert (algo.steps, critic.noise_expectile, critic.layer_norm) == (steps, 0.9, True)

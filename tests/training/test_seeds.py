@@ -52,6 +52,7 @@ def weights(algorithm):
         "algo=fql",
         "algo=gfp",
         "algo=fac solver.steps=3 algo.density_steps=2",
+        "algo=fan",
         "algo=rebrac",
         "algo=qam",
         "algo=qam_e algo.adjoint_steps=3 solver.steps=3 critic.ensemble=2",

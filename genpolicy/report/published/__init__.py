@@ -20,6 +20,7 @@ _COUNTERPARTS = {
     ("dtql", "edm_clipped"): "DTQL",
     ("edp", "ddpm_linear"): "EDP",
     ("fac", "icfm"): "FAC",
+    ("fan", "icfm"): "FAN",
     ("fql", "icfm"): "FQL",
     ("gfp", "icfm"): "GFP",
     ("gmpg", "gvp"): "GMPG-GVP",
