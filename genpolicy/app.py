@@ -36,10 +36,9 @@ def main() -> None:
 
 def _run(words: list[str]) -> None:
     if "--help" in words or "-h" in words:
-        from genpolicy.config import help, plugins
+        from genpolicy.config import help
 
-        plugins.permit(words)
-        help.show([word for word in plugins.without(words) if word not in ("--help", "-h")])
+        help.show([word for word in words if word not in ("--help", "-h")])
         return
     if "--version" in words:
         import importlib.metadata  # slow, and needed only here

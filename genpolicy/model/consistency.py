@@ -1,4 +1,4 @@
-"""A consistency model as a generative policy (Song et al. 2023; Ding and Jin 2024)."""
+"""Policies that know where trajectories end: consistency models (Song et al. 2023; Ding and Jin 2024), MeanFlowQL's."""
 
 from __future__ import annotations
 
@@ -35,9 +35,32 @@ class ConsistencyPolicy(GenerativePolicy):
 
     def flow(self, observation: Tensor) -> ProbabilityFlow:
         def solution(y: Tensor, angles: Sequence[float]) -> Tensor:
-            """From any angle to the data end, the last; z is y / cos(angle)."""
+            """From any angle to the data end, the last."""
             t = self._at(angles[0], y).time.expand(y.shape[0])
-            x = self.path.alpha(t)[:, None] / math.cos(angles[0]) * y
-            return math.cos(angles[-1]) * self.to_data(x, t, observation)
+            scale = torch.sqrt(self.path.alpha(t) ** 2 + (self.path.sigma(t) / self.sigma_data) ** 2)
+            return math.cos(angles[-1]) * self.to_data(scale[:, None] * y, t, observation)
 
         return dataclasses.replace(super().flow(observation), solution=solution)
+
+
+class EndPolicy(ConsistencyPolicy):
+    """f(x, t) = alpha x + sigma F(x, t): at pure noise, F is the action.
+
+    On straight paths f = x - t u with the mean velocity u = x - F (MeanFlowQL, arXiv 2511.13035). The network is told
+    1 - t, so that a scalar time embedding, which counts from noise on, is t, as in their code.
+    """
+
+    def network_time(self, t: Tensor) -> Tensor:
+        return 1 - t
+
+    def raw(self, x: Tensor, t: Tensor, observation: Tensor, s: Tensor | None = None) -> Tensor:
+        """The network's output F [B, A] of x [B, A] at t [B]; s is not used."""
+        return self._evaluate(x, t, observation)
+
+    def skip_and_out(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The coefficients [B] of x and F at t [B]."""
+        return self.path.alpha(t), self.path.sigma(t)
+
+    def to_data(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
+        skip, out = self.skip_and_out(t)
+        return skip[..., None] * x + out[..., None] * self.raw(x, t, observation)

@@ -43,8 +43,20 @@ class TrajectoryPolicy(GenerativePolicy):
 
     def surrogate(self, x: Tensor, t: Tensor, s: Tensor, observation: Tensor) -> Tensor:
         """phi(x, t, s) [B, A]: the data that the mean velocity between x at t and s <= t points at."""
-        skip, out = self.preconditioning(t)
+        skip, out = self.skip_and_out(t)
         return skip[..., None] * x + out[..., None] * self.raw(x, t, observation, s)
+
+    def skip_and_out(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """Coefficients of phi = skip x + out F in the network's output F, [B] at t [B].
+
+        A network that predicts the velocity predicts the mean one: phi = x - t F on straight paths.
+        """
+        if self.prediction == "preconditioned":
+            return self.preconditioning(t)
+        zero, one = torch.zeros_like(t)[..., None], torch.ones_like(t)[..., None]
+        skip, _ = self.path.data_and_noise(self.prediction, zero, one, t)
+        out, _ = self.path.data_and_noise(self.prediction, one, zero, t)
+        return skip[..., 0], out[..., 0]
 
     def jump(self, x: Tensor, t: Tensor, s: Tensor, observation: Tensor) -> Tensor:
         """Phi(x, t, s) [B, A]: the point at s <= t of the trajectory through x [B, A] at t; x itself if s = t."""

@@ -23,7 +23,6 @@ from genpolicy.model.path import EDM
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.network.mlp import MLP
 from genpolicy.objective.consistency import Consistency
-from genpolicy.objective.meanflow import MeanFlow
 from genpolicy.objective.shortcut import Shortcut
 from genpolicy.objective.trajectory import Trajectory
 from genpolicy.solver.fixed import RK4
@@ -51,9 +50,11 @@ def make(objective, seed=0) -> TrajectoryPolicy:
 def train(policy, objective, updates: int, seed=0) -> float:
     """The learning rate is annealed to zero; seconds used."""
     generator = torch.Generator().manual_seed(seed)
-    update = imitation(policy, objective, LR, schedule="cosine")
+    update = imitation(policy, objective, LR)
+    (group,) = update.optimizer.param_groups
     begin = time.perf_counter()
     for step in range(updates):
+        group["lr"] = LR * 0.5 * (1 + math.cos(math.pi * step / updates))
         action = mixture.sample(BATCH, generator).float()
         nothing = torch.zeros(BATCH, 0)
         batch = Transitions.of(
@@ -159,7 +160,6 @@ def main(updates: int) -> None:
         Consistency(),
         Consistency(improved=True),
         Shortcut(),
-        MeanFlow(),
     ):
         report(str(objective), objective, updates, None)
 

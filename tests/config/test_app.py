@@ -237,7 +237,7 @@ def test_a_defect_is_one_line_and_its_traceback_on_request(monkeypatch, said, sh
         ("algo=bc model=gvp solver=renoise", "solver: uses a map to the data end"),
         (
             "algo=consistency_ac solver=midpoint",
-            "solver: uses a flow's field, which this objective does not teach; legal: solver=renoise, or objective=",
+            "solver: uses a flow's field, which this objective does not teach; legal: solver=one_jump|renoise, or obj",
         ),
         ("algo=gtp objective=shortcut objective.intervals=100", "objective.intervals=100: must be a power of two"),
         ("eval.steps=[2,1]", "eval.steps=[2, 1]: must increase"),

@@ -237,3 +237,12 @@ def test_values_of_fan_are_those_of_its_authors_commands(task, alpha, penalty, d
     algo, critic = job.config.algo, job.config.critic
     assert (algo.alpha, critic.penalty, critic.discount, critic.aggregate) == (alpha, penalty, discount, aggregate)
     assert (algo.steps, critic.noise_expectile, critic.layer_norm) == (steps, 0.9, True)
+
+
+@pytest.mark.parametrize(("size", "alpha", "intervals"), [("large", 6000, 50), ("medium", 2000, 100)])
+def test_values_of_meanflow_ql_are_those_of_its_authors_commands(size, alpha, intervals):
+    """README.md of HiccupRL/MeanFlowQL at 3fab100."""
+    [(job, _)] = jobs("algo=meanflow_ql", f"env=ogbench-humanoidmaze-{size}-navigate")
+    config = job.config
+    assert (config.algo.alpha, config.objective.intervals, config.critic.discount) == (alpha, intervals, 0.995)
+    assert (config.select.num_candidates, config.algo.lr, config.critic.lr) == (5, 1e-4, 3e-4)

@@ -13,7 +13,15 @@ STEPS = 20  # updates of each phase
 
 def sizes(config) -> dict[str, int | list[int]]:
     """Settings that make an algorithm's run small: few updates, small batches and networks."""
-    small = {"steps": STEPS, "batch_size": 16, "hidden": [16], "num_actions": 4, "num_candidates": 3, "iteration": 6}
+    small = {
+        "steps": STEPS,
+        "batch_size": 16,
+        "hidden": [16],
+        "num_actions": 4,
+        "num_candidates": 3,
+        "iteration": 6,
+        "adapt_every": 1,
+    }
     chosen = {}
     for group in ("algo", "critic", "network", "select"):
         for key in config[group]:

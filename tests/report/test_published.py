@@ -47,7 +47,14 @@ WRONG = {
     ("gmpo-dm-control", "RABM", "487"),
     ("gmpo-dm-control", "SRPO", "561"),
 }
-WITHOUT_COUNTERPART = {"awr", "gmpg_matching", "gmpg_reinforce", "gmpo_softmax_fresh", "gmpo_softmax_static"}
+WITHOUT_COUNTERPART = {
+    "awr",
+    "gmpg_matching",
+    "gmpg_reinforce",
+    "meanflow_ql",
+    "gmpo_softmax_fresh",
+    "gmpo_softmax_static",
+}
 
 
 def family(task: str) -> str:

@@ -50,7 +50,6 @@ def weights(algorithm):
         "algo=srpo algo.normalize=true",
         "algo=qgpo",
         "algo=fql",
-        "algo=gfp",
         "algo=fac solver.steps=3 algo.density_steps=2",
         "algo=fan",
         "algo=rebrac",

@@ -35,6 +35,7 @@ _COUNTERPARTS = {
     ("idql", "ddpm_idql"): "IDQL",
     ("ifql", "icfm"): "IFQL",
     ("iql", "gaussian"): "IQL",
+    ("ofql", "meanflow"): "OFQL",
     ("qam", "icfm"): "QAM",
     ("qam_e", "icfm"): "QAM-E",
     ("qam_f", "icfm"): "QAM-F",
