@@ -36,9 +36,10 @@ def main() -> None:
 
 def _run(words: list[str]) -> None:
     if "--help" in words or "-h" in words:
-        from genpolicy.config import help
+        from genpolicy.config import help, plugins
 
-        help.show([word for word in words if word not in ("--help", "-h")])
+        plugins.permit(words)
+        help.show([word for word in plugins.without(words) if word not in ("--help", "-h")])
         return
     if "--version" in words:
         import importlib.metadata  # slow, and needed only here

@@ -110,6 +110,7 @@ class Algorithm(Actor, ABC):
     learns_critic: ClassVar[bool] = True
     uses_target: ClassVar[bool] = False  # whether it needs the policy's moving average
     uses_samples: ClassVar[bool] = True  # whether updates sample from the model, beside what the critic asks for
+    takes_one_step: ClassVar[bool] = False  # whether the policy has no solver, though the model may have one
     uses_density: ClassVar[bool] = False  # whether updates take log-densities of the model
     selects: ClassVar[bool] = False  # whether updates choose among actions as acting does
     single_steps: ClassVar[str] = ""  # why it takes no chunks of actions, if it does not

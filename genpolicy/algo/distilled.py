@@ -69,6 +69,8 @@ class PerceptronSettings:
 class OneStepSettings(PerceptronSettings):
     """The settings of algorithms that distil a flow, which noise enters at its start only, to a one-step policy."""
 
+    takes_one_step = True
+
     alpha: float = setting(10.0, ge=0.0, le=1e6, doc="weight of the distillation")
     squash: bool = setting(True, doc="end the one-step policy with a tanh; false: only clip its actions")
 
@@ -103,6 +105,7 @@ class Distilled(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, AB
     """The phases that SRPO and DTQL share: behaviour model, critic, then the policy."""
 
     uses_samples = False
+    takes_one_step = True
 
     policy_hidden: list[int] = setting([256, 256], ge=1, le=2**14, doc="units of each hidden layer of the policy")
     policy_activation: str = setting(

@@ -76,8 +76,10 @@ def own_conf() -> Path | None:
 
 
 def conf_folders() -> list[Path]:
-    """The folders of options: the packaged one, and the user's own, whose options come first."""
-    return [folder for folder in (CONF, own_conf()) if folder is not None]
+    """The folders of options, those of plugins, the packaged one and the user's own: of equal names the last counts."""
+    from genpolicy.config import plugins  # which takes the packaged folder from here
+
+    return [*plugins.folders(), *(folder for folder in (CONF, own_conf()) if folder is not None)]
 
 
 def options(group: str) -> dict[str, Path]:

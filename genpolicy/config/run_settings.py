@@ -403,6 +403,8 @@ class TrainSettings(CheckSettings):
         RunSettings.check_compatibility(config)
         if config.eval.video and not locate(config.env._target_).has_video:
             raise UserError(f"eval.video: env={config.env.name} has figures, but no video; leave eval.video out")
+        if config.eval.steps and locate(config.algo._target_).takes_one_step:
+            raise UserError("eval.steps: this algorithm's policy takes one step; leave eval.steps out")
         if "steps" not in config.solver:
             if config.eval.steps:
                 raise UserError("eval.steps: this solver chooses its steps itself; leave eval.steps out")

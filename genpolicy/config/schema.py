@@ -14,12 +14,13 @@ import json
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
-from genpolicy.errors import UserError
+from genpolicy.config import plugins
+from genpolicy.errors import UserError, message
 
 TARGET = "_target_"
 MISSING = "???"
@@ -92,22 +93,36 @@ def component(cls: type[Component]) -> type[Component]:
 
 
 def locate(target: Any, path: str = TARGET) -> type:
-    """The component class that `target` names by its full dotted path, which must lie below `genpolicy.`.
+    """The component class that `target` names by its full dotted path, which must lie below `genpolicy.` or a plugin.
 
     Raises `UserError` for anything else, so that no configuration can call arbitrary code.
     """
     module, _, name = str(target).rpartition(".")
-    if not module.startswith("genpolicy."):
-        raise UserError(f"{path}: {target} is not a class of genpolicy")
+    package = module.partition(".")[0]
+    if package != "genpolicy":
+        plugins.require_class(str(target), path)
     try:
         found = getattr(importlib.import_module(module), name, None)
     except ModuleNotFoundError as error:
-        if not (error.name or "").startswith("genpolicy"):
+        if not (error.name or "").startswith(package):
             raise UserError(f"{path}: {target} needs the package {error.name}, which is not installed") from error
         found = None
+    except Exception as error:  # whatever a plugin's code raises
+        if package == "genpolicy":
+            raise
+        raise UserError(f"{path}: {target} cannot be imported ({message(error)})") from error
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
         raise UserError(f"{path}: genpolicy has no component {target}")
     return found
+
+
+def modules(node: Any) -> Iterator[str]:
+    """The modules of all components in plain values."""
+    if isinstance(node, dict):
+        if TARGET in node:
+            yield node[TARGET].rpartition(".")[0]
+        for value in node.values():
+            yield from modules(value)
 
 
 def build(node: Mapping, **runtime: Any) -> Any:

@@ -6,10 +6,12 @@ import numpy as np
 
 from genpolicy.config.schema import component
 from genpolicy.config.validation import Node
-from genpolicy.dataset.dataset import Dataset
+from genpolicy.dataset.dataset import Dataset, iql_locomotion, standardize
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
+
+OF_DATA = {transform.__name__ for transform in (iql_locomotion, standardize)}
 
 
 @component
@@ -21,8 +23,12 @@ class Nothing(Dataset):
         """Nothing can be learned from it, nor taken from it."""
         if "online" in config and not config.online.steps:
             raise UserError("dataset=none: gives nothing to train on; give online.steps as well, or another data set")
-        if config.dataset.reward != "none" or config.dataset.held_out:
-            raise UserError("dataset=none: has no rewards to transform and no episodes to hold out")
+        if config.dataset.held_out:
+            raise UserError("dataset.held_out: dataset=none has no episodes to hold out; leave it out")
+        if config.dataset.reward in OF_DATA:
+            raise UserError(
+                f"dataset.reward={config.dataset.reward}: takes constants from data, and dataset=none has none"
+            )
 
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """No rows."""

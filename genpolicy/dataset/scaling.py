@@ -74,7 +74,7 @@ class Scaling(nn.Module):
 
     def unscale_action(self, action: Tensor, clip: bool = True) -> Tensor:
         """Actions [..., A] in the environment's units, clipped to its action space, as rounding might leave it."""
-        action = self.centre + self.reach * action
+        action = torch.addcmul(self.centre, self.reach, action)
         return action.clamp(self.low, self.high) if clip else action
 
     def log_volume(self) -> Tensor:

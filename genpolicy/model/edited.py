@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import InitVar
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 from genpolicy.config.schema import component, setting
 from genpolicy.model.direct import DirectPolicy, normal_log_prob
 from genpolicy.model.generative import GenerativePolicy
+
+if TYPE_CHECKING:
+    from genpolicy.solver.solver import Solver
 
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # of QAM's code
 
@@ -34,6 +38,15 @@ class EditedPolicy(DirectPolicy):
     @property
     def num_noises(self) -> int:
         return self.flow.num_noises + 1
+
+    @property
+    def solver(self) -> Solver:
+        """The flow's, which can be replaced."""
+        return self.flow.solver
+
+    @solver.setter
+    def solver(self, solver: Solver) -> None:
+        self.flow.solver = solver
 
     def base(self, noise: Tensor, observation: Tensor) -> Tensor:
         """The flow's actions [B, A], clipped to the action space, of all noise [B, noises, A] but the last."""

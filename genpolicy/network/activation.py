@@ -71,7 +71,7 @@ class _Elementwise(nn.Module):
         self.function, self.kernel = function, kernel
 
     def forward(self, x: Tensor) -> Tensor:
-        plain = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64) and x.numel() >= SMALL
+        plain = x.numel() >= SMALL and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
         if not plain or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
             return self.kernel(x)
         if x.requires_grad and torch.is_grad_enabled():

@@ -85,4 +85,5 @@ class MLP(nn.Module):
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         """[B, output_size] for x [B, input_size], t [B] or any number of times [B, times], observation [B, O]."""
         times = [self.time(self.embed(t).flatten(1))] if t.dim() == 1 or t.shape[1] else []
-        return self.layers(torch.cat([x, *times, observation], -1))
+        given = [x, *times, observation] if self.input_size else [*times, observation]
+        return self.layers(torch.cat(given, -1) if len(given) > 1 else observation)

@@ -55,6 +55,7 @@ def each_job(words: list[str], act: Callable[[Job], None]) -> None:
     words = arguments.rewrite(words)
     arguments.check_once(words)
     plugins.permit(words)
+    words = plugins.without(words)
     if "mode=eval" in words:  # where the task is the run's, and the word is a permission
         words = [word for word in words if not word.startswith(plugins.WORDS)]
     compose.check_words(words)

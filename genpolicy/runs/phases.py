@@ -28,7 +28,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.algo.algorithm import Algorithm, Phase, horizon
-from genpolicy.config.schema import TARGET, always_training, digest
+from genpolicy.config.schema import TARGET, always_training, digest, modules
 from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint, journal, records
 from genpolicy.system.files import Lock, make_folder, regular_files, write_atomically
@@ -153,7 +153,7 @@ def circumstances(run: Run, made: dict, device: torch.device, together: bool) ->
     """
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     told = {"torch": torch.__version__, "device": kind, "threads": run.config.threads, "compile": run.config.compile}
-    told |= {"together": together, "code": code(_targets(made))}
+    told |= {"together": together, "code": code(modules(made))}
     return {name: str(value) for name, value in told.items()}
 
 
@@ -163,7 +163,8 @@ def code(modules: Iterable[str]) -> str:
     waiting = [*CORE, *modules]
     while waiting:
         name = waiting.pop()
-        if name not in seen and name.split(".")[1] in ROOMS:
+        package, *room = name.split(".")
+        if name not in seen and (package != "genpolicy" or room[0] in ROOMS):
             seen[name], imported = _module(name)
             waiting += imported
     return digest(seen)
@@ -179,13 +180,5 @@ def _module(name: str) -> tuple[str, list[str]]:
         if documented and ast.get_docstring(node, clean=False) is not None:
             del node.body[0]
     digits = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-    return digits, [module for module in imported if module.startswith("genpolicy.")]
-
-
-def _targets(node: Any) -> Iterator[str]:
-    """The modules of all components in plain values."""
-    if isinstance(node, dict):
-        if TARGET in node:
-            yield node[TARGET].rpartition(".")[0]
-        for value in node.values():
-            yield from _targets(value)
+    own = ("genpolicy.", f"{name.partition('.')[0]}.")
+    return digits, [module for module in imported if module.startswith(own)]

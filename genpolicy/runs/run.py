@@ -23,7 +23,6 @@ import os
 import platform
 import re
 import socket
-import subprocess
 import time
 import traceback
 import uuid
@@ -33,9 +32,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from genpolicy.config import plain_yaml
+from genpolicy.config import plain_yaml, plugins
 from genpolicy.config.plugins import PluginNeeded
 from genpolicy.config.run_settings import TrainSettings, absolute_uri
+from genpolicy.config.schema import modules
 from genpolicy.config.validation import check, refuse_interpolation
 from genpolicy.errors import UserError, message, one_line, printable
 from genpolicy.runs import provenance, records
@@ -43,6 +43,7 @@ from genpolicy.runs.evaluations import Evaluation, own_evaluation
 from genpolicy.runs.identity import directory_of
 from genpolicy.runs.state import read_status
 from genpolicy.system.files import Lock, new_folder, no_link, read_regular, unwritable, write_atomically
+from genpolicy.system.git import revision
 from genpolicy.system.signals import Interrupted
 
 _ID = re.compile("[0-9a-f]{32}")
@@ -114,7 +115,7 @@ class Run:
         """
         before = self.status()
         kept = {name: before[name] for name in ("phases", "spent", "begun", "extends") if name in before}
-        self._status = _origin() | {"evaluation": own_evaluation(self).digits} | kept | facts
+        self._status = _origin(self.config) | {"evaluation": own_evaluation(self).digits} | kept | facts
         self.note(state="running", started=time.time())
         try:
             yield
@@ -287,16 +288,10 @@ def slurm_job() -> str | None:
     return f"{array}_{task}" if array and task else os.environ.get("SLURM_JOB_ID")
 
 
-def _origin() -> dict:
-    """Where and from which code this process runs."""
-    folder = Path(__file__).parent
-    git = ["git", "-C", str(folder), "--no-optional-locks"]
+def _origin(config: DictConfig) -> dict:
+    """Where and from which code this process runs, that of plugins included."""
     facts = {"pid": os.getpid(), "host": socket.gethostname(), "python": platform.python_version()}
-    facts |= {"job": slurm_job()}
-    try:
-        ask = {"capture_output": True, "text": True, "check": True, "timeout": 5}
-        facts["commit"] = subprocess.run([*git, "rev-parse", "HEAD"], **ask).stdout.strip()
-        facts["dirty"] = bool(subprocess.run([*git, "status", "--porcelain", "."], **ask).stdout)
-    except (OSError, subprocess.SubprocessError):  # an installed wheel has no repository
-        facts |= {"commit": None, "dirty": None}
-    return facts
+    commit, dirty = revision(Path(__file__).parent)
+    used = {module.partition(".")[0] for module in modules(OmegaConf.to_container(config))} - {"genpolicy"}
+    facts |= {"plugins": plugins.versions(used)} if used else {}
+    return facts | {"job": slurm_job(), "commit": commit, "dirty": dirty}

@@ -48,6 +48,8 @@ def tags(run: Run, status: dict) -> dict[str, str]:
     facts = ("state", "reason", "host", "pid", "device", "job", "dirty", "simulator")
     labels |= {f"genpolicy.{name}": status.get(name) for name in facts}
     labels |= {MLFLOW_GIT_COMMIT: status.get("commit"), "genpolicy.protocol": _protocol(run) or None}
+    if versions := status.get("plugins"):
+        labels["genpolicy.plugins"] = ", ".join(f"{package} {version}" for package, version in versions.items())
     for name, told in status.get("phases", {}).items():
         if told.get("reused"):
             labels[f"genpolicy.phase.{name}"] = f"trained in {told.get('run')}"

@@ -50,11 +50,9 @@ def make(objective, seed=0) -> TrajectoryPolicy:
 def train(policy, objective, updates: int, seed=0) -> float:
     """The learning rate is annealed to zero; seconds used."""
     generator = torch.Generator().manual_seed(seed)
-    update = imitation(policy, objective, LR)
-    (group,) = update.optimizer.param_groups
+    update = imitation(policy, objective, LR, schedule="cosine")
     begin = time.perf_counter()
     for step in range(updates):
-        group["lr"] = LR * 0.5 * (1 + math.cos(math.pi * step / updates))
         action = mixture.sample(BATCH, generator).float()
         nothing = torch.zeros(BATCH, 0)
         batch = Transitions.of(

@@ -1,7 +1,5 @@
 """What the algorithms learn on a bandit with known optimal policies, each through its own configuration."""
 
-import math
-
 import bandit
 import pytest
 import torch
@@ -108,10 +106,9 @@ def learned(name: str, seed: int, precision: str = "tf32") -> Algorithm:
         if phase.start is not None:
             phase.start()
         source = phase.prepare(data) if phase.prepare is not None else data
-        groups = [(update.optimizer.param_groups[0], update.lr) for update in phase.updates.values()]
+        for update in phase.updates.values():
+            update.schedule = "cosine"
         for step in range(phase.steps):
-            for group, lr in groups:
-                group["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / phase.steps))
             with arithmetic(precision, torch.device("cpu")):
                 phase.update(source.sample(phase.batch_size, generator), generator, step)
     return algorithm

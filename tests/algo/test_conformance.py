@@ -154,6 +154,9 @@ def assert_works(config, word: str = "") -> None:
         ("algo=td3_bc model=gvp", "model: TD3+BC needs a policy with a mean"),
         ("algo=iql objective=flow_matching", "does not fit this model; legal: objective=least_squares|likelihood"),
         ("algo=iql eval.steps=[1]", "eval.steps: this model takes one step"),
+        ("algo=fql eval.steps=[1]", "eval.steps: this algorithm's policy takes one step"),
+        ("algo=srpo eval.steps=[1]", "eval.steps: this algorithm's policy takes one step"),
+        ("algo=qam_f eval.steps=[1]", "eval.steps: this algorithm's policy takes one step"),
     ],
 )
 def test_what_does_not_go_together_is_refused(words, reason):

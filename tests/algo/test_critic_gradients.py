@@ -55,6 +55,13 @@ def test_what_qams_variants_play_climbs_from_where_the_flow_is(kind, settings):
     assert played > flow + 0.1
 
 
+def test_the_solver_of_an_edited_policy_is_its_flows():
+    algorithm = made("algo=qam_e", "network.hidden=[8]", "critic.hidden=[8]", "algo.policy_hidden=[8]")
+    algorithm.policy.solver = PathEuler(steps=1)
+    assert algorithm.flow.solver.steps == 1
+    assert algorithm.policy.num_noises == 2
+
+
 def predictions(path, kind, weight, eta):
     """The noise prediction E x + e [A] at each level from 1 on that an algorithm's loss is least for: (E, e)."""
     found = []

@@ -13,7 +13,8 @@ from ogbench.relabel_utils import relabel_dataset
 
 from genpolicy.config import plugins
 from genpolicy.config.schema import build
-from genpolicy.dataset.ogbench import OGBenchData, another_data_set
+from genpolicy.dataset.ogbench import OGBenchData
+from genpolicy.dataset.ogbench_contents import another_data_set
 from genpolicy.errors import UserError
 
 MAZE = "ogbench-pointmaze-medium-navigate"

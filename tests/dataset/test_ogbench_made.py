@@ -13,7 +13,8 @@ from ogbench.relabel_utils import relabel_dataset
 
 from genpolicy.config.schema import build
 from genpolicy.dataset import ogbench_made
-from genpolicy.dataset.ogbench import another_data_set, parts_done, read
+from genpolicy.dataset.ogbench import read
+from genpolicy.dataset.ogbench_contents import another_data_set, parts_done
 from genpolicy.dataset.ogbench_made import OGBenchMade
 from genpolicy.dataset.ogbench_oracle import Recorder, cells_at_distance, published_size
 from genpolicy.errors import UserError

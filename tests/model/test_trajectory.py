@@ -299,9 +299,8 @@ def test_what_is_learned_for_a_gaussian_is_the_chain_of_the_grid_s_steps(objecti
     columns = {"observation": nothing(size, torch.float32), "action": action, "reward": torch.zeros(size)}
     columns |= {"next_observation": columns["observation"], "terminated": torch.ones(size)}
     data = Transitions.of({name: column.numpy() for name, column in columns.items()})
-    update = imitation(policy, objective, lr)
+    update = imitation(policy, objective, lr, schedule="cosine")
     for step in range(steps):
-        update.optimizer.param_groups[0]["lr"] = lr * 0.5 * (1 + math.cos(math.pi * step / steps))
         update(data.sample(256, generator), generator, step / steps)
     noise = torch.randn(4000, 2, generator=generator)
     policy.solver = Jumps(steps=1)

@@ -116,3 +116,23 @@ def test_the_action_played_is_theirs(given):
     with torch.no_grad():
         acted = algorithm(batches(arrays)[0].observation, noise if noise.dim() == 4 else noise[:, None])
     torch.testing.assert_close(acted, arrays["act"], rtol=1e-5, atol=1e-9)
+
+
+def test_dac_begins_with_orthogonal_weights_and_biases_at_0():
+    """As flowrl/module/initialization.py, with a gain of sqrt(2) in all layers."""
+    algorithm = made("algo=dac", *FIRST)
+    found = dict(algorithm.named_parameters(remove_duplicate=False))
+    for name in ("policy.network.time.0", "policy.network.layers.2", "critic.q_network.layers.1"):
+        weight = found[f"{name}.weight"]
+        torch.testing.assert_close(weight @ weight.mT, 2 * torch.eye(8).double().expand_as(weight), rtol=0, atol=1e-6)
+    assert all((value == 0).all() for name, value in found.items() if "bias" in name)
+
+
+def test_qsm_begins_with_xaviers_weights_and_small_frequencies():
+    """As utils/networks.py and utils/diffusion.py."""
+    algorithm = made("algo=qsm", "network.hidden=[64,64]", "network.time_layers=[64,64]", "network.time_size=512")
+    found = dict(algorithm.named_parameters(remove_duplicate=False))
+    for name, bound in {"policy.network.time.2": (6 / 128) ** 0.5, "policy.network.layers.2": (6 / 128) ** 0.5}.items():
+        assert 0.98 * bound < found[f"{name}.weight"].abs().max() <= bound
+    assert found["policy.network.embed.weight"].std().item() == pytest.approx(0.2, rel=0.2)
+    assert all((value == 0).all() for name, value in found.items() if "bias" in name and "norm" not in name)

@@ -1,4 +1,4 @@
-"""Where options come from, beside the packaged files: the user's own `./conf`, and the files of families of tasks."""
+"""Where options come from, beside the packaged files: the user's own `./conf`, plugins, and the files of families."""
 
 import os
 from pathlib import Path
@@ -17,6 +17,7 @@ class OwnConf(SearchPathPlugin):
     """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        from genpolicy.config import plugins
         from genpolicy.config.arguments import CONF, own_conf
 
         main = next((element for element in search_path.get_path() if element.provider == "main"), None)
@@ -25,6 +26,8 @@ class OwnConf(SearchPathPlugin):
         own = own_conf()
         if own is not None:
             search_path.prepend("user", f"{OwnOptions.scheme()}://{own}", anchor=SearchPathQuery(provider="main"))
+        for folder in reversed(plugins.folders()):
+            search_path.append("plugin", f"{OwnOptions.scheme()}://{folder}")
         search_path.append("families", f"{Families.scheme()}://")
 
 
