@@ -27,7 +27,7 @@ class DAC(ActorCritic):
 
     At its minimum the policy's score at x_t is that of the behaviour plus grad Q(s, x_t) / (2 eta): so the score of
     mu exp(Q / (2 eta)) near t = 0, where x_t is an action; further on that one's is another. The gradient is that of
-    the mean target Q. eta rises by dual ascent while the first term is above `eta_threshold`.
+    the mean target Q. eta rises by dual ascent while the squared error is above `eta_threshold`, and falls below.
     """
 
     uses_target = True
@@ -54,6 +54,9 @@ class DAC(ActorCritic):
 
         if not fits(locate(config.objective._target_)):
             raise UserError(f"objective: the critic draws noise predictions; legal: {legal_options('objective', fits)}")
+        if config.algo.eta_min > config.algo.eta_max:
+            limits = f"algo.eta_min={config.algo.eta_min}: must be at most algo.eta_max={config.algo.eta_max}"
+            raise UserError(f"{limits}, between which eta is held")
         if config.algo.joint:
             require_one_rate(config)
 

@@ -150,6 +150,12 @@ def assert_works(config, word: str = "") -> None:
             "algo=fql critic=noise_conditioned",
             "critic: needs a flow that anchors the policy, which this algorithm lacks",
         ),
+        (
+            "algo=dac objective=flow_matching",
+            "objective: the critic draws noise predictions; legal: objective=epsilon|",
+        ),
+        ("algo=dac algo.eta_min=2 algo.eta_max=1", "algo.eta_min=2.0: must be at most algo.eta_max=1.0"),
+        ("algo=qsm algo.lr=1e-3", "critic.lr=0.0003: one optimiser trains all; legal: 0.001, as algo.lr"),
         ("algo=fql solver=sde", "solver: FQL distils a flow that noise enters at its start only"),
         ("algo=td3_bc model=gvp", "model: TD3+BC needs a policy with a mean"),
         ("algo=iql objective=flow_matching", "does not fit this model; legal: objective=least_squares|likelihood"),
