@@ -11,7 +11,7 @@ from small import ALGORITHMS, random_transitions, sizes
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genpolicy.algo.algorithm import assemble
-from genpolicy.training.trainer import State
+from genpolicy.training.state import State
 
 aten = torch.ops.aten
 # The host reads a value (`item`, `if`, `tolist`) or a shape that depends on values, or gives a tensor of its own.

@@ -23,7 +23,8 @@ from genpolicy.evaluation.rollout import evaluation_seed
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs
 from genpolicy.training.setup import fresh_algorithm
-from genpolicy.training.trainer import State, spread
+from genpolicy.training.state import State
+from genpolicy.training.trainer import spread
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
