@@ -34,7 +34,8 @@ class PolicyEvaluation(Algorithm, ABC):
 
         critic = locate(config.critic._target_)
         if not fits(critic):
-            what = {"behaviour": "a behaviour model", "anchored": "a flow that anchors the policy"}[critic.next_actions]
+            needed = {"behaviour": "a behaviour model", "anchored": "a flow that anchors the policy"}
+            what = needed.get(critic.next_actions, "planned returns")
             raise UserError(f"critic: needs {what}, which this algorithm lacks; legal: {legal_options('critic', fits)}")
 
     def training_phase(self, steps: int, batch_size: int, updates: dict[str, Update]) -> Phase:

@@ -47,7 +47,7 @@ class Scaling:
 
 def _chunks(affects: str) -> Callable[[Mapping], str | None]:
     """What a setting of chunks affects, if there are any: where there are none, a run is what it was before."""
-    return lambda config: affects if config["chunk"]["length"] > 1 else None
+    return lambda config: affects if config["chunk"]["length"] != 1 else None
 
 
 @dataclass(kw_only=True)
@@ -372,7 +372,8 @@ def _solver_affects(config: dict) -> str | None:
     algo, critic, model = (locate(config[name][TARGET]) for name in ("algo", "critic", "model"))
     if not model.num_times:
         return None
-    sampled = algo.uses_samples or (algo.learns_critic and critic.next_actions is not None)
+    # Those of an anchored critic are of a policy of one step.
+    sampled = algo.uses_samples or (algo.learns_critic and critic.next_actions not in (None, "anchored"))
     return TRAINING if sampled else EVALUATION
 
 

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from genpolicy.config.schema import component, setting
+from genpolicy.config.validation import Node
 from genpolicy.critic.critic import Critic, Metrics, expectile_loss
 from genpolicy.dataset.transitions import Transitions
+from genpolicy.errors import UserError
 from genpolicy.network.activation import ACTIVATIONS
 from genpolicy.network.ensemble import EnsembleMLP
 
@@ -24,10 +26,16 @@ class NoiseConditionedQ(Critic):
 
     hidden: list[int] = setting([512, 512, 512, 512], ge=1, le=2**14, doc="units of each hidden layer of Q and Z")
     activation: str = setting("gelu_tanh", choices=list(ACTIVATIONS), doc="activation after each hidden layer")
-    expectile: float | None = setting(None, choices=[None], doc="there is no V")
+    expectile: float | None = setting(None, gt=0.0, lt=1.0, doc="null: there is no V")
     noise_expectile: float = setting(0.9, gt=0.0, lt=1.0, doc="Z is this expectile of Q over the noise")
     aggregate: str = setting("mean", choices=["min", "mean"], doc="how the Z functions are combined in the target")
     penalty: float = setting(10.0, ge=0.0, le=1e6, doc="weight of the anchor's squared error at s'")
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        """There is no V."""
+        if config.critic.expectile is not None:
+            raise UserError(f"critic.expectile={config.critic.expectile}: this critic learns no V; legal: null")
 
     def __post_init__(self, observation_size: int, action_size: int, horizon: int) -> None:
         super().__post_init__(observation_size, action_size, horizon)

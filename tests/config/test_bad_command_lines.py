@@ -123,7 +123,8 @@ def out_of_range(draw):
     name, field, hint = draw.choice(bounded)
     meta = field.metadata
     if "choices" in meta:
-        value = misspelt(draw, draw.choice(meta["choices"]), meta["choices"])
+        words = [choice for choice in meta["choices"] if isinstance(choice, str)]
+        value = misspelt(draw, draw.choice(words), words) if words else "none_of_these"
     elif "le" in meta or "lt" in meta:
         value = 2 * abs(meta.get("le", meta.get("lt"))) + draw.choice([1, 10, 10**9])  # beyond a float's digits, too
     else:

@@ -11,6 +11,7 @@ from small import ALGORITHMS, random_transitions, sizes
 from tiny import only_run, same, undrawn, words
 
 from genpolicy.algo.algorithm import assemble
+from genpolicy.config.schema import locate
 from genpolicy.runs import checkpoint
 from genpolicy.runs.identity import identity
 
@@ -30,6 +31,7 @@ ALWAYS = {
 }
 ALWAYS |= {"log_every", "checkpoint_seconds", "paths", "eval", "check", "collect", "report", "tracking", "launch"}
 ALWAYS |= {"search", "genpolicy", "select", "likelihood", "env.reference_min", "env.reference_max", "phases", "init"}
+ALWAYS |= {"chunk.execute", "online.start", "online.updates", "online.mix", "online.noise"}  # without chunks, or online
 # What else training does not use, by algorithm.
 FREE = {
     "bc": {"solver", "critic", "model.divergence"},
@@ -111,9 +113,8 @@ def test_what_makes_another_run_makes_other_weights_and_nothing_else_does(name):
     if "divergence" in config.model:
         changes.append(("model.divergence", "hutchinson"))
     if config.algo._target_ != "genpolicy.algo.bc.BC":
-        changes += [
-            ("select", {"_target_": f"genpolicy.select.selection.{kind}"}) for kind in ("Greedy", "NoSelection")
-        ]
+        kinds = ("Greedy", "Softmax" if locate(config.algo._target_).selects else "NoSelection")
+        changes += [("select", {"_target_": f"genpolicy.select.selection.{kind}"}) for kind in kinds]
     weights = updated(config)
     for key, value in changes:
         changed = config.copy()

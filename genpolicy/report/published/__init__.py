@@ -14,6 +14,7 @@ from importlib import resources
 _COUNTERPARTS = {
     ("bc", "gaussian"): "BC",
     ("bc", "vpsde"): "D-BC",
+    ("bfn", "icfm"): "BFN",
     ("consistency_ac", "consistency"): "Consistency-AC",
     ("dac", "ddpm_dac"): "DAC",
     ("diffusion_ql", "ddpm"): "Diffusion-QL",
@@ -39,6 +40,8 @@ _COUNTERPARTS = {
     ("qam", "icfm"): "QAM",
     ("qam_e", "icfm"): "QAM-E",
     ("qam_f", "icfm"): "QAM-F",
+    ("qc", "icfm"): "QC",
+    ("qc_fql", "icfm"): "QC-FQL",
     ("qgpo", "vpsde_epsilon"): "QGPO",
     ("qsm", "ddpm_qsm"): "QSM",
     ("rebrac", "gaussian"): "ReBRAC",
