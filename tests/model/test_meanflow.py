@@ -77,9 +77,11 @@ def test_a_loss_is_that_of_the_papers_equation():
         return policy.network(x, torch.stack([t + change, s], -1), nothing)
 
     slope = (mean_velocity(step) - mean_velocity(-step)) / (2 * step)
-    expected = (mean_velocity(0.0) - (v - (t - s)[:, None] * slope)).square().sum(-1)
-    found = objective.loss(policy, nothing, x0, {"t": t, "s": s, "noise": z})
+    error = mean_velocity(0.0) - (v - (t - s)[:, None] * slope)
+    expected, found = error.square().sum(-1), objective.loss(policy, nothing, x0, {"t": t, "s": s, "noise": z})
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-8)
+    (gradient,) = torch.autograd.grad(found.sum(), policy.network.layers[-1].bias)  # the target has none
+    torch.testing.assert_close(gradient, 2 * error.sum(0), rtol=1e-6, atol=1e-8)
     objective.power, objective.offset = 0.5, 0.1
     weighted = objective.loss(policy, nothing, x0, {"t": t, "s": s, "noise": z})
     torch.testing.assert_close(weighted, expected / (expected + 0.1).sqrt(), rtol=1e-6, atol=1e-8)
