@@ -80,8 +80,8 @@ class MeanFlowQL(ActorCritic):
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The generative loss's draws, the noise [B, noises, A] of the actions, and alpha [B], changed if due."""
         draws = dict(self.objective.draw(self.policy, batch.observation, batch.action, generator, progress))
-        step = round(progress * self.steps)
-        if self.adapt_every is not None and step and step % self.adapt_every == 0:
+        step = round(progress * self.steps)  # all of them where training goes on online, which changes alpha no more
+        if self.adapt_every is not None and 0 < step < self.steps and step % self.adapt_every == 0:
             with torch.no_grad():
                 loss = self.objective.loss(self.policy, batch.observation, batch.action, draws).mean()
                 self.adapt(loss, step >= int(WARM_UP * self.steps))

@@ -95,10 +95,21 @@ LEARNED = {
     "gtp": ([*JOINT, f"algo.eta={ETA}"], trajectory_weighted),
 }
 
+# Those whose parts have tests of their own; with three seeds in `tests/acceptance/bandit_seeds.py` alone.
+ONE_STEP = ["algo.policy_hidden=[64,64]", "solver.steps=4"]
+FLOW = ["algo.density_steps=4", "algo.behaviour_steps=600", "algo.behaviour_batch_size=256", "algo.behaviour_lr=5e-3"]
+LEARNED_TOO = {
+    "gfp": ([*JOINT, *ONE_STEP, "algo.alpha=0.5"], bandit.best),
+    "fac": ([*JOINT, *ONE_STEP, *FLOW, "algo.alpha=0.3", "algo.alpha_q=0.3"], bandit.best),
+    "fan": ([*JOINT, *ONE_STEP, "algo.alpha=0.1", "critic.penalty=0.1"], bandit.best),
+    "ofql": ([*JOINT, "algo.eta=1"], bandit.best),
+    "meanflow_ql": ([*JOINT, "algo.alpha=0.3", "algo.policy_schedule=constant"], bandit.best),
+}
+
 
 def learned(name: str, seed: int, precision: str = "tf32") -> Algorithm:
     """The algorithm trained to its end, its learning rates annealed to zero."""
-    [(job, _)] = jobs(f"algo={name}", *SMALL, *LEARNED[name][0])
+    [(job, _)] = jobs(f"algo={name}", *SMALL, *(LEARNED | LEARNED_TOO)[name][0])
     torch.manual_seed(seed)
     algorithm = assemble(job.config, 1, -torch.ones(1), torch.ones(1))
     data, generator = bandit.transitions(seed, size=4000), torch.Generator().manual_seed(seed)
@@ -127,7 +138,7 @@ def test_bf16_learns_as_much():
 
 
 def assert_learned(name: str, seed: int, precision: str = "tf32") -> None:
-    algorithm, optimum = learned(name, seed, precision), LEARNED[name][1]()
+    algorithm, optimum = learned(name, seed, precision), (LEARNED | LEARNED_TOO)[name][1]()
     context = bandit.CONTEXTS.repeat(2000, 1)
     action = algorithm.clip(algorithm.act(context, torch.Generator().manual_seed(1)))
     earned = bandit.reward(context, action).mean().item()
