@@ -241,6 +241,7 @@ class Trainer:
         self.collector = Collector(self.task, dataset, self.transitions, self.algorithm, self.config)
         if self.collected is not None:
             self.collector.load_state_dict(self.collected)
+            self.collected = None
         return self.collector.replay
 
     def _play(self, update: int) -> None:
@@ -368,8 +369,9 @@ class Trainer:
         # Draws outside the run's generator, such as dropout's, are not meant to be, but cheap to keep exact.
         generators = {"run": self.generator.get_state(), "torch": torch.get_rng_state()}
         saved = {"algorithm": self.algorithm.state_dict(), "state": state, "generators": generators}
-        if self.collector is not None and name == "last.pt":
-            saved["online"] = self.collector.state_dict()
+        collected = self.collected if self.collector is None else self.collector.state_dict()
+        if collected is not None and name == "last.pt":
+            saved["online"] = collected
         checkpoint.save(self.run.path(name), saved)
         if name == "last.pt":
             steps = sum(phase.steps for phase in self.algorithm.phases)

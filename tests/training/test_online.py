@@ -15,7 +15,8 @@ from genpolicy.algo.update import Update
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.runs import checkpoint
-from genpolicy.training.online import Replay
+from genpolicy.system.signals import Interrupted
+from genpolicy.training.online import Collector, Replay
 
 ONLINE = ("online.steps=60", "online.start=23", "eval.per_phase=2", "eval.episodes=2", "eval.final_episodes=2")
 CHUNKS = ("algo=qc", "algo.steps=10", "algo.batch_size=16", "chunk.length=3", "chunk.execute=2", "online.mix=half")
@@ -114,6 +115,28 @@ def assert_same(run, other) -> None:
 def test_a_stopped_run_is_the_same_to_the_bit(more, undisturbed, tmp_path, monkeypatch):
     stopped_at([25, 9, 14], words(tmp_path, *more), monkeypatch)
     assert_same(undisturbed(*more), only_run(tmp_path))
+
+
+def test_a_run_that_is_stopped_before_it_plays_again_keeps_what_it_has(undisturbed, tmp_path, monkeypatch):
+    def interrupted(self, *given):
+        raise Interrupted(15)
+
+    command, steps, real = words(tmp_path), [], Collector.advance
+
+    def advance(self, generator):
+        steps.append(1)
+        if len(steps) == 40:
+            raise Interrupted(15)
+        return real(self, generator)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Collector, "advance", advance)
+        assert genpolicy(*command).code == 143
+    with monkeypatch.context() as patch:
+        patch.setattr(Collector, "__init__", interrupted)
+        assert genpolicy(*command).code == 143
+    stopped_at([], command, monkeypatch)
+    assert_same(undisturbed(), only_run(tmp_path))
 
 
 @pytest.mark.slow
