@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from genpolicy.algo.algorithm import Algorithm, Phase, prefixed
 from genpolicy.algo.update import Metrics, Update, critic_updates
@@ -55,10 +56,16 @@ class PolicyEvaluation(Algorithm, ABC):
     def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
         """Actions [B, num_samples, A] that the critic evaluates, clipped to the action space.
 
-        Of the policy's moving average, if the algorithm uses it.
+        Of the policy's moving average, if the algorithm uses it; each the chosen of several, if it `selects`.
         """
         policy = self.policy.target if self.uses_target else self.policy
-        return self.clip(policy.sample(observation, generator, num_samples))
+        count = self.selection.num_candidates if self.selects else 1
+        action = self.clip(policy.sample(observation, generator, count * num_samples))
+        if count == 1:
+            return action
+        several, repeated = action.unflatten(1, (num_samples, count)), observation.repeat_interleave(num_samples, 0)
+        chosen = self.selection.choose(self.critic, repeated, several.flatten(0, 1), generator)
+        return chosen.unflatten(0, several.shape[:2])
 
     def draw_next_action(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The actions [B, candidates, A] at the next states that the critic's loss takes, if it does."""
@@ -128,6 +135,11 @@ class ActorCritic(PolicyEvaluation, ABC):
     @abstractmethod
     def actor_update(self) -> Update:
         """The actor's update, after the critic's on the same batch; `update_targets` comes after it."""
+
+    def climbing_update(self, parameters: Iterable[nn.Parameter], **more: Any) -> Update:
+        """The update of these by `loss` and `draw`, through the critic as it is. more: what else an `Update` takes."""
+        given = {"frozen_modules": [self.critic], "clip": self.gradient_norm, "every": self.policy_delay}
+        return Update(parameters, self.lr, self.loss, self.draw, **given, **more)
 
     def update_targets(self) -> None:
         """One step of the moving average of the critic, and of the actor's if it is due."""

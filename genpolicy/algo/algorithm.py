@@ -294,7 +294,8 @@ class PolicySettings:
             batch_size=self.policy_batch_size,
             updates={"": update},
             policy=self.policy,
-            **{"trains": {"policy": self.policy}, **more},
+            trains={"policy": self.policy},
+            **more,
         )
 
 

@@ -79,17 +79,8 @@ class DAC(ActorCritic):
         return [self.training_phase(self.steps, self.batch_size, {"": both})]
 
     def actor_update(self) -> Update:
-        return Update(
-            self.policy.parameters(),
-            self.lr,
-            self.loss,
-            self.draw,
-            after=self.update_average,
-            frozen_modules=[self.critic],
-            clip=self.gradient_norm,
-            every=self.policy_delay,
-            observe=self.ascend if self.eta_lr else None,
-        )
+        observe = self.ascend if self.eta_lr else None
+        return self.climbing_update(self.policy.parameters(), after=self.update_average, observe=observe)
 
     @torch.no_grad()
     def ascend(self, metrics: Metrics) -> None:

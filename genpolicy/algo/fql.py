@@ -42,15 +42,7 @@ class OneStepActor(OneStepSettings, ActorCritic, ABC):
         return [self.from_the_same_parameters(phase) for phase in super().plan()]
 
     def actor_update(self) -> Update:
-        return Update(
-            self.trained(),
-            self.lr,
-            self.loss,
-            self.draw,
-            frozen_modules=[self.critic],
-            clip=self.gradient_norm,
-            every=self.policy_delay,
-        )
+        return self.climbing_update(self.trained())
 
     def trained(self) -> list[nn.Parameter]:
         """The parameters that the actor's update moves."""

@@ -58,24 +58,7 @@ class MeanFlowQL(ActorCritic):
         return phases
 
     def actor_update(self) -> Update:
-        return Update(
-            self.policy.parameters(),
-            self.lr,
-            self.loss,
-            self.draw,
-            frozen_modules=[self.critic],
-            clip=self.gradient_norm,
-            every=self.policy_delay,
-        )
-
-    def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
-        """Those [B, num_samples, A] that the critic evaluates: each the chosen of several of the policy's."""
-        if self.selection.num_candidates == 1:
-            return super().target_action(observation, generator, num_samples)
-        candidates = self.policy.sample(observation, generator, self.selection.num_candidates * num_samples)
-        several = self.clip(candidates).unflatten(1, (num_samples, -1)).flatten(0, 1)
-        repeated = observation.repeat_interleave(num_samples, 0)
-        return self.selection.choose(self.critic, repeated, several, generator).unflatten(0, (-1, num_samples))
+        return self.climbing_update(self.policy.parameters())
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The generative loss's draws, the noise [B, noises, A] of the actions, and alpha [B], changed if due."""

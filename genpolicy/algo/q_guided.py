@@ -39,16 +39,7 @@ class QGuided(ActorCritic):
             )
 
     def actor_update(self) -> Update:
-        return Update(
-            self.policy.parameters(),
-            self.lr,
-            self.loss,
-            self.draw,
-            after=self.update_targets,
-            frozen_modules=[self.critic],
-            clip=self.gradient_norm,
-            every=self.policy_delay,
-        )
+        return self.climbing_update(self.policy.parameters(), after=self.update_targets)
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The generative loss's draws, the noise of the actions, if they are sampled, and the coin."""

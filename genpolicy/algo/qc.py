@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 
-import torch
-from torch import Tensor
-
 from genpolicy.algo.actor_critic import ActorCritic
 from genpolicy.algo.algorithm import Phase, require_flow
 from genpolicy.algo.update import Update, imitation
@@ -52,8 +49,3 @@ class QC(ActorCritic):
     def actor_update(self) -> Update:
         more = {"after": self.behaviour.update_target, "clip": self.gradient_norm, "every": self.policy_delay}
         return imitation(self.behaviour, self.objective, self.lr, **more)
-
-    def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
-        """The chosen of several actions of the flow, [B, 1, A]."""
-        candidates = self.policy.sample(observation, generator, self.selection.num_candidates)
-        return self.selection.choose(self.critic, observation, self.clip(candidates), generator)[:, None]

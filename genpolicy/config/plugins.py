@@ -59,8 +59,7 @@ def without(words: Sequence[str]) -> list[str]:
 
 def folders() -> list[Path]:
     """The folders of options that plugins bring along."""
-    specs = [importlib.util.find_spec(package) for package in sorted(_packages())]
-    places = (Path(place) / "conf" for spec in specs if spec for place in spec.submodule_search_locations or ())
+    places = (place / "conf" for package in sorted(_packages()) for place in _places(package))
     return [place for place in places if place.is_dir()]
 
 
@@ -80,9 +79,8 @@ def versions(packages: Iterable[str]) -> dict[str, str]:
     for package in packages:
         names = known.get(package, [])
         text = importlib.metadata.version(names[0]) if names else "of no version"
-        spec = importlib.util.find_spec(package)
-        place = next(iter(spec.submodule_search_locations or ()), None) if spec else None
-        commit, dirty = revision(Path(place)) if place else (None, None)
+        place = next(iter(_places(package)), None)
+        commit, dirty = revision(place) if place else (None, None)
         found[package] = text + (f" at {commit[:7]}{' with changes' if dirty else ''}" if commit else "")
     return found
 
@@ -121,6 +119,12 @@ def _url(path: Path) -> str | None:
 def _packages() -> set[str]:
     """The top-level packages that may be imported."""
     return {package.partition(".")[0] for package in _permitted()} | _declared()
+
+
+def _places(package: str) -> list[Path]:
+    """The folders of a package, which is not imported; none if there is no such package."""
+    spec = importlib.util.find_spec(package)
+    return [Path(place) for place in spec.submodule_search_locations or ()] if spec else []
 
 
 @functools.cache

@@ -45,6 +45,12 @@ class Scaling:
     epsilon: float = setting(0.0, ge=0.0, le=1e6, doc="added to the std of observations")
 
 
+def _learners(config: Node) -> dict[str, type]:
+    """The classes that learn of the data, by the names of their groups."""
+    algo = locate(config.algo[TARGET])
+    return {"algo": algo} | ({"critic": locate(config.critic[TARGET])} if algo.learns_critic else {})
+
+
 def _chunks(affects: str) -> Callable[[Mapping], str | None]:
     """What a setting of chunks affects, if there are any: where there are none, a run is what it was before."""
     return lambda config: affects if config["chunk"]["length"] != 1 else None
@@ -67,15 +73,14 @@ class Chunk:
             return
         if execute is not None and execute > length:
             raise UserError(f"chunk.execute={execute}: at most chunk.length={length}")
-        algo, critic = (locate(config[name][TARGET]) for name in ("algo", "critic"))
-        parts = {"algo": algo} | ({"critic": critic} if algo.learns_critic else {})
-        asked = {"chunk.length": length} | ({"critic.steps": config.critic.steps} if algo.learns_critic else {})
-        for name, value in asked.items():
-            for part, found in parts.items():
+        learners = _learners(config)
+        steps = config.critic.steps if "critic" in learners else 1
+        for name, value in {"chunk.length": length, "critic.steps": steps}.items():
+            for part, found in learners.items():
                 if value > 1 and found.single_steps:
                     raise UserError(f"{name}={value}: this {part} takes single steps, {found.single_steps}; legal: 1")
-        if all(value > 1 for value in asked.values()) and len(asked) > 1:
-            raise UserError(f"critic.steps={config.critic.steps}: a chunk is one step of the critic; legal: 1")
+        if length > 1 and steps > 1:
+            raise UserError(f"critic.steps={steps}: a chunk is one step of the critic; legal: 1")
 
 
 def _online(config: Mapping) -> str | None:
@@ -112,8 +117,7 @@ class Online:
             return
         if online.start >= online.steps:
             raise UserError(f"online.start={online.start}: must be below online.steps={online.steps}")
-        algo, critic = (locate(config[name][TARGET]) for name in ("algo", "critic"))
-        for name, found in ({"algo": algo} | ({"critic": critic} if algo.learns_critic else {})).items():
+        for name, found in _learners(config).items():
             if found.offline_only:
                 reason = f"this {name} learns of data that do not grow, {found.offline_only}"
                 raise UserError(f"online.steps={online.steps}: {reason}; legal: 0")

@@ -22,9 +22,9 @@ class Sequences(Transitions):
     An episode that terminates ends its last sequences: no reward comes after that, and its last action stands for those
     that would. What a time limit cuts begins no sequence.
 
-    starts [M]: the rows that batches begin with. last [N]: whether each row is the last of its episode. masked: as in
-    the code of Q-chunking (Li et al. 2025) the starts are all but the last length - 1, and sequences go over the ends
-    of episodes. Then `valid` [B] is 0 for those, and `valid_action` [B, chunk * A] for what is behind an end.
+    starts [M]: the rows that batches begin with. ends [N] is where the table is. masked: as in the code of Q-chunking
+    (Li et al. 2025) the starts are all but the last length - 1, and sequences go over the ends of episodes. Then
+    `valid` [B] is 0 for those, and `valid_action` [B, chunk * A] for what is behind an end.
     """
 
     length: int = 1
@@ -32,7 +32,6 @@ class Sequences(Transitions):
     discount: float = 1.0
     masked: bool = False
     starts: Tensor | None = None
-    last: Tensor | None = None
 
     @classmethod
     def of_transitions(
@@ -57,19 +56,18 @@ class Sequences(Transitions):
             held_out = cls.of_transitions(held_out, length, chunk, discount, masked=False)
         known = {name: getattr(transitions, name) for name in Transitions.__dataclass_fields__}
         return cls(
-            **known | {"held_out": held_out},
+            **known | {"held_out": held_out, "ends": transitions.ends.to(transitions.table.device)},
             length=length,
             chunk=chunk,
             discount=discount,
             masked=masked,
             starts=starts.flatten().to(transitions.device),
-            last=transitions.ends.to(transitions.table.device),
         )
 
     def to(self, device: torch.device | str, extra_columns: int = 0) -> Sequences:
         """As of any transitions."""
         moved = super().to(device, extra_columns)
-        return replace(moved, starts=self.starts.to(moved.device), last=self.last.to(moved.table.device))
+        return replace(moved, starts=self.starts.to(moved.device), ends=self.ends.to(moved.table.device))
 
     def rows(self, index: slice | Tensor) -> Transitions:
         """The sequences that begin at the rows `index`, on the device, one after the other."""
@@ -79,7 +77,7 @@ class Sequences(Transitions):
         steps = torch.arange(self.length, device=index.device)
         each = (index[:, None] + steps).clamp(max=self.size - 1)
         valid = torch.ones(each.shape, dtype=torch.int64, device=each.device)
-        valid[:, 1:] = (~self.last.index_select(0, each[:, :-1].flatten())).view(-1, self.length - 1).cumprod(1)
+        valid[:, 1:] = (~self.ends.index_select(0, each[:, :-1].flatten())).view(-1, self.length - 1).cumprod(1)
         if not self.masked:
             each = index[:, None] + steps.minimum(valid.sum(1, keepdim=True) - 1)
         rows = Transitions(self.table.index_select(0, each.flatten()), self.shapes)

@@ -36,7 +36,7 @@ class Replay:
         starts = torch.arange(self.offline, device=table.device)
         if isinstance(transitions, Sequences):
             self.length, starts = transitions.length, transitions.starts
-            known["last"] = torch.cat([transitions.last, transitions.last.new_zeros(capacity)])
+            known["ends"] = torch.cat([transitions.ends, transitions.ends.new_zeros(capacity)])
         self.transitions = replace(transitions, **known)
         # Where batches begin: those of the data, and after them those of added transitions.
         self.starts, self.offline_starts = torch.cat([starts, starts.new_empty(capacity)]), len(starts)
@@ -51,7 +51,7 @@ class Replay:
         whole = number - self.length + 1
         new = [whole] if whole >= (self.offline if self._masked else self.episode) else []
         if self.length > 1:
-            self.transitions.last[number] = ended
+            self.transitions.ends[number] = ended
             if row["terminated"] and not self._masked:  # which ends the sequences that it cuts short
                 new += range(max(self.episode, whole + 1), number + 1)
         for start in new:
@@ -83,7 +83,7 @@ class Replay:
         added = slice(self.offline, self.offline + self.added)
         starts = self.starts[self.offline_starts : self.offline_starts + self.added_starts]
         state = {"rows": self.transitions.table[added].clone(), "starts": starts.clone(), "episode": self.episode}
-        return state | ({"last": self.transitions.last[added].clone()} if self.length > 1 else {})
+        return state | ({"ends": self.transitions.ends[added].clone()} if self.length > 1 else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
@@ -92,7 +92,7 @@ class Replay:
         self.transitions.table[added] = state["rows"].to(self.transitions.table)
         self.starts[self.offline_starts : self.offline_starts + self.added_starts] = state["starts"].to(self.starts)
         if self.length > 1:
-            self.transitions.last[added] = state["last"].to(self.transitions.last)
+            self.transitions.ends[added] = state["ends"].to(self.transitions.ends)
 
 
 class Collector:

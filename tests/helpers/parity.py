@@ -87,6 +87,19 @@ def assert_ten_updates(
     assert_equal(algorithm, weights(arrays, 10), rtol=5e-8)
 
 
+def assert_acts(
+    algorithm: Algorithm,
+    arrays: dict[str, Tensor],
+    weights: Callable[[dict[str, Tensor], int], dict[str, Tensor]],
+    noise: Tensor,
+) -> None:
+    """After ten updates it acts as the reference, at the first batch's observations and for noise as `draw_noise`'s."""
+    put(algorithm, weights(arrays, 10))
+    with torch.no_grad():
+        acted = algorithm(batches(arrays)[0].observation, noise)
+    torch.testing.assert_close(acted, arrays["act"], rtol=1e-5, atol=1e-9)
+
+
 def flax_layer(arrays: dict[str, Tensor], theirs: str, ours: str, inputs: list[int] | slice = slice(None)):
     """Of a flax layer the parameters of our `nn.Linear`. inputs: which of their inputs each of ours is."""
     return {f"{ours}.weight": arrays[f"{theirs}/kernel"][inputs].T, f"{ours}.bias": arrays[f"{theirs}/bias"]}

@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from parity import assert_equal, assert_terms, batches, fixture, flax_ensemble, flax_mlp, made, put
+from parity import (
+    assert_acts,
+    assert_equal,
+    assert_ten_updates,
+    assert_terms,
+    batches,
+    fixture,
+    flax_ensemble,
+    flax_mlp,
+    made,
+    put,
+)
 
 OBSERVATION, ACTION = 5, 3
 SMALL = ("network.hidden=[16,16]", "critic.hidden=[16,16]", "algo.policy_hidden=[16,16]")
@@ -33,7 +44,7 @@ def given(request):
     return arrays, algorithm
 
 
-def update(algorithm, arrays, source, number: int) -> dict:
+def update(algorithm, arrays, number: int, source) -> dict:
     """One step of critic and actor with the fixture's draws, in the order in which the phase makes it."""
     phase = algorithm.phases[1]
     noises = [arrays[f"draw/{key}"][number][:, None] for key in ("next_noise", "penalty_noise")]
@@ -71,7 +82,7 @@ def test_log_densities_are_theirs(given):
 
 def test_an_update_is_theirs(given):
     arrays, algorithm = given
-    metrics = update(algorithm, arrays, prepared(algorithm, arrays), 0)
+    metrics = update(algorithm, arrays, 0, prepared(algorithm, arrays))
     theirs = {"critic_loss": arrays["info/critic/critic_loss"], "critic_q": arrays["info/critic/q_mean"]}
     theirs |= {"critic_penalty": arrays["info/critic/penalty_mean"], "actor_loss": arrays["info/actor/actor_loss"]}
     theirs |= {"actor_distance": arrays["info/actor/distill_loss"], "actor_q": arrays["info/actor/q"]}
@@ -82,14 +93,9 @@ def test_an_update_is_theirs(given):
 def test_ten_updates_are_theirs(given):
     arrays, algorithm = given
     source = prepared(algorithm, arrays)
-    for number in range(10):
-        update(algorithm, arrays, source, number)
-    assert_equal(algorithm, weights(arrays, 10), rtol=5e-8)
+    assert_ten_updates(algorithm, arrays, lambda *given: update(*given, source), weights)
 
 
 def test_it_acts_as_theirs(given):
     arrays, algorithm = given
-    put(algorithm, weights(arrays, 10))
-    with torch.no_grad():
-        acted = algorithm(batches(arrays)[0].observation, arrays["draw/noise"][0][:, None, None])
-    torch.testing.assert_close(acted, arrays["act"], rtol=1e-5, atol=1e-9)
+    assert_acts(algorithm, arrays, weights, arrays["draw/noise"][0][:, None, None])

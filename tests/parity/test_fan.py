@@ -2,7 +2,18 @@
 
 import pytest
 import torch
-from parity import assert_equal, assert_terms, batches, fixture, flax_ensemble, flax_mlp, made, put
+from parity import (
+    assert_acts,
+    assert_equal,
+    assert_ten_updates,
+    assert_terms,
+    batches,
+    fixture,
+    flax_ensemble,
+    flax_mlp,
+    made,
+    put,
+)
 
 OBSERVATION, ACTION = 5, 3
 SMALL = ("network.hidden=[16,16]", "critic.hidden=[16,16]", "algo.policy_hidden=[16,16]")
@@ -62,14 +73,9 @@ def test_an_update_is_theirs(given):
 
 def test_ten_updates_are_theirs(given):
     arrays, algorithm = given
-    for number in range(10):
-        update(algorithm, arrays, number)
-    assert_equal(algorithm, weights(arrays, 10), rtol=5e-8)
+    assert_ten_updates(algorithm, arrays, update, weights)
 
 
 def test_it_acts_as_theirs(given):
     arrays, algorithm = given
-    put(algorithm, weights(arrays, 10))
-    with torch.no_grad():
-        acted = algorithm(batches(arrays)[0].observation, arrays["draw/noise"][0][:, None, None])
-    torch.testing.assert_close(acted, arrays["act"], rtol=1e-5, atol=1e-9)
+    assert_acts(algorithm, arrays, weights, arrays["draw/noise"][0][:, None, None])

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from parity import assert_equal, assert_terms, batches, fixture, flax_ensemble, flax_mlp, made, put
+from parity import assert_acts, assert_equal, assert_terms, batches, fixture, flax_ensemble, flax_mlp, made, put
 
 OBSERVATION, ACTION = 5, 3
 SMALL = ("network.hidden=[16,16]", "critic.hidden=[16,16]", "algo.alpha=3", "algo.steps=40")
@@ -60,7 +60,4 @@ def test_ten_updates_and_alpha_are_theirs(given):
 
 def test_it_acts_as_theirs(given):
     arrays, algorithm = given
-    put(algorithm, weights(arrays, 10))
-    with torch.no_grad():
-        acted = algorithm(batches(arrays)[0].observation, candidates(arrays, 0).unflatten(0, (16, 5)))
-    torch.testing.assert_close(acted, arrays["act"], rtol=1e-5, atol=1e-9)
+    assert_acts(algorithm, arrays, weights, candidates(arrays, 0).unflatten(0, (16, 5)))

@@ -1,8 +1,10 @@
 """QC, QC-FQL and FQL with n-step returns are those of their authors' code: tests/parity/reference/qc.py."""
 
+import functools
+
 import pytest
 import torch
-from parity import assert_equal, assert_terms, fixture, flax_ensemble, flax_mlp, made, put
+from parity import assert_equal, assert_ten_updates, assert_terms, fixture, flax_ensemble, flax_mlp, made, put
 
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
@@ -86,6 +88,4 @@ def test_an_update_is_theirs(given):
 
 def test_ten_updates_are_theirs(given):
     arrays, algorithm = given
-    for number in range(10):
-        update(algorithm, arrays, number)
-    assert_equal(algorithm, weights(algorithm, arrays, 10), rtol=5e-8)
+    assert_ten_updates(algorithm, arrays, update, functools.partial(weights, algorithm))
