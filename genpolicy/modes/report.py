@@ -11,15 +11,18 @@ from genpolicy.errors import UserError, one_line
 from genpolicy.launch.sweep import Sweep
 from genpolicy.report.contents import compose
 from genpolicy.report.document import Table, Text
-from genpolicy.report.results import Result, results_of
+from genpolicy.report.sources import Source, of_directories, of_store
 from genpolicy.runs.identity import label
 from genpolicy.runs.job import Job
 from genpolicy.runs.run import find_runs
 from genpolicy.runs.state import FINAL, known_status
+from genpolicy.system import sqlite
 from genpolicy.system.console import console, plain
 from genpolicy.tracking import follower
 
 if TYPE_CHECKING:  # MLflow is slow to import
+    from mlflow.entities import Run as MlflowRun
+
     from genpolicy.tracking.store import Store
 
 PRINTED = ("remarks", "scores_last", "scores_late", "scores_best", "aggregates", "published")
@@ -32,16 +35,16 @@ def run(job: Job) -> None:
     Raises `UserError` if there are no runs, or the store cannot be read.
     """
     config = job.config
-    outputs, beside = Path(config.paths.outputs), config.tracking.uri is None
-    here = list(find_runs(outputs, config.study)) if beside else []  # all of these are shipped before they are read
-    store = follower.open_store(None, outputs) if here else follower.existing_store(config)
-    failures = _ship(store, outputs, here) if here else []
-    folder, found, odd = _read(store, config, outputs, failures)
-    failures += odd
-    known = {run.directory for run in found}
-    if not config.sweep and not config.report.filter:
-        failures += [f"{label(run)}: not in {store.uri}" for run in here if str(run) not in known]
-    document = compose(found, store.history, _title(config), store.uri, failures, config.report.curves_over)
+    study = Path(config.paths.outputs) / config.study
+    source, experiment = _directories(config, study) if _no_store(config) else _store(config, study)
+    if not source.results:
+        of_sweep = f" of sweep {config.sweep}" if config.sweep else ""
+        where = f" with report.filter={config.report.filter}" if config.report.filter else ""
+        raise UserError(
+            "; ".join([f"study={config.study}: {source.name} has no runs{of_sweep}{where}", *source.odd[:1]])
+        )
+    document = compose(source, _title(config), config.report.curves_over)
+    folder = (study / "sweeps" / config.sweep if config.sweep else study) / "report"
     document.write(folder)
     shown_on = console(WIDTH)
     for part in document.parts:
@@ -51,8 +54,51 @@ def run(job: Job) -> None:
             shown_on.print(f"\n{part.title}:", *(plain(f"  {line}") for line in part.lines), sep="\n", markup=False)
         elif isinstance(part, Table):
             shown_on.print(_shown(part))
-    print(f"\ndashboard: {follower.dashboard(store.uri, found[0].experiment)}")
+    print()
+    if experiment is not None:
+        print(f"dashboard: {follower.dashboard(source.name, experiment)}")
     print(f"{folder / 'report.html'}\n{folder / 'report.md'}, tables/*.tex and *.csv, figures/*.png and *.pdf")
+
+
+def _no_store(config: DictConfig) -> bool:
+    """Whether the runs beside the command are to be read as they are: there is no store, or none is wanted."""
+    uri = follower.store_uri(config.tracking.uri, outputs := Path(config.paths.outputs))
+    if uri is None:
+        return True
+    return config.tracking.uri is None and not sqlite.file_of(uri).exists() and any(find_runs(outputs, config.study))
+
+
+def _directories(config: DictConfig, study: Path) -> tuple[Source, None]:
+    """The runs of a study's folder."""
+    if config.report.filter:
+        raise UserError(
+            f"report.filter={config.report.filter}: a search of MLflow, and no store is read; "
+            "`genpolicy mode=sync` makes one of the runs"
+        )
+    outputs = Path(config.paths.outputs)
+    directories = list(find_runs(outputs, config.study))
+    if config.sweep is not None and (own := Sweep(outputs, config.study, config.sweep).runs):
+        return of_directories(study, [each for each in directories if each in own]), None
+    return of_directories(study, directories, config.sweep), None
+
+
+def _store(config: DictConfig, study: Path) -> tuple[Source, str]:
+    """The runs that an MLflow store has of a study, and the id of its experiment; what it lacks is sent first."""
+    outputs, beside = Path(config.paths.outputs), config.tracking.uri is None
+    here = list(find_runs(outputs, config.study)) if beside else []  # all of these are shipped before they are read
+    store = follower.open_store(None, outputs) if here else follower.existing_store(config)
+    failures = _ship(store, outputs, here) if here else []
+    runs = _read(store, config, failures)
+    source = of_store(store, runs)
+    if not config.sweep and not config.report.filter:
+        known = {run.directory for run in source.results}
+        failures += [
+            f"{label(run)}: not in {store.uri}; tracking.uri=none reports on the run directories"
+            for run in here
+            if str(run) not in known
+        ]
+    source.odd[:0] = failures
+    return source, runs[0].info.experiment_id if runs else None
 
 
 def _ship(store: "Store", outputs: Path, runs: list[Path]) -> list[str]:
@@ -63,11 +109,8 @@ def _ship(store: "Store", outputs: Path, runs: list[Path]) -> list[str]:
     return outcome.failures + [f"{label(run)}: another process still ships it; some of it is not here" for run in late]
 
 
-def _read(
-    store: "Store", config: DictConfig, outputs: Path, failures: list[str]
-) -> tuple[Path, list[Result], list[str]]:
-    """The folder of the report, the runs it is about, and what is wrong with others; failures: of shipping."""
-    study = outputs / config.study
+def _read(store: "Store", config: DictConfig, failures: list[str]) -> "list[MlflowRun]":
+    """The runs that a report is about; failures: of shipping."""
     try:
         runs = store.runs(config.study, config.report.filter)
     except Exception as error:  # whatever MLflow or its database or the network may raise
@@ -75,21 +118,15 @@ def _read(
     if runs is None:
         known = ", ".join(store.studies()) or "none"
         raise UserError("; ".join([f"study={config.study}: not in {store.uri}", f"known: {known}", *failures[:1]]))
-    sweep = ""
-    if config.sweep is not None:
-        study, sweep = study / "sweeps" / config.sweep, f" of sweep {config.sweep}"
-        members = {str(directory) for directory in Sweep(outputs, config.study, config.sweep).runs}
-        runs = [
-            run
-            for run in runs
-            if run.data.tags.get("genpolicy.sweep", "").endswith(f"({config.sweep})")
-            or run.data.tags["genpolicy.run_dir"] in members
-        ]
-    found, odd = results_of(runs)
-    if not found:
-        where = f" with report.filter={config.report.filter}" if config.report.filter else ""
-        raise UserError(f"study={config.study}: {store.uri} has no runs{sweep}{where}")
-    return study / "report", found, odd
+    if config.sweep is None:
+        return runs
+    members = {str(directory) for directory in Sweep(Path(config.paths.outputs), config.study, config.sweep).runs}
+    return [
+        run
+        for run in runs
+        if run.data.tags.get("genpolicy.sweep", "").endswith(f"({config.sweep})")
+        or run.data.tags["genpolicy.run_dir"] in members
+    ]
 
 
 def _title(config: DictConfig) -> str:

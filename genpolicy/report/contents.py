@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -14,9 +14,8 @@ from genpolicy.report.charts import Curve
 from genpolicy.report.document import Document, Picture, Table, Text
 from genpolicy.report.published import counterpart, published, sources
 from genpolicy.report.results import BEST, LAST, LATE, Comparison, Result
+from genpolicy.report.sources import History, Source
 from genpolicy.report.tables import SCORES, grid
-
-History = Callable[[str, str], list[tuple[int, float, int]]]
 
 MEASURED = {"IQM": statistics.iqm, "mean": statistics.mean, "optimality gap": statistics.optimality_gap}
 LIKELIHOODS = {
@@ -25,26 +24,15 @@ LIKELIHOODS = {
 }
 
 
-def compose(
-    found: list[Result],
-    history: History,
-    title: str,
-    source: str,
-    failures: Sequence[str] = (),
-    curves_over: str = "phase",
-) -> Document:
-    """The report on runs of a store; `failures` says which could not be had.
-
-    history: all (step, value, milliseconds since 1970) of a metric of an MLflow run id. curves_over: the axis of the
-    learning curves, "phase" or "time".
-    """
-    comparison = Comparison(found)
+def compose(source: Source, title: str, curves_over: str = "phase") -> Document:
+    """The report on the runs of a source. curves_over: the axis of the learning curves, "phase" or "time"."""
+    comparison, history = Comparison(source.results), source.history
     curves = _curves(comparison, history, curves_over == "time")
     methods = _scores(comparison)
     seeds = ", ".join(map(str, comparison.seeds))
-    lines = [f"{len(found)} runs, seeds {seeds}; {time.strftime('%Y-%m-%d %H:%M')}; from {source}"]
+    lines = [f"{len(source.results)} runs, seeds {seeds}; {time.strftime('%Y-%m-%d %H:%M')}; from {source.name}"]
     parts = [
-        Text("remarks", "Warnings, and what is missing", [*failures, *remarks(comparison, methods)]),
+        Text("remarks", "Warnings, and what is missing", [*source.odd, *remarks(comparison, methods)]),
         *(grid(comparison, f"{which}/{{kind}}_mean", *SCORES[which]) for which in comparison.checkpoints),
         *_beside_published(comparison),
         *_statistics(methods),
@@ -283,7 +271,7 @@ def _differences(comparison: Comparison) -> Iterator[Table]:
 
 
 def _runs(comparison: Comparison) -> Table:
-    head = ["task", "method", "seed", "state", "last", "best", "log-likelihood", "revision", "MLflow run"]
+    head = ["task", "method", "seed", "state", "last", "best", "log-likelihood", "revision", "run"]
     rows = []
     for (task, method), runs in sorted(comparison.runs.items()):
         for run in runs:

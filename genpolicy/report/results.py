@@ -1,37 +1,28 @@
-"""What an MLflow store knows about the runs of a study, put in order: tasks, methods, seeds."""
+"""The runs of a study, put in order: tasks, methods, seeds."""
 
-import json
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from genpolicy.errors import printable
-from genpolicy.runs.evaluations import LATER
-from genpolicy.runs.identity import GROUPS, INCIDENTAL
+from genpolicy.runs.identity import INCIDENTAL
 from genpolicy.runs.protocol import protocol, subtask
 
-if TYPE_CHECKING:  # MLflow is slow to import
-    from mlflow.entities import Run as MlflowRun
-
-NAMING = ("algo", "model", "env", "dataset")  # options that every run has
 # Metrics of the last checkpoint, of the last evaluations during training together, and of the best of them.
 LAST, LATE, BEST = "final", "late", "best"
 
 
 @dataclass(frozen=True)
 class Result:
-    """One training run. `number` and `experiment` are MLflow's ids, `directory` is genpolicy's own.
+    """One training run. `number` is its id where it was read: MLflow's, or its directory below the study's.
 
     `metrics` holds the last value of each metric, `created` orders runs in time. evaluation: begins the names of its
-    metrics in the store where it is a later evaluation of the run's policy, by other settings.
+    metrics in the journal where it is a later evaluation of the run's policy, by other settings.
     """
 
     number: str
-    experiment: str
     directory: str
     created: int
     state: str
@@ -233,55 +224,3 @@ def _choices_first(runs: Mapping) -> Callable[[str], tuple]:
     """An order of names: options of groups before settings."""
     choices = {name for found in runs.values() for run in found for name in run.choices}
     return lambda name: (name not in choices, name)
-
-
-def results_of(runs: Iterable) -> tuple[list[Result], list[str]]:
-    """Runs as the store tells them (`mlflow.entities.Run`), and a line for each that says too little of itself.
-
-    Each later evaluation of a run is a result of its own, as if it were the one at the run's end.
-    """
-    found, odd = [], []
-    for run in runs:
-        try:
-            own = _result(run)
-            found += [own, *_later(own, run.data.tags)]
-        except (KeyError, ValueError) as error:
-            odd.append(printable(f"MLflow run {run.info.run_id}: not as genpolicy tags its runs ({error!r:.100})"))
-    return found, odd
-
-
-def _later(own: Result, tags: Mapping[str, str]) -> Iterator[Result]:
-    for tag, text in tags.items():
-        if not tag.startswith(LATER):
-            continue
-        prefix = f"evaluation-{tag.removeprefix(LATER)}/"
-        try:
-            told = json.loads(printable(text))
-            changed, chosen = ({str(k): str(v) for k, v in told[name].items()} for name in ("changed", "choices"))
-            settings = {name: value for name, value in own.settings.items() if name not in told["without"]} | changed
-        except (ValueError, KeyError, TypeError, AttributeError):  # no tag of genpolicy's
-            continue
-        metrics = {name.removeprefix(prefix): value for name, value in own.metrics.items() if name.startswith(prefix)}
-        metrics = {name if name.startswith("steps/") else f"{LAST}/{name}": value for name, value in metrics.items()}
-        choices = {group: chosen.get(group, option) for group, option in own.choices.items()}
-        yield replace(own, settings=settings, choices=choices, metrics=metrics, evaluation=prefix)
-
-
-def _result(run: "MlflowRun") -> Result:
-    """The names are those of `tracking.entities`. Raises KeyError or ValueError for a missing or wrong tag."""
-    tags = {name: printable(value) for name, value in run.data.tags.items()}
-    choices = {group: tags[f"genpolicy.{group}"] for group in GROUPS if f"genpolicy.{group}" in tags}
-    _ = [choices[group] for group in NAMING]
-    return Result(
-        number=run.info.run_id,
-        experiment=run.info.experiment_id,
-        directory=run.data.tags["genpolicy.run_dir"],
-        created=run.info.start_time,
-        state=tags.get("genpolicy.state", "unknown"),
-        reason=tags.get("genpolicy.reason", ""),
-        seed=int(tags["genpolicy.seed"]),
-        choices=choices,
-        settings={printable(name): printable(value) for name, value in run.data.params.items()},
-        commit=tags.get("mlflow.source.git.commit"),
-        metrics=run.data.metrics,
-    )

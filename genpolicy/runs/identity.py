@@ -1,13 +1,15 @@
 """Which run a configuration asks for: where it lies, and what makes it another one."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
-from genpolicy.config.run_settings import TrainSettings
+from genpolicy.config.run_settings import NO_EFFECT, TrainSettings
 from genpolicy.config.schema import TRAINING, digest, part
 from genpolicy.errors import UserError, printable
+from genpolicy.runs.evaluations import as_text
 
 INCIDENTAL = {"seed", "device", "threads", "compile"}  # told of a run, though they make no other experiment
 
@@ -47,3 +49,20 @@ def label(directory: Path) -> str:
     """The label of a run, from its folder alone: 'gmpg-vpsde-1a2b3c4d hopper-medium-v2 s0'."""
     env, name, seed = directory.parts[-3:]
     return printable(f"{name} {env} {seed.replace('seed', 's')}")
+
+
+def settings(config: Mapping) -> dict[str, str]:
+    """The settings that make a run what it is, by their dotted names, as text; the rest is in config.yaml.
+
+    config: plain values, nested.
+    """
+
+    def walk(value: Any, name: str) -> Iterator[tuple[str, str]]:
+        if isinstance(value, Mapping) and value:
+            for key, item in value.items():
+                yield from walk(item, f"{name}.{key}" if name else str(key))
+        else:
+            yield name, as_text(value)
+
+    left_out = NO_EFFECT - INCIDENTAL
+    return dict(walk({name: value for name, value in config.items() if name not in left_out}, ""))

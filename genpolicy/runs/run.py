@@ -65,7 +65,7 @@ class Run:
 
     def __init__(self, directory: Path):
         self.directory = no_link(Path(directory))
-        frozen = _read_frozen(self.directory / "config.yaml")
+        frozen = read_frozen(self.directory)
         self.id: str = frozen["id"]
         self.replaces: list[str] = frozen["replaces"]
         self.sweep: str | None = frozen["sweep"]
@@ -168,7 +168,7 @@ def open_run(config: DictConfig, choices: Mapping[str, str], sweep: str | None =
         run.config.merge_with(places)
         provenance.verify(run.directory, run.config)
         if moved:
-            changed = _read_frozen(frozen)
+            changed = read_frozen(directory)
             changed["config"] |= places
             write_atomically(frozen, plain_yaml.dump(changed))
         asked = Evaluation.of(directory, config, choices)
@@ -238,7 +238,9 @@ def _places(config: DictConfig) -> dict:
     return {"tracking": tracking | {"uri": absolute_uri(tracking["uri"])}, "paths": paths, "phases": reuse}
 
 
-def _read_frozen(path: Path) -> dict:
+def read_frozen(directory: Path) -> dict:
+    """What a run's config.yaml holds: its id, choices, sweep and configuration. Raises `UserError` if it is none."""
+    path = directory / "config.yaml"
     try:
         text = read_regular(path)
     except FileNotFoundError as error:

@@ -5,9 +5,8 @@ import json
 import statistics
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import mlflow.pyfunc
 import numpy as np
@@ -23,9 +22,8 @@ from mlflow.utils.mlflow_tags import (
 )
 from omegaconf import DictConfig, OmegaConf
 
-from genpolicy.config.run_settings import NO_EFFECT
 from genpolicy.runs.evaluations import LATER, as_text, recorded
-from genpolicy.runs.identity import GROUPS, INCIDENTAL
+from genpolicy.runs.identity import GROUPS, settings
 from genpolicy.runs.protocol import protocol
 from genpolicy.runs.run import POLICY, Run
 from genpolicy.system.files import read_regular
@@ -108,17 +106,8 @@ def _score(runs: Sequence[MlflowRun]) -> str:
 
 def params(config: DictConfig) -> list[Param]:
     """The settings that make the run what it is, by their dotted names; the rest is in config.yaml."""
-
-    def walk(value: Any, name: str) -> Iterator[Param]:
-        if isinstance(value, dict) and value:
-            for key, item in value.items():
-                yield from walk(item, f"{name}.{key}" if name else str(key))
-        else:
-            yield Param(name, as_text(value)[:VALUE_LENGTH])
-
-    left_out = NO_EFFECT - INCIDENTAL
-    plain = OmegaConf.to_container(config)
-    return list(walk({name: value for name, value in plain.items() if name not in left_out}, ""))
+    shown = settings(OmegaConf.to_container(config))
+    return [Param(name, value[:VALUE_LENGTH]) for name, value in shown.items()]
 
 
 def data_set(facts: dict) -> DatasetInput:

@@ -1,23 +1,15 @@
 """`mode=report`: what it says about runs that are there, missing, failed, doubled or not a number, and of stores."""
 
-import csv
-import json
 import math
-import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-from command_line import genpolicy
-from tiny import opened
 
 from genpolicy.report import charts
 from genpolicy.report.contents import compose
 from genpolicy.report.document import Document, Picture, Table
 from genpolicy.report.results import Comparison, Result
-from genpolicy.runs.journal import Journal
-from genpolicy.system.files import Lock
-from genpolicy.tracking import follower
+from genpolicy.report.sources import Source
 
 SETTINGS = {"algo.beta": "1.0", "solver.steps": "8", "device": "cpu"}
 
@@ -30,7 +22,6 @@ def result(algo="gmpo", task="hopper-medium-v2", seed=0, score=50.0, state="fini
     metrics = {} if score is None else {"final/score_mean": score, "best/score_mean": score + 5, "final/log_prob": -1.0}
     facts = {
         "number": f"{algo}{task}{seed}",
-        "experiment": "1",
         "directory": "",
         "created": 0,
         "reason": "",
@@ -40,7 +31,7 @@ def result(algo="gmpo", task="hopper-medium-v2", seed=0, score=50.0, state="fini
 
 
 def document(*results: Result, history=lambda number, metric: [], **more) -> Document:
-    return compose(list(results), history, "a study", "a store", **more)
+    return compose(Source("a store", list(results), [], history), "a study", **more)
 
 
 def logged(*pairs, every=1000):
@@ -298,141 +289,3 @@ def test_the_figure_of_solver_steps_shows_the_mean_over_seeds():
     steps, time = (axis.lines[0].get_xydata().tolist() for axis in picture.figure.axes)
     assert steps == [[1, 15.0], [5, 25.0]]
     assert time == [[5.5, 15.0], [7.0, 25.0]]
-
-
-# --- from a store ---
-
-
-def trained(outputs: Path, *words: str, score: float, uri: str = "null", sweep: str | None = None) -> None:
-    """A run that has ended with this score, without training."""
-    run = opened(outputs, f"tracking.uri={uri}", *words, sweep=sweep)
-    evaluations = [{"eval/score_mean": score * part, "eval/log_prob": -part} for part in (0.5, 1.0)]
-    metrics = [*evaluations, {"final/score_mean": score, "best/score_mean": score + 1, "best/update": 2}]
-    events = [{"time": 10**12 + i, "step": i + 1, "metrics": each} for i, each in enumerate(metrics)]
-    with run.recorded(device="cpu"):
-        run.path("journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
-    run.close()
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory) -> Path:
-    """A store with two methods on three seeds, one of them not a number."""
-    outputs = tmp_path_factory.mktemp("outputs")
-    for beta, scores in (("1.0", [10.0, 20.0, 30.0]), ("4.0", [50.0, math.nan, 70.0])):
-        for seed, score in enumerate(scores):
-            trained(outputs, f"algo.beta={beta}", f"seed={seed}", score=score, sweep="beta=1,4 (0123abcd)")
-    trained(outputs, "seed=9", "algo.beta=2.0", score=0.0)
-    assert follower.sync_all(outputs, None, {}).shipped == 7
-    return outputs
-
-
-@pytest.fixture
-def outputs(template, tmp_path) -> Path:
-    return shutil.copytree(template, tmp_path / "moved here")
-
-
-def last(folder: Path) -> list[list[str]]:
-    return list(csv.reader((folder / "tables" / "scores_last.csv").open()))
-
-
-SWEPT = [
-    ["", "swiss-roll"],
-    ["gmpo-gvp algo.beta=1.0", "20.0 ± 10.0"],
-    ["gmpo-gvp algo.beta=4.0", "60.0 ± 14.1 (2 of 3)"],
-]
-
-
-@pytest.mark.slow
-def test_a_study_that_was_moved(outputs):
-    found = genpolicy("mode=report", f"paths.outputs={outputs}")
-    assert found.code == 0, found.err
-    assert "algo.beta=4.0 on swiss-roll, seed 1: final/score_mean is nan" in found.out
-    assert "20.0 ± 10.0" in found.out
-    assert [row[0] for row in last(outputs / "default" / "report")][1:] == [
-        f"gmpo-gvp algo.beta={b}" for b in (1.0, 2.0, 4.0)
-    ]
-
-
-@pytest.mark.slow
-def test_a_sweep_alone(outputs):
-    found = genpolicy("mode=report", f"paths.outputs={outputs}", "sweep=0123abcd")
-    assert found.code == 0, found.err
-    assert last(outputs / "default" / "sweeps" / "0123abcd" / "report") == SWEPT
-
-
-def test_a_search_of_mlflow_chooses_the_runs(outputs):
-    words = [f"paths.outputs={outputs}", "report.filter=\"params.`algo.beta` = '1.0'\""]
-    found = genpolicy("mode=report", *words)
-    assert found.code == 0, found.err
-    assert last(outputs / "default" / "report") == [["", "gmpo-gvp"], ["swiss-roll", "20.0 ± 10.0"]]
-
-
-@pytest.mark.slow
-def test_what_has_ended_since_is_in_the_report(outputs):
-    trained(outputs, "seed=3", "algo.beta=1.0", score=40.0)
-    assert genpolicy("mode=report", f"paths.outputs={outputs}").code == 0
-    assert last(outputs / "default" / "report")[1] == ["gmpo-gvp algo.beta=1.0", "25.0 ± 12.9 (4 of 5)"]
-
-
-def test_a_run_that_its_own_process_still_ships_is_waited_for(outputs, monkeypatch):
-    trained(outputs, "seed=3", "algo.beta=1.0", score=40.0)
-    trained(outputs, "seed=4", "algo.beta=1.0", score=90.0)
-    shipping = {seed: Lock(next((outputs / "default").glob(f"*/*/seed{seed}")) / "tracking.lock") for seed in (3, 4)}
-    acquire = Lock.acquire
-    assert all(lock.acquire() for lock in shipping.values())
-
-    def waiting(lock, timeout=0.0):
-        if lock.path == shipping[3].path and timeout > 0:
-            shipping[3].release()  # its process has ended
-        return acquire(lock, min(timeout, 0.1) if lock.path == shipping[4].path else timeout)
-
-    monkeypatch.setattr(Lock, "acquire", waiting)
-    found = genpolicy("mode=report", f"paths.outputs={outputs}")
-    assert found.code == 0, found.err
-    assert "swiss-roll s4: another process still ships it" in " ".join(found.out.split())
-    rows = dict(last(outputs / "default" / "report")[1:])
-    assert rows["gmpo-gvp algo.beta=1.0"] == "25.0 ± 12.9 (4 of 5)"
-
-
-@pytest.mark.slow
-def test_a_later_evaluation_is_a_method_of_its_own(outputs):
-    run = opened(outputs, "algo.beta=1.0", "seed=0", "eval.final_episodes=77", "tracking.uri=null")
-    run.asked.keep(
-        run, checkpoint="last.pt", updates=3, metrics={}, returns=[], results={"final": {"score_mean": 33.0}}
-    )
-    journal = Journal(run.path("journal.jsonl"))
-    journal.log(3, {f"evaluation-{run.asked.digits}/{kind}_mean": 33.0 for kind in ("score", "return")})
-    journal.close()
-    run.close()
-    found = genpolicy("mode=report", f"paths.outputs={outputs}")
-    assert found.code == 0, found.err
-    rows = dict(last(outputs / "default" / "report")[1:])
-    assert rows["gmpo-gvp algo.beta=1.0 eval.final_episodes=77"] == "33.0 (1 of 4)"
-    assert rows["gmpo-gvp algo.beta=1.0 eval.final_episodes=8"] == "20.0 ± 10.0 (3 of 4)"
-
-
-@pytest.mark.slow
-def test_a_run_that_is_in_no_store_is_said(outputs):
-    trained(outputs, "seed=3", "algo.beta=1.0", score=40.0, uri="none")
-    found = genpolicy("mode=report", f"paths.outputs={outputs}")
-    assert found.code == 0, found.err
-    assert f"swiss-roll s3: not in sqlite:///{outputs}/mlflow.db" in " ".join(found.out.split())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "line"),
-    [
-        (["study=other"], "study=other: not in sqlite:///{}/mlflow.db; known: default"),
-        (["report.filter='colour = 3'"], "sqlite:///{}/mlflow.db: MlflowException: Invalid"),
-        (["sweep=00000000"], "study=default: sqlite:///{}/mlflow.db has no runs of sweep 00000000"),
-        (["tracking.uri=none"], "no MLflow store at none; give paths.outputs= or tracking.uri="),
-        (["tracking.uri=sqlite:////nowhere/x.db"], "no MLflow store at sqlite:////nowhere/x.db; give"),
-    ],
-)
-def test_what_cannot_be_reported_is_one_line(outputs, words, line):
-    found = genpolicy("mode=report", f"paths.outputs={outputs}", *words)
-    assert found.code == 1
-    assert found.out == ""
-    assert found.err.startswith("genpolicy: " + line.format(outputs))
-    assert found.err.count("\n") == 1
