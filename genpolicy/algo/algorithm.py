@@ -353,10 +353,14 @@ def assemble(
     objective = build(config.objective)
     model = locate(config.model._target_)
     scaling = Scaling(observation_size, action_low, action_high, **config.scaling)
+    chunks = (
+        {"chunk_length": config.chunk.length} if getattr(locate(config.network._target_), "takes_chunks", 0) else {}
+    )
+    given = sizes | {"num_times": model.num_times, "input_size": None if model.takes_noise else 0} | chunks
     begin("policy")
     policy = build(
         config.model,
-        network=build(config.network, **sizes, num_times=model.num_times, input_size=None if model.takes_noise else 0),
+        network=build(config.network, **given),
         **model.parts(config, *scaling.bounds),
     )
     if objective.uses_target or locate(config.algo._target_).uses_target:

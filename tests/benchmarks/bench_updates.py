@@ -105,6 +105,21 @@ def test_compiled_and_at_once(row, made, mode, transitions, device, phase, netwo
     row(f"update of GMPO's {phase}, {network}, batch 256", lambda: common(batches, generators, 0), 30)
 
 
+@pytest.mark.parametrize("what", ["update", "products", "action"])
+@pytest.mark.parametrize("network", ["mlp", "residual", "dit", "unet1d"])
+def test_backbone(row, products, made, transitions, generator, network, what):
+    """BC of chunks of four actions, and one chunk that is played."""
+    algorithm, data = made("algo=bc", "model=gvp", "chunk.length=4", f"network={network}"), transitions(256, 4)
+    size = sum(parameter.numel() for parameter in algorithm.policy.parameters())
+    [phase] = algorithm.phases
+    if what == "action":
+        row("one chunk of four actions", lambda: algorithm.act(data.observation[:1], generator), 10, parameters=size)
+    else:
+        measure = row if what == "update" else lambda *given: products(*given, 256)
+        group = "update of BC, chunks of four actions, batch 256"
+        measure(group, lambda: phase.update(data, generator, 0), 20)
+
+
 @pytest.mark.parametrize("what", ["gtp", "diffusion_bc_and_critic"])
 def test_trajectory(row, updates, transitions, generator, what):
     data, joint = transitions(256), updates["gtp"]

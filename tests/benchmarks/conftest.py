@@ -34,13 +34,13 @@ def made(device):
 
 @pytest.fixture(scope="session")
 def transitions(device):
-    """Makes any number of random transitions."""
+    """Makes any number of random transitions, with chunks of so many actions."""
 
-    def make(size):
+    def make(size, chunk=1):
         generator = torch.Generator().manual_seed(0)
         columns = {
             "observation": torch.randn(size, OBSERVATION, generator=generator),
-            "action": torch.rand(size, ACTION, generator=generator) * 2 - 1,
+            "action": torch.rand(size, chunk * ACTION, generator=generator) * 2 - 1,
             "reward": torch.randn(size, generator=generator),
             "next_observation": torch.randn(size, OBSERVATION, generator=generator),
             "terminated": torch.zeros(size),
