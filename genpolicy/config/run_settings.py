@@ -4,6 +4,7 @@
 simulator.
 """
 
+import importlib.util
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -139,11 +140,21 @@ class Evaluation:
 
 @dataclass(kw_only=True)
 class Tracking:
-    """The MLflow view of the runs."""
+    """The views of the runs: MLflow's, and others beside it."""
 
     uri: str | None = setting(None, doc="tracking URI; null: SQLite in paths.outputs; none: no MLflow")
     model: bool = setting(True, doc="log the trained policy as a model, which `mlflow models serve` answers with")
     checkpoints: bool = setting(False, doc="store checkpoints as artifacts too")
+    also: list[str] = setting(
+        [], choices=["tensorboard", "wandb"], doc="more trackers, as [tensorboard,wandb]; each is an extra to install"
+    )
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        """Refuses a tracker that is not installed."""
+        for name in config.tracking.also:
+            if importlib.util.find_spec(name) is None:
+                raise UserError(f"tracking.also={name}: not installed; pip install 'genpolicy[{name}]'")
 
 
 @dataclass(kw_only=True)

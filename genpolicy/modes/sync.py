@@ -1,4 +1,4 @@
-"""`mode=sync`: ship to MLflow what is missing there."""
+"""`mode=sync`: ship to MLflow, and other trackers, what is missing there."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from genpolicy.errors import UserError
 from genpolicy.runs.identity import label
 from genpolicy.runs.job import Job
 from genpolicy.runs.run import find_runs
-from genpolicy.tracking.follower import dashboard, look_at, settle, store_uri, sync_all, sync_until_idle
+from genpolicy.tracking.follower import chosen, dashboard, look_at, settle, store_uri, sync_all, sync_until_idle
 
 
 def run(job: Job) -> None:
@@ -16,28 +16,35 @@ def run(job: Job) -> None:
     ships the runs that are tracked in that store, until no run trains or waits for its SLURM job; whatever fails is
     then tried again.
     """
-    config = job.config
-    outputs = Path(config.paths.outputs)
-    if config.tracking.uri == "none":
+    tracking, outputs = job.config.tracking, Path(job.config.paths.outputs)
+    if not chosen(tracking, outputs):
         raise UserError("tracking.uri=none: there is no store to ship to; give a tracking URI, or leave it out")
     if next(find_runs(outputs), None) is None:
         raise UserError(f"{outputs}: no runs there; give paths.outputs=")
-    if config.follow:
-        sync_until_idle(outputs, config.tracking.uri)
+    if job.config.follow:
+        sync_until_idle(outputs, tracking)
         return
-    stores: dict = {}
-    outcome = sync_all(outputs, config.tracking.uri, stores)
-    busy = f"; {len(outcome.busy)} being shipped by another process" if outcome.busy else ""
-    print(f"{outcome.shipped} runs of {outputs} are up to date in MLflow{busy}")
-    if outcome.elsewhere:
-        first = f"{label(outcome.elsewhere[0])}{', ...' if len(outcome.elsewhere) > 1 else ''}"
-        print(f"left out: {len(outcome.elsewhere)} runs that name another store ({first}); tracking.uri=... ships them")
-    if outcome.failures:
-        print(*(f"not shipped: {said}" for said in outcome.failures), sep="\n", flush=True)
-        raise UserError(f"{len(outcome.failures)} runs could not be shipped: {outcome.failures[0]}")
-    if not outcome.busy:
+    failures, busy = [], False
+    for tracker in chosen(tracking, outputs):
+        own = tracker == store_uri(None, outputs) and tracking.uri is None
+        known: dict = {}
+        outcome = sync_all(outputs, None if own else tracker, known)
+        waiting = f"; {len(outcome.busy)} being shipped by another process" if outcome.busy else ""
+        name = tracker if tracker in tracking.also else "MLflow"
+        print(f"{outcome.shipped} runs of {outputs} are up to date in {name}{waiting}")
+        if outcome.elsewhere:
+            first = f"{label(outcome.elsewhere[0])}{', ...' if len(outcome.elsewhere) > 1 else ''}"
+            others = f"{len(outcome.elsewhere)} runs that name another store ({first})"
+            print(f"left out: {others}; tracking.uri=... ships them")
+        print(*(f"not shipped: {said}" for said in outcome.failures), sep="\n", end="\n" * bool(outcome.failures))
+        failures, busy = failures + outcome.failures, busy or bool(outcome.busy)
+        if outcome.failures:
+            continue
+        if not known and name == "MLflow":
+            look_at(tracker, outputs)
+        if known or outcome.shipped:
+            print(f"dashboard: {dashboard(tracker, outputs)}")
+    if failures:
+        raise UserError(f"{len(failures)} runs could not be shipped: {failures[0]}")
+    if not busy:
         settle(outputs)
-    if not stores:
-        look_at(store_uri(config.tracking.uri, outputs), outputs)
-    for uri in stores or [store_uri(config.tracking.uri, outputs)] * bool(outcome.shipped):
-        print(f"dashboard: {dashboard(uri)}")

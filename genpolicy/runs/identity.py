@@ -51,18 +51,21 @@ def label(directory: Path) -> str:
     return printable(f"{name} {env} {seed.replace('seed', 's')}")
 
 
-def settings(config: Mapping) -> dict[str, str]:
-    """The settings that make a run what it is, by their dotted names, as text; the rest is in config.yaml.
-
-    config: plain values, nested.
-    """
-
-    def walk(value: Any, name: str) -> Iterator[tuple[str, str]]:
-        if isinstance(value, Mapping) and value:
-            for key, item in value.items():
-                yield from walk(item, f"{name}.{key}" if name else str(key))
-        else:
-            yield name, as_text(value)
-
+def shown(config: Mapping) -> dict[str, Any]:
+    """The settings that make a run what it is, of its plain and nested ones; the rest is in config.yaml."""
     left_out = NO_EFFECT - INCIDENTAL
-    return dict(walk({name: value for name, value in config.items() if name not in left_out}, ""))
+    return {name: value for name, value in config.items() if name not in left_out}
+
+
+def flat(settings: Mapping, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested settings by their dotted names."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def settings(config: Mapping) -> dict[str, str]:
+    """The same by their dotted names, as text."""
+    return {name: as_text(value) for name, value in flat(shown(config))}

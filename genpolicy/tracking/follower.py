@@ -1,9 +1,9 @@
-"""Tracking: a child process follows the journal of a run and ships it to MLflow, off the training thread.
+"""Tracking: a child process follows the journal of a run and ships it to trackers, off the training thread.
 
 Nothing here imports MLflow but the functions that talk to it; a training process never does. Whatever goes
-wrong with MLflow, training goes on; `mode=sync`, and the start of the next run, ship what is missing.
+wrong with a tracker, training goes on; `mode=sync`, and the start of the next run, ship what is missing.
 
-    python -m genpolicy.tracking.follower RUN_DIRECTORY      # what the child runs
+    python -m genpolicy.tracking.follower RUN_DIRECTORY TRACKER...      # what the child runs
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import functools
 import hashlib
 import logging
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -35,6 +36,8 @@ from genpolicy.tracking import tracked
 
 if TYPE_CHECKING:
     from genpolicy.tracking.store import Store
+    from genpolicy.tracking.tensorboard import TensorBoard
+    from genpolicy.tracking.wandb import WeightsAndBiases
 
 POLL_SECONDS = 2.0
 FOLLOW_SECONDS = 5.0
@@ -57,40 +60,48 @@ def store_uri(uri: str | None, outputs: Path) -> str | None:
     return None if uri == "none" else uri
 
 
-def dashboard(uri: str, experiment: str | None = None) -> str:
-    """How to look at a store: the command, if one is needed, and the address.
+def chosen(tracking: DictConfig, outputs: Path) -> list[str]:
+    """Where a configuration sends runs: the URI of MLflow's store, if any, and the names of other trackers."""
+    uri = store_uri(tracking.uri, outputs)
+    return [*([] if uri is None else [uri]), *tracking.also]
 
-    With the id of an `experiment` that of its runs: a click on it in MLflow's list leads to pages for language models.
+
+def dashboard(tracker: str, outputs: Path, experiment: str | None = None) -> str:
+    """How to look at what a tracker has: the command, if one is needed, and the address.
+
+    experiment: as `tracked.experiment` knows it; with MLflow's id the address is that of its runs: a click on it in
+    MLflow's list leads to pages for language models.
     """
+    if tracker == "tensorboard":
+        return shell("tensorboard", "--logdir", str(outputs))
+    if tracker == "wandb":
+        return experiment or f"wandb sync {shlex.quote(str(outputs))}/*/*/*/*/wandb/offline-run-*"
     pages = f"/#/experiments{f'/{experiment}/runs' if experiment else ''}?workflowType=machine_learning"
-    if uri.startswith("http"):
-        return uri.rstrip("/") + pages
-    command = shell("mlflow", "ui", "--host", "127.0.0.1", "--backend-store-uri", uri)
+    if tracker.startswith("http"):
+        return tracker.rstrip("/") + pages
+    command = shell("mlflow", "ui", "--host", "127.0.0.1", "--backend-store-uri", tracker)
     return f"{command}  (http://127.0.0.1:5000{pages})"
 
 
 class Tracker:
     """The child process that ships a run, while the run trains in this one.
 
-    Without effect if the run is `synced_elsewhere` and its store a file: many processes never open one SQLite file.
+    If the run is `synced_elsewhere`, not to a store that is a file: many processes never open one SQLite file.
     """
 
     def __init__(self, run: Run, synced_elsewhere: bool = False):
         self.run = run
-        self.uri = store_uri(run.config.tracking.uri, run.outputs)
-        if synced_elsewhere and self.uri is not None and sqlite.file_of(self.uri) is not None:
-            self.uri = None
+        named = chosen(run.config.tracking, run.outputs)
+        self.trackers = [each for each in named if not synced_elsewhere or sqlite.file_of(each) is None]
         self._child: subprocess.Popen | None = None
 
     def start(self) -> None:
         """Start the child."""
-        if self.uri is None:
+        if not self.trackers:
             return
-        log = self.run.path("tracking.log")
+        words, log = (str(self.run.directory), *self.trackers), self.run.path("tracking.log")
         try:
-            self._child = process.start(
-                "genpolicy.tracking.follower", str(self.run.directory), log=log, environment=ONE_THREAD
-            )
+            self._child = process.start("genpolicy.tracking.follower", *words, log=log, environment=ONE_THREAD)
         except (OSError, UserError) as error:
             print(f"tracking: not started ({error}); {SYNC}")
 
@@ -104,45 +115,52 @@ class Tracker:
         try:
             code = self._child.wait(WAIT_SECONDS)
         except subprocess.TimeoutExpired:
-            print(f"tracking: still shipping to {self.uri}; it goes on by itself, else {SYNC}")
+            print(f"tracking: still shipping to {', '.join(self.trackers)}; it goes on by itself, else {SYNC}")
         else:
             if code:
                 reason = last_line(self.run.path("tracking.log")) or f"exit code {code}"
                 print(f"tracking: not shipped ({reason}); {SYNC}")
-        try:
-            print(f"dashboard: {dashboard(self.uri, tracked.experiment(self.run.directory, self.uri))}")
-        except UserError as error:
-            print(f"tracking: {error}")
+        for each in self.trackers:
+            try:
+                experiment = tracked.experiment(self.run.directory, each)
+                print(f"dashboard: {dashboard(each, self.run.outputs, experiment)}")
+            except UserError as error:
+                print(f"tracking: {error}")
 
 
-def sync_run(directory: Path) -> None:
+def sync_run(directory: Path, *trackers: str) -> None:
     """Ship a run until it has ended and all of it is shipped; then what earlier runs beside it have missed.
 
-    Raises `SystemExit(1)` if the store still fails a minute after the run has ended.
+    To `trackers`; without any, to those of its configuration. Raises `SystemExit(1)` if one still fails a minute after
+    the run has ended.
     """
-    run, store = Run(directory), None
-    deadline, wait = None, POLL_SECONDS
+    run, known = Run(directory), {}
+    left = list(trackers or chosen(run.config.tracking, run.outputs))
+    trackers, deadline, wait = tuple(left), None, POLL_SECONDS
     with Lock(run.path("tracking.lock")):  # held by the child of an earlier process of the run until it is done
         while True:
-            try:
-                store = store or open_store(run.config.tracking.uri, run.outputs)
-                if store.ship(run) in FINAL:
-                    break
-                wait = POLL_SECONDS
-            except Exception as error:  # whatever MLflow or its database or the network may raise
-                _log(f"{store_uri(run.config.tracking.uri, run.outputs)}: {one_line(error)}")
-                wait = min(2 * wait, PATIENCE_SECONDS / 2)
-                if _ended(run):
-                    deadline = deadline or time.monotonic() + PATIENCE_SECONDS
-                    if time.monotonic() > deadline:
-                        raise SystemExit(1) from error
+            failed = False
+            for each in tuple(left):
+                try:
+                    known[each] = known.get(each) or open_tracker(each, run.outputs)
+                    if known[each].ship(run) in FINAL:
+                        left.remove(each)
+                except Exception as error:  # whatever a tracker or its database or the network may raise
+                    _log(f"{each}: {one_line(error)}")
+                    failed = True
+            if not left:
+                break
+            wait = min(2 * wait, PATIENCE_SECONDS / 2) if failed else POLL_SECONDS
+            if failed and _ended(run):
+                deadline = deadline or time.monotonic() + PATIENCE_SECONDS
+                if time.monotonic() > deadline:
+                    raise SystemExit(1)
             until = time.monotonic() + wait
             while time.monotonic() < until and not (_ended(run) and deadline is None):
                 time.sleep(0.2)
-    with contextlib.suppress(Exception):  # as above; the next that ships a run of the sweep describes it
-        store.describe_sweeps()
-    for message in sync_all(run.outputs, store.uri, {store.uri: store}, thorough=False, own=True).failures:
-        _log(message)
+    for each in trackers:
+        for message in sync_all(run.outputs, each, known, thorough=False, own=True).failures:
+            _log(message)
 
 
 @dataclasses.dataclass
@@ -156,19 +174,19 @@ class Outcome:
 
 
 def sync_all(
-    outputs: Path, uri: str | None, stores: dict, thorough: bool = True, own: bool = False, patience: float = 0.0
+    outputs: Path, tracker: str | None, known: dict, thorough: bool = True, own: bool = False, patience: float = 0.0
 ) -> Outcome:
-    """Ship what is missing of the runs in a folder to the store `uri`, or to the folder's own.
+    """Ship what is missing of the runs in a folder to a tracker, or (None) to the folder's own MLflow store.
 
-    To a `uri` all of them, with `own` those whose configuration names it; to the folder's own those that name no other.
-    A store that only a run's configuration names gets nothing: the folder may come from other people. `stores` holds
-    the open stores by URI, and gets those opened here. Unless `thorough`, runs that are shipped by their own account
-    are left alone, and a store that fails is not tried again. patience: seconds to wait, in all, for other processes
-    that are shipping runs which have ended.
+    To a `tracker` all of them, with `own` those whose configuration names it; to the folder's own those that name no
+    other store. What only a run's configuration names gets nothing: the folder may come from other people. `known`
+    holds the open trackers by name, and gets those opened here. Unless `thorough`, runs that are shipped by their own
+    account are left alone, and a tracker that fails is not tried again. patience: seconds to wait, in all, for other
+    processes that are shipping runs which have ended.
     """
-    outcome, broken = Outcome(), ""  # broken: what is wrong with the store
+    outcome, broken = Outcome(), ""  # broken: what is wrong with the tracker
     deadline = time.monotonic() + patience
-    target = store_uri(uri, outputs)
+    target = store_uri(tracker, outputs)
     numbers = tracked.numbers(target) if thorough else None
     for directory in find_runs(outputs):
         try:
@@ -176,9 +194,9 @@ def sync_all(
                 outcome.shipped += thorough
                 continue
             run = _known(directory, (directory / "config.yaml").stat().st_mtime_ns)
-            named = store_uri(run.config.tracking.uri, outputs)
-            if named != target and (own or uri is None):
-                outcome.elsewhere += [directory] if named is not None else []
+            named = chosen(run.config.tracking, outputs)
+            if target not in named and (own or tracker is None):
+                outcome.elsewhere += [directory] if run.config.tracking.uri != "none" else []
                 continue
             state = run.status()["state"]
             if state == "queued" or (broken and not thorough):
@@ -190,11 +208,11 @@ def sync_all(
             try:
                 if broken:
                     raise UserError(broken)
-                if target not in stores:
-                    broken = "the store cannot be opened"
-                    stores[target] = open_store(target, outputs)
+                if target not in known:
+                    broken = "the tracker cannot be opened"
+                    known[target] = open_tracker(target, outputs)
                     broken = ""
-                stores[target].ship(run)
+                known[target].ship(run)
                 outcome.shipped += 1
             finally:
                 lock.release()
@@ -203,9 +221,9 @@ def sync_all(
             outcome.failures.append(printable(said if str(directory) in said else f"{directory}: {target}: {said}"))
             if broken or not (thorough or isinstance(error, UserError)):
                 broken = said
-    if target in stores and not broken:
+    if target in known and not broken:
         try:
-            stores[target].describe_sweeps()
+            known[target].describe_sweeps()
         except Exception as error:  # as in `follow`
             outcome.failures.append(printable(f"{target}: {one_line(error)}"))
     return outcome
@@ -230,18 +248,25 @@ def look_at(uri: str, outputs: Path) -> None:
         raise UserError(f"{uri}: {one_line(error)}") from error
 
 
-def sync_until_idle(outputs: Path, uri: str | None) -> None:
-    """Ship the runs below `outputs` that are tracked in the store `uri`, or the folder's own, as they grow.
+def sync_until_idle(outputs: Path, tracking: DictConfig) -> None:
+    """Ship the runs below `outputs` that are tracked where `tracking` says, as they grow.
 
-    Goes on until no run is left that trains or waits for its SLURM job; a store that then fails is tried for some
-    minutes more. Only one process does this for a folder and a store; another one returns at once.
+    Goes on until no run is left that trains or waits for its SLURM job; a tracker that then fails is tried for some
+    minutes more. Only one process does this for a folder and its trackers; another one returns at once.
     """
-    other = "" if uri is None else f"-{hashlib.sha256(uri.encode()).hexdigest()[:8]}"
-    lock, stores, deadline = Lock(outputs / f".follow{other}.lock"), {}, None
+    trackers = chosen(tracking, outputs)
+    other = (
+        "" if trackers == [store_uri(None, outputs)] else f"-{hashlib.sha256(str(trackers).encode()).hexdigest()[:8]}"
+    )
+    lock, known, deadline = Lock(outputs / f".follow{other}.lock"), {}, None
     while lock.acquire():
         while True:
             last = not _unfinished(outputs)  # before shipping, so that all that has ended is shipped
-            failures = sync_all(outputs, uri, stores, thorough=False, own=True).failures
+            failures = [
+                message
+                for each in trackers
+                for message in sync_all(outputs, each, known, thorough=False, own=True).failures
+            ]
             for message in failures:
                 _log(message)
             if not failures:
@@ -260,10 +285,11 @@ def start_follower(config: DictConfig) -> None:
 
     One that cannot be started is said here, one that fails by `complaint`.
     """
-    if config.tracking.uri == "none":
-        return
     outputs = Path(config.paths.outputs)
+    if not chosen(config.tracking, outputs):
+        return
     words = ["mode=sync", "follow=true", f"paths.outputs={quoted(str(outputs))}"]
+    words.append(f"tracking.also=[{','.join(config.tracking.also)}]")
     if config.tracking.uri is not None:
         words.append(f"tracking.uri={quoted(absolute_uri(config.tracking.uri))}")
     try:
@@ -322,6 +348,19 @@ def _importer() -> ModuleType:
     return store
 
 
+def open_tracker(tracker: str, outputs: Path) -> Store | TensorBoard | WeightsAndBiases:
+    """MLflow's store of a URI, or the tracker of a name in `tracking.also`."""
+    if tracker == "tensorboard":
+        from genpolicy.tracking.tensorboard import TensorBoard
+
+        return TensorBoard()
+    if tracker == "wandb":
+        from genpolicy.tracking.wandb import WeightsAndBiases
+
+        return WeightsAndBiases()
+    return open_store(tracker, outputs)
+
+
 def open_store(uri: str | None, outputs: Path) -> Store:
     """The MLflow store (`tracking.store.Store`) that a setting means; a SQLite file is made if it is not there."""
     return _importer().Store(store_uri(uri, outputs), outputs)
@@ -349,4 +388,4 @@ def _log(message: str) -> None:
 
 if __name__ == "__main__":
     os.nice(10)
-    sync_run(Path(sys.argv[1]))
+    sync_run(Path(sys.argv[1]), *sys.argv[2:])

@@ -237,12 +237,9 @@ class Store:
 
     def _metrics(self, number: str, run: Run, record: Record) -> None:
         """Send what the journal has beyond the part already sent; note after each batch how far it goes."""
-        path = run.path("journal.jsonl")
-        if not os.path.lexists(path):
-            return
         start = record.get("offset", 0)
         waiting: list[Metric] = []
-        for event, end in journal.read(path, start if start <= path.stat().st_size else 0):
+        for event, end in tracked.unsent(run, record):
             metrics = event["metrics"].items()
             if len(waiting) + len(metrics) > METRICS_PER_BATCH:
                 self._send(number, waiting, record, start)
@@ -259,15 +256,11 @@ class Store:
 
     def _files(self, number: str, run: Run, record: Record, final: bool) -> None:
         """Figures, videos and evaluations that are new or have changed; checkpoints at the end, if asked for."""
-        patterns = list(tracked.FILES)
-        if final and run.config.tracking.checkpoints:
-            patterns += ["last.pt", "best.pt"]
-        shipped = record.get("files", {})
-        for name, now in tracked.files(run.directory, *patterns).items():
-            if shipped.get(name) != now:
-                with self._lock:
-                    self.client.log_artifact(number, str(run.path(name)), os.path.dirname(name) or None)
-                record["files"] = shipped = shipped | {name: now}
+        checkpoints = ["last.pt", "best.pt"] if final and run.config.tracking.checkpoints else []
+        for name, now in tracked.changed(run, record, *checkpoints):
+            with self._lock:
+                self.client.log_artifact(number, str(run.path(name)), os.path.dirname(name) or None)
+            record["files"] = record.get("files", {}) | {name: now}
 
     def _policy(self, found: MlflowRun, run: Run, data: dict) -> None:
         """Log the trained policy as a model, with the run's final results; a model begun earlier is completed."""

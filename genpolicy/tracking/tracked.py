@@ -1,14 +1,15 @@
-"""What MLflow stores have been told about a run, kept in its tracking.json. Imports no MLflow."""
+"""What trackers have been told about a run, kept in its tracking.json, and what is new to them. Imports no MLflow."""
 
 import contextlib
 import json
 import os
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from genpolicy.runs import records
+from genpolicy.runs import journal, records
+from genpolicy.runs.run import Run
 from genpolicy.runs.state import FINAL
 from genpolicy.system import sqlite
 from genpolicy.system.files import regular_files, write_atomically
@@ -17,7 +18,10 @@ FILES = ("figures/*", "evaluation-*")  # that are shipped of every run
 
 
 class Record(dict):
-    """What one store has been told about the run with this id; empty for a new store. Raises `UserError` if damaged."""
+    """What one tracker has been told about the run with this id; empty for a new one. Raises `UserError` if damaged.
+
+    A tracker goes by its `uri`: MLflow's, or the name in `tracking.also`.
+    """
 
     def __init__(self, directory: Path, uri: str, number: str):
         self._path, self._uri, self._id = directory / "tracking.json", uri, number
@@ -31,8 +35,23 @@ class Record(dict):
         write_atomically(self._path, json.dumps(content, indent=1).encode())
 
 
+def unsent(run: Run, record: Record) -> Iterator[tuple[dict, int]]:
+    """The events of the run's journal beyond the part that is noted as sent, and the offset after each."""
+    path = run.path("journal.jsonl")
+    if os.path.lexists(path):
+        start = record.get("offset", 0)
+        yield from journal.read(path, start if start <= path.stat().st_size else 0)
+
+
+def changed(run: Run, record: Record, *patterns: str) -> Iterator[tuple[str, list[int]]]:
+    """Figures, videos, evaluations and what else matches that are new or have changed since they were noted as sent."""
+    for name, now in files(run.directory, *FILES, *patterns).items():
+        if record.get("files", {}).get(name) != now:
+            yield name, now
+
+
 def experiment(directory: Path, uri: str) -> str | None:
-    """The id of a run's experiment in a store, if it is known."""
+    """The id of a run's experiment in an MLflow store, the address of its page at Weights & Biases, if it is known."""
     return _read(directory / "tracking.json").get(uri, {}).get("experiment")
 
 
