@@ -31,6 +31,7 @@ Modes: %s
     genpolicy -m hydra/launcher=slurm algo=gmpo,gmpg       the same as jobs of a SLURM cluster
     genpolicy mode=status                                  how the runs of a study stand
     genpolicy mode=eval checkpoint=outputs/.../seed0       a trained policy, evaluated again
+    genpolicy mode=inspect checkpoint=outputs/.../seed0    its actions, density and values, drawn
     genpolicy mode=report                                  a study's tables and figures
     genpolicy --cfg job algo=gmpg                          the whole configuration, without a run
 """

@@ -20,7 +20,9 @@ from genpolicy.errors import UserError
 from genpolicy.system import sqlite
 
 RESERVED = re.compile(r"(mlflow\.|(mlartifacts|mlruns|phases|follow\.log)$)", re.IGNORECASE)  # names beside studies
-MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect", "report", "clean")
+MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect", "inspect", "report", "clean")
+
+OF_A_POLICY = ("eval", "inspect")  # modes that take a checkpoint
 
 
 @dataclass(kw_only=True)
@@ -234,6 +236,25 @@ class Collect:
 
 
 @dataclass(kw_only=True)
+class Inspect:
+    """What mode=inspect draws of a policy."""
+
+    rows: list[int] = setting([], ge=0, doc="transitions of the data at whose observations it is drawn; []: some")
+    count: int = setting(4, ge=1, le=16, doc="how many, where rows are not given")
+    dimensions: list[int] = setting([], ge=0, doc="one or two dimensions of the action to draw; []: the first two")
+    episode: int = setting(0, ge=0, doc="the episode of the data along which values are drawn")
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        """Refuses what no figure shows."""
+        dimensions, rows = config.inspect.dimensions, config.inspect.rows
+        if len(set(dimensions)) < len(dimensions) or len(dimensions) > 2:
+            raise UserError(f"inspect.dimensions={list(dimensions)}: one or two different ones")
+        if len(rows) > 16:
+            raise UserError(f"inspect.rows: {len(rows)} given; at most 16 are drawn")
+
+
+@dataclass(kw_only=True)
 class Report:
     """What mode=report is about."""
 
@@ -310,7 +331,9 @@ class RunSettings:
         affects=None,
     )
     overwrite: bool = setting(False, doc="delete an existing run of the same settings and start again", affects=None)
-    checkpoint: str | None = setting(None, doc="mode=eval: run directory or MLflow run id of the policy", affects=None)
+    checkpoint: str | None = setting(
+        None, doc="mode=eval|inspect: run directory or MLflow run id of the policy", affects=None
+    )
     sweep: str | None = setting(
         None, doc="mode=status|report: the sweep's eight digits; null: all of the study", affects=None
     )
@@ -329,6 +352,7 @@ class RunSettings:
     eval: Evaluation = group(Evaluation, affects=EVALUATION)
     check: Check = group(Check, affects=None)
     collect: Collect = group(Collect, affects=None)
+    inspect: Inspect = group(Inspect, affects=None)
     report: Report = group(Report, affects=None)
     phases: Phases = group(Phases, affects=None)
     init: Init = group(Init)
@@ -352,9 +376,9 @@ class RunSettings:
         for name, path in config.paths.items():
             if not path.strip():
                 raise UserError(f"paths.{name}: must name a folder")
-        if config.mode == "eval" and not config.checkpoint:
-            raise UserError("mode=eval needs checkpoint=<run directory or MLflow run id>")
-        if config.mode != "eval" and config.checkpoint is not None:
+        if config.mode in OF_A_POLICY and not config.checkpoint:
+            raise UserError(f"mode={config.mode} needs checkpoint=<run directory or MLflow run id>")
+        if config.mode not in OF_A_POLICY and config.checkpoint is not None:
             raise UserError(f"mode={config.mode} reads no checkpoint; leave it out, or add mode=eval")
         if config.mode not in ("status", "report") and config.sweep is not None:
             raise UserError(f"sweep={config.sweep}: goes with mode=status and mode=report")

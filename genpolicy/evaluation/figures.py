@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -17,9 +16,8 @@ from matplotlib.image import AxesImage
 
 from genpolicy.algo.actor import Actor
 from genpolicy.algo.algorithm import Algorithm
-from genpolicy.evaluation.drawing import plain
+from genpolicy.evaluation.drawing import plain, write_png
 from genpolicy.model.generative import GenerativePolicy
-from genpolicy.system.files import make_folder, write_atomically
 
 SAMPLES, TRAJECTORIES, POINTS, GRID = 4000, 400, 33, 120
 PANEL = 3.4  # inches
@@ -69,7 +67,7 @@ def draw_plane(algorithm: Algorithm, toy: Toy, extent: float, directory: Path) -
     }
     for name, figure in figures.items():
         if figure is not None:
-            _write(figure, directory / f"{name}.png")
+            write_png(figure, directory / f"{name}.png")
     return measured
 
 
@@ -94,7 +92,7 @@ def draw_trade_off(results: dict[int, dict[str, float]], path: Path) -> None:
         axis.set_xscale("log")
         axis.set_xticks(counts, list(map(str, counts)))
         axis.minorticks_off()
-    _write(figure, path)
+    write_png(figure, path)
 
 
 @plain
@@ -121,15 +119,7 @@ def draw_trajectories(
             f"spread of ends {found['end_spread']:.2f}, of trajectories {found['way_spread']:.2f}",
             fontsize="small",
         )
-    _write(figure, path)
-
-
-def _write(figure: Figure, path: Path) -> None:
-    """Write a PNG file, its folder made if it is not there."""
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150)
-    make_folder(path.parent)
-    write_atomically(path, content.getvalue())
+    write_png(figure, path)
 
 
 class _Plane:

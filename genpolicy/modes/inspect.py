@@ -1,0 +1,34 @@
+"""`mode=inspect`: what the policy of a run does, drawn."""
+
+from pathlib import Path
+
+from genpolicy.config.schema import build
+from genpolicy.runs import checkpoint
+from genpolicy.runs.job import Job
+from genpolicy.runs.run import POLICY
+from genpolicy.training.setup import choose_device, find_run, fresh_algorithm, load, restore, updates_of
+
+
+def run(job: Job) -> None:
+    """Draws the policy of a run at observations of its data, into `figures/inspect-*.png` of the run directory.
+
+    `checkpoint` is as for mode=eval, whose names of files it takes for policies that are not the trained one. MLflow
+    and reports show the figures, as all that lie there. Raises `UserError` for rows, dimensions or episodes that the
+    run does not have, before anything is drawn.
+    """
+    from genpolicy.evaluation.inspection import Inspection  # matplotlib is slow to import
+
+    found, path = find_run(job.config.checkpoint, job.config)
+    config, device, asked = found.config, choose_device(job.config.device), job.config.inspect
+    trained = found.finished and path.name in ("last.pt", POLICY)
+    stage = "" if trained else f"{path.stem}-{updates_of(path, checkpoint.load(path))}-"
+    algorithm = fresh_algorithm(config, build(config.env), device)
+    restore(algorithm, path)
+    data = load(config, build(config.env), device)
+    inspection = Inspection.of(algorithm.eval(), data, **asked)
+
+    def figure(name: str) -> Path:
+        return found.path(f"figures/inspect-{stage}{name}.png")
+
+    for drawn, said in inspection.draw(figure):
+        print(drawn or said, flush=True)

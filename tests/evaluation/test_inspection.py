@@ -1,0 +1,112 @@
+"""mode=inspect: what is drawn is right by other libraries and closed forms, and the files are there."""
+
+import struct
+
+import numpy as np
+import pytest
+import torch
+from command_line import genpolicy
+from scipy.spatial import KDTree
+from tiny import only_run, plain_words
+
+from genpolicy.api import restored
+from genpolicy.config.schema import build
+from genpolicy.evaluation import inspection
+from genpolicy.evaluation.inspection import Inspection
+from genpolicy.runs.run import Run
+from genpolicy.training import setup
+
+SHORT = ("algo.critic_steps=3", "algo.policy_steps=3", "eval.final_episodes=1")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The directory of a run of GMPO on random data of one action dimension, in episodes of five steps."""
+    outputs = tmp_path_factory.mktemp("inspected")
+    result = genpolicy(*plain_words(outputs, *SHORT))
+    assert result.code == 0, result.err
+    return only_run(outputs)
+
+
+@pytest.fixture
+def inspected(trained) -> Inspection:
+    config = Run(trained).config
+    task = build(config.env)
+    algorithm = setup.fresh_algorithm(config, task, torch.device("cpu"))
+    setup.restore(algorithm, trained / "last.pt")
+    return Inspection.of(algorithm.eval(), setup.load(config, task, torch.device("cpu")), [7, 123], 4, [], 3)
+
+
+def raw(trained) -> dict[str, np.ndarray]:
+    """The columns of the data's file."""
+    with np.load(Run(trained).config.dataset.path) as data:
+        return dict(data)
+
+
+def test_the_files_of_a_run(trained):
+    result = genpolicy("mode=inspect", f"checkpoint={trained}", "inspect.count=2")
+    assert result.code == 0, result.err
+    names = [f"inspect-{name}.png" for name in ("samples", "density", "trajectories", "values")]
+    assert result.out.split() == [str(trained / "figures" / name) for name in names]
+    for name in names:
+        content = (trained / "figures" / name).read_bytes()
+        width, height = struct.unpack(">II", content[16:24])
+        assert content[:8] == b"\x89PNG\r\n\x1a\n"
+        assert min(width, height) > 300
+
+
+def test_neighbours_are_those_of_a_tree(trained, inspected, monkeypatch):
+    monkeypatch.setattr(inspection, "NEIGHBOURS", 20)
+    data = raw(trained)
+    scaled = data["obs"] / data["obs"].std(0, ddof=1)
+    distance, index = KDTree(scaled).query(scaled[123], 20)
+    found, farthest = inspected._neighbours(torch.as_tensor(data["obs"][123], dtype=torch.float32))
+    np.testing.assert_allclose(found, data["action"][index], atol=1e-5)
+    assert farthest == pytest.approx(distance[-1] / np.sqrt(3), rel=1e-4)
+
+
+def test_a_slice_is_the_density_that_the_policy_gives(trained, inspected):
+    data, points = raw(trained), np.linspace(-0.9, 0.9, 7)[:, None]
+    observation, action = inspected._here
+    np.testing.assert_allclose(observation, data["obs"][[7, 123]], atol=1e-5)
+    np.testing.assert_allclose(action, data["action"][[7, 123]], atol=1e-5)
+    expected = restored(Run(trained).config, trained / "last.pt").log_prob(
+        np.tile(data["obs"][7], (7, 1)).astype(np.float32), points.astype(np.float32)
+    )
+    np.testing.assert_allclose(inspected._slice(observation[0], action[0], points), expected, rtol=1e-5)
+
+
+def test_the_episode_and_what_it_earned(trained, inspected):
+    assert inspected._episode.tolist() == [15, 16, 17, 18, 19]
+    rewards = raw(trained)["reward"][15:20]
+    polynomial = [np.polyval(rewards[begin:][::-1], 0.9) for begin in range(5)]
+    np.testing.assert_allclose(inspection._returns(torch.as_tensor(rewards), 0.9), polynomial, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["inspect.rows=[500]"], "inspect.rows=[500]: this run's are 0 to 499"),
+        (["inspect.dimensions=[1]"], "inspect.dimensions=[1]: this run's are 0 to 0"),
+        (["inspect.dimensions=[0,0]"], "inspect.dimensions=[0, 0]: one or two different ones"),
+        (["inspect.episode=100"], "inspect.episode=100: the data have 0 to 99"),
+    ],
+)
+def test_what_a_run_does_not_have_is_one_line(trained, words, said):
+    result = genpolicy("mode=inspect", f"checkpoint={trained}", *words)
+    assert (result.code, result.out) == (1, "")
+    assert result.err == f"genpolicy: {said}\n"
+
+
+@pytest.mark.slow
+def test_what_a_policy_has_not_is_said_and_chunks_are_drawn(tmp_path):
+    words = ("algo=fql", "chunk.length=3", "algo.steps=3")
+    words = plain_words(tmp_path, "eval.final_episodes=1", *words)
+    words = [word for word in words if not word.startswith(("algo.critic", "algo.policy"))]
+    assert (result := genpolicy(*words)).code == 0, result.err
+    result = genpolicy(
+        "mode=inspect", f"checkpoint={only_run(tmp_path)}", "inspect.dimensions=[0,2]", "inspect.count=1"
+    )
+    assert result.code == 0, result.err
+    assert result.out.splitlines()[1:3] == ["density: this policy has none", "trajectories: this policy solves no ODE"]
+    assert result.out.splitlines()[3].endswith("inspect-values.png")
