@@ -259,11 +259,6 @@ class Report:
     """What mode=report is about."""
 
     filter: str = setting("", doc="only runs that this search of MLflow finds, such as: tags.`genpolicy.algo` = 'gmpo'")
-    curves_over: str = setting(
-        "phase",
-        choices=["phase", "time"],
-        doc="horizontal axis of learning curves: share of each phase, or wall-clock time since training began",
-    )
 
 
 @dataclass(kw_only=True)

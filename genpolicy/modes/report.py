@@ -9,6 +9,7 @@ from rich.table import Table as Shown
 
 from genpolicy.errors import UserError, one_line
 from genpolicy.launch.sweep import Sweep
+from genpolicy.report.commands import Commands
 from genpolicy.report.contents import compose
 from genpolicy.report.document import Table, Text
 from genpolicy.report.sources import Source, of_directories, of_store
@@ -25,7 +26,7 @@ if TYPE_CHECKING:  # MLflow is slow to import
 
     from genpolicy.tracking.store import Store
 
-PRINTED = ("remarks", "scores_last", "scores_late", "scores_best", "aggregates", "published")
+PRINTED = ("headline", "remarks", "scores_last", "scores_late", "scores_best", "aggregates", "published")
 WIDTH = 200  # of tables that go to a file or a pipe
 
 
@@ -43,7 +44,7 @@ def run(job: Job) -> None:
         raise UserError(
             "; ".join([f"study={config.study}: {source.name} has no runs{of_sweep}{where}", *source.odd[:1]])
         )
-    document = compose(source, _title(config), config.report.curves_over)
+    document = compose(source, _title(config), Commands(config.study).of)
     folder = (study / "sweeps" / config.sweep if config.sweep else study) / "report"
     document.write(folder)
     shown_on = console(WIDTH)

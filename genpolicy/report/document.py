@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import html
 import io
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from genpolicy.report.chart import Chart
 from genpolicy.system.files import make_folder, regular_files, unwritable, write_atomically
 
-if TYPE_CHECKING:  # slow to import, and tables need none
-    from matplotlib.figure import Figure
-
 DPI = 150
-PIXELS = 72  # of an inch of a figure on the page; where it is too narrow, it scrolls sideways
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"±": r"$\pm$", "<": r"$<$", ">": r"$>$"}
 _LATEX |= {"\0": r"\textbf{", "\1": "}"}
 _MARKDOWN = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\0": "**", "\1": "**"}
 _NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ± [\d.]+)?( \(\d+ of \d+\))?")
-_STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 70rem; margin: 0 auto; padding: 1rem; color: #1b1f24 }
-h1 { font-size: 1.5rem; overflow-wrap: anywhere } h2 { font-size: 1.15rem; margin-top: 2.2rem }
-p, li { max-width: 46rem } .note { color: #57606a; font-size: .9rem }
-.wide { overflow-x: auto } table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
-th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid #d8dee4 }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff }
-thead th { border-bottom: 2px solid #57606a }
-"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +33,8 @@ class Text:
 class Table:
     """Rows of text under a heading; the cells (row, column) in `strong` are set in bold.
 
-    `name` is that of its files, `note` says what the numbers are.
+    `name` is that of its files, `note` says what the numbers are. shades: of cells, between 0 and 1, on the page.
+    commands: of each row the command that makes its run, on the page and in CSV; "" where it is not known.
     """
 
     name: str
@@ -57,6 +43,8 @@ class Table:
     rows: Sequence[Sequence[str]]
     note: str = ""
     strong: frozenset[tuple[int, int]] = frozenset()
+    shades: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    commands: Sequence[str] = ()
 
     def cells(self, bold: str) -> Iterator[list[str]]:
         """The rows, with `bold`, such as '**{}**', round what is strong."""
@@ -82,31 +70,39 @@ class Table:
     def csv(self) -> str:
         """Comma-separated values."""
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows(map(_value, row) for row in [self.head, *self.rows])
+        rows = [self.head, *self.rows]
+        if self.commands:
+            rows = [[*row, told] for row, told in zip(rows, ["command", *self.commands], strict=True)]
+        csv.writer(text, lineterminator="\n").writerows(map(_value, row) for row in rows)
         return text.getvalue()
-
-    def html(self) -> str:
-        """A table that scrolls sideways where the page is narrow."""
-        head = "".join(f"<th>{html.escape(cell)}</th>" for cell in self.head)
-        rows = ("".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in self.cells("\0{}\1"))
-        body = "".join(f"<tr>{row}</tr>\n" for row in rows).replace("\0", "<b>").replace("\1", "</b>")
-        return f'<div class="wide"><table><thead><tr>{head}</tr></thead>\n<tbody>{body}</tbody></table></div>'
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure; `name` is that of its files, `note` says what is seen."""
+    """A chart; `name` is that of its files, `note` says what is seen."""
 
     name: str
     title: str
-    figure: Figure = field(repr=False)
+    chart: Chart = field(repr=False)
     note: str = ""
 
-    def bytes(self, kind: str) -> bytes:
-        """The file: kind 'png' or 'pdf'."""
-        written = io.BytesIO()
-        self.figure.savefig(written, format=kind, dpi=DPI)
-        return written.getvalue()
+    def files(self) -> dict[str, bytes]:
+        """The chart as PNG and PDF, by the ends of their names."""
+        from genpolicy.report.figures import draw  # matplotlib is slow to import, and tables need none
+
+        figure, written = draw(self.chart), {"png": io.BytesIO(), "pdf": io.BytesIO()}
+        for kind, file in written.items():
+            figure.savefig(file, format=kind, dpi=DPI)
+        return {kind: file.getvalue() for kind, file in written.items()}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Pictures of which the page shows the one that is chosen, by its title; the first to begin with."""
+
+    name: str
+    title: str
+    pictures: Sequence[Picture]
 
 
 @dataclass(frozen=True)
@@ -115,23 +111,31 @@ class Document:
 
     title: str
     lines: Sequence[str]
-    parts: Sequence[Text | Table | Picture]
+    parts: Sequence[Text | Table | Picture | Choice]
+
+    def pictures(self) -> Iterator[Picture]:
+        """All of them."""
+        for part in self.parts:
+            match part:
+                case Picture():
+                    yield part
+                case Choice():
+                    yield from part.pictures
 
     def write(self, folder: Path) -> None:
         """Write report.md, report.html, and each table and figure as files of their own; what was there goes.
 
         Raises `UserError` if that cannot be.
         """
-        pictures = {part.name: part.bytes("png") for part in self.parts if isinstance(part, Picture)}
-        files = {"report.md": self.markdown().encode(), "report.html": self.html(pictures).encode()}
+        from genpolicy.report.page import page  # which knows documents
+
+        files = {"report.md": self.markdown().encode(), "report.html": page(self).encode()}
         for part in self.parts:
-            match part:
-                case Table():
-                    files |= {f"tables/{part.name}.csv": part.csv().encode()}
-                    files |= {f"tables/{part.name}.tex": part.latex().encode()}
-                case Picture():
-                    files |= {f"figures/{part.name}.png": pictures[part.name]}
-                    files |= {f"figures/{part.name}.pdf": part.bytes("pdf")}
+            if isinstance(part, Table):
+                files |= {f"tables/{part.name}.csv": part.csv().encode()}
+                files |= {f"tables/{part.name}.tex": part.latex().encode()}
+        for picture in self.pictures():
+            files |= {f"figures/{picture.name}.{kind}": content for kind, content in picture.files().items()}
         try:
             for old in regular_files(folder, "tables/*.csv", "tables/*.tex", "figures/*.png", "figures/*.pdf"):
                 old.unlink()
@@ -146,42 +150,27 @@ class Document:
         """The whole, with its figures as links."""
         parts = [f"# {_markdown(self.title)}", "\n".join(f"{_markdown(line)}  " for line in self.lines)]
         for part in self.parts:
-            title = _markdown(part.title)
-            parts.append(f"## {title}")
+            parts.append(f"## {_markdown(part.title)}")
             match part:
                 case Text():
                     parts.append("\n".join(f"- {_markdown(line)}" for line in part.lines))
                 case Table():
                     parts += [_markdown(part.note), part.markdown()]
                 case Picture():
-                    parts += [_markdown(part.note), f"![{title}](figures/{part.name}.png)"]
+                    parts += [_markdown(part.note), _linked(part)]
+                case Choice():
+                    for picture in part.pictures:
+                        parts += [f"### {_markdown(picture.title)}", _markdown(picture.note), _linked(picture)]
         return "\n\n".join(filter(None, parts)) + "\n"
 
-    def html(self, pictures: dict[str, bytes]) -> str:
-        """One page that needs nothing else; `pictures` are its PNG files by name."""
-        title = html.escape(self.title)
-        parts = [f"<h1>{title}</h1>", *(f"<p>{html.escape(line)}</p>" for line in self.lines)]
-        for part in self.parts:
-            parts.append(f"<h2>{html.escape(part.title)}</h2>")
-            match part:
-                case Text():
-                    parts.append("<ul>" + "".join(f"<li>{html.escape(line)}</li>" for line in part.lines) + "</ul>")
-                case Table():
-                    parts += [_note(part.note), part.html()]
-                case Picture():
-                    source = base64.b64encode(pictures[part.name]).decode()
-                    width = f"width:{PIXELS * part.figure.get_figwidth():.0f}px"
-                    image = (
-                        f'<img alt="{html.escape(part.title)}" style="{width}" src="data:image/png;base64,{source}">'
-                    )
-                    parts += [_note(part.note), f'<div class="wide">{image}</div>']
-        head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        head += f"<title>{title}</title><style>{_STYLE}</style>"
-        return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n' + "\n".join(parts) + "\n</body></html>\n"
+
+def file_name(text: str) -> str:
+    """A text as a part of a file's name."""
+    return "".join(sign if sign.isalnum() else "_" for sign in text)
 
 
-def _note(note: str) -> str:
-    return f'<p class="note">{html.escape(note)}</p>' if note else ""
+def _linked(picture: Picture) -> str:
+    return f"![{_markdown(picture.title)}](figures/{picture.name}.png)"
 
 
 def _padded(cell: str, width: int, column: int) -> str:

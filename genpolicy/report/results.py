@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from genpolicy.report.chart import Mark
 from genpolicy.runs.identity import INCIDENTAL
 from genpolicy.runs.protocol import protocol, subtask
 
@@ -91,6 +92,7 @@ class Comparison:
     """The runs of a study by task and method.
 
     `tasks` and `methods` are in order of their names, `seeds` all that any run has. `protocols` are those of tasks.
+    `listed` has each run that counts, with its task and method, in the order in which the report lists them.
     `kinds` says by which metric a task is judged: its normalised 'score' or, where it has no references, its 'return'.
     Of two runs of the same settings and seed the newer finished one counts; `duplicates` says which were left out.
     """
@@ -110,6 +112,8 @@ class Comparison:
         self.runs: dict[tuple[str, str], list[Result]] = defaultdict(list)
         for result in sorted(chosen, key=lambda result: result.seed):
             self.runs[result.task, self.label(result)].append(result)
+        self.listed = [(*at, run) for at, runs in sorted(self.runs.items()) for run in runs]
+        self._rows = {id(run): row for row, (_, _, run) in enumerate(self.listed)}
         self.tasks = sorted({task for task, _ in self.runs})
         self.methods = sorted({method for _, method in self.runs})
         self.seeds = sorted({result.seed for result in chosen})
@@ -121,6 +125,16 @@ class Comparison:
         """What the method of a run is called: its algorithm and model, and what else tells it from others of these."""
         words = (f"{name}={result.known(name)}" for name in self.words[result.base])
         return " ".join([result.base, *words])
+
+    def mark(self, run: Result) -> Mark:
+        """A run as charts show it."""
+        task, method, _ = self.listed[row := self._rows[id(run)]]
+        return Mark(row, f"{method}, {task}, seed {run.seed}")
+
+    def behaviour(self, task: str) -> float | None:
+        """The mean score (or return) of the data's own episodes on a task; None if it is not known."""
+        metric = f"data/{self.kinds[task]}_mean"
+        return next((run.metrics[metric] for at, _, run in self.listed if at == task and metric in run.metrics), None)
 
     @property
     def checkpoints(self) -> list[str]:

@@ -43,6 +43,11 @@ def iqm(scores: Scores) -> np.ndarray:
     return trim_mean(np.concatenate(scores, axis=-1), 0.25, axis=-1)
 
 
+def median(scores: Scores) -> np.ndarray:
+    """The median over tasks of the mean over seeds."""
+    return np.median([task.mean(-1) for task in scores], axis=0)
+
+
 def optimality_gap(scores: Scores, target: float = 100.0) -> np.ndarray:
     """How far the runs fall short of `target` on average, what is beyond it not counted; less is better."""
     return target - np.minimum(np.concatenate(scores, axis=-1), target).mean(-1)
@@ -87,4 +92,39 @@ def interval(statistic: Callable[..., np.ndarray], *methods: Scores) -> tuple[np
 
     values = statistic(*([resampled(task) for task in scores] for scores in methods))
     low, high = np.quantile(values, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+    return low, high
+
+
+def difference(scores: Scores, others: Scores) -> np.ndarray:
+    """By how much the interquartile mean of one method is above that of another."""
+    return iqm(scores) - iqm(others)
+
+
+def expected_best(values: np.ndarray) -> np.ndarray:
+    """The expected best of n configurations, for n from 1 to N, [..., N], of N values [..., N].
+
+    n are drawn from these with replacement: the k-th smallest is the best of them with probability (k/N)^n -
+    ((k-1)/N)^n (Dodge et al. 2019, arXiv 1909.03004; Kurenkov and Kolesnikov 2022, arXiv 2110.04156).
+    """
+    count = values.shape[-1]
+    share = (np.arange(count + 1) / count)[:, None] ** np.arange(1, count + 1)
+    return np.sort(values, axis=-1) @ np.diff(share, axis=0)
+
+
+def expected_best_interval(configurations: Scores) -> tuple[np.ndarray, np.ndarray] | None:
+    """The 95 % interval of the expected best of n configurations, [N] each, of the scores [seeds] of each of N.
+
+    A resample draws configurations, and for each of them its seeds, with replacement, and takes the means. None for
+    fewer than three configurations. The draws are the same at every call.
+    """
+    count = len(configurations)
+    if count < FEWEST_SEEDS:
+        return None
+    rng = np.random.default_rng(0)
+    drawn = rng.integers(count, size=(RESAMPLES, count))
+    means = np.empty(drawn.shape)
+    for number, scores in enumerate(configurations):
+        at = drawn == number
+        means[at] = scores[rng.integers(len(scores), size=(at.sum(), len(scores)))].mean(-1)
+    low, high = np.quantile(expected_best(means), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
     return low, high

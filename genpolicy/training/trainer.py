@@ -61,6 +61,7 @@ class Trainer:
         self.collector: Collector | None = None  # of an online phase, and what it was saved as
         self.collected: dict[str, Any] | None = None
         self.sharing = Sharing(run, algorithm, transitions.digest(), self.device, together, progress.say, signals.check)
+        self.timed: dict[str, dict[str, float]] = {}  # the latency of each policy that is evaluated at the end
         self.seconds = run.noted("spent", 0.0)  # on the current phase, before `self.begun`
         for phase in algorithm.phases:
             phase.compile(run.config.compile)
@@ -113,10 +114,8 @@ class Trainer:
                 self.sharing.close()
 
     def results(self) -> dict[str, dict[str, float]]:
-        """The metrics of the data's behaviour and of each policy's final evaluation, with the latency as it is now."""
-        # Times are not of the run's state, which is the same to the bit however often it was stopped.
-        timed = {name: self.evaluator.latency(policy) for name, policy in self._final_policies().items()}
-        results = {name: metrics | timed.get(name, {}) for name, metrics in self.state.results.items()}
+        """The metrics of the data's behaviour and of each policy's final evaluation; after `session` with latency."""
+        results = {name: metrics | self.timed.get(name, {}) for name, metrics in self.state.results.items()}
         return {"behaviour data": self.behaviour} | results
 
     def phases(self, until: str | None = None) -> Iterator[Phase]:
@@ -330,6 +329,10 @@ class Trainer:
         draw_steps(self.state.results, self.config.eval.steps, self.run.path("figures") / "steps.png")
         measured = toys.draw(self.task, self.algorithm, self.run.path("figures"))
         self.journal.log(self.state.updates, {f"final/{name}": value for name, value in measured.items()})
+        # Times are not of the run's state, which is the same to the bit however often it was stopped.
+        self.timed = {name: self.evaluator.latency(policy) for name, policy in self._final_policies().items()}
+        timed = {f"{name}/{key}": value for name, times in self.timed.items() for key, value in times.items()}
+        self.journal.log(self.state.updates, timed)
         best = {f"best/{name}": value for name, value in self.state.best.items()}
         self.journal.log(self.state.updates, best)
         trained = {"algorithm": self.algorithm.actor().state_dict(), "state": {"updates": self.state.updates}}

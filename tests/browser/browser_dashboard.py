@@ -4,13 +4,14 @@ Not part of `make test`: `make test-browser` installs Debian's Chromium if there
 """
 
 import json
+import shlex
 import shutil
 import socket
 from pathlib import Path
 
 import numpy as np
 import pytest
-from command_line import genpolicy
+from command_line import genpolicy, jobs
 from matplotlib.image import imsave
 from mlflow_server import Server
 from playwright.sync_api import Page, expect, sync_playwright
@@ -118,18 +119,69 @@ def test_a_figure_is_displayed(page, outputs, address):
     assert image.evaluate("image => image.naturalWidth") == 60
 
 
-@pytest.mark.parametrize("width", [1600, 390])
-def test_the_reports_page(page, outputs, width):
-    """It needs no network, shows every picture, and is no wider than a phone."""
+@pytest.fixture(scope="module")
+def report(outputs) -> str:
+    """The address of the report's page."""
     assert genpolicy("mode=report", f"paths.outputs={outputs}").code == 0
-    asked = []
+    return (outputs / "default" / "report" / "report.html").as_uri()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_reports_page(browser, report, width, scheme):
+    """It needs no network, obeys its own security policy, shows every chart, and is no wider than a phone."""
+    page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+    asked, said = [], []
     page.on("request", lambda request: asked.append(request.url))
-    page.set_viewport_size({"width": width, "height": 800})
-    page.goto((outputs / "default" / "report" / "report.html").as_uri())
-    assert [url for url in asked if url.startswith("http")] == []
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(report)
+    assert asked == [report]
+    assert said == []
+    expect(page.get_by_text("The 95 % interval of the difference excludes 0.")).to_be_visible()
     expect(page.get_by_role("heading", name="Last checkpoint")).to_be_visible()
-    expect(page.get_by_role("cell", name="164.0 ± 4.0")).to_be_visible()
-    pictures = page.locator("img")
-    assert pictures.count() >= 4
-    assert all(picture.evaluate("image => image.naturalWidth") > 300 for picture in pictures.all())
+    expect(page.get_by_role("cell", name="164.0 ± 4.0").first).to_be_visible()
+    charts = page.locator("svg.panel:visible")
+    assert charts.count() >= 6
+    for chart in charts.all():
+        box = chart.bounding_box()
+        assert box["width"] > 300
+        assert box["x"] + box["width"] <= width
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (sum(map(int, ground[4:-1].split(", "))) < 200) == (scheme == "dark")
+    page.close()
+
+
+def test_a_click_on_a_run_copies_the_command_that_makes_it(browser, report, outputs):
+    context = browser.new_context(permissions=["clipboard-read", "clipboard-write"])
+    page = context.new_page()
+    page.goto(report)
+    row = page.locator("tr[data-command]").nth(4)
+    run = page.locator(".choice section").first.locator("[data-run='4']").first
+    assert run.locator("title").text_content() == "gmpo-gvp algo.beta=4.0, swiss-roll, seed 1"
+    run.dispatch_event("click")
+    expect(page.get_by_role("status")).to_contain_text("Copied: genpolicy env=swiss-roll")
+    command = page.evaluate("navigator.clipboard.readText()")
+    assert command == row.get_attribute("data-command")
+    ((job, _),) = jobs(*shlex.split(command)[1:], f"paths.outputs={outputs}")
+    assert (job.directories[0] / "config.yaml").exists()
+    assert job.config.seed == 1
+    context.close()
+
+
+def test_without_scripts_the_curves_are_chosen_and_the_commands_are_read(browser, report):
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(report)
+    shown = page.locator(".choice section:visible")
+    expect(shown).to_have_count(1)
+    expect(shown.get_by_text("share of the phase")).to_be_visible()
+    page.get_by_text("by time").click()
+    expect(shown).to_have_count(1)
+    expect(shown.get_by_text("wall-clock time")).to_be_visible()
+    command = page.locator("tr[data-command] code").first
+    expect(command).to_be_hidden()
+    page.locator("tr[data-command] summary").first.click()
+    expect(command).to_be_visible()
+    expect(command).to_contain_text("genpolicy env=swiss-roll")
+    context.close()

@@ -8,7 +8,7 @@ from command_line import last
 from omegaconf import OmegaConf
 
 from genpolicy.config import compose
-from genpolicy.config.arguments import quoted
+from genpolicy.config.arguments import quoted, rewrite
 from genpolicy.config.loader import Loader
 from genpolicy.runs.job import prepare
 from genpolicy.runs.run import open_run
@@ -35,7 +35,7 @@ def fill(
     loader, directories = Loader(), []
     places = [f"paths.outputs={quoted(str(outputs))}", f"paths.data={quoted(str(outputs))}", f"tracking.uri={uri}"]
     for words in configurations:
-        job = prepare(*compose.job(loader, last([*places, *words])))
+        job = prepare(*compose.job(loader, rewrite(last([*places, *words]))))
         for seed in seeds:
             run = open_run(OmegaConf.merge(job.config, {"seed": seed}), job.choices)
             with run.recorded(device="cpu"):

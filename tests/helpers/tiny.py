@@ -127,12 +127,12 @@ def events(directory: Path) -> list[dict]:
 
 
 def records(directory: Path) -> list[tuple[str, int, float]]:
-    """(metric, step, value) of the whole journal, without what differs from time to time: speeds, the machine's use."""
+    """(metric, step, value) of the whole journal, without what differs from time to time: times, the machine's use."""
     return [
         (name, event["step"], value)
         for event in events(directory)
         for name, value in event["metrics"].items()
-        if "per_second" not in name and not name.startswith("system/")
+        if not name.endswith(("per_second", "ms_per_action")) and not name.startswith("system/")
     ]
 
 

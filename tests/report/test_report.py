@@ -1,58 +1,12 @@
-"""`mode=report`: what it says about runs that are there, missing, failed, doubled or not a number, and of stores."""
+"""What a report says about runs that are there, missing, failed, doubled or not a number."""
 
 import math
 from dataclasses import replace
 
 import pytest
+from reported import cell, document, result, said, table
 
-from genpolicy.report import charts
-from genpolicy.report.contents import compose
-from genpolicy.report.document import Document, Picture, Table
-from genpolicy.report.results import Comparison, Result
-from genpolicy.report.sources import Source
-
-SETTINGS = {"algo.beta": "1.0", "solver.steps": "8", "device": "cpu"}
-
-
-def result(algo="gmpo", task="hopper-medium-v2", seed=0, score=50.0, state="finished", **more) -> Result:
-    choices = {"algo": algo, "model": "gvp", "env": task, "solver": "midpoint", "dataset": "d4rl"} | more.pop(
-        "choices", {}
-    )
-    settings = SETTINGS | more.pop("settings", {})
-    metrics = {} if score is None else {"final/score_mean": score, "best/score_mean": score + 5, "final/log_prob": -1.0}
-    facts = {
-        "number": f"{algo}{task}{seed}",
-        "directory": "",
-        "created": 0,
-        "reason": "",
-        "commit": "0" * 40,
-    } | more
-    return Result(seed=seed, state=state, choices=choices, settings=settings, metrics=metrics, **facts)
-
-
-def document(*results: Result, history=lambda number, metric: [], **more) -> Document:
-    return compose(Source("a store", list(results), [], history), "a study", **more)
-
-
-def logged(*pairs, every=1000):
-    """Entries of a metric, of which each step took so many milliseconds."""
-    return [(step, value, every * step) for step, value in pairs]
-
-
-def table(made: Document, name: str) -> dict[tuple[str, str], str]:
-    """(row, column) -> cell of a table."""
-    (part,) = (part for part in made.parts if isinstance(part, Table) and part.name == name)
-    return {(row[0], column): cell for row in part.rows for column, cell in zip(part.head[1:], row[1:], strict=True)}
-
-
-def cell(made: Document, task: str, method: str) -> str:
-    """What the table of last checkpoints says, whichever way it lies."""
-    cells = table(made, "scores_last")
-    return cells.get((task, method)) or cells[method, task]
-
-
-def said(made: Document) -> str:
-    return "\n".join(line for part in made.parts if part.name == "remarks" for line in part.lines)
+from genpolicy.report.results import Comparison
 
 
 def test_means_and_deviations_over_seeds_of_the_last_and_of_the_best_checkpoint():
@@ -228,64 +182,3 @@ def test_what_no_paper_has_is_beside_nothing():
 def test_many_methods_go_down_the_page():
     made = document(*(result(algo) for algo in ("bc", "gmpo", "gmpg")))
     assert set(table(made, "scores_last")) == {(f"{algo}-gvp", "hopper-medium-v2") for algo in ("bc", "gmpo", "gmpg")}
-
-
-def test_the_likelihood_figure_colours_pretraining_and_finetuning_apart(tmp_path):
-    run = result()
-    run.metrics.update({"eval/log_prob": 0.0, "behaviour/updates_per_second": 1.0, "best/update": 400})
-    known = {
-        "eval/score_mean": logged((100, 1.0), (200, 2.0), (300, 3.0), (400, 4.0)),
-        "eval/log_prob": logged((100, -4.0), (200, -3.0), (300, -2.0), (400, -1.0)),
-        "behaviour/updates_per_second": logged((50, 9.0), (200, 9.0)),
-    }
-    made = document(run, history=lambda number, metric: known.get(metric, []))
-    (picture,) = (part for part in made.parts if isinstance(part, Picture) and part.name.startswith("likelihood"))
-    (axis,) = picture.figure.axes
-    points = {dots.get_label(): dots.get_offsets().tolist() for dots in axis.collections}
-    assert points == {
-        charts.PRETRAINING: [[-4.0, 1.0], [-3.0, 2.0]],
-        charts.FINETUNING: [[-2.0, 3.0], [-1.0, 4.0]],
-        "best": [[-1.0, 4.0]],
-    }
-
-
-@pytest.mark.parametrize(
-    ("over", "places", "label"),
-    [("phase", [0.5, 1.0, 1.5, 2.0], ""), ("time", [2.0, 4.0, 6.0, 8.0], "wall-clock time (minutes)")],
-)
-def test_learning_curves_are_drawn_over_the_phase_or_over_time(over, places, label):
-    runs = [result(seed=seed) for seed in (0, 1)]
-    for run in runs:
-        run.metrics.update({"data/episodes": 9.0, "behaviour/updates_per_second": 1.0})
-    known = {
-        "eval/score_mean": [(100, 1.0), (200, 2.0), (300, 3.0), (400, 4.0)],
-        "behaviour/updates_per_second": [(50, 9.0), (200, 9.0)],
-        "data/episodes": [(0, 9.0)],
-    }
-
-    def history(number, metric):  # the second seed begins an hour later and takes twice as long
-        late, every = (3_600_000, 1600) if number == runs[1].number else (0, 800)
-        return [(step, value, time + late) for step, value, time in logged(*known.get(metric, []), every=every)]
-
-    made = document(*runs, history=history, curves_over=over)
-    (picture,) = (part for part in made.parts if isinstance(part, Picture) and part.name == "learning_curves")
-    (axis,) = picture.figure.axes
-    assert axis.lines[0].get_xydata().tolist() == [[place, i + 1] for i, place in enumerate(places)]
-    assert axis.get_xlabel() == label
-    assert ("mean of its times" in picture.note) == (over == "time")
-
-
-def test_the_figure_of_solver_steps_shows_the_mean_over_seeds():
-    runs = [result(seed=seed) for seed in (0, 1)]
-    for run in runs:
-        run.metrics["steps/ms_per_action"] = 1.0
-    known = {"steps/score_mean": [(1, 10.0), (5, 20.0)], "steps/ms_per_action": [(1, 0.5), (5, 2.0)]}
-
-    def history(number, metric):
-        more = 10 if number == runs[1].number else 0
-        return logged(*((step, value + more) for step, value in known.get(metric, [])))
-
-    (picture,) = (part for part in document(*runs, history=history).parts if getattr(part, "name", "")[:5] == "steps")
-    steps, time = (axis.lines[0].get_xydata().tolist() for axis in picture.figure.axes)
-    assert steps == [[1, 15.0], [5, 25.0]]
-    assert time == [[5.5, 15.0], [7.0, 25.0]]

@@ -170,6 +170,7 @@ def test_what_a_run_logs(uninterrupted):
     speeds = [v for e in events(directory) for n, v in e["metrics"].items() if "updates_per_second" in n]
     assert len(speeds) == len(steps["critic/loss"]) + len(steps["policy/loss"])
     assert min(speeds) > 0
+    assert [v > 0 for e in events(directory) for n, v in e["metrics"].items() if n == "final/ms_per_action"] == [True]
     looked = [event for event in events(directory) if "system/cpu_utilization_percentage" in event["metrics"]]
     assert {120, 370} <= {event["step"] for event in looked}  # at every checkpoint, so at the end of each phase
     assert all("system/process_memory_usage_megabytes" in event["metrics"] for event in looked)
