@@ -1,5 +1,6 @@
 """`mode=report`: the runs of a study, or of a sweep, as tables, statistics and figures."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from genpolicy.launch.sweep import Sweep
 from genpolicy.report.commands import Commands
 from genpolicy.report.contents import compose
 from genpolicy.report.document import Table, Text
+from genpolicy.report.inside import FIGURES
+from genpolicy.report.results import Result
 from genpolicy.report.sources import Source, of_directories, of_store
 from genpolicy.runs.identity import label
 from genpolicy.runs.job import Job
@@ -19,6 +22,7 @@ from genpolicy.runs.run import find_runs
 from genpolicy.runs.state import FINAL, known_status
 from genpolicy.system import sqlite
 from genpolicy.system.console import console, plain
+from genpolicy.system.files import regular_files
 from genpolicy.tracking import follower
 
 if TYPE_CHECKING:  # MLflow is slow to import
@@ -44,7 +48,7 @@ def run(job: Job) -> None:
         raise UserError(
             "; ".join([f"study={config.study}: {source.name} has no runs{of_sweep}{where}", *source.odd[:1]])
         )
-    document = compose(source, _title(config), Commands(config.study).of)
+    document = compose(source, _title(config), Commands(config.study).of, _drawn(config))
     folder = (study / "sweeps" / config.sweep if config.sweep else study) / "report"
     document.write(folder)
     shown_on = console(WIDTH)
@@ -128,6 +132,12 @@ def _read(store: "Store", config: DictConfig, failures: list[str]) -> "list[Mlfl
         if run.data.tags.get("genpolicy.sweep", "").endswith(f"({config.sweep})")
         or run.data.tags["genpolicy.run_dir"] in members
     ]
+
+
+def _drawn(config: DictConfig) -> Callable[[Result], list[Path]]:
+    """What finds the figures of a run, if it lies below paths.outputs: elsewhere a store may say anything."""
+    here = set(map(str, find_runs(Path(config.paths.outputs), config.study)))
+    return lambda run: list(regular_files(Path(run.directory), FIGURES)) if run.directory in here else []
 
 
 def _title(config: DictConfig) -> str:

@@ -4,7 +4,8 @@ import functools
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from genpolicy.report import charts, learning, statistics, swept
 from genpolicy.report.beside import beside_published
 from genpolicy.report.document import Document, Picture, Table, Text, file_name
 from genpolicy.report.headline import headline
+from genpolicy.report.inside import inside
 from genpolicy.report.results import BEST, LAST, Comparison, Result
 from genpolicy.report.sources import History, Source
 from genpolicy.report.tables import SCORES, cost, grid
@@ -24,8 +26,16 @@ LIKELIHOODS = {
 }
 
 
-def compose(source: Source, title: str, command: Callable[[Result], str] = lambda run: "") -> Document:
-    """The report on the runs of a source. command: says how a run is made, "" where that is not known."""
+def compose(
+    source: Source,
+    title: str,
+    command: Callable[[Result], str] = lambda run: "",
+    drawn: Callable[[Result], Iterable[Path]] = lambda run: [],
+) -> Document:
+    """The report on the runs of a source.
+
+    command: says how a run is made, "" where that is not known. drawn: the figures of mode=inspect of a run.
+    """
     comparison, history = Comparison(source.results), functools.cache(source.history)
     found = learning.curves(comparison, history)
     methods = _scores(comparison)
@@ -44,6 +54,7 @@ def compose(source: Source, title: str, command: Callable[[Result], str] = lambd
         *_log_likelihoods(comparison),
         *learning.likelihood(comparison, found),
         *_trade_offs(comparison, history),
+        *inside(comparison, drawn),
         *_differences(comparison),
         _runs(comparison, command),
     ]

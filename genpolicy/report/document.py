@@ -97,12 +97,26 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Pictures of which the page shows the one that is chosen, by its title; the first to begin with."""
+class Image:
+    """A PNG file that is there already; `name` is that of its copy, `note` says what is seen."""
 
     name: str
     title: str
-    pictures: Sequence[Picture]
+    content: bytes = field(repr=False)
+    note: str = ""
+
+    def files(self) -> dict[str, bytes]:
+        """The image, by the end of its name."""
+        return {"png": self.content}
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Pictures of which the page shows the one that is chosen, by its title; the first to begin with. Four at most."""
+
+    name: str
+    title: str
+    pictures: Sequence[Picture | Image]
 
 
 @dataclass(frozen=True)
@@ -113,7 +127,7 @@ class Document:
     lines: Sequence[str]
     parts: Sequence[Text | Table | Picture | Choice]
 
-    def pictures(self) -> Iterator[Picture]:
+    def pictures(self) -> Iterator[Picture | Image]:
         """All of them."""
         for part in self.parts:
             match part:
@@ -169,7 +183,7 @@ def file_name(text: str) -> str:
     return "".join(sign if sign.isalnum() else "_" for sign in text)
 
 
-def _linked(picture: Picture) -> str:
+def _linked(picture: Picture | Image) -> str:
     return f"![{_markdown(picture.title)}](figures/{picture.name}.png)"
 
 

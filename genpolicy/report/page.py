@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from genpolicy.report import svg
-from genpolicy.report.document import Choice, Document, Picture, Table, Text
+from genpolicy.report.document import Choice, Document, Image, Picture, Table, Text
 
 SHOWN = 8  # lines of a text; the others are unfolded
 SHADES = 20  # of a table's cells, from 0
@@ -22,7 +22,7 @@ def page(document: Document) -> str:
     for part in document.parts:
         body += _part(part)
     style = STYLE + "".join(_shade(number) for number in range(SHADES + 1))
-    policy = f"default-src 'none'; style-src '{_digest(style)}'; script-src '{_digest(SCRIPT)}'"
+    policy = f"default-src 'none'; img-src data:; style-src '{_digest(style)}'; script-src '{_digest(SCRIPT)}'"
     head = f'<meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
     head += '<meta name="viewport" content="width=device-width, initial-scale=1">'
     head += f"<title>{title}</title><style>{style}</style>"
@@ -46,13 +46,21 @@ def _part(part: Text | Table | Picture | Choice) -> Iterator[str]:
         case Table():
             yield _note(part.note) + _table(part)
         case Picture():
-            yield _note(part.note) + svg.draw(part.chart)
+            yield _picture(part)
         case Choice():
             yield _choice(part)
 
 
 def _note(note: str) -> str:
     return f'<p class="note">{html.escape(note)}</p>' if note else ""
+
+
+def _picture(picture: Picture | Image) -> str:
+    if isinstance(picture, Picture):
+        return _note(picture.note) + svg.draw(picture.chart)
+    source = f"data:image/png;base64,{base64.b64encode(picture.content).decode()}"
+    shown = f'<img src="{source}" alt="{html.escape(picture.title)}" loading="lazy">'
+    return f'{_note(picture.note)}<div class="wide">{shown}</div>'
 
 
 def _table(table: Table) -> str:
@@ -94,7 +102,7 @@ def _choice(choice: Choice) -> str:
         on = "" if i else " checked"
         parts.append(f'<input type="radio" name="{choice.name}" id="{picture.name}"{on}>')
         parts.append(f'<label for="{picture.name}">{html.escape(picture.title)}</label>')
-    parts += [f"<section>{_note(picture.note)}{svg.draw(picture.chart)}</section>" for picture in choice.pictures]
+    parts += [f"<section>{_picture(picture)}</section>" for picture in choice.pictures]
     return f'<div class="choice">{"".join(parts)}</div>'
 
 

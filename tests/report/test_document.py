@@ -93,7 +93,7 @@ def test_the_page_needs_nothing_else_and_lets_nothing_else_in(written):
         for kind in ("style", "script")
         for content in re.findall(f"<{kind}>(.*?)</{kind}>", text, re.DOTALL)
     ]
-    assert policy == f"default-src 'none'; style-src {allowed[0]}; script-src {allowed[1]}"
+    assert policy == f"default-src 'none'; img-src data:; style-src {allowed[0]}; script-src {allowed[1]}"
 
 
 def test_a_run_says_which_row_has_its_command(written):
