@@ -120,14 +120,7 @@ class QAM(PolicyEvaluation):
     def adjoints(self, observation: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """States of the memoryless SDE and their lean adjoints, each [B, N, A], for noise [B, N, A]."""
         base, times, h = self.behaviour.target, self.times(observation), 1 / self.adjoint_steps
-        sigma, x, states = self.sigma(times), noise[:, 0], []
-        for i, t in enumerate(times):
-            states.append(x)
-            if i < self.adjoint_steps - 1:
-                drift = 2 * _velocity(self.flow, x, t, observation) - x / (t + h)
-                x = x + h * drift + h**0.5 * sigma[i] * noise[:, i + 1]
-            else:  # the ODE's step, of the behaviour model
-                x = x + h * _velocity(base, x, t, observation)
+        *states, x = self.states(observation, noise)
 
         def value(action: Tensor) -> Tensor:
             return self.critic.q_of_target(observation, self.clip(action)).mean(0)
@@ -141,6 +134,17 @@ class QAM(PolicyEvaluation):
             adjoint = adjoint + h * torch.func.vjp(drift_of_base, state)[1](adjoint)[0]
             adjoints.append(adjoint)
         return torch.stack(states, 1), torch.stack(adjoints[::-1], 1)
+
+    def states(self, observation: Tensor, noise: Tensor) -> list[Tensor]:
+        """The states [B, A] of the memoryless SDE at N times and the action that follows, for noise [B, N, A]."""
+        h, times = 1 / self.adjoint_steps, self.times(observation)
+        sigma, states = self.sigma(times), [noise[:, 0]]
+        for i, t in enumerate(times[:-1]):
+            x = states[-1]
+            drift = 2 * _velocity(self.flow, x, t, observation) - x / (t + h)
+            states.append(x + h * drift + h**0.5 * sigma[i] * noise[:, i + 1])
+        # The last step is the ODE's, of the behaviour model.
+        return [*states, states[-1] + h * _velocity(self.behaviour.target, states[-1], times[-1], observation)]
 
     def times(self, like: Tensor) -> Tensor:
         """The times i / N [N] of the SDE's steps, from noise at 0 to actions at 1."""

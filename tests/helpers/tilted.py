@@ -39,8 +39,8 @@ class QuadraticCritic(nn.Module):
         self.nothing = nn.Parameter(torch.zeros(()))
 
     def q_min(self, observation, action):
-        gap = action - BEST
-        return -0.5 * ((gap @ CURVATURE) * gap).sum(-1)
+        gap = action - BEST.to(action)
+        return -0.5 * ((gap @ CURVATURE.to(action)) * gap).sum(-1)
 
     def q(self, observation, action):
         return self.q_min(observation, action)[None]
