@@ -81,6 +81,12 @@ class Actor(nn.Module):
                 action = self.clip(action + noise * standard_normal(action.shape, generator, action))
             return self.scaling.unscale_action(action)
 
+    def uniform(self, observation: Tensor, generator: torch.Generator) -> Tensor:
+        """Actions [B, A] that are uniform in a bounded action space, as many as observations [B, O]."""
+        shape = len(observation), len(self.action_low)
+        unit = torch.rand(shape, generator=generator, device=self.action_low.device, dtype=self.action_low.dtype)
+        return self.scaling.unscale_action(self.action_low + (self.action_high - self.action_low) * unit)
+
     def _chosen(
         self,
         observation: Tensor,

@@ -68,18 +68,22 @@ class PolicyEvaluation(Algorithm, ABC):
         return chosen.unflatten(0, several.shape[:2])
 
     def draw_next_action(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        """The actions [B, candidates, A] at the next states that the critic's loss takes, if it does."""
+        """What the critic's loss takes: what it draws, and actions [B, candidates, A] at the next states, if any."""
+        drawn = self.critic.draw(batch, generator, progress)
         if self.critic.next_actions is None:
-            return {}
+            return drawn
         with torch.no_grad():
-            action = self.target_action(batch.next_observation, generator, self.critic.candidates)
-        return {"next_action": action}
+            return drawn | self.evaluated(batch.next_observation, generator, self.critic.candidates)
+
+    def evaluated(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Draws:
+        """What of the policy the critic's loss takes: actions `next_action` [B, num_samples, A] at next states."""
+        return {"next_action": self.target_action(observation, generator, num_samples)}
 
     def critic_loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """All losses of the critic together, [B], for an update that has more of them, and metrics."""
         total, metrics = torch.zeros_like(batch.reward), {}
         for _, loss in self.critic.losses().values():
-            value, own = loss(batch, draws.get("next_action"))
+            value, own = loss(batch, draws)
             total = total + value
             metrics |= prefixed("critic", {"loss": value.detach().mean(), **own})
         return total, metrics
@@ -126,11 +130,7 @@ class ActorCritic(PolicyEvaluation, ABC):
         """The critic's updates, made before the actor's on the same batch. more: for the function of this name."""
         given = {"draw": self.draw_next_action, "after": None}
         given |= {"clip": self.gradient_norm, "clip_each": self.clip_each_q}
-        return critic_updates(self.critic, lambda batch, draws: self.evaluated(draws), **given | more)
-
-    def evaluated(self, draws: Draws) -> Any:
-        """What the critic's loss takes as actions at the next states, of what was drawn for it."""
-        return draws.get("next_action")
+        return critic_updates(self.critic, **given | more)
 
     @abstractmethod
     def actor_update(self) -> Update:

@@ -117,6 +117,8 @@ class Algorithm(Actor, ABC):
     offline_only: ClassVar[str] = ""  # why it cannot go on learning from data that grow, if it cannot
     masks: ClassVar[bool] = False  # whether losses leave out what is behind the end of an episode, a batch's `valid`
 
+    begins_online: ClassVar[bool] = False  # whether online training, if there is any, comes without phases before it
+
     given: ClassVar[frozenset[str]] = frozenset()  # the parts that are taken from other runs
 
     policy: InitVar[Policy]
@@ -259,15 +261,16 @@ class CriticSettings:
         critic = self.critic
         ahead = critic.next_actions == "behaviour"
 
-        def next_action(batch: Transitions, draws: Draws) -> Tensor | None:
-            return self.support(batch["next_behaviour_action"]) if ahead else None
+        def draw(batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+            drawn = critic.draw(batch, generator, progress)
+            return drawn | ({"next_action": self.support(batch["next_behaviour_action"])} if ahead else {})
 
         prepare = self.with_behaviour_actions(critic.candidates, "next_") if ahead else None
         return Phase(
             name="critic",
             steps=self.critic_steps,
             batch_size=self.critic_batch_size,
-            updates=critic_updates(critic, next_action),
+            updates=critic_updates(critic, draw=draw),
             prepare=prepare,
             trains={"critic": critic},
             depends=("critic", "solver") if ahead else ("critic",),
@@ -353,14 +356,14 @@ def assemble(
     objective = build(config.objective)
     model = locate(config.model._target_)
     scaling = Scaling(observation_size, action_low, action_high, **config.scaling)
-    chunks = (
-        {"chunk_length": config.chunk.length} if getattr(locate(config.network._target_), "takes_chunks", 0) else {}
-    )
-    given = sizes | {"num_times": model.num_times, "input_size": None if model.takes_noise else 0} | chunks
+    shape = {"num_times": model.num_times, "input_size": None if model.takes_noise else 0}
+    shape |= {"heads": model.heads} if model.heads > 1 else {}
+    if getattr(locate(config.network._target_), "takes_chunks", False):
+        shape["chunk_length"] = config.chunk.length
     begin("policy")
     policy = build(
         config.model,
-        network=build(config.network, **given),
+        network=build(config.network, **sizes, **shape),
         **model.parts(config, *scaling.bounds),
     )
     if objective.uses_target or locate(config.algo._target_).uses_target:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from genpolicy.algo.algorithm import Phase, require_denoiser
 from genpolicy.algo.fql import OneStepActor
-from genpolicy.algo.update import Metrics, Update, imitation
+from genpolicy.algo.update import Metrics, imitation
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate
 from genpolicy.config.validation import Node
@@ -48,14 +47,7 @@ class FAN(OneStepActor):
         actor = phase.updates["actor"]  # first, by the flow of before its update
         return [replace(phase, updates={"actor": actor, "flow": flow} | phase.updates)]
 
-    def critic_updates(self, **more: Any) -> dict[str, Update]:
-        return super().critic_updates(draw=self.draw_for_critic, **more)
-
-    def evaluated(self, draws: Draws) -> dict[str, Tensor]:
-        names = {"action": "next_action", "noise": "next_noise", "anchor": "anchor", "value_noise": "value_noise"}
-        return {name: draws[drawn] for name, drawn in names.items()}
-
-    def draw_for_critic(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+    def draw_next_action(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """What the critic's loss takes, as `NoiseConditionedQ` says."""
         noise = self.draw_noise(batch, generator)
         t = self.objective.draw_time(self.behaviour, batch.size, generator, batch.action)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from genpolicy.algo.actor_critic import PolicyEvaluation, require_one_rate
 from genpolicy.algo.algorithm import Phase, require_flow
 from genpolicy.algo.distilled import OneStepSettings, PerceptronSettings, network_beside
+from genpolicy.algo.entropy import entropy_loss
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
@@ -216,7 +217,7 @@ class QAME(PerceptronSettings, QAM):
     def policies(self, model: Policy) -> tuple[Policy, Policy]:
         flow, behaviour = super().policies(model)
         self.log_temperature = nn.Parameter(torch.zeros(1))
-        network = network_beside(model, output_size=2 * model.action_size, **self.shape)
+        network = network_beside(model, heads=2, **self.shape)
         bounds = {"action_low": self.action_low, "action_high": self.action_high}
         return EditedPolicy(network=network, flow=flow, scale=self.edit_scale, squash=False, **bounds), behaviour
 
@@ -237,11 +238,8 @@ class QAME(PerceptronSettings, QAM):
         edit, log_prob = self.policy.edit(base, noise, observation)
         action = self.clip(base + self.edit_scale * edit)
         q = climbed(lambda action: self.critic.q(observation, action).mean(0), action)
-        temperature, entropy = self.log_temperature.exp(), -log_prob.detach()
-        balance = temperature * (entropy - self.edit_entropy * base.shape[-1])
-        means = {"q": q, "entropy": entropy, "temperature": temperature}
-        metrics |= {name: value.detach().mean() for name, value in means.items()}
-        return total + temperature.detach() * log_prob + balance - q, metrics
+        entropy, own = entropy_loss(self.log_temperature, log_prob, self.edit_entropy * base.shape[-1])
+        return total + entropy - q, metrics | own | {"q": q.detach().mean()}
 
 
 def _velocity(model: Policy, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:

@@ -228,21 +228,21 @@ def valid_parts(batch: Transitions) -> Draws:
 
 def critic_updates(
     critic: Critic,
-    next_action: Callable[[Transitions, Draws], Tensor | None] = lambda batch, draws: None,
     penalty: Callable[[Transitions, Draws], tuple[Tensor, Metrics]] | None = None,
     **more: Any,
 ) -> dict[str, Update]:
     """The updates of a critic by the names of its losses; its target follows with the last.
 
-    next_action: (batch, draws) -> actions [B, candidates, A] at the next states, if the losses take some. penalty:
-    (batch, draws) -> (what is added to the last loss [B], metrics). more: what else an `Update` takes.
+    penalty: (batch, draws) -> (what is added to the last loss [B], metrics). more: what else an `Update` takes; what
+    is drawn, if nothing else is said, is what the critic draws itself.
     """
+    more.setdefault("draw", critic.draw)
 
     def update(
         module: nn.Module, loss: Callable[..., tuple[Tensor, Metrics]], penalty: Any = None, **last: Any
     ) -> Update:
         def losses(batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
-            value, metrics = loss(batch, next_action(batch, draws))
+            value, metrics = loss(batch, draws)
             if penalty is None:
                 return value, metrics
             added, own = penalty(batch, draws)

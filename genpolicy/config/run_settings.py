@@ -91,12 +91,19 @@ def _online(config: Mapping) -> str | None:
     return TRAINING if config["online"]["steps"] else None
 
 
+def _random(config: Mapping) -> str | None:
+    return _online(config) if config["online"]["random"] else None
+
+
 @dataclass(kw_only=True)
 class Online:
     """Training in the simulator after the data: the policy's own transitions are added to them."""
 
     steps: int = setting(0, ge=0, le=10**9, doc="steps in the simulator; 0: none", affects=_online)
     start: int = setting(5000, ge=0, le=10**9, doc="of these, how many come before the first update", affects=_online)
+    random: int = setting(
+        0, ge=0, le=10**9, doc="of the first steps, how many are uniform in the action space", affects=_random
+    )
     updates: int = setting(1, ge=1, le=1000, doc="updates after each further step", affects=_online)
     mix: str = setting(
         "union",

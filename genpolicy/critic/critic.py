@@ -18,7 +18,8 @@ from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.network.activation import ACTIVATIONS, INITIALISATIONS
 from genpolicy.network.averaging import polyak_update
-from genpolicy.network.ensemble import EnsembleMLP, value_network
+from genpolicy.network.ensemble import EnsembleMLP, Members, value_network
+from genpolicy.objective.objective import Draws
 
 Metrics = dict[str, Tensor]
 
@@ -93,9 +94,17 @@ class Critic(nn.Module, ABC):
         """The size of what the Q functions are given."""
         return observation_size + action_size
 
+    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """What is random in the losses beside the actions at the next states: nothing."""
+        return {}
+
     @abstractmethod
-    def loss(self, batch: Transitions, next_action: Tensor | None) -> tuple[Tensor, Metrics]:
-        """One loss a sample [B], for actions [B, candidates, A] at the next states, and metrics []."""
+    def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        """One loss a sample [B], and metrics [].
+
+        draws: what `draw` gives, and from the algorithm actions `next_action` [B, candidates, A] at the next states, if
+        the loss takes some.
+        """
 
     def losses(self) -> dict[str, tuple[nn.Module, Callable[..., tuple[Tensor, Metrics]]]]:
         """What is trained by which loss, one update after the other; the target Q follows after the last.
@@ -104,8 +113,8 @@ class Critic(nn.Module, ABC):
         """
         return {"": (self, self.loss)}
 
-    def q(self, observation: Tensor, action: Tensor, members: int | None = None) -> Tensor:
-        """Q_j(s, a) [E, B] of observation [B, O] and action [B, A]; members: of the first so many Q functions only."""
+    def q(self, observation: Tensor, action: Tensor, members: Members = None) -> Tensor:
+        """Q_j(s, a) [E, B] of observation [B, O] and action [B, A]; members: of these Q functions only."""
         return self.q_network(torch.cat([observation, action], -1), members)
 
     def v(self, observation: Tensor) -> Tensor:
@@ -116,9 +125,9 @@ class Critic(nn.Module, ABC):
         """min_j Q_j(s, a) [B]."""
         return self.q(observation, action).amin(0)
 
-    def q_of_target(self, observation: Tensor, action: Tensor) -> Tensor:
-        """Q_j^-(s, a) [E, B]."""
-        return self.q_target(torch.cat([observation, action], -1))
+    def q_of_target(self, observation: Tensor, action: Tensor, members: Members = None) -> Tensor:
+        """Q_j^-(s, a) [E, B]; members: of these Q functions only."""
+        return self.q_target(torch.cat([observation, action], -1), members)
 
     def q_target_min(self, observation: Tensor, action: Tensor) -> Tensor:
         """min_j Q_j^-(s, a) [B]."""

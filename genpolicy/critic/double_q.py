@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 from genpolicy.config.schema import component, setting
+from genpolicy.config.validation import Node
 from genpolicy.critic.critic import Critic, Metrics, expectile_loss
 from genpolicy.dataset.transitions import Transitions
+from genpolicy.errors import UserError
 from genpolicy.network.activation import ACTIVATIONS
+from genpolicy.objective.objective import Draws
 
 
 @component
@@ -34,6 +37,23 @@ class DoubleQ(Critic):
         0.0, ge=0.0, le=100.0, doc="standard deviations over the Q functions that the target is lowered by"
     )
     normalize: bool = setting(False, doc="divide a batch's targets by their standard deviation")
+    subset: int | None = setting(
+        None, ge=1, le=100, doc="Q functions, drawn anew at each update, that the target takes (REDQ); null: all"
+    )
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        """A subset is no larger than the whole."""
+        subset, ensemble = config.critic.subset, config.critic.ensemble
+        if subset is not None and subset > ensemble:
+            raise UserError(f"critic.subset={subset}: there are critic.ensemble={ensemble} Q functions to draw from")
+
+    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """The numbers `members` [B, subset] of the Q functions that the target takes, in each row the same."""
+        if self.subset is None:
+            return {}
+        order = torch.rand(self.ensemble, generator=generator, device=batch.reward.device).argsort()
+        return {"members": order[: self.subset].expand(batch.size, -1)}
 
     def backup(self, q: Tensor) -> Tensor:
         """The value [B] of the next states, from Q^- [E, B, candidates] of the actions there."""
@@ -44,20 +64,25 @@ class DoubleQ(Critic):
         value = self.aggregated(q)
         return value - self.pessimism * q.std(0, correction=0) if self.pessimism else value
 
-    def cost(self, batch: Transitions, next_action: Tensor) -> Tensor | float:
-        """What the value of each action [B, candidates, A] at s' loses, [B, candidates]: nothing."""
-        return 0.0
+    def cost(self, batch: Transitions, draws: Draws) -> Tensor | float:
+        """What the value of each action at s' loses, [B, candidates]: what the algorithm says, or nothing."""
+        return draws.get("next_cost", 0.0)
 
     def aggregated(self, q: Tensor) -> Tensor:
         """The minimum or mean over the Q functions, [...] of q [E, ...]."""
         return q.amin(0) if self.aggregate == "min" else q.mean(0)
 
-    def loss(self, batch: Transitions, next_action: Tensor) -> tuple[Tensor, Metrics]:
-        """sum_j (Q_j(s, a) - target)^2 and V's loss [B], for actions [B, candidates, A] at s', and metrics."""
+    def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        """sum_j (Q_j(s, a) - target)^2 and V's loss [B], and metrics.
+
+        draws: actions `next_action` [B, candidates, A] at s', and `next_cost` [B, candidates] if their values lose any.
+        """
         with torch.no_grad():
+            next_action, members = draws["next_action"], draws.get("members")
             observation = batch.next_observation.repeat_interleave(next_action.shape[1], 0)
-            q_next = self.q_of_target(observation, next_action.flatten(0, 1))
-            q_next = q_next.unflatten(1, next_action.shape[:2]) - self.cost(batch, next_action)
+            members = None if members is None else members[0]
+            q_next = self.q_of_target(observation, next_action.flatten(0, 1), members)
+            q_next = q_next.unflatten(1, next_action.shape[:2]) - self.cost(batch, draws)
             value_next = self.backup(q_next)
             target = self.backed_up(batch, value_next)
             if self.normalize:

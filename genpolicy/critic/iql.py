@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from genpolicy.config.schema import component, setting
 from genpolicy.critic.critic import Critic, Metrics, expectile_loss
 from genpolicy.dataset.transitions import Transitions
+from genpolicy.objective.objective import Draws
 
 
 @component
@@ -34,20 +35,20 @@ class IQL(Critic):
             return {"v": (self.v_network, self.v_loss), "q": (self.q_network, self.q_loss)}
         return super().losses()
 
-    def loss(self, batch: Transitions, next_action: None = None) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Transitions, draws: Draws | None = None) -> tuple[Tensor, Metrics]:
         """The sum of value and Q losses, one a sample [B], and metrics."""
         (v_loss, v_metrics), (q_loss, q_metrics) = self.v_loss(batch), self.q_loss(batch)
         losses = {"v_loss": v_loss.detach().mean(), "q_loss": q_loss.detach().mean()}
         return v_loss + q_loss, losses | {"q": q_metrics["mean"], "v": v_metrics["mean"]}
 
-    def v_loss(self, batch: Transitions, next_action: None = None) -> tuple[Tensor, Metrics]:
+    def v_loss(self, batch: Transitions, draws: Draws | None = None) -> tuple[Tensor, Metrics]:
         """The expectile regression of V [B], and metrics."""
         value = self.v(batch.observation)
         with torch.no_grad():
             wanted = self.q_of_data(batch) if self.v_of_target else self.q_min(batch.observation, batch.action)
         return self.inside(batch, expectile_loss(wanted - value, self.expectile)), {"mean": value.detach().mean()}
 
-    def q_loss(self, batch: Transitions, next_action: None = None) -> tuple[Tensor, Metrics]:
+    def q_loss(self, batch: Transitions, draws: Draws | None = None) -> tuple[Tensor, Metrics]:
         """sum_j (Q_j(s, a) - r - gamma V(s'))^2 [B], and metrics."""
         with torch.no_grad():
             target = self.backed_up(batch, self.v(batch.next_observation))

@@ -11,7 +11,8 @@ from genpolicy.critic.critic import Critic, Metrics, expectile_loss
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.network.activation import ACTIVATIONS
-from genpolicy.network.ensemble import EnsembleMLP
+from genpolicy.network.ensemble import EnsembleMLP, Members
+from genpolicy.objective.objective import Draws
 
 
 @component
@@ -44,13 +45,13 @@ class NoiseConditionedQ(Critic):
     def input_size(self, observation_size: int, action_size: int) -> int:
         return observation_size + 2 * action_size
 
-    def q(self, observation: Tensor, action: Tensor, members: int | None = None) -> Tensor:
-        """Z_j(s, a) [E, B] of observation [B, O] and action [B, A]; members: of the first so many only."""
+    def q(self, observation: Tensor, action: Tensor, members: Members = None) -> Tensor:
+        """Z_j(s, a) [E, B] of observation [B, O] and action [B, A]; members: of these only."""
         return self.z_network(torch.cat([observation, action], -1), members)
 
-    def q_of_target(self, observation: Tensor, action: Tensor) -> Tensor:
+    def q_of_target(self, observation: Tensor, action: Tensor, members: Members = None) -> Tensor:
         """Z_j(s, a) [E, B], which have no target."""
-        return self.q(observation, action)
+        return self.q(observation, action, members)
 
     def q_given(self, observation: Tensor, action: Tensor, noise: Tensor) -> Tensor:
         """Q_j(s, a, n) [E, B] of noise n [B, A]."""
@@ -60,19 +61,19 @@ class NoiseConditionedQ(Critic):
         """The minimum or mean over the functions, [...] of q [E, ...]."""
         return q.amin(0) if self.aggregate == "min" else q.mean(0)
 
-    def loss(self, batch: Transitions, next_action: dict[str, Tensor]) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The losses of Q and Z [B], and metrics.
 
-        next_action: the `action` [B, A] at s', the `noise` [B, A] that it was made of, the squared error of its
+        draws: the `next_action` [B, A] at s', the `next_noise` [B, A] that it was made of, the squared error of its
         `anchor` [B], and the noise `value_noise` [B, A] at which Z sees Q.
         """
         with torch.no_grad():
-            z_next = self.aggregated(self.q(batch.next_observation, next_action["action"]))
-            z_next = z_next - self.penalty * next_action["anchor"]
+            z_next = self.aggregated(self.q(batch.next_observation, draws["next_action"]))
+            z_next = z_next - self.penalty * draws["anchor"]
             target = self.backed_up(batch, z_next)
-            pairs = torch.cat([batch.observation, batch.action, next_action["value_noise"]], -1)
+            pairs = torch.cat([batch.observation, batch.action, draws["value_noise"]], -1)
             wanted = self.q_target(pairs).mean(0)
-        q = self.q_given(batch.observation, batch.action, next_action["noise"])
+        q = self.q_given(batch.observation, batch.action, draws["next_noise"])
         z = self.q(batch.observation, batch.action)
         loss = self.squared_error(q, target) + self.total(expectile_loss(wanted - z, self.noise_expectile))
         return self.inside(batch, loss), {"q": q.detach().mean(), "z": z.detach().mean(), "target": target.mean()}

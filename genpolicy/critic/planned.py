@@ -12,6 +12,7 @@ from genpolicy.config.schema import component, setting
 from genpolicy.critic.critic import Critic, Metrics, q_of_each
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.network.activation import ACTIVATIONS
+from genpolicy.objective.objective import Draws
 
 LEAST_STD = 0.1  # that returns are divided by
 
@@ -38,7 +39,7 @@ class PlannedReturns(Critic):
         self.initial = copy.deepcopy(self.q_target)
         self.register_buffer("moments", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))  # mean and std, last round's and this
 
-    def loss(self, batch: Transitions, next_action: None = None) -> tuple[Tensor, Metrics]:
+    def loss(self, batch: Transitions, draws: Draws | None = None) -> tuple[Tensor, Metrics]:
         """sum_j (Q_j(s, a) - R)^2 [B] for the column `planned` of standardised returns R, and metrics."""
         q = self.q(batch.observation, batch.action)
         return (q - batch["planned"]).square().sum(0), {"q": q.detach().mean()}

@@ -8,6 +8,7 @@ from torch import Tensor
 from genpolicy.config.schema import component, setting
 from genpolicy.critic.double_q import DoubleQ
 from genpolicy.dataset.transitions import Transitions
+from genpolicy.objective.objective import Draws
 
 
 @component
@@ -22,6 +23,7 @@ class RegularisedQ(DoubleQ):
 
     penalty: float = setting(1.0, ge=0.0, le=1e6, doc="weight of the squared distance from the data's action at s'")
 
-    def cost(self, batch: Transitions, next_action: Tensor) -> Tensor:
-        distance = (next_action - batch["next_action"][:, None]).square().sum(-1)
-        return torch.where(batch["followed"][:, None] != 0, self.penalty * distance, 0.0)
+    def cost(self, batch: Transitions, draws: Draws) -> Tensor:
+        distance = (draws["next_action"] - batch["next_action"][:, None]).square().sum(-1)
+        penalty = torch.where(batch["followed"][:, None] != 0, self.penalty * distance, 0.0)
+        return penalty + super().cost(batch, draws)

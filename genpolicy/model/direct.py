@@ -125,9 +125,11 @@ class TanhGaussianPolicy(DeterministicPolicy):
     """
 
     has_density = True
+    heads = 2
 
     log_std_min: float = setting(-5.0, ge=-100.0, le=100.0, doc="smallest logarithm of a standard deviation of u")
     log_std_max: float = setting(2.0, ge=-100.0, le=100.0, doc="largest logarithm of a standard deviation of u")
+    act_by_mean: bool = setting(False, doc="act by the mean of u; false: by a sample")
 
     def parameters_at(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """mu and std [B, A] of u."""
@@ -147,6 +149,18 @@ class TanhGaussianPolicy(DeterministicPolicy):
         mean, std = self.parameters_at(observation)
         return self.squashed(mean + std * noise[:, 0])
 
+    def act(self, observation: Tensor, generator: torch.Generator | None = None, noise: Tensor | None = None) -> Tensor:
+        return self.mean(observation) if self.act_by_mean else super().act(observation, generator, noise)
+
+    def actions_and_density(self, noise: Tensor, observation: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions [B, A] of noise [B, 1, A], and log-densities [B] of tanh(u), or of u in an unbounded action space."""
+        mean, std = self.parameters_at(observation)
+        if self.centre is None:
+            u = mean + std * noise[:, 0]
+            return u, normal_log_prob(u, mean, std)
+        share, log_prob = tanh_normal(mean, std, noise[:, 0])
+        return self.centre + self.reach * share, log_prob
+
     def latent_log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
         """log N(u; mu(s), diag(std(s)^2)) [B] of the u of actions [B, A]."""
         return normal_log_prob(self._latent(action), *self.parameters_at(observation))
@@ -162,6 +176,13 @@ class TanhGaussianPolicy(DeterministicPolicy):
         if self.centre is None:
             return action
         return torch.atanh((action - self.centre) / (self.reach * (1 + MARGIN)))
+
+
+def tanh_normal(mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """tanh(u) [B, A] of u = mean + std noise, each [B, A], and its log-density [B]."""
+    u = mean + std * noise
+    volume = 2 * (math.log(2) - u - nn.functional.softplus(-2 * u))  # ln(1 - tanh(u)^2)
+    return torch.tanh(u), normal_log_prob(u, mean, std) - volume.sum(-1)
 
 
 def normal_log_prob(value: Tensor, mean: Tensor, std: Tensor) -> Tensor:

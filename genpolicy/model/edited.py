@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import InitVar
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from genpolicy.config.schema import component, setting
-from genpolicy.model.direct import DirectPolicy, normal_log_prob
+from genpolicy.model.direct import DirectPolicy, tanh_normal
 from genpolicy.model.generative import GenerativePolicy
 
 if TYPE_CHECKING:
@@ -56,9 +54,7 @@ class EditedPolicy(DirectPolicy):
         """tanh(u) [B, A] of the last of noise [B, noises, A] at the flow's actions [B, A], and its log-density [B]."""
         mean, log_std = self.network(base, base[:, :0], observation).chunk(2, -1)
         std = log_std.clamp(LOG_STD_MIN, LOG_STD_MAX).exp()
-        u = mean + std * noise[:, -1]
-        volume = 2 * (math.log(2) - u - nn.functional.softplus(-2 * u))  # ln(1 - tanh(u)^2)
-        return torch.tanh(u), normal_log_prob(u, mean, std) - volume.sum(-1)
+        return tanh_normal(mean, std, noise[:, -1])
 
     def actions(self, noise: Tensor, observation: Tensor) -> Tensor:
         base = self.base(noise, observation)

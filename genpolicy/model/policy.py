@@ -30,6 +30,7 @@ class Policy(nn.Module, ABC):
 
     num_times: ClassVar[int] = 1  # that the network is given
     takes_noise: ClassVar[bool] = True  # whether the network is given an action or its noise
+    heads: ClassVar[int] = 1  # outputs of the network, each as long as an action
     supports: ClassVar[frozenset[Capability]]  # what an objective may teach it
     has_density = False  # whether `log_prob` can be asked for
     couples: ClassVar[bool] = False  # whether noise depends on the action it is trained with

@@ -12,10 +12,15 @@ from torch import Tensor, nn
 
 from genpolicy.network.activation import ACTIVATIONS, initialise
 
+Members = int | Tensor | None
+"""Of an ensemble: the first so many, those of these numbers [M], or all."""
 
-def first(members: int, parameter: Tensor) -> Tensor:
-    """The part of a parameter [E, ...] that is of the first members."""
-    return parameter if members == len(parameter) else parameter[:members]
+
+def part(parameter: Tensor, members: Members) -> Tensor:
+    """What is of some members, of a parameter [E, ...]."""
+    if members is None:
+        return parameter
+    return parameter[:members] if isinstance(members, int) else parameter[members]
 
 
 class EnsembleLinear(nn.Module):
@@ -27,8 +32,8 @@ class EnsembleLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(members, size_in, size_out).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(members, 1, size_out).uniform_(-bound, bound))
 
-    def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(first(len(x), self.bias), x, first(len(x), self.weight))
+    def forward(self, x: Tensor, members: Members = None) -> Tensor:
+        return torch.baddbmm(part(self.bias, members), x, part(self.weight, members))
 
 
 class EnsembleHead(nn.Module):
@@ -40,8 +45,8 @@ class EnsembleHead(nn.Module):
         self.weight = nn.Parameter(torch.empty(members, 1, size_in).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.empty(members, 1).uniform_(-bound, bound))
 
-    def forward(self, x: Tensor) -> Tensor:
-        weight, bias = first(len(x), self.weight), first(len(x), self.bias)
+    def forward(self, x: Tensor, members: Members = None) -> Tensor:
+        weight, bias = part(self.weight, members), part(self.bias, members)
         return (x * weight).sum(-1) + bias  # on CPUs, several times faster than a batched product
 
 
@@ -54,13 +59,20 @@ class EnsembleNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(members, 1, size))
         self.bias = nn.Parameter(torch.zeros(members, 1, size))
 
-    def forward(self, x: Tensor) -> Tensor:
-        weight, bias = first(len(x), self.weight), first(len(x), self.bias)
+    def forward(self, x: Tensor, members: Members = None) -> Tensor:
+        weight, bias = part(self.weight, members), part(self.bias, members)
         return nn.functional.layer_norm(x, x.shape[-1:], eps=self.eps) * weight + bias
 
 
+class NoNorm(nn.Identity):
+    """The same of each of some members."""
+
+    def forward(self, x: Tensor, members: Members = None) -> Tensor:
+        return x
+
+
 class EnsembleMLP(nn.Module):
-    """E scalar-valued perceptrons, each with its own weights: [B, in] -> [E, B]; or the first of them alone."""
+    """E scalar-valued perceptrons, each with its own weights: [B, in] -> [E, B]; or some of them alone."""
 
     def __init__(
         self,
@@ -81,19 +93,20 @@ class EnsembleMLP(nn.Module):
         self.layers = nn.ModuleList(EnsembleLinear(members, *pair) for pair in itertools.pairwise(sizes))
         self.head = EnsembleHead(members, sizes[-1])
         self.norms = nn.ModuleList(
-            EnsembleNorm(members, size, layer_norm_eps) if layer_norm else nn.Identity() for size in hidden
+            EnsembleNorm(members, size, layer_norm_eps) if layer_norm else NoNorm() for size in hidden
         )
-        self.input_norm = EnsembleNorm(members, size_in, layer_norm_eps) if input_norm else nn.Identity()
+        self.input_norm = EnsembleNorm(members, size_in, layer_norm_eps) if input_norm else NoNorm()
         linear = [*self.layers, self.head]
         weights = [*(layer.weight.detach().mT for layer in self.layers), self.head.weight.detach()]
         initialise([list(weight) for weight in weights], [layer.bias for layer in linear], init, last=3e-3)
 
-    def forward(self, x: Tensor, members: int | None = None) -> Tensor:
-        x = self.input_norm(x.expand(members or self.members, *x.shape))
+    def forward(self, x: Tensor, members: Members = None) -> Tensor:
+        count = self.members if members is None else members if isinstance(members, int) else len(members)
+        x = self.input_norm(x.expand(count, *x.shape), members)
         for layer, norm in zip(self.layers, self.norms, strict=True):
-            x = layer(x)
-            x = self.act(norm(x)) if self.layer_norm_first else norm(self.act(x))
-        return self.head(x)
+            x = layer(x, members)
+            x = self.act(norm(x, members)) if self.layer_norm_first else norm(self.act(x), members)
+        return self.head(x, members)
 
 
 def value_network(observation_size: int, **shape: Any) -> nn.Module:

@@ -18,7 +18,8 @@ from genpolicy.network.embedding import GaussianFourier, LayeredFourier, Learned
 class MLP(nn.Module):
     """Fully connected layers on the concatenated action, time embedding and observation.
 
-    input_size: of x, if it is not an action; of use only where there are observations. output_size: if not an action's.
+    input_size: of x, if it is not an action; of use only where there are observations. heads: outputs as long as an
+    action, each initialised as a layer of its own. output_size: of one output, if it is not an action's.
     """
 
     hidden: list[int] = setting([256, 256, 256], ge=1, le=2**14, doc="units of each hidden layer")
@@ -48,9 +49,16 @@ class MLP(nn.Module):
     num_times: InitVar[int] = 1
     input_size: InitVar[int | None] = None
     output_size: InitVar[int | None] = None
+    heads: InitVar[int] = 1
 
     def __post_init__(
-        self, action_size: int, observation_size: int, num_times: int, input_size: int | None, output_size: int | None
+        self,
+        action_size: int,
+        observation_size: int,
+        num_times: int,
+        input_size: int | None,
+        output_size: int | None,
+        heads: int,
     ) -> None:
         super().__init__()
         self.action_size, self.observation_size = action_size, observation_size
@@ -71,9 +79,11 @@ class MLP(nn.Module):
         layers = [layer for pair in itertools.pairwise(sizes) for layer in (nn.Linear(*pair), activation())]
         if self.linear_first:
             layers[1] = nn.Identity()
-        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], output_size or action_size))
+        self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], output_size or heads * action_size))
         linear = [layer for layer in self.modules() if isinstance(layer, nn.Linear)]
-        initialise([[layer.weight] for layer in linear], [layer.bias for layer in linear], self.init)
+        weights = [[layer.weight] for layer in linear]
+        weights[-1] = list(self.layers[-1].weight.detach().chunk(heads))
+        initialise(weights, [layer.bias for layer in linear], self.init)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *more: Any) -> None:
         """Weights of an earlier version, which gave policies without noise zeros as x, lose the columns of these."""
@@ -83,7 +93,8 @@ class MLP(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *more)
 
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """[B, output_size] for x [B, input_size], t [B] or any number of times [B, times], observation [B, O]."""
+        """[B, heads * A], or [B, output_size], for x [B, input_size], t [B] or several times [B, times], observation
+        [B, O]."""
         times = [self.time(self.embed(t).flatten(1))] if t.dim() == 1 or t.shape[1] else []
         given = [x, *times, observation] if self.input_size else [*times, observation]
         return self.layers(torch.cat(given, -1) if len(given) > 1 else observation)

@@ -106,8 +106,11 @@ class Collector:
         self, task: Task, dataset: Dataset, transitions: Transitions, algorithm: Algorithm, config: DictConfig
     ):
         self.task, self.dataset, self.transitions, self.seed = task, dataset, transitions, config.seed
-        self.queue = ActionQueue(algorithm.explore, config.chunk.length, config.chunk.execute)
-        self.noise, self.device = config.online.noise, transitions.device
+        self.queue = ActionQueue(self._choose, config.chunk.length, config.chunk.execute)
+        self.algorithm, self.noise, self.device = algorithm, config.online.noise, transitions.device
+        self.random = config.online.random
+        if self.random and not np.isfinite([task.action_low, task.action_high]).all():
+            raise UserError(f"online.random={self.random}: the action space of {task.name} has no ends; legal: 0")
         self.unit = algorithm.scaling.single(config.chunk.length)
         self.env = gymnasium.wrappers.TimeLimit(dataset.simulate(task), task.max_episode_steps)
         self.replay = Replay(transitions, config.online.steps, config.online.mix)
@@ -129,7 +132,7 @@ class Collector:
 
     def advance(self, generator: torch.Generator) -> float | None:
         """Make a step; what its episode has earned if that has ended, else None. Raises `UserError` for a NaN."""
-        action = self.queue(self._seen(self.observation)[None], generator, self.noise)[0].cpu().numpy()
+        action = self.queue(self._seen(self.observation)[None], generator)[0].cpu().numpy()
         if not np.isfinite(action).all():
             raise UserError(
                 f"{self.task.name}: the policy's action is not a number at step {self.steps}: training has diverged; "
@@ -153,6 +156,11 @@ class Collector:
         self.episode += 1
         self._begin()
         return earned
+
+    def _choose(self, observation: Tensor, generator: torch.Generator) -> Tensor:
+        if self.steps < self.random:
+            return self.algorithm.uniform(observation, generator)
+        return self.algorithm.explore(observation, generator, self.noise)
 
     def _step(self, action: np.ndarray) -> tuple[bool, bool, float]:
         self.observation, reward, terminated, truncated, _ = self.env.step(action)

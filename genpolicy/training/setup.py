@@ -111,7 +111,8 @@ def shorten(algorithm: Algorithm, config: DictConfig) -> Algorithm:
     algorithm.given = frozenset(config.init.digests)
     online = config.online
     last = [algorithm.online_phase((online.steps - online.start) * online.updates)] if online.steps else []
-    offline = [] if locate(config.dataset._target_) is Nothing else algorithm.phases
+    alone = locate(config.dataset._target_) is Nothing or (online.steps and algorithm.begins_online)
+    offline = [] if alone else algorithm.phases
 
     def given(phase: Phase) -> bool:
         """Whether all that a phase trains is given, and it is no joint one, which is what goes on from that."""

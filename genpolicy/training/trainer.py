@@ -127,7 +127,11 @@ class Trainer:
         if until in (phase.name for phase in done):
             raise PhaseTrained(until)
         for phase in self.algorithm.phases[self.state.phase :]:
-            if phase.online and self.transitions.size:
+            if (
+                phase.online
+                and self.transitions.size
+                and (self.algorithm.given or phase is not self.algorithm.phases[0])
+            ):
                 self._evaluate_finally(OFFLINE, self.algorithm.policy)
             self.begun = time.monotonic()
             if not self._take(phase):

@@ -77,14 +77,14 @@ def test_the_target_is_that_of_clipped_double_q_with_max_q_backup():
     batch = transitions(2, lambda action: torch.tensor([1.0, 2.0]), torch.tensor([False, True]))
     next_action = torch.tensor([[[0.5, 0.1], [0.2, 0.4]], [[1.0, 1.0], [0.0, 0.0]]])
     # Q_1 = a - 2 b: .3 and -.6; Q_2 = 2 a + b: 1.1 and .8; the best of each .3 and 1.1, the smaller .3
-    loss, metrics = critic.loss(batch, next_action)
+    loss, metrics = critic.loss(batch, {"next_action": next_action})
     target = torch.tensor([1.0 + 0.9 * 0.3, 2.0])
     expected = (critic.q(batch.observation, batch.action) - target).square().sum(0)
     torch.testing.assert_close(loss, expected)
     assert metrics["target"].item() == pytest.approx(target.mean().item())
     critic.normalize = True
     expected = (critic.q(batch.observation, batch.action) - target / target.std()).square().sum(0)
-    torch.testing.assert_close(critic.loss(batch, next_action)[0], expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(critic.loss(batch, {"next_action": next_action})[0], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_in_support_target_is_the_softmax_mean_of_the_smaller_q():
@@ -95,7 +95,7 @@ def test_the_in_support_target_is_the_softmax_mean_of_the_smaller_q():
     # min_j Q_j of the two actions at the first state: .3 and -.6
     share = 1 / (1 + math.exp(-2 * 0.9))
     target = torch.tensor([1.0 + 0.9 * (share * 0.3 - (1 - share) * 0.6), 2.0])
-    loss, _ = critic.loss(batch, next_action)
+    loss, _ = critic.loss(batch, {"next_action": next_action})
     torch.testing.assert_close(loss, (critic.q(batch.observation, batch.action) - target).square().sum(0))
 
 
@@ -104,7 +104,7 @@ def test_the_target_can_take_the_mean_of_the_q_functions():
     critic.q_target = LinearQ()
     batch = transitions(1, lambda action: torch.tensor([1.0]), False)
     # Q_1 = a - 2 b = .3, Q_2 = 2 a + b = 1.1
-    loss, _ = critic.loss(batch, torch.tensor([[[0.5, 0.1]]]))
+    loss, _ = critic.loss(batch, {"next_action": torch.tensor([[[0.5, 0.1]]])})
     target = 1.0 + 0.9 * 0.7
     torch.testing.assert_close(loss, (critic.q(batch.observation, batch.action) - target).square().sum(0))
 

@@ -246,3 +246,23 @@ def test_values_of_meanflow_ql_are_those_of_its_authors_commands(size, alpha, in
     config = job.config
     assert (config.algo.alpha, config.objective.intervals, config.critic.discount) == (alpha, intervals, 0.995)
     assert (config.select.num_candidates, config.algo.lr, config.critic.lr) == (5, 1e-4, 3e-4)
+
+
+@pytest.mark.parametrize(
+    ("task", "steps", "subset", "backup_entropy", "layers"),
+    [
+        ("halfcheetah-expert-v2", 250_000, 2, True, 2),
+        ("antmaze-umaze-v2", 300_000, 1, False, 3),
+        ("pen-human-v1", 1_000_000, 2, False, 3),
+    ],
+)
+def test_values_of_rlpd_are_those_of_its_authors_commands(task, steps, subset, backup_entropy, layers):
+    """README.md and configs/rlpd_config.py of ikostrikov/rlpd at c90fd4b."""
+    [(job, _)] = jobs("algo=rlpd", f"env={task}")
+    config = job.config
+    assert (config.critic.subset, config.algo.backup_entropy, config.critic.ensemble) == (subset, backup_entropy, 10)
+    assert list(config.critic.hidden) == list(config.network.hidden) == [256] * layers
+    online = config.online
+    assert (online.steps, online.start, online.random, online.updates, online.mix) == (steps, 5000, 5000, 20, "half")
+    assert (config.algo.policy_delay, config.algo.batch_size, config.algo.lr, config.critic.lr) == (20, 256, 3e-4, 3e-4)
+    assert (config.scaling.observation, config.dataset.action_margin) == ("none", 1e-5)

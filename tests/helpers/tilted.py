@@ -53,7 +53,10 @@ class QuadraticCritic(nn.Module):
     def advantage(self, observation, action):
         return self.q_min(observation, action) - self.v(observation)
 
-    def loss(self, batch, next_action=None):
+    def draw(self, batch, generator, progress):
+        return {}
+
+    def loss(self, batch, draws=None):
         return self.nothing * batch.reward, {}
 
     def losses(self):

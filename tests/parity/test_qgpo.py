@@ -44,7 +44,7 @@ def test_ten_updates_of_each_stage():
     draws = [{"t": 0.999 * arrays["draw/t"][i] + 0.001, "noise": arrays["draw/noise"][i]} for i in range(10)]
     assert list(joint.updates) == ["critic", "energy"]
     for number, batch in enumerate(supported):
-        joint.updates["critic"].step(batch, {})
+        joint.updates["critic"](batch, torch.Generator(), 0.0)  # which draws nothing at random
         joint.updates["energy"].step(batch, draws[number])
         if number == 0:
             wanted = energy(arrays, "gradient")

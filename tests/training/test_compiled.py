@@ -59,6 +59,7 @@ def assert_one_graph_each(phase) -> None:
         "algo=diffusion_ql solver.steps=1",
         "algo=consistency_ac",
         "algo=dac solver.steps=1 algo.eta_lr=0.1 critic.ensemble=2",
+        "algo=rlpd critic.ensemble=3",
     ],
 )
 def test_an_update_is_one_graph_that_is_traced_once(chosen, traced):

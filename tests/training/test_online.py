@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from small import ALGORITHMS, random_transitions, sizes
 from tiny import only_run, plain_words, records, same
 
+from genpolicy.algo.actor import Actor
 from genpolicy.algo.algorithm import assemble
 from genpolicy.algo.update import Update
 from genpolicy.dataset.sequences import Sequences
@@ -19,6 +20,8 @@ from genpolicy.system.signals import Interrupted
 from genpolicy.training.online import Collector, Replay
 
 ONLINE = ("online.steps=60", "online.start=23", "eval.per_phase=2", "eval.episodes=2", "eval.final_episodes=2")
+FROM_NOTHING = ("env=gym", "env.id=Pendulum-v1", "env.max_episode_steps=5", "dataset=none", "tuned=none", *ONLINE)
+FROM_NOTHING += ("network.hidden=[16]", "critic.hidden=[16]", "algo.batch_size=16", "tracking.uri=none")
 CHUNKS = ("algo=qc", "algo.steps=10", "algo.batch_size=16", "chunk.length=3", "chunk.execute=2", "online.mix=half")
 
 
@@ -171,12 +174,43 @@ def test_a_run_of_given_parts_begins_online(undisturbed, tmp_path):
 
 
 def test_without_data_training_begins_online(tmp_path):
-    task = ("env=gym", "env.id=Pendulum-v1", "env.max_episode_steps=5", "dataset=none", "algo=td3_bc", "tuned=none")
-    small = ("network.hidden=[16]", "critic.hidden=[16]", "algo.batch_size=16", "tracking.uri=none", "online.noise=0.1")
-    result = genpolicy(*task, *small, *ONLINE, f"paths.outputs={tmp_path}")
+    result = genpolicy(*FROM_NOTHING, "algo=td3_bc", "online.noise=0.1", f"paths.outputs={tmp_path}")
     assert result.code == 0, result.err
     saved = checkpoint.load(only_run(tmp_path) / "last.pt")
     assert (saved["state"]["results"].keys() & {"offline", "final"}, saved["state"]["updates"]) == ({"final"}, 37)
+
+
+def test_first_actions_can_be_uniform(tmp_path, monkeypatch):
+    played, real = [], Collector._step
+
+    def kept(self, action):
+        played.append(action.item())
+        return real(self, action)
+
+    monkeypatch.setattr(Collector, "_step", kept)
+    monkeypatch.setattr(Actor, "explore", lambda self, observation, *given: torch.full((1, 1), 0.25))
+    result = genpolicy(*FROM_NOTHING, "algo=td3_bc", "online.random=20", f"paths.outputs={tmp_path}")
+    assert result.code == 0, result.err
+    first = np.array(played[:20])
+    assert (np.abs(first).max() <= 2, 0.8 < first.std() < 1.5) == (True, True)  # in [-2, 2], where it is 1.15
+    assert played[20:] == [0.25] * 40
+
+
+@pytest.mark.parametrize("more", [("algo.pretrain=false",), ("algo.pretrain=true",), ("dataset=none",)])
+def test_rlpd_begins_online_and_moves_its_policy_once_a_step(more, tmp_path):
+    plain = [word for word in plain_words(tmp_path) if not word.startswith(("algo", "likelihood", "solver"))]
+    if "dataset=none" in more:
+        plain = [word for word in plain if not word.startswith("dataset")]
+    small = ("algo=rlpd", "algo.steps=6", "algo.batch_size=16", "critic.ensemble=3", "online.updates=3")
+    result = genpolicy(*plain, *ONLINE, *small, "online.mix=half", *more)
+    assert result.code == 0, result.err
+    saved = checkpoint.load(only_run(tmp_path) / "last.pt")
+    before = 6 if "algo.pretrain=true" in more else 0
+    assert ("offline" in saved["state"]["results"], saved["state"]["updates"]) == (before > 0, before + 3 * 37)
+    counts = {}
+    for update, state in saved["algorithm"]["_extra_state"]["online"].items():
+        counts[update] = max(int(moments["step"]) for moments in state["state"].values())
+    assert counts == {"critic": before + 3 * 37, "actor": before // 3 + 37}
 
 
 @settings(max_examples=30, deadline=None)

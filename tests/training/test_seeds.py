@@ -53,6 +53,7 @@ def weights(algorithm):
         "algo=fac solver.steps=3 algo.density_steps=2",
         "algo=fan",
         "algo=rebrac",
+        "algo=rlpd critic.ensemble=4 algo.policy_delay=2",
         "algo=qam",
         "algo=qam_e algo.adjoint_steps=3 solver.steps=3 critic.ensemble=2",
         "algo=dac algo.eta_lr=0.1 algo.ema_start=2 critic.ensemble=2 critic.candidates=2",
