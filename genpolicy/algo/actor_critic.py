@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from genpolicy.algo.algorithm import Algorithm, Phase, prefixed
+from genpolicy.algo.algorithm import Algorithm, Phase, prefixed, require_flow
 from genpolicy.algo.update import Metrics, Update, critic_updates
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
@@ -93,6 +93,53 @@ def require_one_rate(config: Node) -> None:
     """Refuse a critic that has a learning rate of its own."""
     if config.critic.lr != config.algo.lr:
         raise UserError(f"critic.lr={config.critic.lr}: one optimiser trains all; legal: {config.algo.lr}, as algo.lr")
+
+
+@component
+class JointTraining(PolicyEvaluation, ABC):
+    """One optimiser of critic, behaviour model and policy, as in QAM's code: all step together, moving averages first.
+
+    Here the losses of critic and behaviour model; a subclass has those of its policy.
+    """
+
+    steps: int = setting(20_000, ge=1, le=10**9, doc="updates of critic, behaviour model and policy")
+    batch_size: int = setting(256, ge=1, le=2**20, doc="transitions an update")
+    lr: float = setting(3e-4, gt=0.0, le=1e30, doc="Adam's learning rate; that of the critic must be the same")
+    gradient_norm: float | None = setting(
+        None, gt=0.0, le=1e30, doc="largest norm of the whole gradient; null: no clipping"
+    )
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        super().check_compatibility(config)
+        require_flow(config)
+        require_one_rate(config)
+
+    def plan(self) -> list[Phase]:
+        more = {"before": self.update_targets, "clip": self.gradient_norm}
+        update = Update(dict.fromkeys(self.trained()), self.lr, self.loss, self.draw, **more)
+        return [self.training_phase(self.steps, self.batch_size, {"": update})]
+
+    def trained(self) -> list[nn.Parameter]:
+        """The parameters of all that steps together."""
+        return [*self.critic.parameters(), *self.behaviour.parameters(), *self.policy.parameters()]
+
+    def update_targets(self) -> None:
+        """One step of the moving averages of the critic and of the behaviour model."""
+        self.critic.update_target()
+        self.behaviour.update_target()
+
+    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """What the critic and the behaviour model's objective draw."""
+        next_action = self.draw_next_action(batch, generator, progress)
+        matching = self.objective.draw(self.behaviour, batch.observation, batch.action, generator, progress)
+        return next_action | matching
+
+    def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
+        """The losses of critic and behaviour model together, [B], and metrics."""
+        total, metrics = self.critic_loss(batch, draws)
+        matching = self.objective.loss(self.behaviour, batch.observation, batch.action, draws)
+        return total + matching, metrics | {"matching": matching.detach().mean()}
 
 
 @component

@@ -58,6 +58,7 @@ class Phase:
     depends: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     online: bool = False  # whether transitions are added while it goes on
+    finished: bool = False  # whether what it trains stays as it is in online training
 
     def progress(self, step: int) -> float:
         """The share of the phase that is done, in [0, 1); of one that goes on where others have ended, 1."""
@@ -158,8 +159,9 @@ class Algorithm(Actor, ABC):
 
     def online_phase(self, steps: int) -> Phase:
         """All updates of all phases on each batch, for transitions to which those of the policy are added."""
-        several, updates = len(self.phases) > 1, {}
-        for phase in self.phases:
+        phases = [phase for phase in self.phases if not phase.finished]
+        several, updates = len(phases) > 1, {}
+        for phase in phases:
             own = {name: update.unscheduled() for name, update in phase.updates.items()}
             updates |= prefixed(phase.name if several else "", own)
         fields = {"name": "online", "steps": steps, "updates": updates, "policy": self.policy, "online": True}

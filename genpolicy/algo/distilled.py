@@ -49,6 +49,17 @@ def network_beside(model: Policy, **shape: Any) -> MLP:
     return MLP(num_times=0, **sizes, **shape)
 
 
+def require_noise_at_start(config: Node, what: str) -> None:
+    """Refuse a solver that draws noise on the way. what: is done to the flow, and by whom."""
+
+    def fits(solver: Mapping) -> bool:
+        return not build(solver).num_noises
+
+    if not fits(config.solver):
+        legal = legal_options("solver", having=fits)
+        raise UserError(f"solver: {what} that noise enters at its start only; legal: {legal}")
+
+
 @component
 class PerceptronSettings:
     """The settings of algorithms that train a perceptron beside a flow, as their policy or a part of it."""
@@ -78,15 +89,7 @@ class OneStepSettings(PerceptronSettings):
     def check_compatibility(cls, config: Node) -> None:
         """The flow's noise is that of the one-step policy."""
         super().check_compatibility(config)
-
-        def fits(solver: Mapping) -> bool:
-            return not build(solver).num_noises
-
-        if not fits(config.solver):
-            raise UserError(
-                f"solver: {cls.__name__} distils a flow that noise enters at its start only; "
-                f"legal: {legal_options('solver', having=fits)}"
-            )
+        require_noise_at_start(config, f"{cls.__name__} distils a flow")
 
     def one_step(self, model: Policy) -> OneStepPolicy:
         """A one-step policy beside a flow."""

@@ -7,18 +7,16 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from genpolicy.algo.actor_critic import PolicyEvaluation, require_one_rate
-from genpolicy.algo.algorithm import Phase, require_flow
-from genpolicy.algo.distilled import OneStepSettings, PerceptronSettings, network_beside
-from genpolicy.algo.entropy import entropy_loss
-from genpolicy.algo.update import Metrics, Update
+from genpolicy.algo.actor_critic import JointTraining
+from genpolicy.algo.distilled import OneStepSettings
+from genpolicy.algo.expo import EditSettings
+from genpolicy.algo.update import Metrics
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
 from genpolicy.critic.critic import climbed, value_and_slope
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
-from genpolicy.model.edited import EditedPolicy
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.path import ICFM
@@ -27,21 +25,16 @@ from genpolicy.objective.objective import Draws
 
 
 @component
-class QAM(PolicyEvaluation):
+class QAM(JointTraining):
     """A flow whose optimum is mu(a|s) exp(beta Q(s, a)) / Z(s), without a gradient through its solver.
 
     The behaviour flow mu is fitted beside it. States x_i of the memoryless SDE of the policy, at N times, have lean
     adjoints g_i, which go backwards along mu from g_N = -beta grad Q; the policy's velocity is regressed on
     v_mu - sigma_i^2 g_i / 2 (Domingo-Enrich et al. 2025, algorithm 2).
-
-    As in the authors' code, which has one optimiser, everything steps together, the moving averages first.
     """
 
     uses_samples = False
 
-    steps: int = setting(20_000, ge=1, le=10**9, doc="updates of critic, behaviour model and policy")
-    batch_size: int = setting(256, ge=1, le=2**20, doc="transitions an update")
-    lr: float = setting(3e-4, gt=0.0, le=1e30, doc="Adam's learning rate; that of the critic must be the same")
     gradient_norm: float | None = setting(
         1.0, gt=0.0, le=1e30, doc="largest norm of the whole gradient; null: no clipping"
     )
@@ -51,7 +44,6 @@ class QAM(PolicyEvaluation):
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
         super().check_compatibility(config)
-        require_flow(config)
 
         def fits(model: Node) -> bool:
             return locate(model["_target_"]) is GenerativePolicy and locate(model["path"]["_target_"]) is ICFM
@@ -59,7 +51,6 @@ class QAM(PolicyEvaluation):
         if not fits(config.model):
             legal = legal_options("model", having=fits)
             raise UserError(f"model: adjoint matching needs straight paths from noise to actions; legal: {legal}")
-        require_one_rate(config)
 
     @property
     def inverse_temperature(self) -> float | None:
@@ -75,35 +66,19 @@ class QAM(PolicyEvaluation):
         behaviour.keep_average()
         return model, behaviour
 
-    def plan(self) -> list[Phase]:
-        more = {"before": self.update_targets, "clip": self.gradient_norm}
-        update = Update(self.trained(), self.lr, self.loss, self.draw, **more)
-        return [self.training_phase(self.steps, self.batch_size, {"": update})]
-
-    def trained(self) -> list[nn.Parameter]:
-        """The parameters of all that steps together."""
-        return [*self.critic.parameters(), *self.behaviour.parameters(), *self.policy.parameters()]
-
-    def update_targets(self) -> None:
-        """One step of the moving averages of the critic and of the behaviour model."""
-        self.critic.update_target()
-        self.behaviour.update_target()
-
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        """What the critic and the flow's objective draw, and the noise [B, N, A] of the SDE, its first state first."""
-        next_action = self.draw_next_action(batch, generator, progress)
-        matching = self.objective.draw(self.behaviour, batch.observation, batch.action, generator, progress)
-        shape = batch.size, self.adjoint_steps, batch.action.shape[-1]
-        return {"sde_noise": standard_normal(shape, generator, batch.action), **next_action, **matching}
+        """What critic and behaviour model draw, and the noise [B, N, A] of the SDE, its first state first."""
+        draws, shape = (
+            super().draw(batch, generator, progress),
+            (batch.size, self.adjoint_steps, batch.action.shape[-1]),
+        )
+        return draws | {"sde_noise": standard_normal(shape, generator, batch.action)}
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The losses of critic, behaviour model and policy together, [B], and metrics."""
-        total, metrics = self.critic_loss(batch, draws)
-        matching = self.objective.loss(self.behaviour, batch.observation, batch.action, draws)
+        total, metrics = super().loss(batch, draws)
         adjoint = self.adjoint_loss(batch.observation, draws["sde_noise"])
-        terms = {"matching": matching, "adjoint": adjoint}
-        metrics |= {name: term.detach().mean() for name, term in terms.items()}
-        return total + matching + adjoint, metrics
+        return total + adjoint, metrics | {"adjoint": adjoint.detach().mean()}
 
     def adjoint_loss(self, observation: Tensor, noise: Tensor) -> Tensor:
         """sum_i |2 (v - v_mu) / sigma_i + sigma_i g_i|^2 [B] at the states that noise [B, N, A] leads to."""
@@ -194,17 +169,10 @@ class QAMF(OneStepSettings, QAM):
 
 
 @component
-class QAME(PerceptronSettings, QAM):
-    """QAM-E: the actions of QAM's flow are edited, by no more than `edit_scale`, to climb Q.
-
-    The edits have a tanh-Gaussian policy, whose entropy is held at `edit_entropy` by a temperature that is learned with
-    all else (soft actor-critic, Haarnoja et al. 2018).
-    """
+class QAME(EditSettings, QAM):
+    """QAM-E: the actions of QAM's flow are edited, by no more than `edit_scale`, to climb Q."""
 
     uses_samples = True
-
-    edit_scale: float = setting(0.1, ge=0.0, le=1e6, doc="largest distance of an edit in each dimension of actions")
-    edit_entropy: float = setting(-0.5, ge=-100.0, le=100.0, doc="entropy of edits in nats, per dimension")
 
     @property
     def inverse_temperature(self) -> None:
@@ -216,30 +184,7 @@ class QAME(PerceptronSettings, QAM):
 
     def policies(self, model: Policy) -> tuple[Policy, Policy]:
         flow, behaviour = super().policies(model)
-        self.log_temperature = nn.Parameter(torch.zeros(1))
-        network = network_beside(model, heads=2, **self.shape)
-        bounds = {"action_low": self.action_low, "action_high": self.action_high}
-        return EditedPolicy(network=network, flow=flow, scale=self.edit_scale, squash=False, **bounds), behaviour
-
-    def trained(self) -> list[nn.Parameter]:
-        return [*super().trained(), self.log_temperature]
-
-    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        """QAM's draws, and the noise of the policy's actions, the edits' last."""
-        draws = super().draw(batch, generator, progress)
-        return draws | {"action_noise": self.policy.draw_noise(batch.size, generator, batch.action)}
-
-    def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
-        """QAM's loss and the edits', [B], and metrics."""
-        total, metrics = super().loss(batch, draws)
-        observation, noise = batch.observation, draws["action_noise"]
-        with torch.no_grad():
-            base = self.policy.base(noise, observation)
-        edit, log_prob = self.policy.edit(base, noise, observation)
-        action = self.clip(base + self.edit_scale * edit)
-        q = climbed(lambda action: self.critic.q(observation, action).mean(0), action)
-        entropy, own = entropy_loss(self.log_temperature, log_prob, self.edit_entropy * base.shape[-1])
-        return total + entropy - q, metrics | own | {"q": q.detach().mean()}
+        return self.edited(flow), behaviour
 
 
 def _velocity(model: Policy, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:

@@ -17,8 +17,23 @@ if TYPE_CHECKING:
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # of QAM's code
 
 
+class OfFlow:
+    """What policies share that are made of a flow."""
+
+    flow: GenerativePolicy
+
+    @property
+    def solver(self) -> Solver:
+        """The flow's, which can be replaced."""
+        return self.flow.solver
+
+    @solver.setter
+    def solver(self, solver: Solver) -> None:
+        self.flow.solver = solver
+
+
 @component
-class EditedPolicy(DirectPolicy):
+class EditedPolicy(OfFlow, DirectPolicy):
     """b + scale tanh(u): b the clipped action of a flow, u ~ N(m, diag(std^2)) with m and std those of a network of b.
 
     The network gives m and ln std [B, 2 A] for b and the observation. No density: b is not known from an action.
@@ -36,15 +51,6 @@ class EditedPolicy(DirectPolicy):
     @property
     def num_noises(self) -> int:
         return self.flow.num_noises + 1
-
-    @property
-    def solver(self) -> Solver:
-        """The flow's, which can be replaced."""
-        return self.flow.solver
-
-    @solver.setter
-    def solver(self, solver: Solver) -> None:
-        self.flow.solver = solver
 
     def base(self, noise: Tensor, observation: Tensor) -> Tensor:
         """The flow's actions [B, A], clipped to the action space, of all noise [B, noises, A] but the last."""

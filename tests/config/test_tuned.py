@@ -146,25 +146,45 @@ def test_a_familys_file_that_has_changed_is_read_anew(tmp_path):
 @pytest.mark.parametrize(
     ("task", "discount", "pessimism", "found"),
     [
-        ("antmaze-large", 0.99, 0.5, {"qam": 10, "qam_f": (3, 30), "qam_e": (1, 0.1), "qsm": (10, 10), "dac": 0.3}),
-        ("antmaze-giant", 0.995, 0.5, {"qam": 3, "qam_f": (3, 30), "qam_e": (10, 0.1), "qsm": (10, 10), "dac": 0.3}),
-        ("humanoidmaze-medium", 0.995, 0, {"qam": 3, "qam_f": (1, 30), "qam_e": (3, 0.1), "qsm": (10, 30), "dac": 1}),
+        (
+            "antmaze-large",
+            0.99,
+            0.5,
+            {"qam": 10, "qam_f": (3, 30), "qam_e": (1, 0.1), "qsm": (10, 10), "dac": 0.3, "dsrl": 0.8, "expo": 0.2},
+        ),
+        (
+            "antmaze-giant",
+            0.995,
+            0.5,
+            {"qam": 3, "qam_f": (3, 30), "qam_e": (10, 0.1), "qsm": (10, 10), "dac": 0.3, "dsrl": 1.2, "expo": 0.3},
+        ),
+        (
+            "humanoidmaze-medium",
+            0.995,
+            0,
+            {"qam": 3, "qam_f": (1, 30), "qam_e": (3, 0.1), "qsm": (10, 30), "dac": 1, "dsrl": 0.6, "expo": 0.5},
+        ),
         (
             "humanoidmaze-large",
             0.995,
             0,
-            {"qam": 3, "qam_f": (0.3, 30), "qam_e": (3, 0.1), "qsm": (10, 30), "dac": 0.3},
+            {"qam": 3, "qam_f": (0.3, 30), "qam_e": (3, 0.1), "qsm": (10, 30), "dac": 0.3, "dsrl": 0.8, "expo": 0.1},
         ),
-        ("cube-double", 0.99, 0.5, {"qam": 1, "qsm": (1, 10), "dac": 3}),
-        ("cube-triple", 0.99, 0.5, {"qam": 3, "qam_f": (10, 300), "qam_e": (3, 0.1), "qsm": (10, 10), "dac": 0.3}),
-        ("puzzle-3x3", 0.99, 0.5, {"qam": 3, "qam_e": (1, 0.1), "qsm": (10, 30), "dac": 1}),
-        ("scene", 0.99, 0.5, {"qam": 1, "qam_f": (1, 300), "qsm": (3, 30), "dac": 1}),
+        ("cube-double", 0.99, 0.5, {"qam": 1, "qsm": (1, 10), "dac": 3, "dsrl": 1.0, "expo": 0.2}),
+        (
+            "cube-triple",
+            0.99,
+            0.5,
+            {"qam": 3, "qam_f": (10, 300), "qam_e": (3, 0.1), "qsm": (10, 10), "dac": 0.3, "dsrl": 1.4, "expo": 0.3},
+        ),
+        ("puzzle-3x3", 0.99, 0.5, {"qam": 3, "qam_e": (1, 0.1), "qsm": (10, 30), "dac": 1, "dsrl": 1.0, "expo": 0.2}),
+        ("scene", 0.99, 0.5, {"qam": 1, "qam_f": (1, 300), "qsm": (3, 30), "dac": 1, "dsrl": 0.4, "expo": 0.2}),
     ],
 )
 def test_values_of_qams_authors_are_those_of_their_commands(task, discount, pessimism, found):
     """experiments/reproduce.py of ColinQiyangLi/qam at f93efd2."""
     names = {"qam": ("beta",), "qam_f": ("beta", "alpha"), "qam_e": ("beta", "edit_scale")}
-    names |= {"qsm": ("beta", "eta"), "dac": ("eta",)}
+    names |= {"qsm": ("beta", "eta"), "dac": ("eta",), "dsrl": ("noise_scale",), "expo": ("edit_scale",)}
     arm = "maze" not in task
     for algo, values in found.items():
         [(job, _)] = jobs(f"algo={algo}", f"env=ogbench-{task}-{'play' if arm else 'navigate'}")
@@ -174,7 +194,8 @@ def test_values_of_qams_authors_are_those_of_their_commands(task, discount, pess
         expected = values if isinstance(values, tuple) else (values,)
         assert tuple(settings[name] for name in names[algo]) == expected, algo
         assert (critic.discount, critic.pessimism, critic.candidates) == (discount, pessimism, 1)
-        assert (critic.ensemble, list(critic.hidden), settings.gradient_norm) == (10, [512] * 4, 1.0)
+        assert (critic.ensemble, list(critic.hidden)) == (10, [512] * 4)
+        assert settings.gradient_norm == (None if algo in ("dsrl", "expo") else 1.0)
         assert (critic.activation, critic.layer_norm, critic.aggregate) == ("gelu_tanh", True, "mean")
         assert list(job.config.network.hidden) == [512] * 4
         if algo in ("qsm", "dac"):

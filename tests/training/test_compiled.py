@@ -60,6 +60,8 @@ def assert_one_graph_each(phase) -> None:
         "algo=consistency_ac",
         "algo=dac solver.steps=1 algo.eta_lr=0.1 critic.ensemble=2",
         "algo=rlpd critic.ensemble=3",
+        "algo=dsrl solver.steps=1 critic.ensemble=2",
+        "algo=expo solver.steps=1 critic.ensemble=2",
     ],
 )
 def test_an_update_is_one_graph_that_is_traced_once(chosen, traced):
