@@ -13,7 +13,8 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from genpolicy.config.schema import component, setting
+from genpolicy.config.legal import legal_options
+from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
 from genpolicy.errors import UserError
 from genpolicy.model.flow import Capability
@@ -130,6 +131,18 @@ class TanhGaussianPolicy(DeterministicPolicy):
     log_std_min: float = setting(-5.0, ge=-100.0, le=100.0, doc="smallest logarithm of a standard deviation of u")
     log_std_max: float = setting(2.0, ge=-100.0, le=100.0, doc="largest logarithm of a standard deviation of u")
     act_by_mean: bool = setting(False, doc="act by the mean of u; false: by a sample")
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        """The network gives both mean and spread."""
+        super().check_compatibility(config)
+
+        def fits(network: type) -> bool:
+            return getattr(network, "takes_heads", False)
+
+        if not fits(locate(config.network._target_)):
+            legal = legal_options("network", fits)
+            raise UserError(f"network: this model takes a mean and a spread from it; legal: {legal}")
 
     def parameters_at(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """mu and std [B, A] of u."""

@@ -59,11 +59,8 @@ class LNResNet(nn.Module):
     observation_size: InitVar[int]
     num_times: InitVar[int] = 1
     input_size: InitVar[int | None] = None
-    heads: InitVar[int] = 1
 
-    def __post_init__(
-        self, action_size: int, observation_size: int, num_times: int, input_size: int | None, heads: int
-    ) -> None:
+    def __post_init__(self, action_size: int, observation_size: int, num_times: int, input_size: int | None) -> None:
         super().__init__()
         self.action_size, self.observation_size = action_size, observation_size
         self.input_size = input_size or action_size
@@ -77,18 +74,17 @@ class LNResNet(nn.Module):
         self.residual = nn.ModuleList(
             LNResNetBlock(self.width, self.activation, self.layer_norm_eps) for _ in range(self.blocks)
         )
-        self.last = nn.Linear(self.width, heads * action_size)
+        self.last = nn.Linear(self.width, action_size)
         self.act = activation()
         if self.init == "flax":
             outer = [layer for layer in (*self.time, self.first, self.last) if isinstance(layer, nn.Linear)]
             inner = [layer for block in self.residual for layer in (block.first, block.second)]
             for layers, scheme in ((outer, "xavier"), (inner, "lecun")):
-                weights = [list(layer.weight.detach().chunk(heads if layer is self.last else 1)) for layer in layers]
-                initialise(weights, [layer.bias for layer in layers], scheme)
+                initialise([[layer.weight] for layer in layers], [layer.bias for layer in layers], scheme)
         self.kept: Tensor | None = None
 
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """Output [B, heads * A] for x [B, input_size], t [B] or any number of times [B, times], observation [B, O]."""
+        """Output [B, A] for x [B, input_size], t [B] or any number of times [B, times], observation [B, O]."""
         x = self.first(torch.cat([x, observation, self.time(self.embed(t).flatten(1))], -1))
         for number, block in enumerate(self.residual):
             x = block(x, None if self.kept is None else self.kept[:, number])

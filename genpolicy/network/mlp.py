@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import InitVar
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,8 @@ class MLP(nn.Module):
     input_size: of x, if it is not an action; of use only where there are observations. heads: outputs as long as an
     action, each initialised as a layer of its own. output_size: of one output, if it is not an action's.
     """
+
+    takes_heads: ClassVar[bool] = True
 
     hidden: list[int] = setting([256, 256, 256], ge=1, le=2**14, doc="units of each hidden layer")
     activation: str = setting("silu", choices=list(ACTIVATIONS), doc="activation after each hidden layer")

@@ -58,7 +58,6 @@ class TemporalSpatialResidual(nn.Module):
     observation_size: InitVar[int]
     num_times: InitVar[int] = 1
     input_size: InitVar[int | None] = None
-    heads: InitVar[int] = 1
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
@@ -70,9 +69,7 @@ class TemporalSpatialResidual(nn.Module):
                 f"network.hidden=[{widths}]: each width must be half of the one before, as in [512,256,128]"
             )
 
-    def __post_init__(
-        self, action_size: int, observation_size: int, num_times: int, input_size: int | None, heads: int
-    ) -> None:
+    def __post_init__(self, action_size: int, observation_size: int, num_times: int, input_size: int | None) -> None:
         super().__init__()
         self.action_size, self.observation_size = action_size, observation_size
         self.input_size = input_size or action_size
@@ -88,11 +85,11 @@ class TemporalSpatialResidual(nn.Module):
         self.down = nn.ModuleList(ResidualBlock(wide, narrow, condition) for wide, narrow in pairs)
         self.middle = ResidualBlock(sizes[-1], sizes[-1], condition)
         self.up = nn.ModuleList(ResidualBlock(2 * narrow, wide, condition) for wide, narrow in reversed(pairs))
-        self.last = nn.Linear(2 * sizes[0], heads * action_size)
+        self.last = nn.Linear(2 * sizes[0], action_size)
         self.act = nn.SiLU()
 
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
-        """Output [B, heads * A] for x [B, input_size], t [B] or any number of times [B, times], observation [B, O]."""
+        """Output [B, A] for x [B, input_size], t [B] or any number of times [B, times], observation [B, O]."""
         embedded = self.embed(t).flatten(1)
         if self.observe is not None:
             embedded = torch.cat([embedded, self.act(self.observe(observation))], -1)

@@ -16,6 +16,7 @@ from genpolicy.algo.update import Update
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.runs import checkpoint
+from genpolicy.runs.run import find_runs
 from genpolicy.system.signals import Interrupted
 from genpolicy.training.online import Collector, Replay
 
@@ -305,3 +306,24 @@ def test_what_cannot_be_is_refused(more, reason):
     result, _ = tried("env=multi-goal", "tuned=none", *more.split())
     assert (result.code, result.err.count("\n")) == (1, 1)
     assert reason in result.err
+
+
+def test_a_frozen_flow_is_steered_as_it_is(tmp_path):
+    """Also online, and that of another run."""
+    plain = [word for word in plain_words(tmp_path) if not word.startswith(("algo", "likelihood", "solver"))]
+    small = ["algo=dsrl", "algo.frozen=true", "algo.behaviour_steps=8", "algo.steps=6", "algo.batch_size=16"]
+    small += ["algo.behaviour_batch_size=16", "algo.policy_hidden=[16]", "critic.ensemble=2", "solver.steps=2"]
+    result = genpolicy(*plain, *ONLINE, *small)
+    assert result.code == 0, result.err
+    run = only_run(tmp_path)
+    saved = checkpoint.load(run / "last.pt")["algorithm"]
+    assert list(saved["_extra_state"]["online"]) == [""]
+    assert max(int(own["step"]) for own in saved["_extra_state"]["online"][""]["state"].values()) == 6 + 37
+    assert max(int(own["step"]) for own in saved["_extra_state"]["behaviour"]["state"].values()) == 8
+    given = [*plain, *ONLINE, *small, "seed=1", f"init.behaviour={run}"]
+    assert genpolicy(*given).code == 0
+    [other] = [path for path in find_runs(tmp_path) if path != run]
+    found = checkpoint.load(other / "last.pt")["algorithm"]
+    flow = [name for name in saved if name.startswith("behaviour.")]
+    assert all(torch.equal(found[name], saved[name]) for name in flow)
+    assert not torch.equal(found["policy.network.layers.0.weight"], saved["policy.network.layers.0.weight"])
