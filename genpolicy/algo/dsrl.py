@@ -53,7 +53,7 @@ class DSRL(BehaviourSettings, PerceptronSettings, JointTraining):
         self.log_temperature = nn.Parameter(torch.zeros(1))
         sizes = model.network.observation_size, model.action_size
         self.latent_critic = EnsembleMLP(self.critic.ensemble, self.critic.input_size(*sizes), **self.critic.shape)
-        ends = torch.ones(model.action_size)
+        ends = torch.ones_like(self.action_low)
         network = network_beside(model, input_size=0, heads=2, **self.shape)
         more = {"action_low": -ends, "action_high": ends, "log_std_min": LOG_STD_MIN, "log_std_max": LOG_STD_MAX}
         return SteeredPolicy(network=network, flow=model.target, scale=self.noise_scale, **more), model

@@ -52,6 +52,7 @@ WITHOUT_COUNTERPART = {
     "gmpg_matching",
     "gmpg_reinforce",
     "meanflow_ql",
+    "rlpd",
     "gmpo_softmax_fresh",
     "gmpo_softmax_static",
 }
