@@ -8,7 +8,6 @@ import sqlite3
 from contextlib import closing
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
 from command_line import genpolicy
 from rich.console import Console
@@ -17,9 +16,10 @@ from tiny import ended, only_run
 
 from genpolicy.errors import printable
 from genpolicy.evaluation import figures
-from genpolicy.report import charts, statistics
-from genpolicy.report.charts import Curve
-from genpolicy.report.document import Document, Table, Text
+from genpolicy.report import figures as report_figures
+from genpolicy.report.chart import Chart, Mark, Panel, Series
+from genpolicy.report.document import Choice, Document, Picture, Table, Text
+from genpolicy.report.page import page
 from genpolicy.system.console import plain
 from genpolicy.system.files import last_line
 
@@ -42,22 +42,22 @@ def test_a_cell_is_no_markup(capsys):
     assert "\x1b" not in written
 
 
-@pytest.mark.slow
+def chart(names) -> Chart:
+    """A chart in which everything has these names."""
+    panels = []
+    for name in names:
+        run = {"runs": [Mark(0, name)]}
+        series = [Series(name, [1, 2], [1, 2], [0, 1], [2, 3]), Series(name, [1, 2], [2, 1], thin=True, **run)]
+        series += [Series(name, [1], [1], style="points", **run), Series(name, [1], [1], style="stars", **run)]
+        panels.append(Panel(name, name, name, series, xticks=[(1, name)], yticks=[(1, name)]))
+        panels.append(Panel(name, name, name, [Series(name, [1], [0], [0], [2], "bars")], yticks=[(0, name)]))
+    return Chart(panels, names)
+
+
 def test_names_are_no_formulas(tmp_path):
-    names = [name for name in NAMES if "$" in name]
-    curve = Curve(np.arange(3), np.arange(3.0), np.arange(3.0), np.array([True, False, False]), 1)
-    task = r"t$\sqrt$"
-    curves = {name: [curve] for name in names}
-    drawn = [
-        charts.learning_curves({(task, name): [curve] for name in names}, {task: "score"}),
-        charts.likelihood(curves, task, "score"),
-        charts.trade_off({name: {1: (1.0, 1.0), 10: (2.0, 3.0)} for name in names}, task, "score"),
-        charts.profiles({name: [np.arange(3.0)] for name in names}),
-        charts.aggregates({name: {"IQM": statistics.Estimate(1.0, (0.5, 1.5))} for name in names}),
-    ]
-    for figure in drawn:
-        for kind in ("png", "pdf"):
-            figure.savefig(io.BytesIO(), format=kind)
+    figure = report_figures.draw(chart([name for name in NAMES if "$" in name]))
+    for kind in ("png", "pdf"):
+        figure.savefig(io.BytesIO(), format=kind)
     figures.draw_trade_off({1: {"return_mean": 1.0, "return_std": 0.1, "ms_per_action": 1.0}}, tmp_path / "x.png")
 
 
@@ -65,14 +65,19 @@ def test_no_latex_runs_because_a_working_folder_says_so(tmp_path, monkeypatch):
     import matplotlib
 
     monkeypatch.setitem(matplotlib.rcParams, "text.usetex", True)  # as a matplotlibrc there would
-    figure = charts.profiles({"x": [np.arange(3.0)]})
+    figure = report_figures.draw(chart(["x"]))
     with matplotlib.rc_context({"text.usetex": False}):
         figure.savefig(io.BytesIO(), format="png")
     assert not any(text.get_usetex() for axis in figure.axes for text in (axis.title, axis.xaxis.label))
 
 
-TABLE = Table("names", "Names <b> of $x$", ["", *NAMES], [["task", *NAMES]], "A note <i>", frozenset({(0, 2)}))
-DOCUMENT = Document("Study <u>", ["a line <s>"], [Text("t", "Text <h1>", NAMES), TABLE])
+ROW = [["task", *NAMES]]
+TABLE = Table("names", "Names <b> of $x$", ["", *NAMES], ROW, "A note <i>", frozenset({(0, 2)}))
+RUNS = Table("runs", "Runs", ["", *NAMES], ROW, commands=[" ".join(NAMES)])
+PICTURES = [Picture(f"picture{i}", "A picture <b>", chart(NAMES), "A note <i>") for i in (1, 2)]
+PARTS = [Text("headline", "Text <h1>", NAMES), Text("t", "Text <h1>", NAMES), TABLE]
+DOCUMENT = Document("Study <u>", ["a line <s>"], PARTS)
+DRAWN = Document("Study <u>", ["a line <s>"], [*PARTS, RUNS, Choice("c", "Choice <b>", PICTURES)])
 
 
 class Tags(HTMLParser):
@@ -91,12 +96,15 @@ class Tags(HTMLParser):
 
 
 def test_the_page_has_no_elements_but_its_own():
-    page = Tags()
-    page.feed(DOCUMENT.html({}))
-    own = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "ul", "li", "div", "table"}
-    assert page.seen <= own | {"thead", "tbody", "tr", "th", "td", "b"}
+    found = Tags()
+    found.feed(page(DRAWN))
+    own = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "ul", "li", "div", "table", "script"}
+    own |= {"thead", "tbody", "tr", "th", "td", "b", "span", "details", "summary", "code", "input", "label", "section"}
+    assert found.seen <= own | {"svg", "g", "path", "text", "rect", "circle"}
+    shown = "".join(found.text)
     for name in NAMES:
-        assert page.text.count(name) == 3  # a line, a heading, a cell
+        assert shown.count(name) > 6  # two lines, two headings, two cells, a command, and charts
+    assert page(DRAWN).count("<script>") == 1
 
 
 def test_markdown_passes_no_html_and_no_links():
@@ -164,7 +172,7 @@ def test_a_report_shows_names_as_they_are(shown):
     assert "\x1b" not in result.out
     folder = outputs / "default" / "report"
     assert "<script>" not in (folder / "report.md").read_text()
-    assert "<script>" not in (folder / "report.html").read_text()
+    assert (folder / "report.html").read_text().count("<script>") == 1  # its own
     for path in folder.rglob("*.*"):
         assert path.suffix in (".png", ".pdf") or "\x1b" not in path.read_text()
 
