@@ -58,17 +58,23 @@ class Actor(nn.Module):
         """Whether `log_prob` can be asked for."""
         return self.policy.has_density
 
-    def forward(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """Actions [B, A] in the action space at observations [B, O], for what `draw_noise` gives [B, ...]."""
-        return self.act(observation, noise=noise)
+    def forward(self, observation: Tensor, noise: Tensor, choice: Tensor | None = None) -> Tensor:
+        """Actions [B, A] in the action space at observations [B, O], for what `draw_noise` and `draw_choice` give."""
+        return self.act(observation, noise=noise, choice=choice)
 
-    def act(self, observation: Tensor, generator: torch.Generator | None = None, noise: Tensor | None = None) -> Tensor:
+    def act(
+        self,
+        observation: Tensor,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
+        choice: Tensor | None = None,
+    ) -> Tensor:
         """Actions [B, A] in the action space at observations [B, O].
 
-        noise: what `draw_noise` gives, drawn from the generator if it is not given.
+        noise, choice: what `draw_noise` and `draw_choice` give, drawn from the generator if they are not given.
         """
         with torch.no_grad():
-            return self.scaling.unscale_action(self._chosen(observation, self.policy.act, generator, noise))
+            return self.scaling.unscale_action(self._chosen(observation, self.policy.act, generator, noise, choice))
 
     def explore(self, observation: Tensor, generator: torch.Generator, noise: float = 0.0) -> Tensor:
         """The same for training in the simulator: a policy that acts by its mean is sampled here.
@@ -93,6 +99,7 @@ class Actor(nn.Module):
         act: Callable[..., Tensor],
         generator: torch.Generator | None,
         noise: Tensor | None = None,
+        choice: Tensor | None = None,
     ) -> Tensor:
         """Actions [B, A] in the algorithm's units, clipped to its action space."""
         observation = self.scaling.scale_observation(observation)
@@ -100,8 +107,8 @@ class Actor(nn.Module):
             noise = noise.flatten(0, 1)
         if self.selection.num_candidates == 1:
             return self.clip(act(observation, generator, noise=noise))
-        candidates = self.policy.sample(observation, generator, self.selection.num_candidates, noise)
-        return self.selection.choose(self.critic, observation, self.clip(candidates), generator)
+        candidates = self.clip(self.policy.sample(observation, generator, self.selection.num_candidates, noise))
+        return self.selection.choose(self.critic, observation, candidates, generator, choice)
 
     def sample(self, observation: Tensor, num_samples: int, generator: torch.Generator | None = None) -> Tensor:
         """`num_samples` actions [B, K, A] of the policy alone: not selected, not clipped."""
@@ -110,10 +117,18 @@ class Actor(nn.Module):
             return self.scaling.unscale_action(action, clip=False)
 
     def draw_noise(self, size: int, generator: torch.Generator | None = None) -> Tensor:
-        """What is random in actions at `size` observations, but for the choice among candidates by softmax or
-        expectile: standard normal draws [size, candidates, noises, A]."""
+        """What is random in actions at `size` observations, or their candidates: standard normal draws
+        [size, candidates, noises, A]."""
         candidates = self.selection.num_candidates
         return self.policy.draw_noise(size * candidates, generator, self.action_low).unflatten(0, (size, candidates))
+
+    def draw_choice(self, size: int, generator: torch.Generator | None = None) -> Tensor | None:
+        """What is random in the choice among candidates at `size` observations: exponential draws of rate 1
+        [size, candidates]; None if nothing is."""
+        candidates = self.selection.num_candidates
+        if candidates == 1:
+            return None
+        return self.selection.draw_noise((size, candidates), generator, self.action_low)
 
     def clip(self, action: Tensor) -> Tensor:
         """Actions [..., A], in the scaling's units, clipped to the action space, outside of which the critic has seen

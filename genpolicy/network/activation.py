@@ -71,8 +71,9 @@ class _Elementwise(nn.Module):
         self.function, self.kernel = function, kernel
 
     def forward(self, x: Tensor) -> Tensor:
-        plain = x.numel() >= SMALL and x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
-        if not plain or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():  # and sizes may be symbols
+            return self.kernel(x)
+        if x.numel() < SMALL or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
             return self.kernel(x)
         if x.requires_grad and torch.is_grad_enabled():
             return _WithDerivative.apply(x, self.function, self.kernel)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -29,6 +30,8 @@ class Selection(ABC):
     Log-likelihoods stay those of the policy that the candidates are drawn from.
     """
 
+    num_averaged: ClassVar[int] = 1  # how many are chosen
+
     num_candidates: int = setting(32, ge=1, le=10**4, doc="actions drawn, of which one is taken")
     target: bool = setting(False, doc="choose by the target Q functions; false: by the online ones")
     aggregate: bool = setting(
@@ -43,31 +46,65 @@ class Selection(ABC):
             raise UserError(f"select: chooses by a critic, which this algorithm does not learn; legal: {without}")
 
     def choose(
-        self, critic: Critic, observation: Tensor, action: Tensor, generator: torch.Generator | None = None
+        self,
+        critic: Critic,
+        observation: Tensor,
+        action: Tensor,
+        generator: torch.Generator | None = None,
+        noise: Tensor | None = None,
     ) -> Tensor:
-        """The chosen actions [B, A] of candidates [B, K, A] at observations [B, O]."""
-        q = self.values(critic, observation, action)
-        index = self.index(q, critic, observation, generator)
-        return action[torch.arange(action.shape[0], device=action.device), index]
+        """The chosen actions [B, A] of candidates [B, K, A] at observations [B, O]; of several chosen ones, their mean.
+
+        noise: what `draw_noise` gives, drawn from the generator if it is not given.
+        """
+        if noise is None:
+            noise = self.draw_noise(action.shape[:2], generator, action)
+        scores, count = self.scores(critic, observation, action, noise), min(self.num_averaged, action.shape[1])
+        index = scores.argmax(-1, keepdim=True) if count == 1 else scores.topk(count, -1).indices
+        return action.gather(1, index[..., None].expand(-1, -1, action.shape[-1])).mean(1)
 
     def values(self, critic: Critic, observation: Tensor, action: Tensor) -> Tensor:
         """What the choice is by, [B, K], of candidates [B, K, A]."""
         return q_of_each(critic, observation, action, self.target, self.aggregate)
 
     @abstractmethod
-    def index(self, q: Tensor, critic: Critic, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Which candidate [B] is chosen, for their values q [B, K]."""
+    def draw_noise(self, shape: Sequence[int], generator: torch.Generator | None, like: Tensor) -> Tensor | None:
+        """What is random in choosing among candidates of a shape [B, K]; None if nothing is."""
+
+    @abstractmethod
+    def scores(self, critic: Critic, observation: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+        """Numbers [B, K] of candidates [B, K, A], the largest of which are chosen."""
 
 
 class Greedy(Selection):
     """The candidate of the largest Q."""
 
-    def index(self, q: Tensor, critic: Critic, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return q.argmax(-1)
+    def draw_noise(self, shape: Sequence[int], generator: torch.Generator | None, like: Tensor) -> None:
+        return None
+
+    def scores(self, critic: Critic, observation: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+        return self.values(critic, observation, action)
+
+
+class RandomSelection(Selection):
+    """Candidates with probability in proportion to their `chances`, without replacement.
+
+    As torch.multinomial draws them: chances / noise with exponential noise of rate 1 is largest where it falls.
+    """
+
+    @abstractmethod
+    def chances(self, critic: Critic, observation: Tensor, action: Tensor) -> Tensor:
+        """Weights [B, K], above 0, of candidates [B, K, A]."""
+
+    def draw_noise(self, shape: Sequence[int], generator: torch.Generator | None, like: Tensor) -> Tensor:
+        return torch.empty(shape, dtype=like.dtype, device=like.device).exponential_(generator=generator)
+
+    def scores(self, critic: Critic, observation: Tensor, action: Tensor, noise: Tensor | None) -> Tensor:
+        return self.chances(critic, observation, action) / noise
 
 
 @component
-class Softmax(Selection):
+class Softmax(RandomSelection):
     """A candidate with probability softmax_K(beta Q): mu exp(beta Q) for many candidates of mu (Chen et al. 2023)."""
 
     beta: float = setting(
@@ -77,24 +114,16 @@ class Softmax(Selection):
         1, ge=1, le=10**4, doc="candidates chosen, without replacement, whose mean is taken, as SfBC does on locomotion"
     )
 
-    def choose(
-        self, critic: Critic, observation: Tensor, action: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
-        if self.num_averaged == 1:
-            return super().choose(critic, observation, action, generator)
+    def chances(self, critic: Critic, observation: Tensor, action: Tensor) -> Tensor:
         q = self.beta * self.values(critic, observation, action)
-        count = min(self.num_averaged, q.shape[1])
-        least = q.topk(count, -1).values[:, -1:]
-        # Limited as in SfBC's code: so many candidates keep a chance above 0.
-        index = torch.multinomial(torch.softmax(q.minimum(least + 40), -1), count, generator=generator)
-        return action.gather(1, index[..., None].expand(-1, -1, action.shape[-1])).mean(1)
-
-    def index(self, q: Tensor, critic: Critic, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        return torch.multinomial(torch.softmax(self.beta * q, -1), 1, generator=generator)[:, 0]
+        if self.num_averaged > 1:
+            # Limited as in SfBC's code: so many candidates keep a chance above 0.
+            least = q.topk(min(self.num_averaged, q.shape[1]), -1).values[:, -1:]
+            q = q.minimum(least + 40)
+        return torch.softmax(q, -1)
 
 
-@component
-class Expectile(Selection):
+class Expectile(RandomSelection):
     """A candidate with probability in proportion to |tau - 1(Q < V)|, tau the critic's expectile.
 
     These weights of behaviour actions have V as their mean Q: the policy that is implicit in IQL's expectile value
@@ -106,7 +135,6 @@ class Expectile(Selection):
         super().check_compatibility(config)
         require_value(config)
 
-    def index(self, q: Tensor, critic: Critic, observation: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        value = critic.v(observation)[:, None]
-        weight = torch.where(q < value, 1 - critic.expectile, critic.expectile)
-        return torch.multinomial(weight, 1, generator=generator)[:, 0]
+    def chances(self, critic: Critic, observation: Tensor, action: Tensor) -> Tensor:
+        below = self.values(critic, observation, action) < critic.v(observation)[:, None]
+        return torch.where(below, 1 - critic.expectile, critic.expectile)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm
 from genpolicy.model.policy import Policy
+from genpolicy.select.selection import Softmax
 
 
 def doubles(name: str) -> tuple[dict, dict[str, Tensor]]:
@@ -85,7 +86,13 @@ def tossing(coin: float | np.ndarray) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def choosing(index: int) -> Iterator[mock.Mock]:
-    """Inside, every draw from given chances takes this number; gives the function's calls."""
-    with mock.patch.object(torch, "multinomial", return_value=torch.tensor([[index]])) as draw:
-        yield draw
+def choosing(*index: int) -> Iterator[list[Tensor]]:
+    """Inside, the choice among candidates by softmax falls on these numbers; gives the chances, of each choice."""
+    found = []
+
+    def scores(selection: Softmax, critic, observation: Tensor, action: Tensor, noise: Tensor) -> Tensor:
+        found.append(selection.chances(critic, observation, action))
+        return found[-1].new_zeros(found[-1].shape).index_fill(1, torch.tensor(index), 1.0)
+
+    with mock.patch.object(Softmax, "scores", scores):
+        yield found

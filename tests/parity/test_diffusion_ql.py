@@ -60,10 +60,10 @@ def assert_played(arrays, algorithm, update) -> None:
     """The action played after ten updates, and the chances of the candidates, are the reference's."""
     for number in range(10):
         update(algorithm, arrays, number)
-    with sampling_from(arrays["draw/candidates"]), choosing(7) as draw:
+    with sampling_from(arrays["draw/candidates"]), choosing(7) as chosen:
         action = algorithm.act(arrays["batch/observations"][0, :1], torch.Generator())
     torch.testing.assert_close(action[0], arrays["act"])
-    torch.testing.assert_close(draw.call_args.args[0][0], arrays["chances"], rtol=1e-6, atol=0)
+    torch.testing.assert_close(chosen[0][0], arrays["chances"], rtol=1e-6, atol=0)
 
 
 @pytest.fixture(params=MORE)

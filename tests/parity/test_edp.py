@@ -72,11 +72,11 @@ def test_the_action_played_is_theirs(given):
     arrays, algorithm = given
     for number in range(10):
         update(algorithm, arrays, number)
-    with sampling_from(arrays["draw/candidates"]), choosing(7) as draw:
+    with sampling_from(arrays["draw/candidates"]), choosing(7) as chosen:
         action = algorithm.act(arrays["batch/observations"][0, :1], torch.Generator())
     torch.testing.assert_close(action[0], arrays["act"], rtol=1e-5, atol=1e-6)
     chances = torch.softmax(arrays["logits"], -1)
-    torch.testing.assert_close(draw.call_args.args[0][0], chances, rtol=1e-5, atol=0)
+    torch.testing.assert_close(chosen[0][0], chances, rtol=1e-5, atol=0)
 
 
 def test_networks_begin_as_flax_s_layers_do():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from parity import made, put
 from parity_thu import RESIDUAL, frequencies, residual
-from parity_torch import assert_moved, doubles, ensemble
+from parity_torch import assert_moved, choosing, doubles, ensemble
 from torch import Tensor
 
 from genpolicy.dataset.transitions import Transitions
@@ -83,12 +83,10 @@ def test_the_chances_of_the_candidates(name, beta, count):
     assert isinstance(algorithm.selection, Softmax)
     assert algorithm.selection.beta == 100
     algorithm.selection.beta, algorithm.selection.num_averaged = beta, count
-    action, chosen = arrays["data/behaviour_action"][:1], torch.arange(count)[None]
-    with mock.patch.object(torch, "multinomial", return_value=chosen) as draw:
+    action = arrays["data/behaviour_action"][:1]
+    with choosing(*range(count)) as chosen:
         found = algorithm.selection.choose(algorithm.critic, arrays["data/observations"][:1], action)
-    chances, number = draw.call_args.args
-    assert number == count
-    torch.testing.assert_close(chances[0], arrays[f"select/{name}"], rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(chosen[0][0], arrays[f"select/{name}"], rtol=1e-5, atol=0.0)
     torch.testing.assert_close(found, action[:, :count].mean(1))
 
 

@@ -57,6 +57,21 @@ def test_expectile_takes_by_the_side_of_v():
     torch.testing.assert_close(shares(Expectile(num_candidates=3)), expected, atol=0.015, rtol=0)
 
 
+@pytest.mark.parametrize(
+    "selection", [Softmax(num_candidates=3, beta=2.0), Softmax(num_candidates=3, num_averaged=2), Expectile()]
+)
+def test_the_draw_is_torch_s_of_the_same_generator(selection):
+    action = torch.rand(200, 3, 1, generator=torch.Generator().manual_seed(1))
+    observation = torch.linspace(-2, 2, 200)[:, None]
+    chances, count = selection.chances(Known(), observation, action), selection.num_averaged
+    index = torch.multinomial(chances, count, generator=torch.Generator().manual_seed(2))
+    expected = action.gather(1, index[..., None]).mean(1)
+    generator = torch.Generator().manual_seed(2)
+    assert torch.equal(selection.choose(Known(), observation, action, generator), expected)
+    noise = selection.draw_noise((200, 3), generator.manual_seed(2), action)
+    assert torch.equal(selection.choose(Known(), observation, action, noise=noise), expected)
+
+
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory):
     outputs = tmp_path_factory.mktemp("select")
