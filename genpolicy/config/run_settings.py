@@ -20,9 +20,9 @@ from genpolicy.errors import UserError
 from genpolicy.system import sqlite
 
 RESERVED = re.compile(r"(mlflow\.|(mlartifacts|mlruns|phases|follow\.log)$)", re.IGNORECASE)  # names beside studies
-MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect", "inspect", "report", "clean")
+MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect", "inspect", "report", "clean", "export")
 
-OF_A_POLICY = ("eval", "inspect")  # modes that take a checkpoint
+OF_A_POLICY = ("eval", "inspect", "export")  # modes that take a checkpoint
 
 
 @dataclass(kw_only=True)
@@ -262,6 +262,24 @@ class Inspect:
 
 
 @dataclass(kw_only=True)
+class Export:
+    """What mode=export writes."""
+
+    format: str = setting(
+        "onnx",
+        choices=["onnx", "torch_export"],
+        doc="onnx: for ONNX Runtime and others; torch_export: for torch.export.load",
+    )
+    batch: int | None = setting(None, ge=1, le=2**16, doc="observations of a call; null: any number")
+    path: str | None = setting(
+        None, doc="the file that is written; null: export/policy.onnx or policy.pt2 in the run's directory"
+    )
+    tolerance: float = setting(
+        1e-4, gt=0, le=1, doc="largest difference from the policy that passes, in shares of the range of actions"
+    )
+
+
+@dataclass(kw_only=True)
 class Report:
     """What mode=report is about."""
 
@@ -334,7 +352,7 @@ class RunSettings:
     )
     overwrite: bool = setting(False, doc="delete an existing run of the same settings and start again", affects=None)
     checkpoint: str | None = setting(
-        None, doc="mode=eval|inspect: run directory or MLflow run id of the policy", affects=None
+        None, doc="mode=eval|inspect|export: run directory or MLflow run id of the policy", affects=None
     )
     sweep: str | None = setting(
         None, doc="mode=status|report: the sweep's eight digits; null: all of the study", affects=None
@@ -356,6 +374,7 @@ class RunSettings:
     collect: Collect = group(Collect, affects=None)
     inspect: Inspect = group(Inspect, affects=None)
     report: Report = group(Report, affects=None)
+    export: Export = group(Export, affects=None)
     phases: Phases = group(Phases, affects=None)
     init: Init = group(Init)
     tracking: Tracking = group(Tracking, affects=None)
@@ -365,7 +384,7 @@ class RunSettings:
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
-        """Refuses a study that is no folder's name, and a checkpoint without mode=eval or the reverse."""
+        """Refuses a study that is no folder's name, and a checkpoint without a mode that reads it or the reverse."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.study):
             raise UserError(f"study: {config.study!r} is not a plain folder name of letters, digits and ._-")
         if RESERVED.match(config.study):
@@ -382,6 +401,8 @@ class RunSettings:
             raise UserError(f"mode={config.mode} needs checkpoint=<run directory or MLflow run id>")
         if config.mode not in OF_A_POLICY and config.checkpoint is not None:
             raise UserError(f"mode={config.mode} reads no checkpoint; leave it out, or add mode=eval")
+        if config.mode == "export" and config.device == "cuda":
+            raise UserError("device=cuda: mode=export computes on the CPU; leave device out")
         if config.mode not in ("status", "report") and config.sweep is not None:
             raise UserError(f"sweep={config.sweep}: goes with mode=status and mode=report")
         if config.sweep is not None and not re.fullmatch(r"[0-9a-f]{8}", config.sweep):

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from genpolicy.algo.actor import ActionQueue
 from genpolicy.algo.algorithm import Algorithm
+from genpolicy.config.run_settings import Chunk
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.evaluation.rollout import evaluation_seed, log_likelihood, rollout, summary
@@ -114,10 +115,15 @@ class Evaluator:
         seen = seen if self.recorded is None else self.recorded.observation[:1]
         observation = self.algorithm.scaling.unscale_observation(seen)
         generator = torch.Generator(self.device).manual_seed(0)
-        times = []
-        for _ in range(TIMED):
-            begin = time.perf_counter()
-            with torch.no_grad():
-                choose(observation, generator).cpu()  # waits for the device
-            times.append(time.perf_counter() - begin)
-        return {"ms_per_action": 1000 * statistics.median(times) / (self.chunk.execute or self.chunk.length)}
+        return {"ms_per_action": milliseconds(lambda: choose(observation, generator).cpu(), self.chunk)}
+
+
+@torch.no_grad()
+def milliseconds(act: Callable[[], Any], chunk: Chunk) -> float:
+    """The median time of an action, of which `act` chooses one or a chunk, and waits for the device."""
+    times = []
+    for _ in range(TIMED):
+        begin = time.perf_counter()
+        act()
+        times.append(time.perf_counter() - begin)
+    return 1000 * statistics.median(times) / (chunk.execute or chunk.length)

@@ -26,7 +26,7 @@ from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.evaluation.rollout import evaluation_seed, steps
 from genpolicy.runs.job import Job
-from genpolicy.system.files import Lock, no_link
+from genpolicy.system.files import being_written, no_link
 from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Signals
 from genpolicy.training.setup import find_run, fresh_algorithm, restore
@@ -40,16 +40,10 @@ def run(job: Job) -> None:
     path = Path(absolute(config.collect.path))
     if not config.collect.path.strip() or path.is_dir() or not path.name:
         raise UserError(f"collect.path: {path} is a folder; name the file that is to be written")
-    lock = Lock(path.with_name(path.name + ".lock"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not lock.acquire():
-            raise UserError(f"collect.path: another process is writing {path}")
-        try:
+        with being_written(path):
             _record(config, path)
-        finally:
-            lock.path.unlink()
-            lock.release()
     except OSError as error:
         raise UserError(f"collect.path: {path} cannot be written ({error.strerror or error})") from error
 

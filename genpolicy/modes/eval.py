@@ -2,14 +2,11 @@
 
 import contextlib
 
-from omegaconf import OmegaConf
-
 from genpolicy.config.run_settings import TrainSettings
-from genpolicy.config.schema import TARGET
 from genpolicy.config.validation import check
 from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint, provenance
-from genpolicy.runs.evaluations import CHOSEN, Evaluation
+from genpolicy.runs.evaluations import Evaluation, with_chosen
 from genpolicy.runs.identity import identity
 from genpolicy.runs.job import Job
 from genpolicy.runs.run import POLICY, claim_run
@@ -29,16 +26,8 @@ def run(job: Job) -> None:
     """
     config, choices = job.config, job.choices
     found, path = find_run(config.checkpoint, config)
-    wanted = found.config.copy()
+    wanted, chosen = with_chosen(found, config, choices)
     wanted.eval = config.eval
-    chosen = dict(found.choices)
-    for group in (group for group in CHOSEN if group in config):
-        if TARGET in config[group]:
-            wanted[group], chosen[group] = config[group], choices[group]
-        else:
-            wanted[group] = OmegaConf.merge(wanted[group], config[group])
-    if config.chunk.execute is not None:
-        wanted.chunk.execute = config.chunk.execute
     wanted = check(wanted, chosen, root=TrainSettings)
     if identity(wanted) != identity(found.config):
         raise UserError(

@@ -31,6 +31,22 @@ LATER = "genpolicy.evaluation."  # begins MLflow's tags of evaluations, whose di
 CHOSEN = ("select", "likelihood", "solver")  # whose options may be others than the run's
 
 
+def with_chosen(run: Run, config: DictConfig, choices: Mapping[str, str]) -> tuple[DictConfig, dict[str, str]]:
+    """A run's configuration with what a command says of `CHOSEN` and of how many actions of a chunk are played.
+
+    With it the choices; neither is checked yet.
+    """
+    wanted, chosen = run.config.copy(), dict(run.choices)
+    for group in (group for group in CHOSEN if group in config):
+        if TARGET in config[group]:
+            wanted[group], chosen[group] = config[group], choices[group]
+        else:
+            wanted[group] = OmegaConf.merge(wanted[group], config[group])
+    if config.chunk.execute is not None:
+        wanted.chunk.execute = config.chunk.execute
+    return wanted, chosen
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """One evaluation of the policy of a run directory.

@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from genpolicy.config import arguments, plugins
 from genpolicy.config.nodes import created, texts
 from genpolicy.config.run_settings import (
+    OF_A_POLICY,
     CheckSettings,
     CollectSettings,
     RunSettings,
@@ -27,6 +28,8 @@ from genpolicy.runs.identity import directory_of, each_seed
 
 PRESETS = ("tuned", "experiment")  # groups whose options set what belongs to others
 COMPONENTS = {"check": CheckSettings, "collect": CollectSettings}
+# The groups that another option may be chosen of for a trained policy.
+FOR_POLICY = {"eval": CHOSEN, "export": tuple(group for group in CHOSEN if group != "likelihood")}
 _SETTING = re.compile(r"\$\{(?!oc\.env:)")  # begins a reference to a setting, which no file may list
 
 
@@ -56,7 +59,9 @@ def each_job(words: list[str], act: Callable[[Job], None]) -> None:
     arguments.check_once(words)
     plugins.permit(words)
     words = plugins.without(words)
-    if "mode=eval" in words:  # where the task is the run's, and the word is a permission
+    if any(
+        f"mode={mode}" in words for mode in OF_A_POLICY
+    ):  # where the task is the run's, and the word is a permission
         words = [word for word in words if not word.startswith(plugins.WORDS)]
     compose.check_words(words)
     if "--cfg=job" in words:
@@ -81,7 +86,7 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
     """Checks a composed configuration and resolves its paths; creates nothing.
 
     Modes other than train read no component but those of `COMPONENTS`: their configuration holds nothing else. But that
-    of mode=eval has what the words say of `evaluations.CHOSEN`, to be checked with the run that it is for.
+    of mode=eval and mode=export has what the words say of `FOR_POLICY`, to be checked with the run that it is for.
     """
     from genpolicy.config import option_files  # which imports Hydra
 
@@ -91,9 +96,9 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
     plain = plain_values(config, own)
     settings = checked(plain, root=RunSettings)
     mode = settings["mode"]
-    tops = {word: re.split(r"[=.@/]", word.lstrip("+~"))[0] for word in overrides}
+    tops = {word: re.search(r"^[+~]*(?:[^=]*@)?([^=./]*)", word)[1] for word in overrides}
     for word, top in tops.items():
-        if top in ("check", "collect", "report") and top != mode:
+        if top in ("check", "collect", "inspect", "report", "export") and top != mode:
             raise UserError(f"{word}: goes with mode={top}")
     if mode == "train":
         try:
@@ -110,12 +115,11 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
         if mode in COMPONENTS:
             plain |= plain_values(config, {field.name for field in fields(COMPONENTS[mode])} - own)
             settings = checked(plain, choices, root=COMPONENTS[mode])
-        legal = [*settings, *CHOSEN] if mode == "eval" else list(settings)
+        legal = [*settings, *FOR_POLICY.get(mode, ())]
         for word, top in tops.items():
             if top not in legal:
                 raise UserError(f"{word}: mode={mode} takes no such setting; {suggest(top, legal, 'settings')}")
-        if mode == "eval":
-            settings |= _chosen(config, overrides)
+        settings |= _chosen(config, overrides, FOR_POLICY.get(mode, ()))
     option_files.check_said(settings, overrides)
     settings["tracking"]["uri"] = absolute_uri(settings["tracking"]["uri"])
     settings["paths"] = {name: absolute(path) for name, path in settings["paths"].items()}
@@ -129,17 +133,17 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
     return Job(created(settings), choices, overrides)
 
 
-def _chosen(config: DictConfig, overrides: Sequence[str]) -> dict:
-    """What words of mode=eval say of `CHOSEN`: a whole node where an option is chosen, else the values of settings."""
+def _chosen(config: DictConfig, overrides: Sequence[str], groups: Collection[str]) -> dict:
+    """What words say of some groups: a whole node where an option is chosen, else the values of settings."""
     found: dict = {}
     keys = [word.lstrip("+~").partition("=")[0] for word in overrides]
     for key in keys:
         group, dot, _ = key.rpartition("@")[2].partition(".")
-        if group in CHOSEN and not dot:
+        if group in groups and not dot:
             found[group] = OmegaConf.to_container(config[group], resolve=True)
     for key in keys:
         group, *path = key.split(".")
-        if path and group in CHOSEN and TARGET not in (node := found.setdefault(group, {})):
+        if path and group in groups and TARGET not in (node := found.setdefault(group, {})):
             for part in path[:-1]:
                 node = node.setdefault(part, {})
             value = OmegaConf.select(config, key)

@@ -9,6 +9,7 @@
         policy.pt                the trained policy alone, without what only training needs
         figures/                 pictures, and the video of an episode
         evaluation-*             later evaluations: what was asked, what was found (genpolicy.runs.evaluations)
+        export/                  the policy for use without genpolicy (mode=export)
         data.json                what data it is made of (genpolicy.runs.provenance)
         lock                     held by the process that owns the run
         job.json, log.txt        the SLURM job it was given to; what its process printed, if a launcher started it
@@ -48,7 +49,7 @@ from genpolicy.system.signals import Interrupted
 
 _ID = re.compile("[0-9a-f]{32}")
 POLICY = "policy.pt"
-_CONTENT = ("last.pt", "best.pt", POLICY, "journal.jsonl", "journal.index", "evaluation-*", "figures/*")
+_CONTENT = ("last.pt", "best.pt", POLICY, "journal.jsonl", "journal.index", "evaluation-*", "figures/*", "export/*")
 _CONTENT += ("tracking.json", "tracking.log", "log.txt", "job.json", "data.json", "status.json", "config.yaml")
 
 

@@ -249,6 +249,19 @@ class Lock:
         return True
 
 
+@contextlib.contextmanager
+def being_written(path: Path) -> Iterator[None]:
+    """While this process alone makes the file. Raises `UserError` if another one does."""
+    lock = Lock(path.with_name(path.name + ".lock"))
+    if not lock.acquire():
+        raise UserError(f"{path}: another process is writing it")
+    try:
+        yield
+    finally:
+        lock.path.unlink()
+        lock.release()
+
+
 _HELD: set[Lock] = set()
 
 
