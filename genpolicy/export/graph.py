@@ -65,7 +65,7 @@ def trace(actor: Actor, chunk_length: int, batch: int | None) -> ExportedProgram
                     del inputs[name]
             graph.recompile()
             shapes = None if batch else {name: {0: Dim("batch")} for name in inputs}
-            return torch.export.export(graph, tuple(inputs.values()), dynamic_shapes=shapes)
+            return torch.export.export(graph, (), inputs, dynamic_shapes=shapes)
     except UserError:
         raise
     except Exception as error:  # whatever torch may raise
@@ -88,9 +88,11 @@ class Graph(ABC):
     suffix: ClassVar[str]  # of its file
 
     def __init__(self, program: ExportedProgram, threads: int):
-        shapes = {spec.arg.name: spec.target for spec in program.graph_signature.input_specs if spec.target is None}
-        found = {node.name: node.meta["val"].shape for node in program.graph.find_nodes(op="placeholder")}
-        self.inputs = {name: tuple(size if isinstance(size, int) else None for size in found[name]) for name in shapes}
+        nodes = {node.name: node.meta["val"].shape for node in program.graph.find_nodes(op="placeholder")}
+        self.inputs: dict[str, tuple[int | None, ...]] = {
+            name: tuple(size if isinstance(size, int) else None for size in nodes[name])
+            for name in program.graph_signature.user_inputs
+        }
 
     @abstractmethod
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -147,7 +149,7 @@ class TorchGraph(Graph):
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         with torch.no_grad():
-            return self._module(*(torch.from_numpy(inputs[name]) for name in self.inputs)).numpy()
+            return self._module(**{name: torch.from_numpy(inputs[name]) for name in self.inputs}).numpy()
 
     def content(self, about: str) -> bytes:
         file = io.BytesIO()
