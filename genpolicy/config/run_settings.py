@@ -91,6 +91,10 @@ def _online(config: Mapping) -> str | None:
     return TRAINING if config["online"]["steps"] else None
 
 
+def _simulators(config: Mapping) -> str | None:
+    return _online(config) if config["online"]["simulators"] != 1 else None
+
+
 def _random(config: Mapping) -> str | None:
     return _online(config) if config["online"]["random"] else None
 
@@ -105,6 +109,9 @@ class Online:
         0, ge=0, le=10**9, doc="of the first steps, how many are uniform in the action space", affects=_random
     )
     updates: int = setting(1, ge=1, le=1000, doc="updates after each further step", affects=_online)
+    simulators: int = setting(
+        1, ge=1, le=1000, doc="episodes played side by side, a step in each at a time", affects=_simulators
+    )
     mix: str = setting(
         "union",
         choices=["union", "half"],
@@ -127,6 +134,8 @@ class Online:
             return
         if online.start >= online.steps:
             raise UserError(f"online.start={online.start}: must be below online.steps={online.steps}")
+        if online.steps % online.simulators:
+            raise UserError(f"online.simulators={online.simulators}: must divide online.steps={online.steps}")
         for name, found in _learners(config).items():
             if found.offline_only:
                 reason = f"this {name} learns of data that do not grow, {found.offline_only}"

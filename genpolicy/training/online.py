@@ -11,7 +11,6 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from genpolicy.algo.actor import ActionQueue
 from genpolicy.algo.algorithm import Algorithm
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.sequences import Sequences
@@ -27,10 +26,12 @@ class Replay:
     """The transitions of a data set and behind them up to `capacity` others, which are added one by one.
 
     mix: "union": batches are drawn from all alike; "half": half of each is from the added ones (Ball et al. 2023).
+    simulators: how many add to it, each an equal share of the capacity, to rows of its own: so the transitions of an
+    episode follow one another.
     """
 
-    def __init__(self, transitions: Transitions, capacity: int, mix: str):
-        self.offline, self.added, self.mix = transitions.size, 0, mix
+    def __init__(self, transitions: Transitions, capacity: int, mix: str, simulators: int = 1):
+        self.offline, self.mix = transitions.size, mix
         table = torch.cat([transitions.table, transitions.table.new_empty(capacity, transitions.table.shape[1])])
         self.length, known = 1, {"table": table}
         starts = torch.arange(self.offline, device=table.device)
@@ -40,25 +41,32 @@ class Replay:
         self.transitions = replace(transitions, **known)
         # Where batches begin: those of the data, and after them those of added transitions.
         self.starts, self.offline_starts = torch.cat([starts, starts.new_empty(capacity)]), len(starts)
-        self.added_starts, self.episode = 0, self.offline  # the row at which the episode began that is being added
+        self.added_starts, share = 0, capacity // simulators
+        self.first = [self.offline + share * simulator for simulator in range(simulators)]  # each one's first row,
+        self.next, self.episode = list(self.first), list(self.first)  # its next, and where its episode began
 
-    def add(self, row: dict[str, Any], ended: bool) -> None:
+    @property
+    def added(self) -> int:
+        """How many have been added."""
+        return sum(self.next) - sum(self.first)
+
+    def add(self, row: dict[str, Any], ended: bool, simulator: int = 0) -> None:
         """Add a transition, its fields by their names. ended: whether it is the last one of its episode."""
-        number, fields = self.offline + self.added, self.transitions.shapes
+        number, fields, episode = self.next[simulator], self.transitions.shapes, self.episode[simulator]
         parts = [torch.as_tensor(row[name], dtype=torch.float32).flatten() for name in fields]
         self.transitions.table[number] = torch.cat(parts).to(self.transitions.table)
-        self.added += 1
+        self.next[simulator] += 1
         whole = number - self.length + 1
-        new = [whole] if whole >= (self.offline if self._masked else self.episode) else []
+        new = [whole] if whole >= (self.first[simulator] if self._masked else episode) else []
         if self.length > 1:
             self.transitions.ends[number] = ended
             if row["terminated"] and not self._masked:  # which ends the sequences that it cuts short
-                new += range(max(self.episode, whole + 1), number + 1)
+                new += range(max(episode, whole + 1), number + 1)
         for start in new:
             self.starts[self.offline_starts + self.added_starts] = start
             self.added_starts += 1
         if ended:
-            self.episode = number + 1
+            self.episode[simulator] = number + 1
 
     @property
     def _masked(self) -> bool:
@@ -80,23 +88,56 @@ class Replay:
 
     def state_dict(self) -> dict[str, Any]:
         """What has been added."""
-        added = slice(self.offline, self.offline + self.added)
+        added = self._added_rows()
         starts = self.starts[self.offline_starts : self.offline_starts + self.added_starts]
-        state = {"rows": self.transitions.table[added].clone(), "starts": starts.clone(), "episode": self.episode}
-        return state | ({"ends": self.transitions.ends[added].clone()} if self.length > 1 else {})
+        state = {"rows": self.transitions.table[added], "starts": starts.clone()}
+        state |= {"next": list(self.next), "episode": list(self.episode)}
+        return state | ({"ends": self.transitions.ends[added]} if self.length > 1 else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
-        self.added, self.added_starts, self.episode = len(state["rows"]), len(state["starts"]), state["episode"]
-        added = slice(self.offline, self.offline + self.added)
+        self.next, self.episode, self.added_starts = list(state["next"]), list(state["episode"]), len(state["starts"])
+        added = self._added_rows()
         self.transitions.table[added] = state["rows"].to(self.transitions.table)
         self.starts[self.offline_starts : self.offline_starts + self.added_starts] = state["starts"].to(self.starts)
         if self.length > 1:
             self.transitions.ends[added] = state["ends"].to(self.transitions.ends)
 
+    def _added_rows(self) -> Tensor:
+        """The rows that have been added, one simulator's after the other's."""
+        return torch.cat([torch.arange(*ends) for ends in zip(self.first, self.next, strict=True)])
+
+
+class Player:
+    """A simulator and the episode that is played in it, told by its number and its actions.
+
+    waiting: the actions [A] that are left of a chunk.
+    """
+
+    def __init__(self, env: gymnasium.Env):
+        self.env = env
+
+    def begin(self, episode: int, seed: int) -> None:
+        """Begin an episode."""
+        self.episode, self.actions, self.earned, self.waiting = episode, [], 0.0, []
+        self.observation, _ = self.env.reset(seed=seed)
+
+    def step(self, action: np.ndarray) -> tuple[bool, bool, float]:
+        """Make a step; whether it terminated the episode, whether a time limit ended it, and the reward."""
+        self.observation, reward, terminated, truncated, _ = self.env.step(action)
+        self.actions.append(action)
+        self.earned += float(reward)
+        return bool(terminated), bool(truncated), float(reward)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The episode."""
+        actions = torch.from_numpy(np.array(self.actions, dtype=np.float32))
+        waiting = torch.stack(self.waiting).cpu() if self.waiting else torch.zeros(0)
+        return {"episode": self.episode, "actions": actions, "waiting": waiting}
+
 
 class Collector:
-    """Plays episodes with the policy as it is, one after the other, and adds each step to a replay buffer.
+    """Plays episodes with the policy as it is, in each of its simulators one, and adds each step to a replay buffer.
 
     An episode is told by its seed and its actions: after a restart these bring a fresh simulator to where it was, to
     the bit as far as the simulator repeats itself.
@@ -105,87 +146,99 @@ class Collector:
     def __init__(
         self, task: Task, dataset: Dataset, transitions: Transitions, algorithm: Algorithm, config: DictConfig
     ):
+        online = config.online
         self.task, self.dataset, self.transitions, self.seed = task, dataset, transitions, config.seed
-        self.queue = ActionQueue(self._choose, config.chunk.length, config.chunk.execute)
-        self.algorithm, self.noise, self.device = algorithm, config.online.noise, transitions.device
-        self.random = config.online.random
+        self.algorithm, self.noise, self.random = algorithm, online.noise, online.random
+        self.length, self.execute = config.chunk.length, config.chunk.execute or config.chunk.length
+        self.device = transitions.device
         if self.random and not np.isfinite([task.action_low, task.action_high]).all():
             raise UserError(f"online.random={self.random}: the action space of {task.name} has no ends; legal: 0")
-        self.unit = algorithm.scaling.single(config.chunk.length)
-        self.env = gymnasium.wrappers.TimeLimit(dataset.simulate(task), task.max_episode_steps)
-        self.replay = Replay(transitions, config.online.steps, config.online.mix)
-        self.episode = 0
-        self._begin()
+        self.unit = algorithm.scaling.single(self.length)
+        self.replay = Replay(transitions, online.steps, online.mix, online.simulators)
+        self.players = [
+            Player(gymnasium.wrappers.TimeLimit(dataset.simulate(task), task.max_episode_steps))
+            for _ in range(online.simulators)
+        ]
+        self.episodes = 0  # begun so far
+        for player in self.players:
+            self._begin(player)
 
     @property
     def steps(self) -> int:
-        """How many have been made in the simulator."""
+        """How many have been made in the simulators."""
         return self.replay.added
 
-    def _begin(self) -> None:
-        """Begin an episode."""
-        seed = evaluation_seed(self.seed, EPISODES + self.episode) % 2**32
-        self.observation, _ = self.env.reset(seed=seed)
-        self.actions: list[np.ndarray] = []
-        self.earned = 0.0
-        self.queue.reset()
+    def _begin(self, player: Player) -> None:
+        """Begin the next episode."""
+        player.begin(self.episodes, self._seed_of(self.episodes))
+        self.episodes += 1
 
-    def advance(self, generator: torch.Generator) -> float | None:
-        """Make a step; what its episode has earned if that has ended, else None. Raises `UserError` for a NaN."""
-        action = self.queue(self._seen(self.observation)[None], generator)[0].cpu().numpy()
-        if not np.isfinite(action).all():
-            raise UserError(
-                f"{self.task.name}: the policy's action is not a number at step {self.steps}: training has diverged; "
-                "a smaller learning rate may help"
-            )
-        action = np.clip(action, self.task.action_low, self.task.action_high)
-        before = self.observation
-        terminated, truncated, reward = self._step(action)
-        transform = self.transitions.reward_transform
-        row = {
-            "observation": self.unit.scale_observation(self._seen(before)),
-            "action": self.unit.scale_action(torch.from_numpy(action).to(self.device)),
-            "reward": self.dataset.given(reward) * transform.get("scale", 1.0) + transform.get("shift", 0.0),
-            "next_observation": self.unit.scale_observation(self._seen(self.observation)),
-            "terminated": float(terminated),
-        }
-        self.replay.add(row, terminated or truncated)
-        if not (terminated or truncated):
-            return None
-        earned = self.earned
-        self.episode += 1
-        self._begin()
+    def _seed_of(self, episode: int) -> int:
+        return evaluation_seed(self.seed, EPISODES + episode) % 2**32
+
+    def advance(self, generator: torch.Generator) -> list[float]:
+        """Make a step in each simulator; what the episodes have earned that have ended.
+
+        Raises `UserError` for a NaN.
+        """
+        self._ask(generator)
+        earned = []
+        for number, player in enumerate(self.players):
+            action = player.waiting.pop(0).cpu().numpy()
+            if not np.isfinite(action).all():
+                raise UserError(
+                    f"{self.task.name}: the policy's action is not a number at step {self.steps}: training has "
+                    "diverged; a smaller learning rate may help"
+                )
+            action = np.clip(action, self.task.action_low, self.task.action_high)
+            before = player.observation
+            terminated, truncated, reward = player.step(action)
+            transform = self.transitions.reward_transform
+            row = {
+                "observation": self.unit.scale_observation(self._seen(before)),
+                "action": self.unit.scale_action(torch.from_numpy(action).to(self.device)),
+                "reward": self.dataset.given(reward) * transform.get("scale", 1.0) + transform.get("shift", 0.0),
+                "next_observation": self.unit.scale_observation(self._seen(player.observation)),
+                "terminated": float(terminated),
+            }
+            self.replay.add(row, terminated or truncated, number)
+            if terminated or truncated:
+                earned.append(player.earned)
+                self._begin(player)
         return earned
 
-    def _choose(self, observation: Tensor, generator: torch.Generator) -> Tensor:
+    def _ask(self, generator: torch.Generator) -> None:
+        """Have the policy choose for all simulators whose last chunk has been played, together."""
+        asking = [player for player in self.players if not player.waiting]
+        if not asking:
+            return
+        observation = torch.stack([self._seen(player.observation) for player in asking])
         if self.steps < self.random:
-            return self.algorithm.uniform(observation, generator)
-        return self.algorithm.explore(observation, generator, self.noise)
-
-    def _step(self, action: np.ndarray) -> tuple[bool, bool, float]:
-        self.observation, reward, terminated, truncated, _ = self.env.step(action)
-        self.actions.append(action)
-        self.earned += float(reward)
-        return bool(terminated), bool(truncated), float(reward)
+            chunks = self.algorithm.uniform(observation, generator)
+        else:
+            chunks = self.algorithm.explore(observation, generator, self.noise)
+        for player, chunk in zip(asking, chunks.unflatten(-1, (self.length, -1)), strict=True):
+            player.waiting = list(chunk[: self.execute])
 
     def _seen(self, observation: np.ndarray) -> Tensor:
         return torch.from_numpy(np.asarray(observation, dtype=np.float32)).to(self.device)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a restart needs."""
-        actions = torch.from_numpy(np.array(self.actions, dtype=np.float32))
-        waiting = torch.stack(self.queue.waiting).cpu() if self.queue.waiting else torch.zeros(0)
-        return {"replay": self.replay.state_dict(), "episode": self.episode, "actions": actions, "waiting": waiting}
+        players = [player.state_dict() for player in self.players]
+        return {"replay": self.replay.state_dict(), "episodes": self.episodes, "players": players}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.replay.load_state_dict(state["replay"])
-        self.episode = state["episode"]
-        self._begin()
-        for action in state["actions"].numpy():
-            self._step(action)
-        self.queue.waiting = list(state["waiting"].to(self.device))
+        self.episodes = state["episodes"]
+        for player, saved in zip(self.players, state["players"], strict=True):
+            player.begin(saved["episode"], self._seed_of(saved["episode"]))
+            for action in saved["actions"].numpy():
+                player.step(action)
+            player.waiting = list(saved["waiting"].to(self.device))
 
     def close(self) -> None:
-        """Free the simulator."""
-        self.env.close()
+        """Free the simulators."""
+        for player in self.players:
+            player.env.close()

@@ -252,8 +252,7 @@ class Trainer:
         wanted = self.config.online.start + update // self.config.online.updates + 1
         while self.collector.steps < min(wanted, self.config.online.steps):
             self.signals.check()
-            earned = self.collector.advance(self.generator)
-            if earned is not None:
+            for earned in self.collector.advance(self.generator):
                 self.state.accumulate({"episode_return": torch.tensor(earned, device=self.device)})
 
     def record(self, metrics: Metrics) -> None:

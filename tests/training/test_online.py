@@ -18,7 +18,7 @@ from genpolicy.dataset.transitions import Transitions
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs
 from genpolicy.system.signals import Interrupted
-from genpolicy.training.online import Collector, Replay
+from genpolicy.training.online import Collector, Player, Replay
 
 ONLINE = ("online.steps=60", "online.start=23", "eval.per_phase=2", "eval.episodes=2", "eval.final_episodes=2")
 FROM_NOTHING = ("env=gym", "env.id=Pendulum-v1", "env.max_episode_steps=5", "dataset=none", "tuned=none", *ONLINE)
@@ -115,7 +115,7 @@ def assert_same(run, other) -> None:
     assert first["state"]["results"] == second["state"]["results"]
 
 
-@pytest.mark.parametrize("more", [(), CHUNKS])
+@pytest.mark.parametrize("more", [(), CHUNKS, (*CHUNKS, "online.simulators=3")])
 def test_a_stopped_run_is_the_same_to_the_bit(more, undisturbed, tmp_path, monkeypatch):
     stopped_at([25, 9, 14], words(tmp_path, *more), monkeypatch)
     assert_same(undisturbed(*more), only_run(tmp_path))
@@ -163,6 +163,15 @@ def test_runs_of_several_seeds_are_trained_together(undisturbed, tmp_path):
             torch.testing.assert_close(found["algorithm"][name], value, rtol=1e-3, atol=1e-3)
 
 
+def test_each_simulator_plays_its_episodes_to_the_end(tmp_path):
+    result = genpolicy(*words(tmp_path, "online.simulators=2", "scaling.observation=none", "online.start=30"))
+    assert result.code == 0, result.err
+    logged = records(only_run(tmp_path))
+    assert [value for metric, _, value in logged if metric == "online/environment_steps"][-1] == 60
+    refused = genpolicy(*words(tmp_path, "online.simulators=7"))
+    assert refused.err.endswith("online.simulators=7: must divide online.steps=60\n")
+
+
 def test_a_run_of_given_parts_begins_online(undisturbed, tmp_path):
     given = [f"init.{part}={undisturbed()}" for part in ("policy", "critic")]
     result = genpolicy(*words(tmp_path, *given))
@@ -182,13 +191,13 @@ def test_without_data_training_begins_online(tmp_path):
 
 
 def test_first_actions_can_be_uniform(tmp_path, monkeypatch):
-    played, real = [], Collector._step
+    played, real = [], Player.step
 
     def kept(self, action):
         played.append(action.item())
         return real(self, action)
 
-    monkeypatch.setattr(Collector, "_step", kept)
+    monkeypatch.setattr(Player, "step", kept)
     monkeypatch.setattr(Actor, "explore", lambda self, observation, *given: torch.full((1, 1), 0.25))
     result = genpolicy(*FROM_NOTHING, "algo=td3_bc", "online.random=20", f"paths.outputs={tmp_path}")
     assert result.code == 0, result.err
@@ -258,6 +267,42 @@ def test_a_replay_buffer_is_data_to_which_rows_were_added(episodes, length, mask
     halves = replace_mix(replay, "half").sample(20, torch.Generator().manual_seed(0)).observation[:, 0]
     if replay.added_starts:
         assert ((halves[:10] >= 5).all(), (halves[10:] < 5).all()) == (True, True)
+
+
+@given(
+    seed=st.integers(0, 1000), length=st.sampled_from([1, 3]), masked=st.booleans(), simulators=st.sampled_from([2, 3])
+)
+@settings(deadline=None, max_examples=30)
+def test_simulators_side_by_side_add_what_each_would_alone(seed, length, masked, simulators):
+    draw, share = np.random.default_rng(seed), 8
+    rows = simulators * share
+    columns = {"observation": np.arange(rows)[:, None], "action": draw.uniform(-1, 1, (rows, 1))}
+    columns |= {"reward": draw.standard_normal(rows), "next_observation": np.arange(rows)[:, None] + 1}
+    columns["terminated"] = draw.random(rows) < 0.2
+    ends = columns["terminated"] | (draw.random(rows) < 0.2)
+
+    def made(size: int) -> Transitions:
+        data = {name: column[:size] for name, column in columns.items()}
+        transitions = Transitions.of(data, ends=torch.from_numpy(ends[:size]), source="rows")
+        return Sequences.of_transitions(transitions, length, length, 0.9, masked) if length > 1 else transitions
+
+    replay, found = Replay(made(0), rows, "union", simulators), []
+    for step in range(share):
+        for simulator in range(simulators):
+            number = share * simulator + step
+            row = {name: column[number].astype(np.float32) for name, column in columns.items()}
+            replay.add(row, bool(ends[number]), simulator)
+    batch = replay.transitions.rows(replay.starts[: replay.added_starts])
+    for simulator in range(simulators):
+        alone = Replay(made(0), rows, "union")
+        for number in range(share * simulator, share * (simulator + 1)):
+            row = {name: column[number].astype(np.float32) for name, column in columns.items()}
+            alone.add(row, bool(ends[number]))
+        found.append(alone.transitions.rows(alone.starts[: alone.added_starts]).table)
+    expected = torch.cat(found)
+    assert batch.size == len(expected) == replay.added_starts
+    order, wanted = batch.table[:, 0].argsort(stable=True), expected[:, 0].argsort(stable=True)
+    assert torch.equal(batch.table[order], expected[wanted])
 
 
 def replace_mix(replay: Replay, mix: str) -> Replay:
