@@ -29,9 +29,12 @@ ALWAYS = {
     "sweep",
     "follow",
 }
-ALWAYS |= {"log_every", "checkpoint_seconds", "paths", "eval", "check", "collect", "report", "tracking", "launch"}
-ALWAYS |= {"search", "genpolicy", "select", "likelihood", "env.reference_min", "env.reference_max", "phases", "init"}
-ALWAYS |= {"chunk.execute", "online.start", "online.updates", "online.mix", "online.noise"}  # without chunks, or online
+ALWAYS |= {"log_every", "checkpoint_seconds", "paths", "eval", "check", "collect", "inspect", "report", "tracking"}
+ALWAYS |= {"launch", "search", "genpolicy", "select", "likelihood", "env.reference_min", "env.reference_max"}
+ALWAYS |= {"phases", "init"}
+# Without chunks, or online training:
+ALWAYS |= {"chunk.execute", "online.start", "online.updates", "online.mix", "online.noise", "online.random"}
+ALWAYS |= {"online.simulators"}
 # What else training does not use, by algorithm.
 FREE = {
     "bc": {"solver", "critic", "model.divergence"},
