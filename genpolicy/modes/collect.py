@@ -18,6 +18,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.algo.actor import ActionQueue
+from genpolicy.config.arguments import quoted, shell
 from genpolicy.config.run_settings import absolute
 from genpolicy.config.schema import build
 from genpolicy.dataset.waypoint import WaypointController
@@ -44,6 +45,8 @@ def run(job: Job) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with being_written(path):
             _record(config, path)
+        task = [word for word in job.overrides if word.startswith(("env=", "env."))]
+        print(shell("genpolicy", *task, "dataset=hdf5", f"dataset.path={quoted(str(path))}"))
     except OSError as error:
         raise UserError(f"collect.path: {path} cannot be written ({error.strerror or error})") from error
 
@@ -68,7 +71,7 @@ def _record(config: DictConfig, path: Path) -> None:
                 rows = _append(part, {name: column[: wanted - rows] for name, column in batch.items()}, batches)
                 progress.advance(rows)
     os.replace(part, path)
-    print(f"{path}: {rows:,} steps\ngenpolicy env={task.name} dataset=hdf5 dataset.path={path}")
+    print(f"{path}: {rows:,} steps")
 
 
 @torch.no_grad()

@@ -1,13 +1,14 @@
 """mode=collect, and mode=check on what it and others have recorded."""
 
 import os
+import shlex
 import signal
 
 import h5py
 import numpy as np
 import pytest
 import torch
-from command_line import genpolicy
+from command_line import genpolicy, jobs, tried
 from composed import task
 from tiny import only_run, words
 
@@ -60,6 +61,19 @@ def test_what_is_collected_is_d4rls_layout_and_replays(tmp_path, name):
     result = checked(tmp_path / "mine.hdf5", env=name)
     assert result.code == 0, result.err
     assert "All within 0.001: the simulator repeats the data" in result.out
+
+
+@pytest.mark.parametrize("given", [["env=gym", "env.id=Pendulum-v1"], []])
+def test_the_command_that_it_prints_trains_on_the_file(tmp_path, given):
+    result = genpolicy("mode=collect", *given, f"collect.path={tmp_path}/of mine.hdf5", "collect.steps=20")
+    command, *printed = shlex.split(result.out.splitlines()[-1])
+    assert command == "genpolicy"
+    assert tried(*printed)[0].code == 0
+    ((job, _),) = jobs(*printed)
+    assert (job.config.dataset.path, job.choices["env"]) == (
+        f"{tmp_path}/of mine.hdf5",
+        given[0][4:] if given else "maze2d-umaze-v1",
+    )
 
 
 def test_a_stopped_collection_goes_on_to_the_same_file(tmp_path, monkeypatch):
