@@ -213,11 +213,14 @@ class BehaviourSettings:
             depends=("model", "network", "objective", *(f"algo.behaviour_{name}" for name in ("lr", *more))),
         )
 
-    def with_behaviour_actions(self, num_samples: int, at: str = "") -> Callable[[Transitions], Transitions]:
+    def with_behaviour_actions(
+        self, num_samples: int, at: str = "", source: Policy | None = None
+    ) -> Callable[[Transitions], Transitions]:
         """What extends a data set by K behaviour actions a state, `behaviour_action` [N, K, A]; a `Phase.prepare`.
 
-        at: "next_" for the next states, `next_behaviour_action`.
+        at: "next_" for the next states, `next_behaviour_action`. source: whose actions, if not the behaviour model's.
         """
+        source = source or self.behaviour
 
         def prepare(transitions: Transitions) -> Transitions:
             device = transitions.device
@@ -226,7 +229,7 @@ class BehaviourSettings:
             generator = torch.Generator(device).manual_seed(num_samples)  # the same at every call
             with torch.no_grad():
                 parts = [
-                    self.behaviour.sample(part.to(device), generator, num_samples).to(table)
+                    source.sample(part.to(device), generator, num_samples).to(table)
                     for part in transitions[f"{at}observation"].split(4096)
                 ]
             return transitions.extended(**{f"{at}behaviour_action": torch.cat(parts)})

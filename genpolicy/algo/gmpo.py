@@ -77,7 +77,7 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     def plan(self) -> list[Phase]:
         more = {"after": self.policy.update_target, "schedule": self.policy_schedule}
         update = Update(self.policy.parameters(), self.policy_lr, self.loss, self.draw, **more)
-        prepare = self.with_behaviour_actions(self.num_actions) if self.static else None
+        prepare = self.with_behaviour_actions(self.num_actions, source=self.source()) if self.static else None
         return [self.behaviour_phase(), self.critic_phase(), self.policy_phase(update, prepare=prepare)]
 
     @classmethod
@@ -90,14 +90,21 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
                 f"legal: {independent}"
             )
 
+    def source(self) -> Policy:
+        """What the K actions are of: the behaviour model."""
+        return self.behaviour
+
+    def actions(self, batch: Transitions, generator: torch.Generator) -> Tensor:
+        """The actions [B, K, A] that are weighted."""
+        if self.static:
+            return batch["behaviour_action"]
+        return self.source().sample(batch.observation, generator, self.num_actions)
+
     @torch.no_grad()
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        """The behaviour's actions [B, K, A], and the objective's draws for each, [B, K, ...]."""
-        if self.static:
-            action = batch["behaviour_action"]
-        else:
-            action = self.behaviour.sample(batch.observation, generator, self.num_actions)
-        observation = batch.observation.repeat_interleave(self.num_actions, 0)
+        """The actions [B, K, A], and the objective's draws for each, [B, K, ...]."""
+        action = self.actions(batch, generator)
+        observation = batch.observation.repeat_interleave(action.shape[1], 0)
         draws = self.objective.draw(self.policy, observation, action.flatten(0, 1), generator, progress)
         return {
             "action": action,
@@ -106,11 +113,12 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """sum_k softmax_K(beta Q)_k loss(a_k | s), [B]."""
-        observation = batch.observation.repeat_interleave(self.num_actions, 0)
+        several = draws["action"].shape[:2]
+        observation = batch.observation.repeat_interleave(several[1], 0)
         flat = {name: draw.flatten(0, 1) for name, draw in draws.items()}
         action = flat.pop("action")
         with torch.no_grad():
-            q = self.critic.q_min(observation, action).unflatten(0, (-1, self.num_actions))
+            q = self.critic.q_min(observation, action).unflatten(0, several)
             weight = torch.softmax(self.beta * q, -1)
         losses = self.objective.loss(self.policy, observation, action, flat).unflatten(0, weight.shape)
         return (weight * losses).sum(-1), {"effective_sample_size": effective_sample_size(weight)}

@@ -235,7 +235,7 @@ class Trainer:
                 self._play(state.step)
             if phase.refresh and state.step and state.step % phase.refresh == 0:
                 phase.start()
-                source = phase.prepare(self.transitions)
+                source = source if phase.prepare is None else phase.prepare(self.transitions)
             yield source
 
     def _begin_online(self) -> Replay:

@@ -107,6 +107,11 @@ LEARNED_TOO = {
     "ofql": ([*JOINT, "algo.eta=1"], bandit.best),
     "dsrl": ([*LONGER, "algo.noise_scale=1.5", "algo.entropy=-2"], bandit.best),
     "expo": ([*LONGER, "algo.edit_scale=1.5", "algo.edit_entropy=-2"], bandit.best),
+    "qipo": (  # two renewals of half of beta
+        [*BEHAVIOUR, *CRITIC, *POLICY, "critic.candidates=2", f"algo.beta={BETA / 2}", "algo.renew_every=400"],
+        lambda: bandit.value(bandit.tilted(boltzmann)),
+    ),
+    "meanflow_ql": ([*JOINT, "algo.alpha=0.3", "algo.policy_schedule=constant"], bandit.best),
 }
 
 
@@ -123,6 +128,9 @@ def learned(name: str, seed: int, precision: str = "tf32") -> Algorithm:
         for update in phase.updates.values():
             update.schedule = "cosine"
         for step in range(phase.steps):
+            if phase.refresh and step and step % phase.refresh == 0:
+                phase.start()
+                source = phase.prepare(data) if phase.prepare is not None else data
             with arithmetic(precision, torch.device("cpu")):
                 phase.update(source.sample(phase.batch_size, generator), generator, step)
     return algorithm

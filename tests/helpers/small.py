@@ -21,6 +21,7 @@ def sizes(config) -> dict[str, int | list[int]]:
         "num_candidates": 3,
         "iteration": 6,
         "adapt_every": 1,
+        "renew_every": 8,
     }
     chosen = {}
     for group in ("algo", "critic", "network", "select"):

@@ -109,6 +109,9 @@ def train(algorithm, transitions, seed):
         (update,) = phase.updates.values()
         update.schedule = "cosine"
         for step in range(phase.steps):
+            if phase.refresh and step and step % phase.refresh == 0:
+                phase.start()
+                source = phase.prepare(transitions) if phase.prepare is not None else transitions
             metrics = phase.update(source.sample(phase.batch_size, generator), generator, step)
     return metrics
 

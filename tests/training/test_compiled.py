@@ -55,6 +55,7 @@ def assert_one_graph_each(phase) -> None:
     [
         "algo=gmpo",
         "algo=gmpg solver.steps=1",
+        "algo=qipo solver.steps=1",
         "algo=gtp",
         "algo=diffusion_ql solver.steps=1",
         "algo=consistency_ac",

@@ -49,6 +49,7 @@ def weights(algorithm):
         "algo=gmpg_reinforce algo.hutchinson=true solver.steps=3",
         "algo=srpo algo.normalize=true",
         "algo=qgpo",
+        "algo=qipo solver.steps=3 critic.candidates=2",
         "algo=fql",
         "algo=fac solver.steps=3 algo.density_steps=2",
         "algo=fan",

@@ -45,6 +45,8 @@ _COUNTERPARTS = {
     ("qc", "icfm"): "QC",
     ("qc_fql", "icfm"): "QC-FQL",
     ("qgpo", "vpsde_epsilon"): "QGPO",
+    ("qipo", "icfm"): "QIPO-OT",
+    ("qipo", "vpsde_epsilon"): "QIPO-D",
     ("qsm", "ddpm_qsm"): "QSM",
     ("rebrac", "gaussian"): "ReBRAC",
     ("sfbc", "vpsde_epsilon"): "SfBC",

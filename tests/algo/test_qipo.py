@@ -1,0 +1,115 @@
+"""QIPO: the support is the policy's own, and a renewal is a step of beta."""
+
+import os
+import signal
+
+import pytest
+import torch
+from command_line import genpolicy, jobs
+from small import random_transitions, sizes
+from test_algorithms import assert_optimal
+from tilted import data, make, optimum, train
+from tiny import only_run, same
+
+from genpolicy.algo.algorithm import assemble
+from genpolicy.algo.qipo import QIPO
+from genpolicy.algo.update import Update
+from genpolicy.runs import checkpoint
+
+WORDS = ("algo=qipo", "tuned=none", "network=mlp", "env=multi-goal")
+
+
+def small(*words: str):
+    [(job, _)] = jobs(*WORDS, *words)
+    return job.config, [f"{key}={size}".replace(" ", "") for key, size in sizes(job.config).items()]
+
+
+def algorithm(*words: str):
+    _, more = small()
+    [(job, _)] = jobs(*WORDS, *more, "algo.renew_every=8", *words)
+    torch.manual_seed(0)
+    return assemble(job.config, 2, -torch.ones(2), torch.ones(2))
+
+
+def test_the_first_support_is_the_behaviours_and_later_ones_the_policys():
+    made, transitions = algorithm(), random_transitions()
+    phase, generator = made.phases[-1], torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in made.behaviour.parameters():
+            parameter.add_(0.1)
+    weights = made.policy.network.state_dict
+    phase.start()
+    assert same(weights(), made.behaviour.network.state_dict())
+    first = phase.prepare(transitions)["behaviour_action"]
+    seed = torch.Generator().manual_seed(made.num_actions)
+    assert torch.equal(first, made.behaviour.sample(transitions.observation, seed, made.num_actions))
+    batch = phase.prepare(transitions).sample(16, generator)
+    phase.update(batch, generator, 0)
+    assert same(made.supporting.network.state_dict(), made.behaviour.network.state_dict())
+    assert torch.equal(phase.prepare(transitions)["behaviour_action"], first)  # as a run that is resumed has it
+    before = {name: value.clone() for name, value in weights().items()}
+    phase.start()
+    assert same(weights(), before)  # goes on from where it is
+    assert same(made.supporting.network.state_dict(), before)
+    assert not torch.equal(phase.prepare(transitions)["behaviour_action"], first)
+
+
+def test_the_loss_is_by_hand():
+    """Of one data's and M support actions, which are clipped, with shares by softmax(beta Q)."""
+    made, transitions = algorithm("algo.beta=2"), random_transitions()
+    phase, generator = made.phases[-1], torch.Generator().manual_seed(0)
+    phase.start()
+    batch = phase.prepare(transitions).sample(6, generator)
+    with torch.no_grad():
+        batch["behaviour_action"].mul_(3)
+    draws = phase.updates[""].draw(batch, generator, 0.0)
+    support = torch.cat([batch.action[:, None], batch["behaviour_action"].clamp(-1, 1)], 1)
+    assert torch.equal(draws["action"], support)
+    assert support.shape == (6, 1 + made.num_actions, 2)
+    total = torch.zeros(6)
+    q = torch.stack([made.critic.q_min(batch.observation, support[:, k]) for k in range(support.shape[1])], 1)
+    share = (2 * q).exp() / (2 * q).exp().sum(1, keepdim=True)
+    for k in range(support.shape[1]):
+        own = {name: draw[:, k] for name, draw in draws.items() if name != "action"}
+        total += share[:, k] * made.objective.loss(made.policy, batch.observation, support[:, k], own)
+    torch.testing.assert_close(made.loss(batch, draws)[0], total)
+
+
+def test_each_renewal_adds_beta():
+    assert algorithm("algo.beta=2").inverse_temperature == 6  # at 0, 8 and 16 of 20 updates
+    assert algorithm("algo.beta=2", "algo.renew_every=20").inverse_temperature == 2
+
+
+@pytest.mark.parametrize("static", ["true", "false"])
+def test_a_run_that_is_stopped_between_renewals_goes_on_to_the_same_bits(static, tmp_path, monkeypatch):
+    monkeypatch.setattr("genpolicy.evaluation.toys.draw", lambda *given: {})
+    _, more = small()
+    words = [*WORDS, *more, f"algo.static={static}", "algo.renew_every=8", "dataset.episodes=10", "eval.per_phase=1"]
+    words += ["eval.episodes=1", "eval.final_episodes=1", "eval.log_prob_actions=4", "tracking.uri=none"]
+    whole, parts = ([*words, f"paths.outputs={tmp_path / folder}"] for folder in ("whole", "parts"))
+    assert genpolicy(*whole).code == 0
+    calls, real = [], Update.__call__
+
+    def disturbed(update, *arguments):
+        calls.append(1)
+        if len(calls) == 20 + 20 + 12:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(update, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Update, "__call__", disturbed)
+        assert genpolicy(*parts).code == 143
+    assert genpolicy(*parts).code == 0
+    saved = [checkpoint.load(only_run(tmp_path / folder) / "last.pt") for folder in ("whole", "parts")]
+    assert same(saved[0]["algorithm"], saved[1]["algorithm"])
+
+
+@pytest.mark.slow
+def test_two_renewals_reach_the_optimum_of_twice_beta():
+    """Over seeds 0 to 3 the mean is .05 to .13 standard deviations off, variances 3 % too small to 12 % too large."""
+    fit = {"behaviour_steps": 1000, "behaviour_lr": 3e-3, "policy_steps": 1500, "policy_lr": 4e-3}
+    made = make(QIPO, "gvp", 0, beta=1.5, renew_every=750, policy_batch_size=32, **fit)
+    train(made, data(0, size=5_000), 0)
+    assert_optimal(made, 3.0, 0.18, (0.88, 1.2))
+    once, twice = (optimum(beta)[0] for beta in (1.5, 3.0))
+    assert (once - twice).norm() > 0.1  # which one renewal alone would not reach
