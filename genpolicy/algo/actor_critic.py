@@ -36,6 +36,7 @@ class PolicyEvaluation(Algorithm, ABC):
         critic = locate(config.critic._target_)
         if not fits(critic):
             needed = {"behaviour": "a behaviour model", "anchored": "a flow that anchors the policy"}
+            needed["chain"] = "a chain that is held to a behaviour model's"
             what = needed.get(critic.next_actions, "planned returns")
             raise UserError(f"critic: needs {what}, which this algorithm lacks; legal: {legal_options('critic', fits)}")
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
 from torch import Tensor
 
 from genpolicy.algo.algorithm import Phase, prefixed
 from genpolicy.algo.distilled import Distilled, one_step_policy
-from genpolicy.algo.update import Metrics, Update
+from genpolicy.algo.update import Metrics
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
@@ -74,8 +72,8 @@ class DTQL(Distilled):
         critics = prefixed("critic", critic.updates)
         model = {"behaviour": behaviour.updates[""]}
         # In the authors' code the target Q, which selects the action played, does not move before the policy learns.
-        waiting = {name: _variant(update, before=None, after=None) for name, update in critics.items()}
-        decaying = {name: _variant(update, schedule=self.policy_schedule) for name, update in (critics | model).items()}
+        waiting = {name: update.variant(before=None, after=None) for name, update in critics.items()}
+        decaying = {name: update.variant(schedule=self.policy_schedule) for name, update in (critics | model).items()}
         both = {"trains": behaviour.trains | critic.trains, "depends": (*behaviour.depends, *critic.depends)}
         return [
             replace(behaviour, updates=model | waiting, **both),
@@ -97,10 +95,3 @@ class DTQL(Distilled):
     def gain(self, value: Callable[[Tensor], Tensor], action: Tensor) -> tuple[Tensor, Tensor]:
         q = value(action)
         return q, q.amin(0)
-
-
-def _variant(update: Update, **changes: Any) -> Update:
-    """The same update, of the same optimiser, with other attributes."""
-    made = copy.copy(update)
-    vars(made).update(changes)
-    return made

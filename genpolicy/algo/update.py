@@ -45,8 +45,10 @@ class Update:
     chunk: rows whose graph is kept at once; bounds memory and changes the result by rounding only.
     clip: largest norm of the whole gradient; clip_each: of each member of an ensemble, the first dimension of all
     parameters, by itself.
-    every: the update is made at every so manieth step of the phase only, at first at number every - 1.
-    schedule: of the learning rate, "constant" or one of `SCHEDULES`.
+    every: the update is made at every so manieth step of the phase only. first: at which number, from 0 and below
+    every, it is made first; every - 1 if it is not given.
+    schedule: of the learning rate, "constant" or one of `SCHEDULES`. scheduled: the progress that it takes, if not the
+    phase's.
     momentum: of gradient descent with momentum, in place of AdamW.
     weight_decay: AdamW's, the share of the parameters that lr times this takes away at each step.
     """
@@ -68,6 +70,8 @@ class Update:
         weight_decay: float = 0.0,
         momentum: float | None = None,
         observe: Callable[[Metrics], None] | None = None,
+        first: int | None = None,
+        scheduled: Callable[[], float] | None = None,
     ):
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.optimizer: Optimizer = (
@@ -76,7 +80,8 @@ class Update:
         self.loss, self.draw, self.chunk, self.clip, self.clip_each = loss, draw, chunk, clip, clip_each
         self.before, self.after, self.observe = before, after, observe
         self.frozen_modules = [parameter for module in frozen_modules for parameter in module.parameters()]
-        self.lr, self.every, self.schedule = lr, every, schedule
+        self.lr, self.every, self.first = lr, every, every - 1 if first is None else first
+        self.schedule, self.scheduled = schedule, scheduled
         self.mode, self._loss = "none", loss
 
     @property
@@ -86,8 +91,12 @@ class Update:
 
     def unscheduled(self) -> Update:
         """The same update, of the same parameters by the same optimiser, with the whole learning rate always."""
+        return self.variant(schedule="constant")
+
+    def variant(self, **changes: Any) -> Update:
+        """The same update, of the same parameters by the same optimiser, with other attributes."""
         other = copy.copy(self)
-        other.schedule = "constant"
+        vars(other).update(changes)
         return other
 
     def compile(self, mode: str) -> None:
@@ -96,7 +105,7 @@ class Update:
 
     def due(self, step: int) -> bool:
         """Whether the update is made at this step of its phase."""
-        return (step + 1) % self.every == 0
+        return step % self.every == self.first
 
     def __call__(
         self, batch: Transitions, generator: torch.Generator, progress: float, draws: Draws | None = None
@@ -153,6 +162,7 @@ class Update:
 
     def set_lr(self, optimizer: Optimizer, progress: float) -> None:
         """Give an optimiser the learning rate that is due."""
+        progress = progress if self.scheduled is None else self.scheduled()
         lr = self.lr if self.schedule == "constant" else self.lr * SCHEDULES[self.schedule](progress)
         for group in optimizer.param_groups:
             group["lr"] = lr

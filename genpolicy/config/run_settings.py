@@ -443,8 +443,8 @@ def _solver_affects(config: dict) -> str | None:
     algo, critic, model = (locate(config[name][TARGET]) for name in ("algo", "critic", "model"))
     if not model.num_times:
         return None
-    # Those of an anchored critic are of a policy of one step.
-    sampled = algo.uses_samples or (algo.learns_critic and critic.next_actions not in (None, "anchored"))
+    # Those of an anchored critic are of a policy of one step; chains are the path's own.
+    sampled = algo.uses_samples or (algo.learns_critic and critic.next_actions not in (None, "anchored", "chain"))
     return TRAINING if sampled else EVALUATION
 
 

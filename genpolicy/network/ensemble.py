@@ -72,7 +72,10 @@ class NoNorm(nn.Identity):
 
 
 class EnsembleMLP(nn.Module):
-    """E scalar-valued perceptrons, each with its own weights: [B, in] -> [E, B]; or some of them alone."""
+    """E scalar-valued perceptrons, each with its own weights: [B, in] -> [E, B]; or some of them alone.
+
+    Inputs [E, B, in] are each of its own perceptron.
+    """
 
     def __init__(
         self,
@@ -102,7 +105,7 @@ class EnsembleMLP(nn.Module):
 
     def forward(self, x: Tensor, members: Members = None) -> Tensor:
         count = self.members if members is None else members if isinstance(members, int) else len(members)
-        x = self.input_norm(x.expand(count, *x.shape), members)
+        x = self.input_norm(x if x.dim() == 3 else x.expand(count, *x.shape), members)
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = layer(x, members)
             x = self.act(norm(x, members)) if self.layer_norm_first else norm(self.act(x), members)

@@ -111,6 +111,26 @@ LEARNED_TOO = {
         [*BEHAVIOUR, *CRITIC, *POLICY, "critic.candidates=2", f"algo.beta={BETA / 2}", "algo.renew_every=400"],
         lambda: bandit.value(bandit.tilted(boltzmann)),
     ),
+    "bdpo": (
+        [
+            *[
+                *BEHAVIOUR[1:],
+                f"algo.eta={1 / BETA}",
+                "algo.steps=1500",
+                "algo.warm_up_steps=300",
+                "algo.batch_size=128",
+            ],
+            *[
+                "algo.lr=3e-3",
+                "algo.policy_delay=1",
+                "model.target_rate=0.02",
+                "model.path.steps=10",
+                "solver.steps=10",
+            ],
+            *["critic.ensemble=2", "critic.candidates=2", "select=none"],
+        ],
+        lambda: bandit.value(bandit.tilted(boltzmann)),
+    ),
     "meanflow_ql": ([*JOINT, "algo.alpha=0.3", "algo.policy_schedule=constant"], bandit.best),
 }
 

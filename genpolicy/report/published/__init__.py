@@ -14,6 +14,7 @@ from importlib import resources
 _COUNTERPARTS = {
     ("bc", "gaussian"): "BC",
     ("bc", "vpsde"): "D-BC",
+    ("bdpo", "ddpm_dac"): "BDPO",
     ("bfn", "icfm"): "BFN",
     ("consistency_ac", "consistency"): "Consistency-AC",
     ("dac", "ddpm_dac"): "DAC",
