@@ -6,10 +6,10 @@ from omegaconf import DictConfig
 
 from genpolicy.config import arguments
 from genpolicy.config.option_content import all_settings
-from genpolicy.config.run_settings import MODES, TrainSettings
+from genpolicy.config.run_settings import MODES, OF_ONE_MODE, TrainSettings
 
 MANY = 5  # places of a setting that are named at most
-MODE_SETTINGS = ("check", "collect", "report", "launch", "search")  # which are rarely meant
+MODE_SETTINGS = (*OF_ONE_MODE, "launch", "search")  # which are rarely meant
 
 
 def setting(name: str, value: str, config: DictConfig | None) -> str:

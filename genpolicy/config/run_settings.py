@@ -23,6 +23,7 @@ RESERVED = re.compile(r"(mlflow\.|(mlartifacts|mlruns|phases|follow\.log)$)", re
 MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect", "inspect", "report", "clean", "export")
 
 OF_A_POLICY = ("eval", "inspect", "export")  # modes that take a checkpoint
+OF_ONE_MODE = ("check", "collect", "inspect", "report", "export")  # groups of settings of the mode of that name
 
 
 @dataclass(kw_only=True)

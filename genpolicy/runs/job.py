@@ -12,6 +12,7 @@ from genpolicy.config import arguments, plugins
 from genpolicy.config.nodes import created, texts
 from genpolicy.config.run_settings import (
     OF_A_POLICY,
+    OF_ONE_MODE,
     CheckSettings,
     CollectSettings,
     RunSettings,
@@ -98,7 +99,7 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
     mode = settings["mode"]
     tops = {word: re.search(r"^[+~]*(?:[^=]*@)?([^=./]*)", word)[1] for word in overrides}
     for word, top in tops.items():
-        if top in ("check", "collect", "inspect", "report", "export") and top != mode:
+        if top in OF_ONE_MODE and top != mode:
             raise UserError(f"{word}: goes with mode={top}")
     if mode == "train":
         try:

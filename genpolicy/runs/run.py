@@ -35,7 +35,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.config import plain_yaml, plugins
 from genpolicy.config.plugins import PluginNeeded
-from genpolicy.config.run_settings import TrainSettings, absolute_uri
+from genpolicy.config.run_settings import OF_ONE_MODE, TrainSettings, absolute_uri
 from genpolicy.config.schema import modules
 from genpolicy.config.validation import check, refuse_interpolation
 from genpolicy.errors import UserError, message, one_line, printable
@@ -71,7 +71,8 @@ class Run:
         self.replaces: list[str] = frozen["replaces"]
         self.sweep: str | None = frozen["sweep"]
         self.choices: dict[str, str] = frozen["choices"]
-        self.config: DictConfig = OmegaConf.create(frozen["config"])
+        own = {name: value for name, value in frozen["config"].items() if name not in OF_ONE_MODE}
+        self.config: DictConfig = OmegaConf.create(own)
         self.asked: Evaluation | None = None  # what the command wants of it, beside the evaluation at its own end
         self._lock: Lock | None = None
         self._status: dict = {}
@@ -224,6 +225,7 @@ def _freeze(config: DictConfig, choices: Mapping[str, str], sweep: str | None, r
     plain = OmegaConf.to_container(config, resolve=True, enum_to_str=True)
     plain["overwrite"] = False  # a resumed run must not start again
     del plain["launch"], plain["search"], plain["seeds"]  # how it was started is no part of it, and may hold a password
+    plain = {name: value for name, value in plain.items() if name not in OF_ONE_MODE}  # neither are other modes
     plain |= _places(config)
     content = {"id": uuid.uuid4().hex, "replaces": replaces, "sweep": sweep}
     content |= {"choices": dict(choices), "config": plain}

@@ -70,7 +70,13 @@ def test_the_frozen_configuration_is_whole_and_never_changes(tmp_path, monkeypat
         "data": str(tmp_path / "outputs"),
     }
     plain = OmegaConf.to_container(run.config)
-    assert frozen["config"].keys() == plain.keys() - {"launch", "search", "seeds"}
+    assert frozen["config"].keys() == plain.keys() - {"launch", "search", "seeds"} - {
+        "check",
+        "collect",
+        "inspect",
+        "report",
+        "export",
+    }
     assert all(frozen["config"][name] == plain[name] for name in frozen["config"].keys() - {"paths"})
     before = run.path("config.yaml").read_bytes()
     again = opened("outputs", "log_every=1", "threads=2", sweep="sweep-2")
@@ -178,6 +184,18 @@ def test_an_edited_config_is_checked_again(tmp_path):
     for attempt in (lambda: opened(tmp_path), lambda: load_run(run.directory)):
         with pytest.raises(UserError, match=r"algo._target_: os.system is not a class of genpolicy"):
             attempt()
+
+
+def test_settings_of_other_modes_that_there_are_no_more_do_not_matter(tmp_path):
+    run = opened(tmp_path)
+    run.close()
+    frozen = yaml.safe_load(run.path("config.yaml").read_text())
+    frozen["config"]["report"] = {"filter": "", "curves_over": "phase"}  # as runs of November 2026 have it
+    run.path("config.yaml").write_text(yaml.safe_dump(frozen))
+    assert load_run(run.directory).config == run.config
+    again = opened(tmp_path)
+    again.close()
+    assert again.id == run.id
 
 
 @pytest.mark.parametrize("place", ["", "default", "default/swiss-roll"])
