@@ -92,7 +92,7 @@ def test_every_line_that_looks_like_a_command_is_one(page):
     """Of genpolicy or make, which are tried here, or of what test_served tries."""
     for block in re.findall(r"(?:\n\n)((?:    \S.*(?:\n|\Z))+)", PAGES[page]):
         for line in block.splitlines():
-            assert line.split()[0] in ("genpolicy", "make", "export", "mlflow", "curl"), line
+            assert line.split()[0] in ("genpolicy", "make", "export", "mlflow", "curl", "pip"), line
 
 
 def test_every_make_target_named_exists():
