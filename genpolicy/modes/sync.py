@@ -22,7 +22,7 @@ def run(job: Job) -> None:
     if next(find_runs(outputs), None) is None:
         raise UserError(f"{outputs}: no runs there; give paths.outputs=")
     if job.config.follow:
-        sync_until_idle(outputs, tracking)
+        sync_until_idle(outputs, chosen(tracking, outputs))
         return
     failures, busy = [], False
     for tracker in chosen(tracking, outputs):

@@ -248,13 +248,12 @@ def look_at(uri: str, outputs: Path) -> None:
         raise UserError(f"{uri}: {one_line(error)}") from error
 
 
-def sync_until_idle(outputs: Path, tracking: DictConfig) -> None:
-    """Ship the runs below `outputs` that are tracked where `tracking` says, as they grow.
+def sync_until_idle(outputs: Path, trackers: list[str]) -> None:
+    """Ship the runs below `outputs` to those of the trackers that their configurations name, as they grow.
 
     Goes on until no run is left that trains or waits for its SLURM job; a tracker that then fails is tried for some
     minutes more. Only one process does this for a folder and its trackers; another one returns at once.
     """
-    trackers = chosen(tracking, outputs)
     other = (
         "" if trackers == [store_uri(None, outputs)] else f"-{hashlib.sha256(str(trackers).encode()).hexdigest()[:8]}"
     )
