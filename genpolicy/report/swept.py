@@ -168,7 +168,8 @@ def _budget(comparison: Comparison, by_base: Mapping[str, Mapping[str, Scored]])
     for base, tasks in by_base.items():
         for task, scored in tasks.items():
             trained = [[each for each in runs if not each[0].evaluation] for runs in scored.values()]
-            found[task][base] = [np.array([value for _, value in runs]) for runs in trained if runs]
+            if any(trained):
+                found[task][base] = [np.array([value for _, value in runs]) for runs in trained if runs]
     panels = []
     for task, each in sorted(found.items()):
         series = []
@@ -176,9 +177,8 @@ def _budget(comparison: Comparison, by_base: Mapping[str, Mapping[str, Scored]])
             count = len(configurations)
             best = statistics.expected_best(np.array([scores.mean() for scores in configurations]))
             low, high = statistics.expected_best_interval(configurations) or (None, None)
-            series += [Series(base, range(1, count + 1), best, low, high)] if count else []
-        longest = max((len(line.x) for line in series), default=0)
-        if longest > 1:
+            series.append(Series(base, range(1, count + 1), best, low, high))
+        if (longest := max(len(line.x) for line in series)) > 1:
             ticks = [(n, str(n)) for n in range(1, longest + 1)] if longest <= FEW else None
             label = f"expected best {SAID[comparison.kinds[task]]}"
             panels.append(Panel(task, "configurations tried", label, series, xticks=ticks))

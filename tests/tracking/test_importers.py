@@ -140,8 +140,8 @@ def test_an_importer_gives_up_a_server_that_stays_away(outputs, monkeypatch):
 def test_one_follower_ships_all_runs_and_ends_with_them(outputs):
     first, second = ended(outputs, "seed=0", SQLITE), opened(outputs, "seed=1", SQLITE)
     code = "import pathlib, sys; from genpolicy.tracking import follower; follower.FOLLOW_SECONDS = 0.5; "
-    code += "follower.sync_until_idle(pathlib.Path(sys.argv[1]), None)"
-    command = [sys.executable, "-c", code, str(outputs)]
+    code += "follower.sync_until_idle(pathlib.Path(sys.argv[1]), sys.argv[2:])"
+    command = [sys.executable, "-c", code, str(outputs), f"sqlite:///{outputs}/mlflow.db"]
     with second.recorded(device="cpu"):
         follower = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         line = {"time": 1_700_000_000_000, "step": 1, "metrics": {"policy/loss": 1.0}}
