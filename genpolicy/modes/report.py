@@ -61,7 +61,7 @@ def run(job: Job) -> None:
             shown_on.print(_shown(part))
     print()
     if experiment is not None:
-        print(f"dashboard: {follower.dashboard(source.name, experiment)}")
+        print(f"dashboard: {follower.dashboard(source.name, study.parent, experiment)}")
     print(f"{folder / 'report.html'}\n{folder / 'report.md'}, tables/*.tex and *.csv, figures/*.png and *.pdf")
 
 

@@ -28,10 +28,10 @@ def _returns(comparison: Comparison, task: str) -> dict[str, Scores]:
 
 def _sentences(comparison: Comparison, methods: Mapping[str, Scores], what: str) -> list[str]:
     if not methods:
-        why = "no task has a score of the last checkpoint of every method"
+        why = "there is no task on which the last checkpoint of every method was evaluated"
         if comparison.apart():
             why = "the runs are of different protocols"
-        elif all(kind == "return" for kind in comparison.kinds.values()):
+        elif len(comparison.tasks) > 1 and all(kind == "return" for kind in comparison.kinds.values()):
             why = "returns of different tasks have no common scale"
         return [f"No method can be called the best over all tasks: {why}. The tables below compare them task by task."]
     reached = {name: statistics.estimate(statistics.iqm, scores) for name, scores in methods.items()}

@@ -1,6 +1,7 @@
 """The first sentence of a report: what it claims, and when it claims nothing."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def test_tasks_that_a_method_lacks_do_not_count_and_missing_runs_are_said():
     assert "Of 2 tasks 1 count: those on which every method has a score." in told
     assert "Some runs are missing" in told
     alone = document(*runs("bc", [1.0]), *runs("gmpo", [1.0], "walker2d-medium-v2"))
-    assert lines(alone, "headline").startswith("No method can be called the best over all tasks: no task has")
+    assert lines(alone, "headline").startswith("No method can be called the best over all tasks: there is no task")
 
 
 def test_a_method_with_several_configurations_was_chosen_by_these_scores():
@@ -67,6 +68,8 @@ def test_returns_of_one_task_are_compared_and_of_several_are_not():
 
     told = lines(document(toy("bc", "swiss-roll", 1.0), toy("gmpo", "swiss-roll", 2.0)), "headline")
     assert told.startswith("gmpo-gvp has the highest IQM of returns on swiss-roll: 2.0, 1.0 above bc-gvp (1.0).")
+    unfinished = [toy("bc", "swiss-roll", 1.0), replace(toy("gmpo", "swiss-roll", 2.0), state="failed")]
+    assert "there is no task on which" in lines(document(*unfinished), "headline")
     several = document(*(toy("bc", task, 1.0) for task in ("swiss-roll", "multi-goal")))
     assert "returns of different tasks have no common scale" in lines(several, "headline")
 

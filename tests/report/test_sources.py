@@ -76,6 +76,11 @@ def test_a_sweep_alone(outputs):
     assert last(outputs / "default" / "sweeps" / "0123abcd" / "report") == SWEPT
 
 
+def test_the_dashboard_is_that_of_the_studys_experiment(outputs):
+    found = genpolicy("mode=report", f"paths.outputs={outputs}")
+    assert "/#/experiments/1/runs?" in found.out
+
+
 def test_a_search_of_mlflow_chooses_the_runs(outputs):
     words = [f"paths.outputs={outputs}", "report.filter=\"params.`algo.beta` = '1.0'\""]
     found = genpolicy("mode=report", *words)
