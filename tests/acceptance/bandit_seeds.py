@@ -2,7 +2,7 @@
 
     python -m pytest -n 2 tests/acceptance/bandit_seeds.py
 
-needs some four minutes.
+needs some eight minutes.
 """
 
 import sys

@@ -100,13 +100,14 @@ ONE_STEP = ["algo.policy_hidden=[64,64]", "solver.steps=4"]
 FLOW = ["algo.density_steps=4", "algo.behaviour_steps=600", "algo.behaviour_batch_size=256", "algo.behaviour_lr=5e-3"]
 # A temperature falls from 1 in that many steps to where it does not matter.
 LONGER = [*JOINT, *ONE_STEP, "algo.steps=1600", "algo.lr=8e-3", "critic.lr=8e-3", "critic.ensemble=2"]
+FASTER = ["algo.lr=1.6e-2", "critic.lr=1.6e-2"]
 LEARNED_TOO = {
     "gfp": ([*JOINT, *ONE_STEP, "algo.alpha=0.5"], bandit.best),
     "fac": ([*JOINT, *ONE_STEP, *FLOW, "algo.alpha=0.3", "algo.alpha_q=0.3"], bandit.best),
     "fan": ([*JOINT, *ONE_STEP, "algo.alpha=0.1", "critic.penalty=0.1"], bandit.best),
     "ofql": ([*JOINT, "algo.eta=1"], bandit.best),
     "dsrl": ([*LONGER, "algo.noise_scale=1.5", "algo.entropy=-2"], bandit.best),
-    "expo": ([*LONGER, "algo.edit_scale=1.5", "algo.edit_entropy=-2"], bandit.best),
+    "expo": ([*LONGER, *FASTER, "algo.edit_scale=1.2", "algo.edit_entropy=-3"], bandit.best),
     "qipo": (  # two renewals of half of beta
         [*BEHAVIOUR, *CRITIC, *POLICY, "critic.candidates=2", f"algo.beta={BETA / 2}", "algo.renew_every=400"],
         lambda: bandit.value(bandit.tilted(boltzmann)),

@@ -97,10 +97,10 @@ def refusal(group: str, option: str, name: str) -> UnknownSetting | None:
     given = OmegaConf.create(node(group, option))
     if name not in settings(group, option):
         OmegaConf.update(given, name, 1, force_add=True)
-    plain = OmegaConf.to_container(given)
+    plain = OmegaConf.to_container(given)  # what refers to other settings as it is written
     try:
         _Checker({group: option}).component(
-            {key: 1 if value == "???" else value for key, value in plain.items()}, group
+            {key: 1 if str(value).startswith(("???", "${")) else value for key, value in plain.items()}, group
         )
     except UnknownSetting as error:
         return error

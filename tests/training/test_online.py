@@ -23,15 +23,17 @@ from genpolicy.training.online import Collector, Player, Replay
 ONLINE = ("online.steps=60", "online.start=23", "eval.per_phase=2", "eval.episodes=2", "eval.final_episodes=2")
 FROM_NOTHING = ("env=gym", "env.id=Pendulum-v1", "env.max_episode_steps=5", "dataset=none", "tuned=none", *ONLINE)
 FROM_NOTHING += ("network.hidden=[16]", "critic.hidden=[16]", "algo.batch_size=16", "tracking.uri=none")
+RLPD = ("algo=rlpd", "algo.batch_size=16", "critic.ensemble=3", "online.updates=2", "online.random=30")
 CHUNKS = ("algo=qc", "algo.steps=10", "algo.batch_size=16", "chunk.length=3", "chunk.execute=2", "online.mix=half")
+CHUNKS += ("select.num_candidates=3", "solver.steps=2")
 
 
 def words(folder, *more: str) -> list[str]:
     """A run of Pendulum's, of episodes of five steps, which a time limit ends."""
     plain = plain_words(folder, "algo.critic_steps=6", "algo.policy_steps=12")
-    if "algo=qc" in more:
-        plain = [word for word in plain if not word.startswith(("algo", "likelihood"))]
-        more = (*more, "network.hidden=[16]", "critic.hidden=[16]", "select.num_candidates=3")
+    if any(word.startswith("algo=") for word in more):
+        plain = [word for word in plain if not word.startswith(("algo", "likelihood", "solver"))]
+        more = (*more, "network.hidden=[16]", "critic.hidden=[16]")
     return [*plain, *ONLINE, *more]
 
 
@@ -115,7 +117,7 @@ def assert_same(run, other) -> None:
     assert first["state"]["results"] == second["state"]["results"]
 
 
-@pytest.mark.parametrize("more", [(), CHUNKS, (*CHUNKS, "online.simulators=3")])
+@pytest.mark.parametrize("more", [(), CHUNKS, (*CHUNKS, "online.simulators=3"), RLPD])
 def test_a_stopped_run_is_the_same_to_the_bit(more, undisturbed, tmp_path, monkeypatch):
     stopped_at([25, 9, 14], words(tmp_path, *more), monkeypatch)
     assert_same(undisturbed(*more), only_run(tmp_path))
@@ -208,11 +210,10 @@ def test_first_actions_can_be_uniform(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("more", [("algo.pretrain=false",), ("algo.pretrain=true",), ("dataset=none",)])
 def test_rlpd_begins_online_and_moves_its_policy_once_a_step(more, tmp_path):
-    plain = [word for word in plain_words(tmp_path) if not word.startswith(("algo", "likelihood", "solver"))]
+    given = words(tmp_path, *RLPD, "algo.steps=6", "online.updates=3", "online.mix=half", *more)
     if "dataset=none" in more:
-        plain = [word for word in plain if not word.startswith("dataset")]
-    small = ("algo=rlpd", "algo.steps=6", "algo.batch_size=16", "critic.ensemble=3", "online.updates=3")
-    result = genpolicy(*plain, *ONLINE, *small, "online.mix=half", *more)
+        given = [word for word in given if not word.startswith("dataset.")]
+    result = genpolicy(*given)
     assert result.code == 0, result.err
     saved = checkpoint.load(only_run(tmp_path) / "last.pt")
     before = 6 if "algo.pretrain=true" in more else 0
@@ -355,10 +356,9 @@ def test_what_cannot_be_is_refused(more, reason):
 
 def test_a_frozen_flow_is_steered_as_it_is(tmp_path):
     """Also online, and that of another run."""
-    plain = [word for word in plain_words(tmp_path) if not word.startswith(("algo", "likelihood", "solver"))]
     small = ["algo=dsrl", "algo.frozen=true", "algo.behaviour_steps=8", "algo.steps=6", "algo.batch_size=16"]
     small += ["algo.behaviour_batch_size=16", "algo.policy_hidden=[16]", "critic.ensemble=2", "solver.steps=2"]
-    result = genpolicy(*plain, *ONLINE, *small)
+    result = genpolicy(*words(tmp_path, *small))
     assert result.code == 0, result.err
     run = only_run(tmp_path)
     saved = checkpoint.load(run / "last.pt")["algorithm"]
@@ -366,8 +366,7 @@ def test_a_frozen_flow_is_steered_as_it_is(tmp_path):
     for phase, state in saved["_extra_state"].items():
         counts[phase] = max(int(moments["step"]) for moments in state["state"].values())
     assert counts == {"behaviour": 8, "training": 6 + 37, "online": 6 + 37}  # of one optimiser
-    given = [*plain, *ONLINE, *small, "seed=1", f"init.behaviour={run}"]
-    assert genpolicy(*given).code == 0
+    assert genpolicy(*words(tmp_path, *small, "seed=1", f"init.behaviour={run}")).code == 0
     [other] = [path for path in find_runs(tmp_path) if path != run]
     found = checkpoint.load(other / "last.pt")["algorithm"]
     flow = [name for name in saved if name.startswith("behaviour.")]
