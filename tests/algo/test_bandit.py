@@ -101,6 +101,8 @@ FLOW = ["algo.density_steps=4", "algo.behaviour_steps=600", "algo.behaviour_batc
 # A temperature falls from 1 in that many steps to where it does not matter.
 LONGER = [*JOINT, *ONE_STEP, "algo.steps=1600", "algo.lr=8e-3", "critic.lr=8e-3", "critic.ensemble=2"]
 FASTER = ["algo.lr=1.6e-2", "critic.lr=1.6e-2"]
+CHAIN = ["model.path.steps=5", "solver.steps=5", "model.target_rate=0.02", "algo.policy_delay=1", "algo.lr=4e-3"]
+CHAIN += ["algo.warm_up_steps=200", "algo.steps=700", "algo.batch_size=64", "critic.target_rate=0.1"]
 LEARNED_TOO = {
     "gfp": ([*JOINT, *ONE_STEP, "algo.alpha=0.5"], bandit.best),
     "fac": ([*JOINT, *ONE_STEP, *FLOW, "algo.alpha=0.3", "algo.alpha_q=0.3"], bandit.best),
@@ -113,23 +115,7 @@ LEARNED_TOO = {
         lambda: bandit.value(bandit.tilted(boltzmann)),
     ),
     "bdpo": (
-        [
-            *[
-                *BEHAVIOUR[1:],
-                f"algo.eta={1 / BETA}",
-                "algo.steps=1500",
-                "algo.warm_up_steps=300",
-                "algo.batch_size=128",
-            ],
-            *[
-                "algo.lr=3e-3",
-                "algo.policy_delay=1",
-                "model.target_rate=0.02",
-                "model.path.steps=10",
-                "solver.steps=10",
-            ],
-            *["critic.ensemble=2", "critic.candidates=2", "select=none"],
-        ],
+        [*BEHAVIOUR[1:], *CHAIN, f"algo.eta={1 / BETA}", "critic.ensemble=2", "critic.candidates=2", "select=none"],
         lambda: bandit.value(bandit.tilted(boltzmann)),
     ),
     "meanflow_ql": ([*JOINT, "algo.alpha=0.3", "algo.policy_schedule=constant"], bandit.best),

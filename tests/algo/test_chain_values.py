@@ -170,7 +170,10 @@ def test_the_best_chain_is_the_tilted_density_where_steps_are_small(levels, dist
 
 @pytest.mark.slow
 def test_bdpo_converges_to_the_best_chain_and_so_to_the_tilted_density():
-    """Over seeds 0 to 3: SEEDS."""
+    """Over seeds 0 to 3 the mean is .03 to .08 off the best chain's and variances 3 to 14 % larger than its.
+
+    Off the density: .15 to .19, and 8 % too small to 5 % too large.
+    """
     algorithm = learned(0)
     with torch.no_grad():
         action = algorithm.policy.sample(torch.zeros(20_000, 0), torch.Generator().manual_seed(9))
