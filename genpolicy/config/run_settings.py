@@ -256,10 +256,14 @@ class Collect:
 class Inspect:
     """What mode=inspect draws of a policy."""
 
-    rows: list[int] = setting([], ge=0, doc="transitions of the data at whose observations it is drawn; []: some")
+    rows: list[int] = setting(
+        [], ge=0, le=10**12, doc="transitions of the data at whose observations it is drawn; []: some"
+    )
     count: int = setting(4, ge=1, le=16, doc="how many, where rows are not given")
-    dimensions: list[int] = setting([], ge=0, doc="one or two dimensions of the action to draw; []: the first two")
-    episode: int = setting(0, ge=0, doc="the episode of the data along which values are drawn")
+    dimensions: list[int] = setting(
+        [], ge=0, le=10**6, doc="one or two dimensions of the action to draw; []: the first two"
+    )
+    episode: int = setting(0, ge=0, le=10**12, doc="the episode of the data along which values are drawn")
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
