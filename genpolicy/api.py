@@ -13,8 +13,8 @@ from torch import Tensor
 
 from genpolicy.algo.actor import ActionQueue, Actor
 from genpolicy.config.arguments import quoted
-from genpolicy.config.run_settings import Chunk
 from genpolicy.config.schema import build
+from genpolicy.config.setting_groups import Chunk
 from genpolicy.critic.critic import Critic
 from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint

@@ -19,7 +19,7 @@ class Scaling(nn.Module):
     """The affine maps between an environment's units and those of an algorithm; `state_dict` holds their constants.
 
     action_low, action_high: the ends [A] of the action space, or infinite; observation, action, epsilon: see
-    `genpolicy.config.run_settings.Scaling`. The maps that follow from data are the identity until `fit`.
+    `genpolicy.config.setting_groups.Scaling`. The maps that follow from data are the identity until `fit`.
     """
 
     def __init__(

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from genpolicy.algo.actor import ActionQueue
 from genpolicy.algo.algorithm import Algorithm
-from genpolicy.config.run_settings import Chunk
+from genpolicy.config.setting_groups import Chunk
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.evaluation.rollout import evaluation_seed, log_likelihood, rollout, summary

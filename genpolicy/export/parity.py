@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.actor import Actor
-from genpolicy.config.run_settings import Chunk
+from genpolicy.config.setting_groups import Chunk
 from genpolicy.evaluation.evaluator import milliseconds
 from genpolicy.export.graph import Graph, drawn, given
 
