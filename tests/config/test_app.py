@@ -75,8 +75,9 @@ def test_every_task_composes_and_chooses_its_data(name):
 @pytest.mark.parametrize("group", ["algo", "model", "network", "critic"])
 def test_every_option_composes(group):
     for name in options(group):
-        # not all of them go with the default algorithm, but with behaviour cloning
+        # Not all of them go with the default algorithm, but with behaviour cloning, of chunks.
         words = [f"{group}={name}"] + ([] if group == "algo" else ["algo=bc"])
+        words += ["chunk.length=2"] if name == "unet1d" else []
         assert job(*words).choices[group] == name
 
 

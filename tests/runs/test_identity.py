@@ -31,7 +31,7 @@ ALWAYS = {
 }
 ALWAYS |= {"log_every", "checkpoint_seconds", "paths", "eval", "check", "collect", "inspect", "report", "tracking"}
 ALWAYS |= {"launch", "search", "genpolicy", "select", "likelihood", "env.reference_min", "env.reference_max"}
-ALWAYS |= {"phases", "init"}
+ALWAYS |= {"phases", "init", "export"}
 # Without chunks, or online training:
 ALWAYS |= {"chunk.execute", "online.start", "online.updates", "online.mix", "online.noise", "online.random"}
 ALWAYS |= {"online.simulators"}

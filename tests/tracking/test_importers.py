@@ -117,9 +117,10 @@ def test_a_server_that_does_not_answer_and_then_does(outputs, monkeypatch):
         away = outputs / "another machine"
         report = genpolicy("mode=report", f"paths.outputs={away}", f"tracking.uri={address}")
         assert report.code == 0, report.err
-        (returns,) = (value for name, _, value in records(run.directory) if name == "final/return_mean")
+        means = {name: value for name, _, value in records(run.directory) if name.endswith("/return_mean")}
         table = (away / "default" / "report" / "tables" / "scores_last.csv").read_text()
-        assert table == f",gmpo-gvp\nswiss-roll (return),{returns:.1f}\n"
+        data, policy = (means[f"{whose}/return_mean"] for whose in ("data", "final"))
+        assert table == f",behaviour data,gmpo-gvp\nswiss-roll (return),{data:.1f},{policy:.1f}\n"
     finally:
         server.stop()
 
