@@ -10,6 +10,7 @@ import pytest
 import yaml
 from command_line import genpolicy
 from omegaconf import OmegaConf
+from patience import wait_until
 from store import SQLITE, journaled, stored
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -111,6 +112,8 @@ def test_weights_and_biases_shows_them_offline(outputs, run, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
     assert follower.sync_all(outputs, "wandb", {}).failures == []
+    # Its own process writes the file, and may do so a little later.
+    wait_until(lambda: any(record.WhichOneof("record_type") == "exit" for record in logged(run)[0]))
     records, number = logged(run)
     assert number == run.id
     (begun,) = (record.run for record in records if record.WhichOneof("record_type") == "run")
