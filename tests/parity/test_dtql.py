@@ -96,10 +96,10 @@ def test_the_action_played_is_theirs(given):
     pretrained(arrays, algorithm)
     for number in range(10):
         update(algorithm, arrays, 1, number)
-    with sampling_from(arrays["draw/candidates"][None]), choosing(7) as draw:
+    with sampling_from(arrays["draw/candidates"][None]), choosing(7) as chosen:
         action = algorithm.act(arrays["batch/observations"][0, :1], torch.Generator())
     torch.testing.assert_close(action[0], arrays["act"])
-    torch.testing.assert_close(draw.call_args.args[0][0], arrays["chances"], rtol=1e-6, atol=0)
+    torch.testing.assert_close(chosen[0][0], arrays["chances"], rtol=1e-6, atol=0)
 
 
 def test_the_policy_begins_orthogonal_the_rest_as_torch_s_layers_do():
