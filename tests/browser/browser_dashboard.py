@@ -82,7 +82,7 @@ def shipped(outputs: Path) -> list[dict]:
 
 def test_the_dashboard_shows_the_sweep_and_its_curves(page, outputs, address):
     experiment = shipped(outputs)[0]["experiment"]
-    page.goto(follower.dashboard(address, experiment))
+    page.goto(follower.dashboard(address, outputs, experiment))
     expect(page.get_by_text("sweep beta=1,4")).to_be_visible()
     page.locator(".ag-row").first.get_by_role("button").first.click()  # opens the sweep
     for seed in range(3):
@@ -97,7 +97,7 @@ def test_the_dashboard_shows_the_sweep_and_its_curves(page, outputs, address):
 
 def test_the_parent_describes_the_sweep(page, outputs, address):
     experiment = shipped(outputs)[0]["experiment"]
-    page.goto(follower.dashboard(address, experiment))
+    page.goto(follower.dashboard(address, outputs, experiment))
     page.get_by_text("sweep beta=1,4").click()
     expect(page.get_by_text("6 runs: 6 finished")).to_be_visible()
     expect(page.get_by_role("cell", name="164.0 ± 4.0")).to_be_visible()
