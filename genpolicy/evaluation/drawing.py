@@ -4,6 +4,9 @@ import io
 from pathlib import Path
 
 import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from genpolicy.system.files import make_folder, write_atomically
@@ -21,3 +24,13 @@ def write_png(figure: Figure, path: Path) -> None:
     figure.savefig(content, format="png", dpi=150)
     make_folder(path.parent)
     write_atomically(path, content.getvalue())
+
+
+def draw_paths(axis: Axes, times: np.ndarray, paths: np.ndarray) -> LineCollection:
+    """Draw paths [points, paths, 2] from noise to actions, coloured by times [points] from 1 to 0."""
+    segments = np.stack([paths[:-1], paths[1:]], 2).reshape(-1, 2, 2)
+    colours = np.repeat(times[:-1], paths.shape[1])
+    lines = LineCollection(segments, array=colours, cmap="plasma", linewidths=0.5, alpha=0.6)
+    lines.set_clim(0, 1)
+    axis.add_collection(lines)
+    return lines

@@ -16,7 +16,7 @@ from matplotlib.image import AxesImage
 
 from genpolicy.algo.actor import Actor
 from genpolicy.algo.algorithm import Algorithm
-from genpolicy.evaluation.drawing import plain, write_png
+from genpolicy.evaluation.drawing import draw_paths, plain, write_png
 from genpolicy.model.generative import GenerativePolicy
 
 SAMPLES, TRAJECTORIES, POINTS, GRID = 4000, 400, 33, 120
@@ -156,12 +156,7 @@ class _Plane:
                 times, trajectories = actor.policy.trajectory(noise[:, :0], noise, POINTS)
                 trajectories = actor.scaling.unscale_action(trajectories, clip=False)
             trajectories, times = trajectories.cpu().numpy(), times.cpu().numpy()
-            segments = np.stack([trajectories[:-1], trajectories[1:]], 2).reshape(-1, 2, 2)
-            lines = LineCollection(
-                segments, array=np.repeat(times[:-1], TRAJECTORIES), cmap="plasma", linewidths=0.5, alpha=0.6
-            )
-            lines.set_clim(0, 1)
-            axis.add_collection(lines)
+            lines = draw_paths(axis, times, trajectories)
             axis.scatter(*trajectories[-1].T, s=3, c="black", linewidths=0, zorder=3)
             axis.set_title(name)
         figure.colorbar(lines, ax=axes, pad=0.02, label="time t (1 noise, 0 action)")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from genpolicy.algo.algorithm import Algorithm
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
-from genpolicy.evaluation.drawing import plain, write_png
+from genpolicy.evaluation.drawing import draw_paths, plain, write_png
 from genpolicy.model.generative import GenerativePolicy
 
 SAMPLES, NEIGHBOURS, TRAJECTORIES, POINTS, GRID = 400, 200, 100, 33, 31
@@ -58,7 +57,7 @@ class Inspection:
         if data.ends is not None and episode >= (episodes := int(data.ends.sum())):
             raise UserError(f"inspect.episode={episode}: the data have 0 to {episodes - 1}")
         if not rows:
-            begins = (data.starts if isinstance(data, Sequences) else torch.arange(data.size)).cpu()
+            begins = _begins(data).cpu()
             rows = begins[torch.randperm(len(begins), generator=torch.Generator().manual_seed(0))[:count]].tolist()
         return cls(algorithm, data, rows, dimensions or range(min(2, size)), episode)
 
@@ -145,12 +144,7 @@ class Inspection:
             if len(self.dimensions) == 1:
                 paths = np.concatenate([np.broadcast_to(times[:, None, None], paths.shape), paths], -1)
                 axis.set_xlabel("time t (1 noise, 0 action)")
-            segments = np.stack([paths[:-1], paths[1:]], 2).reshape(-1, 2, 2)
-            lines = LineCollection(
-                segments, array=np.repeat(times[:-1], TRAJECTORIES), cmap="plasma", linewidths=0.5, alpha=0.6
-            )
-            lines.set_clim(0, 1)
-            axis.add_collection(lines)
+            lines = draw_paths(axis, times, paths)
             axis.scatter(*paths[-1].T, s=4, c=HERE, linewidths=0, zorder=3)
             axis.autoscale_view()
             axis.set_title(f"row {row:,}", fontsize="small")
@@ -203,24 +197,19 @@ class Inspection:
         return torch.where(std > 0, std, 1.0)
 
     @cached_property
-    def _begins(self) -> Tensor:
-        """The rows at which a policy acts: with chunks, those with a whole one."""
-        data = self.data
-        return (data.starts if isinstance(data, Sequences) else torch.arange(data.size)).to(data.table.device)
-
-    @cached_property
     def _episode(self) -> Tensor:
         """The rows [T] of the episode at which a policy acts."""
         ends = torch.cat([torch.tensor([-1]), torch.nonzero(self.data.ends.cpu()).flatten()])
         first, last = ends[self.episode] + 1, ends[self.episode + 1]
-        return self._begins[(self._begins >= first) & (self._begins <= last)]
+        begins = _begins(self.data)
+        return begins[(begins >= first) & (begins <= last)]
 
     def _neighbours(self, observation: Tensor) -> tuple[np.ndarray, float]:
         """The data's actions [K, D] at the K observations nearest to one [O], and the farthest's distance.
 
         The distance is the root of the mean square over the dimensions, in the data's std.
         """
-        here, begins = self.data.scaling.scale_observation(observation).to(self._std.device), self._begins
+        here, begins = self.data.scaling.scale_observation(observation).to(self._std.device), _begins(self.data)
         distance = ((self.data.observation[begins] - here) / self._std).square().mean(1).sqrt()
         nearest = distance.topk(min(NEIGHBOURS, len(begins)), largest=False)
         _, action = self._unscaled(self.data.rows(begins[nearest.indices]))
@@ -264,6 +253,11 @@ class Inspection:
             axis.set_xlabel(f"action {self.dimensions[0]}")
         axes[0, 0].set_ylabel(f"action {self.dimensions[1]}" if len(self.dimensions) == 2 else "")
         return figure, axes
+
+
+def _begins(data: Transitions) -> Tensor:
+    """The rows at which a policy acts: with chunks, those with a whole one."""
+    return (data.starts if isinstance(data, Sequences) else torch.arange(data.size)).to(data.table.device)
 
 
 def _returns(reward: Tensor, discount: float) -> np.ndarray:

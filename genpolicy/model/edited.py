@@ -17,10 +17,17 @@ if TYPE_CHECKING:
 LOG_STD_MIN, LOG_STD_MAX = -20.0, 2.0  # of QAM's code
 
 
-class OfFlow:
+@component
+class OfFlow(DirectPolicy):
     """What policies share that are made of a flow."""
 
-    flow: GenerativePolicy
+    flow: InitVar[GenerativePolicy]
+
+    def __post_init__(
+        self, network: nn.Module, action_low: Tensor, action_high: Tensor, flow: GenerativePolicy
+    ) -> None:
+        super().__post_init__(network, action_low, action_high)
+        self.flow = flow
 
     @property
     def solver(self) -> Solver:
@@ -33,20 +40,13 @@ class OfFlow:
 
 
 @component
-class EditedPolicy(OfFlow, DirectPolicy):
+class EditedPolicy(OfFlow):
     """b + scale tanh(u): b the clipped action of a flow, u ~ N(m, diag(std^2)) with m and std those of a network of b.
 
     The network gives m and ln std [B, 2 A] for b and the observation. No density: b is not known from an action.
     """
 
     scale: float = setting(0.1, ge=0.0, le=1e6, doc="largest distance of an edit in each dimension")
-    flow: InitVar[GenerativePolicy]
-
-    def __post_init__(
-        self, network: nn.Module, action_low: Tensor, action_high: Tensor, flow: GenerativePolicy
-    ) -> None:
-        super().__post_init__(network, action_low, action_high)
-        self.flow = flow
 
     @property
     def num_noises(self) -> int:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import InitVar
-
-from torch import Tensor, nn
+from torch import Tensor
 
 from genpolicy.config.schema import component, setting
 from genpolicy.model.direct import TanhGaussianPolicy
 from genpolicy.model.edited import OfFlow
-from genpolicy.model.generative import GenerativePolicy
 
 
 @component
@@ -23,13 +20,6 @@ class SteeredPolicy(OfFlow, TanhGaussianPolicy):
     has_density = False
 
     scale: float = setting(1.0, ge=0.0, le=1e6, doc="largest noise in each dimension")
-    flow: InitVar[GenerativePolicy]
-
-    def __post_init__(
-        self, network: nn.Module, action_low: Tensor, action_high: Tensor, flow: GenerativePolicy
-    ) -> None:
-        super().__post_init__(network, action_low, action_high)
-        self.flow = flow
 
     def actions(self, noise: Tensor, observation: Tensor) -> Tensor:
         latent = self.scale * super().actions(noise, observation)

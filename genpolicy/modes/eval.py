@@ -5,13 +5,13 @@ import contextlib
 from genpolicy.config.run_settings import TrainSettings
 from genpolicy.config.validation import check
 from genpolicy.errors import UserError
-from genpolicy.runs import checkpoint, provenance
+from genpolicy.runs import provenance
 from genpolicy.runs.evaluations import Evaluation, with_chosen
 from genpolicy.runs.identity import identity
 from genpolicy.runs.job import Job
-from genpolicy.runs.run import POLICY, claim_run
+from genpolicy.runs.run import claim_run
 from genpolicy.training.evaluate import evaluate, show
-from genpolicy.training.setup import find_run, updates_of
+from genpolicy.training.setup import find_run, stage_of
 
 
 def run(job: Job) -> None:
@@ -34,14 +34,12 @@ def run(job: Job) -> None:
             f"solver, select: the updates of {found.directory} depend on what is given, and another one makes another "
             "run; leave it out, or give other numbers of solver steps as in eval.steps=[1,2,5]"
         )
-    trained = found.finished and path.name in ("last.pt", POLICY)
-    stage = "" if trained else f"{path.stem}-{updates_of(path, checkpoint.load(path))}-"
-    asked = Evaluation.of(found.directory, wanted, chosen, stage)
+    asked = Evaluation.of(found.directory, wanted, chosen, stage_of(found, path))
     provenance.verify(found.directory, found.config)
     if asked.record() is not None and asked.path(".mp4").exists() >= config.eval.video:
         show(found, asked)
         return
-    owned = claim_run(found.directory, 1.0) if trained else found  # as the journal goes on
+    owned = found if asked.stage else claim_run(found.directory, 1.0)  # as the journal goes on
     with contextlib.closing(owned):
         if error := evaluate(found, asked, path, config.device):
             raise error

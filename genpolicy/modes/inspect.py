@@ -3,10 +3,8 @@
 from pathlib import Path
 
 from genpolicy.config.schema import build
-from genpolicy.runs import checkpoint
 from genpolicy.runs.job import Job
-from genpolicy.runs.run import POLICY
-from genpolicy.training.setup import choose_device, find_run, fresh_algorithm, load, restore, updates_of
+from genpolicy.training.setup import choose_device, find_run, fresh_algorithm, load, restore, stage_of
 
 
 def run(job: Job) -> None:
@@ -19,13 +17,11 @@ def run(job: Job) -> None:
     from genpolicy.evaluation.inspection import Inspection  # matplotlib is slow to import
 
     found, path = find_run(job.config.checkpoint, job.config)
-    config, device, asked = found.config, choose_device(job.config.device), job.config.inspect
-    trained = found.finished and path.name in ("last.pt", POLICY)
-    stage = "" if trained else f"{path.stem}-{updates_of(path, checkpoint.load(path))}-"
-    algorithm = fresh_algorithm(config, build(config.env), device)
+    config, device, stage = found.config, choose_device(job.config.device), stage_of(found, path)
+    task = build(config.env)
+    algorithm = fresh_algorithm(config, task, device)
     restore(algorithm, path)
-    data = load(config, build(config.env), device)
-    inspection = Inspection.of(algorithm.eval(), data, **asked)
+    inspection = Inspection.of(algorithm.eval(), load(config, task, device), **job.config.inspect)
 
     def figure(name: str) -> Path:
         return found.path(f"figures/inspect-{stage}{name}.png")

@@ -6,7 +6,7 @@ from genpolicy.errors import UserError
 from genpolicy.runs.identity import label
 from genpolicy.runs.job import Job
 from genpolicy.runs.run import find_runs
-from genpolicy.tracking.follower import chosen, dashboard, look_at, settle, store_uri, sync_all, sync_until_idle
+from genpolicy.tracking.follower import chosen, dashboard, look_at, settle, sync_all, sync_until_idle
 
 
 def run(job: Job) -> None:
@@ -26,11 +26,10 @@ def run(job: Job) -> None:
         return
     failures, busy = [], False
     for tracker in chosen(tracking, outputs):
-        own = tracker == store_uri(None, outputs) and tracking.uri is None
-        known: dict = {}
+        name, known = tracker if tracker in tracking.also else "MLflow", {}
+        own = name == "MLflow" and tracking.uri is None  # the folder's own store
         outcome = sync_all(outputs, None if own else tracker, known)
         waiting = f"; {len(outcome.busy)} being shipped by another process" if outcome.busy else ""
-        name = tracker if tracker in tracking.also else "MLflow"
         print(f"{outcome.shipped} runs of {outputs} are up to date in {name}{waiting}")
         if outcome.elsewhere:
             first = f"{label(outcome.elsewhere[0])}{', ...' if len(outcome.elsewhere) > 1 else ''}"

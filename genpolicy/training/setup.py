@@ -58,6 +58,13 @@ def updates_of(path: Path, saved: dict) -> int:
         raise checkpoint.mismatch(path, error) from error
 
 
+def stage_of(run: Run, path: Path) -> str:
+    """What begins the names of files on the policy in a checkpoint of a run: nothing for the trained one."""
+    if run.finished and path.name in ("last.pt", POLICY):
+        return ""
+    return f"{path.stem}-{updates_of(path, checkpoint.load(path))}-"
+
+
 def load(config: DictConfig, task: Task, device: torch.device) -> Transitions:
     """The transitions of a configuration, in the algorithm's units and on the device."""
     transitions = build(config.dataset, directory=config.paths.data).load(task)
