@@ -88,6 +88,10 @@ def _random(config: Mapping) -> str | None:
     return _online(config) if config["online"]["random"] else None
 
 
+def _annealed(config: Mapping) -> str | None:
+    return _online(config) if config["online"]["offline_ratio_end"] is not None else None
+
+
 @dataclass(kw_only=True)
 class Online:
     """Training in the simulator after the data: the policy's own transitions are added to them."""
@@ -101,11 +105,19 @@ class Online:
     simulators: int = setting(
         1, ge=1, le=1000, doc="episodes played side by side, a step in each at a time", affects=_simulators
     )
-    mix: str = setting(
-        "union",
-        choices=["union", "half"],
-        doc="batches of data and added transitions alike, or half of each, as RLPD's",
+    offline_ratio: float | None = setting(
+        None,
+        ge=0.0,
+        le=1.0,
+        doc="share of each batch that is of the data, 0.5 as RLPD's; null: as they are among all transitions",
         affects=_online,
+    )
+    offline_ratio_end: float | None = setting(
+        None,
+        ge=0.0,
+        le=1.0,
+        doc="what that becomes, linearly, until the last update; null: it stays",
+        affects=_annealed,
     )
     noise: float = setting(
         0.0,
@@ -125,6 +137,10 @@ class Online:
             raise UserError(f"online.start={online.start}: must be below online.steps={online.steps}")
         if online.steps % online.simulators:
             raise UserError(f"online.simulators={online.simulators}: must divide online.steps={online.steps}")
+        if online.offline_ratio is None and online.offline_ratio_end is not None:
+            raise UserError(
+                f"online.offline_ratio_end={online.offline_ratio_end:g}: needs an online.offline_ratio to begin with"
+            )
         for name, found in _learners(config).items():
             if found.offline_only:
                 reason = f"this {name} learns of data that do not grow, {found.offline_only}"

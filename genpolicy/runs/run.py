@@ -257,10 +257,17 @@ def read_frozen(directory: Path) -> dict:
         if not all(_ID.fullmatch(number) for number in (frozen["id"], *frozen["replaces"])):
             raise ValueError("its id is none of genpolicy's")
         refuse_interpolation(frozen, "")
+        _rename(frozen["config"].get("online"))
         return frozen
     except (UserError, ValueError, TypeError, AttributeError) as error:
         said = message(error).removeprefix(f"{path}: ")
         raise UserError(f"{path}: not the frozen configuration of a run ({said}); move it away") from error
+
+
+def _rename(online: Any) -> None:
+    """Gives what an earlier version called `online.mix` its name of today."""
+    if isinstance(online, dict) and "mix" in online:
+        online["offline_ratio"] = 0.5 if online.pop("mix") == "half" else None
 
 
 def _checked(run: Run) -> DictConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -25,13 +26,15 @@ EPISODES = 2**31  # the first index of the seeds of training episodes: those of 
 class Replay:
     """The transitions of a data set and behind them up to `capacity` others, which are added one by one.
 
-    mix: "union": batches are drawn from all alike; "half": half of each is from the added ones (Ball et al. 2023).
+    ratio: the share of a batch that is of the data, at the first and at the last update; between them it is linear in
+    `progress` (the `ratio_ann` of Hy-Q's code, Song et al. 2023; constant in RLPD, Ball et al. 2023). None: batches are
+    drawn from all alike.
     simulators: how many add to it, each an equal share of the capacity, to rows of its own: so the transitions of an
     episode follow one another.
     """
 
-    def __init__(self, transitions: Transitions, capacity: int, mix: str, simulators: int = 1):
-        self.offline, self.mix = transitions.size, mix
+    def __init__(self, transitions: Transitions, capacity: int, ratio: tuple[float, float] | None, simulators: int = 1):
+        self.offline, self.ratio, self.progress = transitions.size, ratio, 0.0
         table = torch.cat([transitions.table, transitions.table.new_empty(capacity, transitions.table.shape[1])])
         self.length, known = 1, {"table": table}
         starts = torch.arange(self.offline, device=table.device)
@@ -79,11 +82,12 @@ class Replay:
             return torch.randint(begin, end, (size,), generator=generator, device=self.transitions.device)
 
         middle, end = self.offline_starts, self.offline_starts + self.added_starts
-        if self.mix == "half" and 0 < middle < end:
-            half = batch_size // 2
-            number = torch.cat([draw(half, middle, end), draw(batch_size - half, 0, middle)])
-        else:
+        if self.ratio is None or not 0 < middle < end:
             number = draw(batch_size, 0, end)
+        else:
+            begin, last = self.ratio
+            offline = math.floor(batch_size * (begin + self.progress * (last - begin)) + 0.5)
+            number = torch.cat([draw(batch_size - offline, middle, end), draw(offline, 0, middle)])
         return self.transitions.rows(self.starts.index_select(0, number.to(self.starts.device)))
 
     def state_dict(self) -> dict[str, Any]:
@@ -154,7 +158,9 @@ class Collector:
         if self.random and not np.isfinite([task.action_low, task.action_high]).all():
             raise UserError(f"online.random={self.random}: the action space of {task.name} has no ends; legal: 0")
         self.unit = algorithm.scaling.single(self.length)
-        self.replay = Replay(transitions, online.steps, online.mix, online.simulators)
+        ratio, end = online.offline_ratio, online.offline_ratio_end
+        ratio = None if ratio is None else (ratio, ratio if end is None else end)
+        self.replay = Replay(transitions, online.steps, ratio, online.simulators)
         self.players = [
             Player(gymnasium.wrappers.TimeLimit(dataset.simulate(task), task.max_episode_steps))
             for _ in range(online.simulators)

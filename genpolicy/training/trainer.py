@@ -232,6 +232,7 @@ class Trainer:
             if time.monotonic() - self.saved >= self.config.checkpoint_seconds:
                 self._save()
             if phase.online:
+                source.progress = state.step / phase.steps
                 self._play(state.step)
             if phase.refresh and state.step and state.step % phase.refresh == 0:
                 phase.start()

@@ -284,6 +284,7 @@ def test_values_of_rlpd_are_those_of_its_authors_commands(task, steps, subset, b
     assert (config.critic.subset, config.algo.backup_entropy, config.critic.ensemble) == (subset, backup_entropy, 10)
     assert list(config.critic.hidden) == list(config.network.hidden) == [256] * layers
     online = config.online
-    assert (online.steps, online.start, online.random, online.updates, online.mix) == (steps, 5000, 5000, 20, "half")
+    assert (online.steps, online.start, online.random, online.updates) == (steps, 5000, 5000, 20)
+    assert online.offline_ratio == 0.5
     assert (config.algo.policy_delay, config.algo.batch_size, config.algo.lr, config.critic.lr) == (20, 256, 3e-4, 3e-4)
     assert (config.scaling.observation, config.dataset.action_margin) == ("none", 1e-5)

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from command_line import genpolicy
 from tiny import events, only_run, undrawn
 
 from genpolicy import api
+from genpolicy.runs.run import load_run
 
 KEPT = Path(__file__).resolve().parents[1] / "data" / "earlier_runs"
 NUMBERS = json.loads((KEPT / "numbers.json").read_text())
@@ -58,6 +60,16 @@ def test_a_policy_alone_loads_too():
     observation = np.array(EXPECTED["bc"]["observation"], np.float32)
     found = api.load_policy(KEPT / "bc" / "policy.pt", "device=cpu").act(observation, seed=1)
     np.testing.assert_allclose(found, EXPECTED["bc"]["act"], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(("mix", "ratio"), [("union", None), ("half", 0.5)])
+def test_what_the_mix_of_online_batches_was_called_is_understood(mix, ratio, tmp_path):
+    folder = tmp_path / "outputs" / "default" / "task" / "bc" / "seed0"
+    shutil.copytree(KEPT / "bc", folder)
+    frozen = yaml.safe_load((folder / "config.yaml").read_text())
+    frozen["config"]["online"] = {"steps": 60, "start": 20, "mix": mix}
+    (folder / "config.yaml").write_text(yaml.safe_dump(frozen))
+    assert load_run(folder).config.online.offline_ratio == ratio
 
 
 @pytest.mark.slow

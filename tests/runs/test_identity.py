@@ -33,8 +33,8 @@ ALWAYS |= {"log_every", "checkpoint_seconds", "paths", "eval", "check", "collect
 ALWAYS |= {"launch", "search", "genpolicy", "select", "likelihood", "env.reference_min", "env.reference_max"}
 ALWAYS |= {"phases", "init", "export"}
 # Without chunks, or online training:
-ALWAYS |= {"chunk.execute", "online.start", "online.updates", "online.mix", "online.noise", "online.random"}
-ALWAYS |= {"online.simulators"}
+ALWAYS |= {"chunk.execute", "online.start", "online.updates", "online.offline_ratio", "online.noise", "online.random"}
+ALWAYS |= {"online.simulators", "online.offline_ratio_end"}
 # What else training does not use, by algorithm.
 FREE = {
     "bc": {"solver", "critic", "model.divergence"},

@@ -7,6 +7,7 @@ from command_line import genpolicy, tried
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from scipy.stats import binom
 from small import ALGORITHMS, random_transitions, sizes
 from tiny import only_run, plain_words, records, same
 
@@ -24,8 +25,9 @@ ONLINE = ("online.steps=60", "online.start=23", "eval.per_phase=2", "eval.episod
 FROM_NOTHING = ("env=gym", "env.id=Pendulum-v1", "env.max_episode_steps=5", "dataset=none", "tuned=none", *ONLINE)
 FROM_NOTHING += ("network.hidden=[16]", "critic.hidden=[16]", "algo.batch_size=16", "tracking.uri=none")
 RLPD = ("algo=rlpd", "algo.batch_size=16", "critic.ensemble=3", "online.updates=2", "online.random=30")
-CHUNKS = ("algo=qc", "algo.steps=10", "algo.batch_size=16", "chunk.length=3", "chunk.execute=2", "online.mix=half")
-CHUNKS += ("select.num_candidates=3", "solver.steps=2")
+CHUNKS = ("algo=qc", "algo.steps=10", "algo.batch_size=16", "chunk.length=3", "chunk.execute=2", "solver.steps=2")
+CHUNKS += ("select.num_candidates=3", "online.offline_ratio=0.5")
+ANNEALED = ("online.offline_ratio=0.9", "online.offline_ratio_end=0.1")
 
 
 def words(folder, *more: str) -> list[str]:
@@ -117,7 +119,7 @@ def assert_same(run, other) -> None:
     assert first["state"]["results"] == second["state"]["results"]
 
 
-@pytest.mark.parametrize("more", [(), CHUNKS, (*CHUNKS, "online.simulators=3"), RLPD])
+@pytest.mark.parametrize("more", [(), CHUNKS, (*CHUNKS, "online.simulators=3"), RLPD, ANNEALED])
 def test_a_stopped_run_is_the_same_to_the_bit(more, undisturbed, tmp_path, monkeypatch):
     stopped_at([25, 9, 14], words(tmp_path, *more), monkeypatch)
     assert_same(undisturbed(*more), only_run(tmp_path))
@@ -155,11 +157,12 @@ def test_a_run_that_dies_at_twenty_moments_is_the_same_to_the_bit(more, undistur
     assert_same(undisturbed(*more), only_run(tmp_path))
 
 
-def test_runs_of_several_seeds_are_trained_together(undisturbed, tmp_path):
-    result = genpolicy(*words(tmp_path, "seeds=0,1"))
+@pytest.mark.parametrize("more", [(), ANNEALED])
+def test_runs_of_several_seeds_are_trained_together(more, undisturbed, tmp_path):
+    result = genpolicy(*words(tmp_path, *more, "seeds=0,1"))
     assert result.code == 0, result.err
     [together] = [path for path in tmp_path.rglob("seed0") if path.is_dir()]
-    found, alone = (checkpoint.load(run / "last.pt") for run in (together, undisturbed()))
+    found, alone = (checkpoint.load(run / "last.pt") for run in (together, undisturbed(*more)))
     for name, value in alone["algorithm"].items():
         if torch.is_tensor(value):
             torch.testing.assert_close(found["algorithm"][name], value, rtol=1e-3, atol=1e-3)
@@ -210,7 +213,7 @@ def test_first_actions_can_be_uniform(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("more", [("algo.pretrain=false",), ("algo.pretrain=true",), ("dataset=none",)])
 def test_rlpd_begins_online_and_moves_its_policy_once_a_step(more, tmp_path):
-    given = words(tmp_path, *RLPD, "algo.steps=6", "online.updates=3", "online.mix=half", *more)
+    given = words(tmp_path, *RLPD, "algo.steps=6", "online.updates=3", "online.offline_ratio=0.5", *more)
     if "dataset=none" in more:
         given = [word for word in given if not word.startswith("dataset.")]
     result = genpolicy(*given)
@@ -250,11 +253,11 @@ def test_a_replay_buffer_is_data_to_which_rows_were_added(episodes, length, mask
             return transitions
         return Sequences.of_transitions(transitions, length, length, 0.9, masked)
 
-    replay = Replay(made(5), rows - 5, "union")
+    replay = Replay(made(5), rows - 5, None)
     for row in range(5, rows):
         replay.add({name: column[row].astype(np.float32) for name, column in arrays.items()}, bool(ends[row]))
         if row == 7:  # a restart changes nothing
-            state, replay = replay.state_dict(), Replay(made(5), rows - 5, "union")
+            state, replay = replay.state_dict(), Replay(made(5), rows - 5, None)
             replay.load_state_dict(state)
     whole = made(rows)
     starts = replay.starts[: replay.offline_starts + replay.added_starts]
@@ -265,7 +268,8 @@ def test_a_replay_buffer_is_data_to_which_rows_were_added(episodes, length, mask
     assert sorted(starts.tolist()) == sorted(set(whole.starts.tolist()) - set(over))
     found, expected = replay.transitions.rows(starts), whole.rows(starts)
     assert torch.equal(found.table, expected.table)
-    halves = replace_mix(replay, "half").sample(20, torch.Generator().manual_seed(0)).observation[:, 0]
+    replay.ratio = 0.5, 0.5
+    halves = replay.sample(20, torch.Generator().manual_seed(0)).observation[:, 0]
     if replay.added_starts:
         assert ((halves[:10] >= 5).all(), (halves[10:] < 5).all()) == (True, True)
 
@@ -287,7 +291,7 @@ def test_simulators_side_by_side_add_what_each_would_alone(seed, length, masked,
         transitions = Transitions.of(data, ends=torch.from_numpy(ends[:size]), source="rows")
         return Sequences.of_transitions(transitions, length, length, 0.9, masked) if length > 1 else transitions
 
-    replay, found = Replay(made(0), rows, "union", simulators), []
+    replay, found = Replay(made(0), rows, None, simulators), []
     for step in range(share):
         for simulator in range(simulators):
             number = share * simulator + step
@@ -295,7 +299,7 @@ def test_simulators_side_by_side_add_what_each_would_alone(seed, length, masked,
             replay.add(row, bool(ends[number]), simulator)
     batch = replay.transitions.rows(replay.starts[: replay.added_starts])
     for simulator in range(simulators):
-        alone = Replay(made(0), rows, "union")
+        alone = Replay(made(0), rows, None)
         for number in range(share * simulator, share * (simulator + 1)):
             row = {name: column[number].astype(np.float32) for name, column in columns.items()}
             alone.add(row, bool(ends[number]))
@@ -306,9 +310,59 @@ def test_simulators_side_by_side_add_what_each_would_alone(seed, length, masked,
     assert torch.equal(batch.table[order], expected[wanted])
 
 
-def replace_mix(replay: Replay, mix: str) -> Replay:
-    replay.mix = mix
+def filled(offline: int, added: int, ratio: tuple[float, float] | None) -> Replay:
+    """A replay buffer whose rows have their numbers as observations."""
+    names = ("observation", "action", "reward", "next_observation", "terminated")
+    columns = dict.fromkeys(names, torch.zeros(offline)) | {"observation": torch.arange(offline) * 1.0}
+    replay = Replay(Transitions.side_by_side(columns), added, ratio)
+    for number in range(offline, offline + added):
+        replay.add(dict.fromkeys(names, 0.0) | {"observation": float(number)}, ended=False)
     return replay
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.floats(0, 1), st.floats(0, 1), st.sampled_from([0.0, 0.25, 0.5, 1.0]))
+@settings(deadline=None, max_examples=50)
+def test_the_share_of_the_data_in_a_batch_is_annealed(offline, added, begin, end, progress):
+    """To a whole number of rows; the rows of either source are alike."""
+    replay = filled(offline, added, (begin, end))
+    replay.progress = progress
+    drawn = replay.sample(2000, torch.Generator().manual_seed(0)).observation
+    of_data = (drawn < offline).sum().item()
+    assert abs(of_data - 2000 * ((1 - progress) * begin + progress * end)) < 0.51
+    assert within_chance((drawn == 0).sum().item(), of_data, 1 / offline)
+    assert within_chance((drawn == offline).sum().item(), 2000 - of_data, 1 / added)
+
+
+@given(st.integers(1, 30), st.integers(1, 30))
+@settings(deadline=None, max_examples=20)
+def test_without_a_ratio_data_and_added_transitions_are_drawn_alike(offline, added):
+    drawn = filled(offline, added, None).sample(2000, torch.Generator().manual_seed(0)).observation
+    assert within_chance((drawn < offline).sum().item(), 2000, offline / (offline + added))
+
+
+def within_chance(count: int, draws: int, chance: float) -> bool:
+    """Whether a binomial of so many draws gives a count as far out more often than once in a million times."""
+    low, high = binom.interval(1 - 1e-6, draws, chance)
+    return low <= count <= high
+
+
+def test_a_run_begins_and_ends_with_the_shares_it_was_given(tmp_path, monkeypatch):
+    shares, real = {}, Replay.sample
+
+    def kept(self, batch_size, generator):
+        batch = real(self, batch_size, generator)
+        data = {tuple(row.tolist()) for row in self.transitions.rows(slice(0, self.offline)).table}
+        of_data = sum(tuple(row.tolist()) in data for row in batch.table)
+        shares.setdefault(generator.initial_seed(), []).append(of_data / batch_size)
+        return batch
+
+    monkeypatch.setattr(Replay, "sample", kept)
+    result = genpolicy(*words(tmp_path, *ANNEALED, "seeds=0,1"))
+    assert result.code == 0, result.err
+    assert len(shares) == 2
+    for each in shares.values():
+        expected = 0.9 - 0.8 * np.arange(37) / 37
+        assert np.abs(np.array(each) - expected).max() <= 0.5 / 32 + 1e-9
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)
@@ -342,6 +396,10 @@ def test_each_algorithm_goes_on_online_or_says_why_not(name):
     ("more", "reason"),
     [
         ("online.steps=10 online.start=10", "online.start=10: must be below online.steps=10"),
+        (
+            "online.steps=10 online.start=1 online.offline_ratio_end=0",
+            "online.offline_ratio_end=0: needs an online.offline_ratio to begin with",
+        ),
         ("dataset=none", "dataset=none: gives nothing to train on; give online.steps as well"),
         ("dataset=none online.steps=9 online.start=1 dataset.held_out=0.5", "no episodes to hold out"),
         ("dataset=none online.steps=9 online.start=1 dataset.reward=standardize", "takes constants from data"),
