@@ -255,7 +255,7 @@ class Store:
         record.keep(offset=offset)
 
     def _files(self, number: str, run: Run, record: Record, final: bool) -> None:
-        """Figures, videos and evaluations that are new or have changed; checkpoints at the end, if asked for."""
+        """What `tracked.changed` finds new or changed; checkpoints at the end, if asked for."""
         checkpoints = ["last.pt", "best.pt"] if final and run.config.tracking.checkpoints else []
         for name, now in tracked.changed(run, record, *checkpoints):
             with self._lock:

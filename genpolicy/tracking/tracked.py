@@ -14,7 +14,7 @@ from genpolicy.runs.state import FINAL
 from genpolicy.system import sqlite
 from genpolicy.system.files import regular_files, write_atomically
 
-FILES = ("figures/*", "evaluation-*")  # that are shipped of every run
+FILES = ("figures/*", "evaluation-*", "export/*")  # that are shipped of every run
 
 
 class Record(dict):
@@ -44,7 +44,7 @@ def unsent(run: Run, record: Record) -> Iterator[tuple[dict, int]]:
 
 
 def changed(run: Run, record: Record, *patterns: str) -> Iterator[tuple[str, list[int]]]:
-    """Figures, videos, evaluations and what else matches that are new or have changed since they were noted as sent."""
+    """Figures, videos, evaluations, exports and what else matches that are new or have changed since they were noted as sent."""
     for name, now in files(run.directory, *FILES, *patterns).items():
         if record.get("files", {}).get(name) != now:
             yield name, now

@@ -27,8 +27,9 @@ def swept(tmp_path_factory):
     """The runs of one sweep, shipped by as many importers started at once into a store that was not there."""
     outputs = tmp_path_factory.mktemp("a folder with spaces")
     runs = [ended(outputs, f"seed={seed}", SQLITE, events=40, sweep="abc") for seed in range(RUNS)]
-    (runs[0].directory / "figures").mkdir()
-    runs[0].path("figures/samples.png").write_bytes(b"a picture")
+    for name, content in {"figures/samples.png": b"a picture", "export/policy.onnx": b"a graph"}.items():
+        runs[0].path(name).parent.mkdir()
+        runs[0].path(name).write_bytes(content)
     runs[0].path("evaluation-last-9-8.mp4").write_bytes(b"a video")
     children = [importer(run.directory) for run in runs]
     said = [child.communicate(timeout=PATIENCE)[0] for child in children]
@@ -88,6 +89,7 @@ def test_settings_tags_and_files(swept):
     assert (artifacts / "config.yaml").read_bytes() == runs[0].path("config.yaml").read_bytes()
     assert (artifacts / "figures" / "samples.png").read_bytes() == b"a picture"
     assert (artifacts / "evaluation-last-9-8.mp4").read_bytes() == b"a video"
+    assert (artifacts / "export" / "policy.onnx").read_bytes() == b"a graph"
 
 
 @pytest.mark.parametrize(
