@@ -44,7 +44,7 @@ def unsent(run: Run, record: Record) -> Iterator[tuple[dict, int]]:
 
 
 def changed(run: Run, record: Record, *patterns: str) -> Iterator[tuple[str, list[int]]]:
-    """Figures, videos, evaluations, exports and what else matches that are new or have changed since they were noted as sent."""
+    """Figures, evaluations, exports and what else matches that are new or have changed since noted as sent."""
     for name, now in files(run.directory, *FILES, *patterns).items():
         if record.get("files", {}).get(name) != now:
             yield name, now
