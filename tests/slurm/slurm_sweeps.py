@@ -31,6 +31,8 @@ from genpolicy.system.squeue import alive
 
 LAUNCH = ["-m", "hydra/launcher=slurm", "launch.gpus=0", "launch.cpus=1", "launch.memory=1"]
 LONG = ["algo.policy_steps=1500", "log_every=100", "checkpoint_seconds=0.5"]  # some seconds: time to be stopped
+ONLINE = ["algo.critic_steps=50", "algo.policy_steps=50", "online.steps=1500", "online.start=100"]
+ONLINE += ["online.simulators=2", "online.offline_ratio=0.9", "online.offline_ratio_end=0.1"]
 ODD = 'proj (copy), ä=$[x]\' "q" #z;\ttab !*?~'  # a folder's name
 SLURM_DEV = Path(__file__).parents[2] / "launch" / "slurm-dev.sh"
 
@@ -59,12 +61,12 @@ def settled(outputs: Path) -> bool:
     return gone and all(read_status(run)["state"] != "running" for run in find_runs(outputs))
 
 
-def trains(outputs: Path) -> Callable[[], bool]:
-    """Whether the one run of a folder is in its last phase."""
+def trains(outputs: Path, phase: str) -> Callable[[], bool]:
+    """Whether the one run of a folder is in a phase, which is its last one."""
 
     def check() -> bool:
         run = only_run(outputs)
-        return (run / "journal.jsonl").exists() and "policy/loss" in (run / "journal.jsonl").read_text()
+        return (run / "journal.jsonl").exists() and f'"{phase}/' in (run / "journal.jsonl").read_text()
 
     return check
 
@@ -85,14 +87,19 @@ def lives(run: Path) -> int:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory) -> Path:
-    """The run that all the others must equal: one for all workers, the first of which makes it."""
+    """The run that all the others must equal."""
+    return made_once(tmp_path_factory, "undisturbed")
+
+
+def made_once(tmp_path_factory, name: str, *more: str) -> Path:
+    """A run for all workers, the first of which makes it."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
-    outputs = folder / "undisturbed"
-    with Lock(folder / "undisturbed.lock"):
+    outputs = folder / name
+    with Lock(folder / f"{name}.lock"):
         outputs.mkdir(exist_ok=True)
-        assert genpolicy(*words(outputs, *LONG)).code == 0  # the others find it finished
+        assert genpolicy(*words(outputs, *LONG, *more)).code == 0  # the others find it finished
     return only_run(outputs)
 
 
@@ -113,13 +120,13 @@ def assert_as_if_nothing_had_happened(run: Path, undisturbed: Path) -> None:
     assert max(Counter((name, step) for name, step, _ in records(run)).values()) == 1
 
 
-def disturbed_by(outputs: Path, disturb: Callable[[Path], None], *more: str) -> Path:
-    """The run of a job that something happened to in mid-run, when no job is left.
+def disturbed_by(outputs: Path, disturb: Callable[[Path], None], *more: str, phase: str = "policy") -> Path:
+    """The run of a job that something happened to in mid-run, in its last phase, when no job is left.
 
     It stands still until it is told, so that it cannot end before.
     """
     launch(outputs, *more)
-    wait_until(trains(outputs), poll=0.1)
+    wait_until(trains(outputs, phase), poll=0.1)
     run = only_run(outputs)
     pid = read_status(run)["pid"]
     os.kill(pid, signal.SIGSTOP)
@@ -175,6 +182,13 @@ def test_preemption_requeues_the_job(outputs, undisturbed):
     run = disturbed_by(outputs, preempt, "launch.gpus=2")
     assert lives(run) == 2
     assert_as_if_nothing_had_happened(run, undisturbed)
+
+
+@pytest.mark.parametrize("disturb", [signal_user, preempt])
+def test_online_training_goes_on_when_the_job_is_requeued(disturb, outputs, tmp_path_factory):
+    run = disturbed_by(outputs, disturb, *ONLINE, "launch.gpus=2", phase="online")
+    assert lives(run) == 2
+    assert_as_if_nothing_had_happened(run, made_once(tmp_path_factory, "undisturbed-online", *ONLINE))
 
 
 def test_a_full_disk_loses_nothing(outputs, undisturbed):

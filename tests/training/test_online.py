@@ -20,6 +20,7 @@ from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs
 from genpolicy.system.signals import Interrupted
 from genpolicy.training.online import Collector, Player, Replay
+from genpolicy.training.vectorised import VectorisedPhase
 
 ONLINE = ("online.steps=60", "online.start=23", "eval.per_phase=2", "eval.episodes=2", "eval.final_episodes=2")
 FROM_NOTHING = ("env=gym", "env.id=Pendulum-v1", "env.max_episode_steps=5", "dataset=none", "tuned=none", *ONLINE)
@@ -89,13 +90,13 @@ def test_what_is_added_is_what_the_simulator_gave(tmp_path, monkeypatch):
     torch.testing.assert_close(rows.reward, expected, rtol=1e-4, atol=1e-4)
 
 
-def stopped_at(moments, command, monkeypatch, error=None) -> None:
-    """Runs a command, stopped at the updates of these numbers, to its end."""
+def stopped_at(moments, command, monkeypatch, error=None, updates=Update) -> None:
+    """Runs a command, stopped at the updates of these numbers, to its end. updates: the class whose calls they are."""
     import os
     import signal
 
     for moment in moments:
-        calls, real = [], Update.__call__
+        calls, real = [], updates.__call__
 
         def disturbed(update, *arguments, moment=moment, calls=calls, real=real):
             calls.append(1)
@@ -106,7 +107,7 @@ def stopped_at(moments, command, monkeypatch, error=None) -> None:
             return real(update, *arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(Update, "__call__", disturbed)
+            patch.setattr(updates, "__call__", disturbed)
             assert genpolicy(*command).code == (143 if error is None else 1)
     result = genpolicy(*command)
     assert result.code == 0, result.err
@@ -166,6 +167,18 @@ def test_runs_of_several_seeds_are_trained_together(more, undisturbed, tmp_path)
     for name, value in alone["algorithm"].items():
         if torch.is_tensor(value):
             torch.testing.assert_close(found["algorithm"][name], value, rtol=1e-3, atol=1e-3)
+
+
+def test_seeds_that_are_stopped_together_are_the_same_to_the_bit(tmp_path, monkeypatch):
+    made = []
+    for name, moments in {"whole": [], "stopped": [30, 12, 9]}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        stopped_at(moments, words(folder, *ANNEALED, "seeds=0,1"), monkeypatch, updates=VectorisedPhase)
+        made.append(sorted(find_runs(folder)))
+    assert [len(runs) for runs in made] == [2, 2]
+    for run, other in zip(*made, strict=True):
+        assert_same(run, other)
 
 
 def test_each_simulator_plays_its_episodes_to_the_end(tmp_path):
