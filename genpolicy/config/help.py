@@ -171,9 +171,10 @@ def _fields(cls: type, values: dict, indent: str, prefix: str = "") -> list[str]
             inner = locate(value[TARGET]) if is_nested(field) and TARGET in value else hints[field.name]
             lines += _fields(inner, value, indent, f"{name}.") if dataclasses.is_dataclass(inner) else []
             continue
-        lines.append(
-            f"{indent}{_said(name, value):36} {field.metadata.get('doc', '')} ({_legal(field, hints[field.name])})"
-        )
+        modes = field.metadata.get("modes", ())
+        other = f"mode={'|'.join(modes)}: " if modes and "train" not in modes else ""
+        doc = f"{other}{field.metadata.get('doc', '')} ({_legal(field, hints[field.name])})"
+        lines.append(f"{indent}{_said(name, value):36} {doc}")
     return lines
 
 

@@ -38,7 +38,7 @@ RESERVED = re.compile(r"(mlflow\.|(mlartifacts|mlruns|phases|follow\.log)$)", re
 MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect", "inspect", "report", "clean", "export")
 
 OF_A_POLICY = ("eval", "inspect", "export")  # modes that take a checkpoint
-OF_ONE_MODE = ("check", "collect", "inspect", "report", "export")  # groups of settings of the mode of that name
+TRAIN = ("train",)
 
 
 @dataclass(kw_only=True)
@@ -51,8 +51,9 @@ class RunSettings:
         [],
         ge=0,
         le=2**32 - 1,
-        doc="mode=train: a run of each of these seeds, all at once in this process",
+        doc="a run of each of these seeds, all at once in this process",
         affects=None,
+        modes=TRAIN,
     )
     study: str = setting(
         "default", doc="name of the study: a folder below paths.outputs, an MLflow experiment", affects=None
@@ -65,48 +66,54 @@ class RunSettings:
         "tf32",
         choices=("float32", "tf32", "bf16"),
         doc="matrix products in updates; tf32 is float32 on a CPU; log-densities and evaluations: always float32",
+        modes=TRAIN,
     )
     compile: str = setting(
         "none",
         choices=("none", "default", "reduce-overhead", "max-autotune"),
         doc="mode of torch.compile for the updates' losses and gradients; reduce-overhead: CUDA graphs",
         affects=None,
+        modes=TRAIN,
     )
-    overwrite: bool = setting(False, doc="delete an existing run of the same settings and start again", affects=None)
+    overwrite: bool = setting(
+        False, doc="delete an existing run of the same settings and start again", affects=None, modes=TRAIN
+    )
     checkpoint: str | None = setting(
-        None, doc="mode=eval|inspect|export: run directory or MLflow run id of the policy", affects=None
+        None, doc="run directory or MLflow run id of the policy", affects=None, modes=OF_A_POLICY
     )
     sweep: str | None = setting(
-        None, doc="mode=status|report: the sweep's eight digits; null: all of the study", affects=None
+        None, doc="the sweep's eight digits; null: all of the study", affects=None, modes=("status", "report")
     )
-    follow: bool = setting(False, doc="mode=sync: keep syncing until no run is training or queued", affects=None)
-    budget: float = setting(1.0, gt=0, le=10, doc="share of its updates that every phase is trained for; at least one")
+    follow: bool = setting(False, doc="keep syncing until no run is training or queued", affects=None, modes=("sync",))
+    budget: float = setting(
+        1.0, gt=0, le=10, doc="share of its updates that every phase is trained for; at least one", modes=TRAIN
+    )
     log_every: int = setting(
-        100, ge=1, le=10**9, doc="updates between two entries of the training metrics", affects=None
+        100, ge=1, le=10**9, doc="updates between two entries of the training metrics", affects=None, modes=TRAIN
     )
     checkpoint_seconds: float = setting(
-        60.0, ge=0, le=1e9, seconds=1, doc="seconds between two checkpoints", affects=None
+        60.0, ge=0, le=1e9, seconds=1, doc="seconds between two checkpoints", affects=None, modes=TRAIN
     )
     paths: Paths = group(Paths, affects=None)
-    scaling: Scaling = group(Scaling)
-    chunk: Chunk = group(Chunk)
-    online: Online = group(Online)
-    eval: Evaluation = group(Evaluation, affects=EVALUATION)
-    check: Check = group(Check, affects=None)
-    collect: Collect = group(Collect, affects=None)
-    inspect: Inspect = group(Inspect, affects=None)
-    report: Report = group(Report, affects=None)
-    export: Export = group(Export, affects=None)
-    phases: Phases = group(Phases, affects=None)
-    init: Init = group(Init)
+    scaling: Scaling = group(Scaling, modes=TRAIN)
+    chunk: Chunk = group(Chunk, modes=("train", "eval", "export"))
+    online: Online = group(Online, modes=TRAIN)
+    eval: Evaluation = group(Evaluation, affects=EVALUATION, modes=("train", "eval"))
+    check: Check = group(Check, affects=None, modes=("check",))
+    collect: Collect = group(Collect, affects=None, modes=("collect",))
+    inspect: Inspect = group(Inspect, affects=None, modes=("inspect",))
+    report: Report = group(Report, affects=None, modes=("report",))
+    export: Export = group(Export, affects=None, modes=("export",))
+    phases: Phases = group(Phases, affects=None, modes=TRAIN)
+    init: Init = group(Init, modes=TRAIN)
     tracking: Tracking = group(Tracking, affects=None)
     launch: Launch = group(Launch, affects=None)
-    search: Search = group(Search, affects=None)
+    search: Search = group(Search, affects=None, modes=TRAIN)
     genpolicy: Program = group(Program, affects=None)
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
-        """Refuses a study that is no folder's name, and a checkpoint without a mode that reads it or the reverse."""
+        """Refuses a study that is no folder's name, and a mode of a policy without its checkpoint."""
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.study):
             raise UserError(f"study: {config.study!r} is not a plain folder name of letters, digits and ._-")
         if RESERVED.match(config.study):
@@ -121,20 +128,17 @@ class RunSettings:
                 raise UserError(f"paths.{name}: must name a folder")
         if config.mode in OF_A_POLICY and not config.checkpoint:
             raise UserError(f"mode={config.mode} needs checkpoint=<run directory or MLflow run id>")
-        if config.mode not in OF_A_POLICY and config.checkpoint is not None:
-            raise UserError(f"mode={config.mode} reads no checkpoint; leave it out, or add mode=eval")
         if config.mode == "export" and config.device == "cuda":
             raise UserError("device=cuda: mode=export computes on the CPU; leave device out")
-        if config.mode not in ("status", "report") and config.sweep is not None:
-            raise UserError(f"sweep={config.sweep}: goes with mode=status and mode=report")
         if config.sweep is not None and not re.fullmatch(r"[0-9a-f]{8}", config.sweep):
             raise UserError(f"sweep={config.sweep}: must be the eight hexadecimal digits that the launcher printed")
-        if config.mode != "sync" and config.follow:
-            raise UserError("follow=true goes with mode=sync")
-        if config.mode != "train" and config.seeds:
-            raise UserError(f"seeds={list(config.seeds)}: goes with mode=train")
         if len(set(config.seeds)) < len(config.seeds):
             raise UserError(f"seeds={list(config.seeds)}: each of them once")
+
+
+# The modes that a setting goes with, () for all; the groups that go with the mode of their own name.
+MODES_OF = {field.name: field.metadata["modes"] for field in fields(RunSettings)}
+OF_ONE_MODE = tuple(name for name, modes in MODES_OF.items() if modes == (name,))
 
 
 @dataclass(kw_only=True)

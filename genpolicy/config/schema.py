@@ -40,6 +40,7 @@ def setting(
     seconds: float | None = None,
     doc: str = "",
     affects: Affects = TRAINING,
+    modes: tuple[str, ...] = (),
 ) -> Any:
     """A field of a component that its YAML may set. Without `default` it must be given.
 
@@ -50,10 +51,12 @@ def setting(
 
     affects: TRAINING if the trained weights may depend on it; EVALUATION if only what is measured of a trained policy
     does; None if neither does, beyond roundings; or a function of the whole configuration that gives one of these.
+    modes: the values of `mode` that it goes with; () for all.
     """
     limits = {"ge": ge, "gt": gt, "le": le, "lt": lt}
     limits |= {"seconds": seconds}
     metadata = {name: limit for name, limit in limits.items() if limit is not None} | {"doc": doc, "affects": affects}
+    metadata["modes"] = modes
     if choices is not None:
         metadata["choices"] = tuple(choices)
     if isinstance(default, list | dict | set):
@@ -69,9 +72,9 @@ def nested(doc: str = "", affects: Affects = TRAINING) -> Any:
     return dataclasses.field(metadata={"nested": True, "doc": doc, "affects": affects})
 
 
-def group(cls: type, affects: Affects = TRAINING) -> Any:
-    """A field that is a group of settings, the fields of the dataclass `cls`. affects: as for `nested`."""
-    return dataclasses.field(default_factory=cls, metadata={"affects": affects})
+def group(cls: type, affects: Affects = TRAINING, modes: tuple[str, ...] = ()) -> Any:
+    """A field that is a group of settings, the fields of the dataclass `cls`. affects, modes: as for `setting`."""
+    return dataclasses.field(default_factory=cls, metadata={"affects": affects, "modes": modes})
 
 
 def is_nested(field: dataclasses.Field) -> bool:

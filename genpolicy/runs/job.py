@@ -11,8 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from genpolicy.config import arguments, plugins
 from genpolicy.config.nodes import created, texts
 from genpolicy.config.run_settings import (
+    MODES,
+    MODES_OF,
     OF_A_POLICY,
-    OF_ONE_MODE,
     CheckSettings,
     CollectSettings,
     RunSettings,
@@ -99,8 +100,8 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
     mode = settings["mode"]
     tops = {word: re.search(r"^[+~]*(?:[^=]*@)?([^=./]*)", word)[1] for word in overrides}
     for word, top in tops.items():
-        if top in OF_ONE_MODE and top != mode:
-            raise UserError(f"{word}: goes with mode={top}")
+        if mode not in (legal := MODES_OF.get(top) or MODES):
+            raise UserError(f"{word}: goes with {' or '.join(f'mode={each}' for each in legal)}")
     if mode == "train":
         try:
             plain |= plain_values(config, config.keys() - own)

@@ -389,7 +389,7 @@ def test_what_a_launcher_cannot_do_is_one_line(tmp_path, monkeypatch):
         ([*LOCAL, *tiny, "study=a,b"], "study: must be the same for all jobs of a sweep"),
         ([*LOCAL, *tiny, "launch.minutes=1"], "launch.grace_seconds=120: at most half of launch.minutes=1"),
         ([*LOCAL, "mode=sync"], "hydra/launcher: is for training runs"),
-        (["sweep=1234", *tiny], "sweep=1234: goes with mode=status"),
+        (["sweep=12345678", *tiny], "goes with mode=status or mode=report"),
         (["sweep=../../..", "mode=status"], "must be the eight hexadecimal digits"),
     ]:
         result = genpolicy(*command)

@@ -238,7 +238,6 @@ def test_a_run_that_fails_leaves_the_others_to_go_on(alone, tmp_path, monkeypatc
         ("seeds=3", "seeds=3: not a list of seeds"),
         ("seeds=0,5000000000", "seeds: 5000000000 must be <= 4294967295"),
         ("seeds=0,1 seed=3", "seed and seeds do not go together"),
-        ("seeds=0,1 mode=sync", "seeds=[0, 1]: goes with mode=train"),
         ("-m hydra/launcher=local seeds=0,1", "seeds=[0,1]: trains in this process"),
         ("seeds=0,1 algo=gmpg solver=dopri5", "seeds: these settings cannot be computed for several seeds at once"),
     ],
