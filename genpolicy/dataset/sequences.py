@@ -82,16 +82,16 @@ class Sequences(Transitions):
             each = index[:, None] + steps.minimum(valid.sum(1, keepdim=True) - 1)
         rows = Transitions(self.table.index_select(0, each.flatten()), self.shapes)
         fields = {name: rows[name].unflatten(0, each.shape) for name in self.shapes}
-        powers = self.discount ** steps.to(self.table.dtype)
+        powers = self.discount ** steps.to(rows.table.dtype)
         counted = powers if self.masked else powers * valid
         columns = {name: values[:, 0] for name, values in fields.items()} | {
             "action": fields["action"][:, : self.chunk].flatten(1),
             "reward": (fields["reward"] * counted).sum(1),
             "next_observation": fields["next_observation"][:, -1],
-            "terminated": fields["terminated"].any(1).to(self.table),
+            "terminated": fields["terminated"].any(1).to(rows.table),
         }
         if self.masked:
-            valid = valid.to(self.table)
+            valid = valid.to(rows.table)
             parts = valid[:, : self.chunk, None].expand(-1, -1, self.action_size)
             columns |= {"valid": valid[:, -1], "valid_action": parts.flatten(1)}
         return Transitions.side_by_side(columns).to(self.device)

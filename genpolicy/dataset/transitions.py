@@ -164,10 +164,11 @@ class Transitions:
 
     def rows(self, index: slice | Tensor) -> Transitions:
         """The transitions at `index`, on the device: a slice, which copies nothing that is there, or numbers [M]."""
-        if self.target is not None:
-            index = index.cpu() if isinstance(index, Tensor) else index
-            return Transitions(self.table[index].to(self.target), self.shapes)
-        return Transitions(self.table[index], self.shapes)
+        if isinstance(index, slice):
+            table = self.table[index]
+        else:
+            table = self.table.index_select(0, index.to(self.table.device))
+        return Transitions(table.to(self.device), self.shapes)
 
     def subset(self, count: int, generator: torch.Generator) -> Transitions:
         """At most `count` different transitions, drawn uniformly."""

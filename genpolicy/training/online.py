@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm
+from genpolicy.dataset.appended import Appended
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
@@ -30,21 +31,30 @@ class Replay:
     `progress` (the `ratio_ann` of Hy-Q's code, Song et al. 2023; constant in RLPD, Ball et al. 2023). None: batches are
     drawn from all alike.
     simulators: how many add to it, each an equal share of the capacity, to rows of its own: so the transitions of an
-    episode follow one another.
+    episode follow one another. shared: whether the data set's rows are not copied, as others use them too; drawing a
+    batch takes longer then.
     """
 
-    def __init__(self, transitions: Transitions, capacity: int, ratio: tuple[float, float] | None, simulators: int = 1):
+    def __init__(
+        self,
+        transitions: Transitions,
+        capacity: int,
+        ratio: tuple[float, float] | None,
+        simulators: int = 1,
+        shared: bool = False,
+    ):
         self.offline, self.ratio, self.progress = transitions.size, ratio, 0.0
-        table = torch.cat([transitions.table, transitions.table.new_empty(capacity, transitions.table.shape[1])])
+        table, self._rows = _with_room(transitions.table, capacity, shared)
         self.length, known = 1, {"table": table}
         starts = torch.arange(self.offline, device=table.device)
         if isinstance(transitions, Sequences):
             self.length, starts = transitions.length, transitions.starts
-            known["ends"] = torch.cat([transitions.ends, transitions.ends.new_zeros(capacity)])
+            known["ends"], self._ends = _with_room(transitions.ends, capacity, shared)
+            self._ends.zero_()
         self.transitions = replace(transitions, **known)
         # Where batches begin: those of the data, and after them those of added transitions.
-        self.starts, self.offline_starts = torch.cat([starts, starts.new_empty(capacity)]), len(starts)
-        self.added_starts, share = 0, capacity // simulators
+        self.starts, self._starts = _with_room(starts, capacity, shared)
+        self.offline_starts, self.added_starts, share = len(starts), 0, capacity // simulators
         self.first = [self.offline + share * simulator for simulator in range(simulators)]  # each one's first row,
         self.next, self.episode = list(self.first), list(self.first)  # its next, and where its episode began
 
@@ -57,16 +67,16 @@ class Replay:
         """Add a transition, its fields by their names. ended: whether it is the last one of its episode."""
         number, fields, episode = self.next[simulator], self.transitions.shapes, self.episode[simulator]
         parts = [torch.as_tensor(row[name], dtype=torch.float32).flatten() for name in fields]
-        self.transitions.table[number] = torch.cat(parts).to(self.transitions.table)
+        self._rows[number - self.offline] = torch.cat(parts).to(self._rows)
         self.next[simulator] += 1
         whole = number - self.length + 1
         new = [whole] if whole >= (self.first[simulator] if self._masked else episode) else []
         if self.length > 1:
-            self.transitions.ends[number] = ended
+            self._ends[number - self.offline] = ended
             if row["terminated"] and not self._masked:  # which ends the sequences that it cuts short
                 new += range(max(episode, whole + 1), number + 1)
         for start in new:
-            self.starts[self.offline_starts + self.added_starts] = start
+            self._starts[self.added_starts] = start
             self.added_starts += 1
         if ended:
             self.episode[simulator] = number + 1
@@ -92,24 +102,33 @@ class Replay:
 
     def state_dict(self) -> dict[str, Any]:
         """What has been added."""
-        added = self._added_rows()
-        starts = self.starts[self.offline_starts : self.offline_starts + self.added_starts]
-        state = {"rows": self.transitions.table[added], "starts": starts.clone()}
+        added = self._added()
+        state = {"rows": self._rows[added], "starts": self._starts[: self.added_starts].clone()}
         state |= {"next": list(self.next), "episode": list(self.episode)}
-        return state | ({"ends": self.transitions.ends[added]} if self.length > 1 else {})
+        return state | ({"ends": self._ends[added]} if self.length > 1 else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.next, self.episode, self.added_starts = list(state["next"]), list(state["episode"]), len(state["starts"])
-        added = self._added_rows()
-        self.transitions.table[added] = state["rows"].to(self.transitions.table)
-        self.starts[self.offline_starts : self.offline_starts + self.added_starts] = state["starts"].to(self.starts)
+        added = self._added()
+        self._rows[added] = state["rows"].to(self._rows)
+        self._starts[: self.added_starts] = state["starts"].to(self._starts)
         if self.length > 1:
-            self.transitions.ends[added] = state["ends"].to(self.transitions.ends)
+            self._ends[added] = state["ends"].to(self._ends)
 
-    def _added_rows(self) -> Tensor:
-        """The rows that have been added, one simulator's after the other's."""
-        return torch.cat([torch.arange(*ends) for ends in zip(self.first, self.next, strict=True)])
+    def _added(self) -> Tensor:
+        """The numbers, behind the data's, of the rows that have been added, one simulator's after the other's."""
+        return torch.cat([torch.arange(*ends) for ends in zip(self.first, self.next, strict=True)]) - self.offline
+
+
+def _with_room(tensor: Tensor, rows: int, shared: bool) -> tuple[Tensor | Appended, Tensor]:
+    """A tensor [N, ...] with so many rows behind its own, which are anything yet, and these rows."""
+    if shared:
+        room = tensor.new_empty(rows, *tensor.shape[1:])
+        return Appended(tensor, room), room
+    whole = tensor.new_empty(len(tensor) + rows, *tensor.shape[1:])
+    whole[: len(tensor)] = tensor
+    return whole, whole[len(tensor) :]
 
 
 class Player:
@@ -144,11 +163,17 @@ class Collector:
     """Plays episodes with the policy as it is, in each of its simulators one, and adds each step to a replay buffer.
 
     An episode is told by its seed and its actions: after a restart these bring a fresh simulator to where it was, to
-    the bit as far as the simulator repeats itself.
+    the bit as far as the simulator repeats itself. together: whether others use the transitions, too.
     """
 
     def __init__(
-        self, task: Task, dataset: Dataset, transitions: Transitions, algorithm: Algorithm, config: DictConfig
+        self,
+        task: Task,
+        dataset: Dataset,
+        transitions: Transitions,
+        algorithm: Algorithm,
+        config: DictConfig,
+        together: bool = False,
     ):
         online = config.online
         self.task, self.dataset, self.transitions, self.seed = task, dataset, transitions, config.seed
@@ -160,7 +185,7 @@ class Collector:
         self.unit = algorithm.scaling.single(self.length)
         ratio, end = online.offline_ratio, online.offline_ratio_end
         ratio = None if ratio is None else (ratio, ratio if end is None else end)
-        self.replay = Replay(transitions, online.steps, ratio, online.simulators)
+        self.replay = Replay(transitions, online.steps, ratio, online.simulators, together)
         self.players = [
             Player(gymnasium.wrappers.TimeLimit(dataset.simulate(task), task.max_episode_steps))
             for _ in range(online.simulators)

@@ -53,7 +53,7 @@ class Trainer:
         together: bool = False,
     ):
         self.run, self.config, self.signals, self.progress = run, run.config, signals, progress
-        self.task, self.transitions, self.algorithm = task, transitions, algorithm
+        self.task, self.transitions, self.algorithm, self.together = task, transitions, algorithm, together
         self.device = transitions.device
         require(run.config.precision, self.device)
         self.generator = torch.Generator(self.device)
@@ -242,7 +242,7 @@ class Trainer:
     def _begin_online(self) -> Replay:
         """The replay buffer of an online phase, as it was when the run was saved last."""
         dataset = build(self.config.dataset, directory=self.config.paths.data)
-        self.collector = Collector(self.task, dataset, self.transitions, self.algorithm, self.config)
+        self.collector = Collector(self.task, dataset, self.transitions, self.algorithm, self.config, self.together)
         if self.collected is not None:
             self.collector.load_state_dict(self.collected)
             self.collected = None

@@ -1,5 +1,8 @@
 """Training in the simulator after the data: what is added, what is drawn, and that a stopped run is the same."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -241,8 +244,13 @@ def test_rlpd_begins_online_and_moves_its_policy_once_a_step(more, tmp_path):
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.lists(st.tuples(st.integers(1, 6), st.booleans()), min_size=1, max_size=6), st.integers(1, 4), st.booleans())
-def test_a_replay_buffer_is_data_to_which_rows_were_added(episodes, length, masked):
+@given(
+    st.lists(st.tuples(st.integers(1, 6), st.booleans()), min_size=1, max_size=6),
+    st.integers(1, 4),
+    st.booleans(),
+    st.booleans(),
+)
+def test_a_replay_buffer_is_data_to_which_rows_were_added(episodes, length, masked, shared):
     """Batches are as of one data set of all rows, but none goes over from the data into what was added."""
     draw = np.random.default_rng(0)
     lengths = [5, *(steps for steps, _ in episodes)]
@@ -266,14 +274,14 @@ def test_a_replay_buffer_is_data_to_which_rows_were_added(episodes, length, mask
             return transitions
         return Sequences.of_transitions(transitions, length, length, 0.9, masked)
 
-    replay = Replay(made(5), rows - 5, None)
+    replay = Replay(made(5), rows - 5, None, shared=shared)
     for row in range(5, rows):
         replay.add({name: column[row].astype(np.float32) for name, column in arrays.items()}, bool(ends[row]))
         if row == 7:  # a restart changes nothing
-            state, replay = replay.state_dict(), Replay(made(5), rows - 5, None)
+            state, replay = replay.state_dict(), Replay(made(5), rows - 5, None, shared=shared)
             replay.load_state_dict(state)
     whole = made(rows)
-    starts = replay.starts[: replay.offline_starts + replay.added_starts]
+    starts = replay.starts.index_select(0, torch.arange(replay.offline_starts + replay.added_starts))
     if length == 1:
         assert starts.tolist() == list(range(rows))
         return
@@ -346,6 +354,31 @@ def test_the_share_of_the_data_in_a_batch_is_annealed(offline, added, begin, end
     assert within_chance((drawn == offline).sum().item(), 2000 - of_data, 1 / added)
 
 
+def test_seeds_that_are_trained_together_share_the_rows_of_the_data(tmp_path, monkeypatch):
+    """And draw the batches that they would draw of copies."""
+    drawn, replays, real = [], [], Replay.sample
+
+    def kept(self, batch_size, generator):
+        state = generator.get_state()
+        batch = real(self, batch_size, generator)
+        whole = replace(
+            self.transitions, table=torch.cat([self.transitions.table.first, self.transitions.table.second])
+        )
+        copied = copy.copy(self)
+        copied.transitions, copied.starts = whole, torch.cat([self.starts.first, self.starts.second])
+        again = real(copied, batch_size, torch.Generator().set_state(state))
+        drawn.append(torch.equal(batch.table, again.table))
+        replays.append(self)
+        return batch
+
+    monkeypatch.setattr(Replay, "sample", kept)
+    result = genpolicy(*words(tmp_path, "seeds=0,1,2"))
+    assert result.code == 0, result.err
+    assert (len(drawn), all(drawn), len(set(replays))) == (3 * 37, True, 3)
+    assert len({replay.transitions.table.first.data_ptr() for replay in replays}) == 1
+    assert len({replay.transitions.table.second.data_ptr() for replay in replays}) == 3
+
+
 @given(st.integers(1, 30), st.integers(1, 30))
 @settings(deadline=None, max_examples=20)
 def test_without_a_ratio_data_and_added_transitions_are_drawn_alike(offline, added):
@@ -364,7 +397,7 @@ def test_a_run_begins_and_ends_with_the_shares_it_was_given(tmp_path, monkeypatc
 
     def kept(self, batch_size, generator):
         batch = real(self, batch_size, generator)
-        data = {tuple(row.tolist()) for row in self.transitions.rows(slice(0, self.offline)).table}
+        data = {tuple(row.tolist()) for row in self.transitions.rows(torch.arange(self.offline)).table}
         of_data = sum(tuple(row.tolist()) in data for row in batch.table)
         shares.setdefault(generator.initial_seed(), []).append(of_data / batch_size)
         return batch
