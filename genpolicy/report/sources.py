@@ -50,7 +50,12 @@ def of_store(store: "Store", runs: Iterable["MlflowRun"]) -> Source:
             found += _with_later(_stored(run), _tagged(run.data.tags))
         except (KeyError, ValueError) as error:
             odd.append(printable(f"MLflow run {run.info.run_id}: not as genpolicy tags its runs ({error!r:.100})"))
-    return Source(store.uri, found, odd, store.history)
+
+    @functools.cache
+    def histories(metric: str) -> dict[str, list[tuple[int, float, int]]]:
+        return store.histories(metric, [run.number for run in found if metric in run.metrics])
+
+    return Source(store.uri, found, odd, lambda number, metric: histories(metric).get(number, []))
 
 
 def of_directories(study: Path, directories: Iterable[Path], sweep: str | None = None) -> Source:
