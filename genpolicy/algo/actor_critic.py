@@ -25,6 +25,7 @@ class PolicyEvaluation(Algorithm, ABC):
     """An algorithm whose critic evaluates the policy while both are trained."""
 
     evaluates: ClassVar[tuple[str | None, ...]] = (None, "policy")  # whose actions at the next states a critic gets
+    needs: ClassVar[str | None] = None  # in words, of its critic, if it is not any
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
@@ -34,11 +35,15 @@ class PolicyEvaluation(Algorithm, ABC):
             return critic.next_actions in cls.evaluates
 
         critic = locate(config.critic._target_)
-        if not fits(critic):
-            needed = {"behaviour": "a behaviour model", "anchored": "a flow that anchors the policy"}
-            needed["chain"] = "a chain that is held to a behaviour model's"
-            what = needed.get(critic.next_actions, "planned returns")
-            raise UserError(f"critic: needs {what}, which this algorithm lacks; legal: {legal_options('critic', fits)}")
+        if fits(critic):
+            return
+        legal = legal_options("critic", fits)
+        if cls.needs:
+            raise UserError(f"critic: {cls.__name__} needs {cls.needs}; legal: {legal}")
+        needed = {"behaviour": "a behaviour model", "anchored": "a flow that anchors the policy"}
+        needed["chain"] = "a chain that is held to a behaviour model's"
+        what = needed.get(critic.next_actions, "planned returns")
+        raise UserError(f"critic: needs {what}, which this algorithm lacks; legal: {legal}")
 
     def training_phase(self, steps: int, batch_size: int, updates: dict[str, Update]) -> Phase:
         """The one phase, whose batches have what the critic's loss takes."""

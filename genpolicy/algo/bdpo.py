@@ -50,6 +50,7 @@ class BDPO(BehaviourSettings, PolicyEvaluation):
     """
 
     evaluates = ("chain",)
+    needs = "values of noisy actions"
     uses_samples = False
     uses_target = True
     offline_only = "as its chain is held to a behaviour model that is fitted to the data beforehand"
@@ -71,12 +72,6 @@ class BDPO(BehaviourSettings, PolicyEvaluation):
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
-        def fits(critic: type) -> bool:
-            return critic.next_actions in cls.evaluates
-
-        if not fits(locate(config.critic._target_)):
-            legal = legal_options("critic", fits)
-            raise UserError(f"critic: BDPO needs values of noisy actions; legal: {legal}")
         super().check_compatibility(config)
 
         def has_chain(model: Node) -> bool:

@@ -10,11 +10,9 @@ from torch import Tensor
 from genpolicy.algo.algorithm import Phase, require_denoiser
 from genpolicy.algo.fql import OneStepActor
 from genpolicy.algo.update import Metrics, imitation
-from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import component, locate
+from genpolicy.config.schema import component
 from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
-from genpolicy.errors import UserError
 from genpolicy.model.flow import standard_normal
 from genpolicy.objective.objective import Draws
 
@@ -28,16 +26,11 @@ class FAN(OneStepActor):
     """
 
     evaluates = ("anchored",)
+    needs = "Q functions that are conditioned on noise"
     uses_samples = False
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
-        def fits(critic: type) -> bool:
-            return critic.next_actions in cls.evaluates
-
-        if not fits(locate(config.critic._target_)):
-            legal = legal_options("critic", fits)
-            raise UserError(f"critic: FAN needs Q functions that are conditioned on noise; legal: {legal}")
         super().check_compatibility(config)
         require_denoiser(config)
 

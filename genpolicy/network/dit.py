@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import InitVar
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +11,7 @@ from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node
 from genpolicy.errors import UserError
 from genpolicy.network.activation import ACTIVATIONS
-from genpolicy.network.embedding import GaussianFourier
+from genpolicy.network.chunk_network import ChunkNetwork
 
 
 class Modulated(nn.Module):
@@ -59,27 +57,16 @@ class DiTBlock(nn.Module):
 
 
 @component
-class DiT(nn.Module):
+class DiT(ChunkNetwork):
     """A token for each action of a chunk, one for the observation; the time, by adaLN-Zero, in every block.
 
-    Without chunks there is one action and so one token of it, as in MeanFlowQL's code. The output is 0 at first.
-    input_size: of x, if it is not an action; 0, for policies without noise, is an action of zeros.
+    Without chunks there is one token of the action, as in MeanFlowQL's code. The output is 0 at first.
     """
-
-    takes_chunks: ClassVar[bool] = True
 
     width: int = setting(128, ge=1, le=2**14, doc="units of a token; four times as many inside a block")
     blocks: int = setting(4, ge=1, le=100, doc="blocks of attention and a perceptron")
     heads: int = setting(4, ge=1, le=2**10, doc="heads of the attention, which share the width")
     time_size: int = setting(32, ge=2, le=2**14, doc="size of the Gaussian Fourier time embedding")
-    time_scale: float = setting(
-        1.0, gt=0.0, le=1e6, doc="standard deviation of its frequencies, in cycles over t in [0, 1]"
-    )
-    action_size: InitVar[int]
-    observation_size: InitVar[int]
-    num_times: InitVar[int] = 1
-    input_size: InitVar[int | None] = None
-    chunk_length: InitVar[int] = 1
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
@@ -91,12 +78,9 @@ class DiT(nn.Module):
     def __post_init__(
         self, action_size: int, observation_size: int, num_times: int, input_size: int | None, chunk_length: int
     ) -> None:
-        super().__init__()
-        self.action_size, self.observation_size = action_size, observation_size
-        self.input_size, self.chunk_length = input_size or action_size, chunk_length
-        self.embed = GaussianFourier(self.time_size, self.time_scale)
-        sizes = max(num_times, 1) * self.embed.size, self.width
-        self.time = nn.Sequential(nn.Linear(*sizes), nn.SiLU(), nn.Linear(self.width, self.width), nn.SiLU())
+        super().__post_init__(action_size, observation_size, num_times, input_size, chunk_length)
+        first, second = nn.Linear(self.times_size, self.width), nn.Linear(self.width, self.width)
+        self.time = nn.Sequential(first, nn.SiLU(), second, nn.SiLU())
         self.first = nn.Linear(self.input_size // chunk_length, self.width)
         self.place = nn.Parameter(0.02 * torch.randn(chunk_length, self.width))
         self.observe = nn.Linear(observation_size, self.width) if observation_size else None
@@ -107,9 +91,8 @@ class DiT(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         """Output [B, A] for x [B, input_size], t [B] or any number of times [B, times], observation [B, O]."""
-        t = t if t.dim() == 1 or t.shape[1] else t.new_zeros(len(x))
-        condition = self.time(self.embed(t).flatten(1))
-        tokens = self.first(x.unflatten(-1, (self.chunk_length, -1))) + self.place
+        condition = self.time(self.embedded(t))
+        tokens = self.first(self.steps(x)) + self.place
         if self.observe is not None:
             tokens = torch.cat([tokens, self.observe(observation)[:, None]], 1)
         for block in self.transformer:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import InitVar
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +11,7 @@ from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node
 from genpolicy.errors import UserError
-from genpolicy.network.embedding import GaussianFourier
+from genpolicy.network.chunk_network import ChunkNetwork
 
 GROUPS = 8  # of channels, normalised together
 
@@ -67,29 +65,16 @@ class FiLMBlocks(nn.ModuleList):
 
 
 @component
-class UNet1D(nn.Module):
+class UNet1D(ChunkNetwork):
     """A U-net whose channels are convolved over the steps of a chunk, conditioned on time and observation by FiLM.
 
     From one width to the next the steps are halved, rounded up, and doubled on the way back, where each level also
     sees what it had on the way down. As in Diffusion Policy, but that it has SiLU for Mish, and its levels' steps need
     not be even.
-
-    input_size: of x, if it is not an action; 0, for policies without noise, is an action of zeros.
     """
-
-    takes_chunks: ClassVar[bool] = True
 
     hidden: list[int] = setting([64, 128], ge=2 * GROUPS, le=2**14, doc="channels of each level")
     kernel: int = setting(3, ge=1, le=99, doc="steps that a convolution sees, an odd number")
-    time_size: int = setting(64, ge=2, le=2**14, doc="size of the Gaussian Fourier time embedding")
-    time_scale: float = setting(
-        1.0, gt=0.0, le=1e6, doc="standard deviation of its frequencies, in cycles over t in [0, 1]"
-    )
-    action_size: InitVar[int]
-    observation_size: InitVar[int]
-    num_times: InitVar[int] = 1
-    input_size: InitVar[int | None] = None
-    chunk_length: InitVar[int] = 1
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
@@ -109,12 +94,9 @@ class UNet1D(nn.Module):
     def __post_init__(
         self, action_size: int, observation_size: int, num_times: int, input_size: int | None, chunk_length: int
     ) -> None:
-        super().__init__()
-        self.action_size, self.observation_size = action_size, observation_size
-        self.input_size, self.chunk_length = input_size or action_size, chunk_length
-        self.embed, self.act = GaussianFourier(self.time_size, self.time_scale), nn.SiLU()
-        size = self.embed.size
-        self.time = nn.Sequential(nn.Linear(max(num_times, 1) * size, 4 * size), nn.SiLU(), nn.Linear(4 * size, size))
+        super().__post_init__(action_size, observation_size, num_times, input_size, chunk_length)
+        size, self.act = self.embed.size, nn.SiLU()
+        self.time = nn.Sequential(nn.Linear(self.times_size, 4 * size), nn.SiLU(), nn.Linear(4 * size, size))
         shape = self.kernel, size + observation_size
         widths = self.hidden
         pairs = list(itertools.pairwise(widths))
@@ -129,9 +111,8 @@ class UNet1D(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         """Output [B, A] for x [B, input_size], t [B] or any number of times [B, times], observation [B, O]."""
-        t = t if t.dim() == 1 or t.shape[1] else t.new_zeros(len(x))
-        condition = self.act(torch.cat([self.time(self.embed(t).flatten(1)), observation], -1))
-        levels = [self.first(x.unflatten(-1, (self.chunk_length, -1)).mT, condition)]
+        condition = self.act(torch.cat([self.time(self.embedded(t)), observation], -1))
+        levels = [self.first(self.steps(x).mT, condition)]
         for shorten, blocks in zip(self.shorten, self.down, strict=True):
             levels.append(blocks(shorten(levels[-1]), condition))
         x = self.middle(levels.pop(), condition)
