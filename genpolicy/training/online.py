@@ -178,6 +178,7 @@ class Collector:
         online = config.online
         self.task, self.dataset, self.transitions, self.seed = task, dataset, transitions, config.seed
         self.algorithm, self.noise, self.random = algorithm, online.noise, online.random
+        self.start, self.updates, self.total = online.start, online.updates, online.steps
         self.length, self.execute = config.chunk.length, config.chunk.execute or config.chunk.length
         self.device = transitions.device
         if self.random and not np.isfinite([task.action_low, task.action_high]).all():
@@ -198,6 +199,10 @@ class Collector:
     def steps(self) -> int:
         """How many have been made in the simulators."""
         return self.replay.added
+
+    def due(self, update: int) -> int:
+        """How many of them come before an update of the phase."""
+        return min(self.start + update // self.updates + 1, self.total)
 
     def _begin(self, player: Player) -> None:
         """Begin the next episode."""

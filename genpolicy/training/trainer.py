@@ -55,7 +55,8 @@ class Trainer:
         self.run, self.config, self.signals, self.progress = run, run.config, signals, progress
         self.task, self.transitions, self.algorithm, self.together = task, transitions, algorithm, together
         self.device = transitions.device
-        require(run.config.precision, self.device)
+        self.precision, self.checkpoint_seconds = run.config.precision, run.config.checkpoint_seconds
+        require(self.precision, self.device)
         self.generator = torch.Generator(self.device)
         self.state = State()
         self.collector: Collector | None = None  # of an online phase, and what it was saved as
@@ -229,7 +230,7 @@ class Trainer:
             if state.step == phase.steps:
                 return
             self.signals.check()
-            if time.monotonic() - self.saved >= self.config.checkpoint_seconds:
+            if time.monotonic() - self.saved >= self.checkpoint_seconds:
                 self._save()
             if phase.online:
                 source.progress = state.step / phase.steps
@@ -250,8 +251,7 @@ class Trainer:
 
     def _play(self, update: int) -> None:
         """The steps in the simulator that come before an update of an online phase."""
-        wanted = self.config.online.start + update // self.config.online.updates + 1
-        while self.collector.steps < min(wanted, self.config.online.steps):
+        while self.collector.steps < self.collector.due(update):
             self.signals.check()
             for earned in self.collector.advance(self.generator):
                 self.state.accumulate({"episode_return": torch.tensor(earned, device=self.device)})
@@ -271,7 +271,7 @@ class Trainer:
 
     def arithmetic(self, phase: Phase) -> contextlib.AbstractContextManager:
         """That of the phase's updates."""
-        return arithmetic(phase.precision(self.config.precision), self.device)
+        return arithmetic(phase.precision(self.precision), self.device)
 
     def _read(self, phase: str) -> None:
         """Log the means of the metrics since the last time, and stop if training has diverged."""
