@@ -41,6 +41,11 @@ def mish(x: Tensor, differentiate: bool) -> tuple[Tensor, Tensor | None]:
     return gate * x, torch.addcmul(gate, low, (w - n).div_(below).div_(below), value=4.0)
 
 
+def composed_mish(x: Tensor) -> Tensor:
+    """x tanh(log(1 + exp(x))) of functions whose derivatives are single kernels, as that of torch's mish is not."""
+    return x * nn.functional.softplus(x).tanh()
+
+
 class _WithDerivative(torch.autograd.Function):
     """An activation whose derivative is computed along with it; further ones are those of torch's kernel."""
 
@@ -63,16 +68,19 @@ class _Elementwise(nn.Module):
     """An activation that torch has a kernel for, on CPUs by `function`, which is equal but for rounding.
 
     torch's kernels of these take two to three times as long there. They serve elsewhere: on GPUs, in lower precision,
-    compiled, inside transforms of torch.func, and for so few elements that calling several kernels costs more.
+    compiled, and for so few elements that calling several kernels costs more. Inside transforms of torch.func there is
+    `transformed`, if it is given.
     """
 
-    def __init__(self, function: Function, kernel: nn.Module):
+    def __init__(self, function: Function, kernel: nn.Module, transformed: Callable[[Tensor], Tensor] | None = None):
         super().__init__()
-        self.function, self.kernel = function, kernel
+        self.function, self.kernel, self.transformed = function, kernel, transformed or kernel
 
     def forward(self, x: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():  # and sizes may be symbols
+        if torch.compiler.is_compiling():  # and sizes may be symbols
             return self.kernel(x)
+        if torch._C._are_functorch_transforms_active():
+            return self.transformed(x)
         if x.numel() < SMALL or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
             return self.kernel(x)
         if x.requires_grad and torch.is_grad_enabled():
@@ -83,7 +91,7 @@ class _Elementwise(nn.Module):
 ACTIVATIONS = {
     "relu": functools.partial(nn.ReLU, inplace=True),
     "silu": nn.SiLU,
-    "mish": lambda: _Elementwise(mish, nn.Mish()),
+    "mish": lambda: _Elementwise(mish, nn.Mish(), composed_mish),
     "gelu": nn.GELU,
     "gelu_tanh": lambda: _Elementwise(gelu_tanh, nn.GELU(approximate="tanh")),  # flax's gelu
     "tanh": nn.Tanh,

@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from small import ALGORITHMS
 from torch import nn
 
 from genpolicy.solver.fixed import Midpoint
@@ -72,6 +73,24 @@ def test_critic(row, products, updates, transitions, generator, batch, what):
     data = transitions(batch)
     measure = row if what == "critic" else lambda *given: products(*given, batch, side=256)
     measure(f"update of the critic, batch {batch}", lambda: updates["critic"](data, generator, 0.0), 51200 // batch)
+
+
+@pytest.mark.parametrize("what", ["update", "passes"])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_algorithm(row, passes, made, transitions, generator, name, what):
+    """The last phase of each algorithm; as many updates as the rarest of them is made at one of."""
+    *_, phase = made(f"algo={name}").phases
+    if phase.start is not None:
+        phase.start()
+    data = transitions(256)
+    data = data if phase.prepare is None else phase.prepare(data)
+    count = max(update.every for update in phase.updates.values())
+    measure = row if what == "update" else lambda *given: passes(*given, 256)
+    measure(
+        f"{count} x update of {name}, batch 256",
+        lambda: [phase.update(data, generator, step) for step in range(count)],
+        10,
+    )
 
 
 @pytest.mark.parametrize("what", ["exact", "exact_16_steps", "hutchinson", "products"])

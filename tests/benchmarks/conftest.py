@@ -1,8 +1,15 @@
 """Rows of the table of speeds: what is measured, beside its limit and its peers; pytest-benchmark prints the ratios."""
 
+import gc
+from collections import defaultdict
+from collections.abc import Callable
+from typing import NamedTuple
+
 import pytest
 import torch
 from command_line import jobs
+from torch import nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.flop_counter import FlopCounterMode
 
 from genpolicy.algo.algorithm import assemble
@@ -25,6 +32,7 @@ def made(device):
     """Makes the algorithm of a command line, for random data of Hopper's sizes."""
 
     def make(*words):
+        gc.collect()  # algorithms are cycles: those of earlier rows go
         [(job, _)] = jobs("env=hopper-medium-v2", "tuned=none", *words)
         torch.manual_seed(0)
         return assemble(job.config, OBSERVATION, -torch.ones(ACTION), torch.ones(ACTION)).to(device)
@@ -81,3 +89,79 @@ def products(row, device):
         row(group, lambda: [left @ right for _ in range(repetitions)], rounds, gigaflop=flops / 1e9)
 
     return measure
+
+
+@pytest.fixture
+def passes(row):
+    """Measures forward passes of a function's networks, as many as its arithmetic is that of."""
+
+    def measure(group, function, rounds, batch):
+        runs, counts = [], defaultdict(float)
+        for network, given, number in network_passes(function):
+            rows = len(given[0])
+            part = round(number % 1 * rows)
+            runs += [(network, given)] * int(number)
+            runs += [(network, [each[:part] if floating(each) else each for each in given])] * (part > 0)
+            counts[type(network).__name__] += number * rows / batch
+
+        @torch.no_grad()
+        def run():
+            for network, given in runs:
+                network(*given)
+
+        row(group, run, rounds, passes=counts)
+
+    return measure
+
+
+class Evaluation(NamedTuple):
+    """A network, what it was given, its floating-point operations, and those of them that have a gradient."""
+
+    network: nn.Module
+    given: tuple
+    flops: int
+    differentiated: int
+
+
+def network_passes(function: Callable[[], object]) -> list[tuple[nn.Module, list, float]]:
+    """The networks that a function evaluates, with random arguments [rows, ...] of each shape and the number of passes.
+
+    A forward pass counts as one, tangents and gradients as the forward passes of as many operations; gradients are of
+    all evaluations that have one alike.
+    """
+    entered, evaluations = [], defaultdict(list)
+
+    def enter(network, given):
+        entered.append(counter.get_total_flops())
+
+    def leave(network, given, out):
+        begun = entered.pop()
+        if not entered:  # or it is a part of a network
+            flops, tensors = counter.get_total_flops() - begun, [*network.parameters(), *filter(torch.is_tensor, given)]
+            trained = torch.is_grad_enabled() and any(each.requires_grad for each in tensors)
+            shapes = tuple(each.shape for each in tensors)
+            evaluations[shapes].append(Evaluation(network, given, flops, flops * (trained or out.requires_grad)))
+
+    hooks = register_module_forward_pre_hook(enter), register_module_forward_hook(leave)
+    with FlopCounterMode(display=False) as counter:
+        function()
+    for hook in hooks:
+        hook.remove()
+    flops, differentiated = (
+        {shapes: sum(getattr(each, name) for each in same) for shapes, same in evaluations.items()}
+        for name in ("flops", "differentiated")
+    )
+    rest = (counter.get_total_flops() - sum(flops.values())) / max(1, sum(differentiated.values()))
+    found = []
+    for shapes, [(network, given, *_), *_] in evaluations.items():
+        given = [torch.rand(each.shape, device=each.device) if floating(each) else each for each in given]
+        with FlopCounterMode(display=False) as counter, torch.no_grad():
+            network(*given)
+        number = (flops[shapes] + rest * differentiated[shapes]) / max(1, counter.get_total_flops())
+        found.append((network, given, number))
+    return found
+
+
+def floating(value) -> bool:
+    """Whether it is a tensor of numbers with fractions."""
+    return torch.is_tensor(value) and value.is_floating_point()

@@ -28,6 +28,15 @@ def test_values_and_derivatives_are_torchs(name, dtype, error):
 
 
 @pytest.mark.parametrize("name", TORCH)
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-14), (torch.float32, 2e-6)])
+def test_values_and_derivatives_inside_transforms_are_torchs(name, dtype, error):
+    x = torch.cat([torch.linspace(-50, 50, 5001, dtype=dtype), torch.tensor(FAR, dtype=dtype)])
+    found = torch.func.jvp(ACTIVATIONS[name](), (x,), (torch.ones_like(x),))
+    expected = torch.func.jvp(TORCH[name], (x.double(),), (torch.ones_like(x).double(),))
+    torch.testing.assert_close(tuple(each.double() for each in found), expected, rtol=error, atol=error)
+
+
+@pytest.mark.parametrize("name", TORCH)
 @pytest.mark.parametrize("transform", [False, True])
 @pytest.mark.parametrize("elements", [7, 5001])
 def test_second_derivatives_too(name, transform, elements):
