@@ -1,10 +1,15 @@
 """BDPO on a problem with a known answer, that of tests/helpers/tilted.py, whose chain has one, too."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from command_line import jobs
+from invented import transitions
 from parity import made
 from tilted import BEST, COVARIANCE, CURVATURE, LEVELS, MEAN, data, optimum, whitened
 
+from genpolicy.algo.algorithm import assemble
 from genpolicy.algo.bdpo import BDPO
 from genpolicy.critic.chain import ChainValue
 from genpolicy.dataset.scaling import Scaling
@@ -12,6 +17,7 @@ from genpolicy.model.ddpm import DDPM
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.network.mlp import MLP
 from genpolicy.objective.noise_prediction import NoisePrediction
+from genpolicy.runs.phases import recipe
 from genpolicy.solver.exponential import Ancestral
 from genpolicy.solver.fixed import RK4
 
@@ -51,12 +57,67 @@ def test_a_chain_is_the_samplers():
 
 def test_the_actor_begins_as_the_average_of_the_behaviour_model():
     torch.manual_seed(0)
-    algorithm = made(*SMALL)
+    algorithm = made(*SMALL, "algo.eta=0.25")
     algorithm.phases[1].start()
     expected = algorithm.behaviour.target.network.state_dict()
     for policy in (algorithm.policy, algorithm.learner):
         torch.testing.assert_close(dict(policy.network.state_dict()), dict(expected), rtol=0, atol=0)
-    assert algorithm.inverse_temperature == 1 / algorithm.eta
+    assert algorithm.inverse_temperature == 4.0
+
+
+def test_the_actor_begins_as_the_policy_of_another_run_if_that_is_given():
+    torch.manual_seed(0)
+    algorithm = made(*SMALL)
+    with torch.no_grad():
+        for parameter in algorithm.policy.network.parameters():
+            parameter += 0.1
+    expected = {name: value.clone() for name, value in algorithm.policy.network.state_dict().items()}
+    algorithm.given = frozenset({"policy"})
+    algorithm.phases[1].start()
+    for policy in (algorithm.policy, algorithm.learner):
+        torch.testing.assert_close(dict(policy.network.state_dict()), expected, rtol=0, atol=0)
+
+
+def test_every_gradient_is_limited():
+    torch.manual_seed(0)
+    algorithm, batch = made(*SMALL, "algo.gradient_norm=1e-3", action=2), transitions(8)
+    batch = replace(batch, table=batch.table.double())
+    for phase in algorithm.phases:
+        for update in phase.updates.values():
+            update(batch, torch.Generator().manual_seed(0), 0.0)
+            gradients = [parameter.grad for parameter in update.parameters if parameter.grad is not None]
+            assert torch.stack([gradient.norm() for gradient in gradients]).norm() <= 1e-3
+
+
+def test_its_behaviour_model_is_that_of_runs_with_the_same_limit_of_gradients():
+    def known(*words):
+        [(job, _)] = jobs(*SMALL, "env=multi-goal", "tuned=none", *words)
+        algorithm = assemble(job.config, 5, -torch.ones(3), torch.ones(3))
+        return recipe(job.config, algorithm.phases, "behaviour")
+
+    assert known("algo.gradient_norm=1") == known("algo.gradient_norm=1", "algo.policy_delay=3")
+    assert known("algo.gradient_norm=1") != known("algo.gradient_norm=2")
+
+
+def test_the_target_may_take_some_of_the_q_functions():
+    algorithm, batch = made(*SMALL, "critic.subset=1", action=2), transitions(8)
+    batch = replace(batch, table=batch.table.double())
+    draws = algorithm.draw_chains(batch, torch.Generator().manual_seed(0), 0.0)
+    assert draws["members"].shape == (8, 1)
+
+
+def test_what_goes_over_the_end_of_an_episode_is_left_out():
+    torch.manual_seed(0)
+    algorithm, batch = made(*SMALL, action=2), transitions(8)
+    batch = replace(batch, table=batch.table.double())
+    valid = (torch.arange(8) % 3 > 0).double()
+    generator = torch.Generator().manual_seed(0)
+    for draw, loss in ((algorithm.draw_chains, "q"), (algorithm.draw_steps, "v")):
+        draws, (_, function) = draw(batch, generator, 0.0), algorithm.critic.losses()[loss]
+        whole, _ = function(batch, draws)
+        some, _ = function(batch.extended(valid=valid), draws)
+        assert (whole > 0).all()
+        assert torch.equal(some, whole * valid)
 
 
 def test_rates_fall_by_the_updates_of_each():
@@ -145,14 +206,14 @@ def learned(seed, eta=ETA):
     )
     for phase in algorithm.phases:
         phase.updates.pop("critic_q", None)  # Q is known
-    transitions, generator = data(seed), torch.Generator().manual_seed(seed)
+    source, generator = data(seed), torch.Generator().manual_seed(seed)
     for phase in algorithm.phases:
         if phase.start is not None:
             phase.start()
         for update in phase.updates.values():
             update.schedule = "cosine"
         for step in range(phase.steps):
-            phase.update(transitions.sample(phase.batch_size, generator), generator, step)
+            phase.update(source.sample(phase.batch_size, generator), generator, step)
     return algorithm
 
 
