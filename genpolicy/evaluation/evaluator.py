@@ -59,7 +59,7 @@ class Evaluator:
             self.check()
             return queue(observation.to(self.device), generator)
 
-        played = rollout(self.task, act, episodes, seed)
+        played = rollout(self.task, act, episodes, seed, begin=queue.reset)
         self._last = played.first
         metrics = summary(played, self.task)
         if policy.has_density and self.recorded is not None:

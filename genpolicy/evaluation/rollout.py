@@ -11,7 +11,7 @@ import torch
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
-from genpolicy.evaluation.simulators import Simulators, simulators
+from genpolicy.evaluation.simulators import AT_ONCE, Simulators, simulators
 from genpolicy.model.policy import Policy
 
 
@@ -51,16 +51,29 @@ class Step:
 
 
 @torch.no_grad()
-def rollout(task: Task, act: Callable[[torch.Tensor], torch.Tensor], episodes: int, seed: int) -> Returns:
-    """Plays `episodes` whole episodes, as `steps` does, and returns each one's result."""
+def rollout(
+    task: Task,
+    act: Callable[[torch.Tensor], torch.Tensor],
+    episodes: int,
+    seed: int,
+    begin: Callable[[], None] = lambda: None,
+) -> Returns:
+    """Plays `episodes` whole episodes, as `steps` does, and returns each one's result.
+
+    Where simulators are dear they are played in equal parts, no more than `AT_ONCE` side by side. begin: called before
+    each part.
+    """
     returns, lengths, actions = np.zeros(episodes), np.zeros(episodes, dtype=np.int64), []
-    for step in steps(task, act, episodes, seed):
-        returns[step.running] += step.reward[step.running]
-        lengths[step.running] += 1
-        if step.running[0]:
-            actions.append(step.action[0])
-    first = Episode(start_seeds(seed, episodes)[0], np.stack(actions), float(returns[0]))
-    return Returns(returns, lengths, first)
+    seeds = start_seeds(seed, episodes)
+    for part in np.array_split(np.arange(episodes), math.ceil(episodes / AT_ONCE) if task.dear else 1):
+        begin()
+        for step in steps(task, act, [seeds[number] for number in part]):
+            running = part[step.running]
+            returns[running] += step.reward[step.running]
+            lengths[running] += 1
+            if running[0] == 0:
+                actions.append(step.action[0])
+    return Returns(returns, lengths, Episode(seeds[0], np.stack(actions), float(returns[0])))
 
 
 def start_seeds(seed: int, episodes: int) -> list[int]:
@@ -69,17 +82,17 @@ def start_seeds(seed: int, episodes: int) -> list[int]:
 
 
 def steps(
-    task: Task, act: Callable[[torch.Tensor], torch.Tensor], episodes: int, seed: int, here: bool = False
+    task: Task, act: Callable[[torch.Tensor], torch.Tensor], seeds: list[int], here: bool = False
 ) -> Iterator[Step]:
-    """Plays `episodes` whole episodes side by side, step by step.
+    """Plays a whole episode from each of these seeds, side by side, step by step.
 
     `act` maps observations [B,O] (float32, CPU) to actions [B,A], for all episodes in one call, so that what it draws
     does not depend on their lengths; actions are clipped to the action space. Each simulator plays exactly one episode,
     and is not stepped after its end. here: they must be in this process, as others look into them. Raises `UserError`
     if an action is NaN, or if the simulator gives a reward or an observation that is not finite.
     """
-    with simulators(task, episodes, here) as envs:
-        yield from _played(task, envs, act, start_seeds(seed, episodes))
+    with simulators(task, len(seeds), here) as envs:
+        yield from _played(task, envs, act, seeds)
 
 
 def _played(
@@ -87,7 +100,7 @@ def _played(
 ) -> Iterator[Step]:
     observation = np.array(envs.reset(seeds), dtype=envs.dtype)
     running, number = np.ones(len(seeds), dtype=bool), 0
-    _check_finite(task, {"observation": observation}, running, "at the start")
+    _check_finite(task, seeds, {"observation": observation}, running, "at the start")
     while running.any():
         action = act(torch.from_numpy(observation.astype(np.float32))).cpu().numpy()
         if np.isnan(action[running]).any():
@@ -101,12 +114,12 @@ def _played(
         which = np.flatnonzero(running)
         for i, step in zip(which, envs.step(which, action[which]), strict=True):
             following[i], reward[i], terminated[i], truncated[i] = step
-        _check_finite(task, {"reward": reward, "observation": following}, running, f"in step {number}")
+        _check_finite(task, seeds, {"reward": reward, "observation": following}, running, f"in step {number}")
         yield Step(running, observation, action, reward, terminated, truncated)
         running, observation, number = running & ~(terminated | truncated), following, number + 1
 
 
-def _check_finite(task: Task, given: dict[str, np.ndarray], running: np.ndarray, when: str) -> None:
+def _check_finite(task: Task, seeds: list[int], given: dict[str, np.ndarray], running: np.ndarray, when: str) -> None:
     for name, values in given.items():
         with np.errstate(over="ignore"):  # what float32 cannot hold is not finite for the policy
             wrong = running & ~np.isfinite(values.astype(np.float32)).reshape(len(values), -1).all(1)
@@ -114,8 +127,9 @@ def _check_finite(task: Task, given: dict[str, np.ndarray], running: np.ndarray,
             episode = int(np.argmax(wrong))
             shown = values[episode] if name == "reward" else "with a NaN or infinite value"
             raise UserError(
-                f"{task.name}: the environment gives the {name} {shown} {when} of episode {episode} (counted from 0): "
-                "an error of the environment, not of the policy; rewards and observations must be finite"
+                f"{task.name}: the environment gives the {name} {shown} {when} of the episode of seed "
+                f"{seeds[episode]}: an error of the environment, not of the policy; rewards and observations must be "
+                "finite"
             )
 
 

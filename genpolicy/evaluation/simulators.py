@@ -16,6 +16,8 @@ import numpy as np
 from genpolicy.env.task import Task
 from genpolicy.system.forked import cores, forked, receive
 
+AT_ONCE = 16  # episodes of dear simulators that are played side by side; one of these may take 110 MB
+
 Steps = list[tuple[np.ndarray, float, bool, bool]]  # observation, reward, terminated, truncated of each simulator
 
 

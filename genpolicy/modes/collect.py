@@ -25,7 +25,7 @@ from genpolicy.dataset.waypoint import WaypointController
 from genpolicy.env.maze2d import Maze2d
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
-from genpolicy.evaluation.rollout import evaluation_seed, steps
+from genpolicy.evaluation.rollout import evaluation_seed, start_seeds, steps
 from genpolicy.runs.job import Job
 from genpolicy.system.files import being_written, no_link
 from genpolicy.system.progress import Progress
@@ -88,7 +88,7 @@ def play(task: Task, act: Act, episodes: int, seed: int, check: Callable[[], Non
         states[:] = map(task.state, envs)
         return act(observation, generator)
 
-    for step in steps(task, noted, episodes, seed, here=True):
+    for step in steps(task, noted, start_seeds(seed, episodes), here=True):
         for number in np.flatnonzero(step.running):
             row = {
                 "observations": step.observation[number].astype(np.float32),

@@ -216,7 +216,9 @@ def test_what_is_not_finite_is_the_environments_error_with_step_and_episode(monk
         return observation, *rest
 
     monkeypatch.setattr(Counting, "step", poisoned)
-    with pytest.raises(UserError, match=r"counting: the environment gives the .* in step 3 of episode 1 ") as refusal:
+    with pytest.raises(
+        UserError, match=r"counting: the environment gives the .* in step 3 of the episode of seed "
+    ) as refusal:
         rollout(made, still, 3, 0)
     assert ("reward" in str(refusal.value).split("gives the ")[1][:6]) == (seen == 0)
 

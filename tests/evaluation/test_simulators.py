@@ -9,7 +9,7 @@ from composed import task
 
 from genpolicy.errors import UserError
 from genpolicy.evaluation import simulators
-from genpolicy.evaluation.rollout import rollout, steps
+from genpolicy.evaluation.rollout import rollout, start_seeds, steps
 
 EPISODES = 7
 
@@ -32,7 +32,7 @@ def played(found, dear, monkeypatch, seed=0):
     def act(observation):
         return torch.tanh(observation) + torch.randn(observation.shape, generator=generator)
 
-    return list(steps(found, act, EPISODES, seed))
+    return list(steps(found, act, start_seeds(seed, EPISODES)))
 
 
 def test_copies_play_the_same_to_the_bit(maze, monkeypatch):
@@ -66,8 +66,35 @@ def test_what_is_wrong_there_is_said_here(maze, monkeypatch):
     with pytest.raises(UserError, match="the arm is broken"):
         played(maze, True, monkeypatch)
     monkeypatch.setattr(last, "step", lambda action: (np.full(2, np.nan), 0.0, False, False, {}))
-    with pytest.raises(UserError, match="gives the observation with a NaN or infinite value in step 0 of episode 6"):
+    with pytest.raises(
+        UserError, match="gives the observation with a NaN or infinite value in step 0 of the episode of seed"
+    ):
         played(maze, True, monkeypatch)
+
+
+def test_dear_simulators_play_in_parts(maze, monkeypatch):
+    """Every episode is what it is where all are side by side, and each part begins anew."""
+    monkeypatch.setattr("genpolicy.evaluation.rollout.AT_ONCE", 3)
+    seen, begun = [], []
+
+    def act(observation):
+        seen.append(observation)
+        return torch.tanh(observation)
+
+    def play(dear):
+        monkeypatch.setattr(type(maze), "dear", dear)
+        seen.clear()
+        found = rollout(maze, act, EPISODES, 0, begin=lambda: begun.append(len(seen)))
+        return found, list(seen)
+
+    (together, observations), (apart, parts) = play(False), play(True)
+    assert begun == [0, 0, 30, 60]
+    assert [len(observation) for observation in parts] == [3] * 30 + [2] * 60
+    by_step = [torch.cat(parts[step::30]) for step in range(30)]
+    torch.testing.assert_close(by_step, observations, rtol=0, atol=0)
+    np.testing.assert_array_equal(apart.returns, together.returns)
+    np.testing.assert_array_equal(apart.lengths, together.lengths)
+    np.testing.assert_array_equal(apart.first.actions, together.first.actions)
 
 
 def test_one_episode_is_played_here(maze, monkeypatch):
