@@ -30,8 +30,10 @@ def behaviour_metrics(data: Behaviour, task: Task) -> dict[str, float]:
 def print_table(title: str, results: dict[str, dict[str, float]]) -> None:
     """Return, normalised score, log-likelihood (nats) and latency of each policy, one a line, on stdout.
 
-    Where actions were held out, their log-likelihood is a column of its own.
+    Where actions were held out, their log-likelihood is a column of its own. Data of which no return is known are left
+    out.
     """
+    results = {name: values for name, values in results.items() if values}
     apart = any("held_out_log_prob" in values for values in results.values())
     narrow = {"collapse_padding": apart, "pad_edge": not apart}  # to fit 80 columns
     shown = Table(title=plain(title), box=box.SIMPLE_HEAD, title_justify="left", **narrow)

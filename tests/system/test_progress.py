@@ -111,6 +111,8 @@ def test_the_table_fits_eighty_columns(capsys, monkeypatch):
     rows = {line.split("  ")[1]: line.split() for line in text.splitlines() if "±" in line}
     assert rows["10 steps"][2:] == ["12345.6", "±", "1234.5", "-123.4", "±", "12.3", "-12.346", "nats", "1.23", "ms"]
     assert rows["BC (behaviour)"][-1] == "-"
+    print_table("data without returns", {"behaviour data": {}, "final": final})
+    assert "behaviour data" not in capsys.readouterr().out
 
 
 def test_the_table_with_held_out_actions_fits_eighty_columns(capsys, monkeypatch):
