@@ -11,6 +11,7 @@ EXAMPLES = Path(__file__).resolve().parent.parent / "docs" / "examples"
 # Of a run, what takes long: the commands are tried as they are but for these.
 SMALL = ["budget=0.001", "eval.final_episodes=2", "eval.episodes=1", "eval.per_phase=2", "eval.log_prob_actions=20"]
 SMALL += ["network.hidden=[16]", "critic.hidden=[16]", "tracking.uri=none"]
+SMALL += ["env.max_episode_steps=40", "solver.steps=2", "likelihood.steps=2"]
 
 
 def tried(line: str) -> list[str]:

@@ -191,17 +191,21 @@ def test_targets_are_the_moving_average_s_actions_inside_the_action_space():
     torch.testing.assert_close(algorithm.target_action(observation, torch.Generator().manual_seed(0), 3), actions)
 
 
+GUIDED = [
+    (GTP, {"eta": 3.0}),
+    (QGuided, {"eta": 0.2, "objective": Consistency(improved=True), "solver": Renoise(steps=2)}),
+    (QGuided, {"eta": 0.3, "normalize": False}),
+]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-@pytest.mark.parametrize(
-    ("cls", "settings"),
-    [
-        (GTP, {"eta": 3.0}),
-        (QGuided, {"eta": 0.2, "objective": Consistency(improved=True), "solver": Renoise(steps=2)}),
-        (QGuided, {"eta": 0.3, "normalize": False}),
-    ],
-)
-def test_guidance_moves_the_policy_towards_the_better_actions(cls, settings, seed):
+@pytest.mark.parametrize(("cls", "settings"), GUIDED)
+def test_guidance_moves_the_policy_towards_the_better_actions(cls, settings):
+    """With one seed; `tests/acceptance/closed_forms.py` has more."""
+    assert_guided(cls, settings, 0)
+
+
+def assert_guided(cls, settings, seed):
     # One action an episode, the best at .8 in both coordinates; the data's mean is 0.
     data = transitions(5000, lambda action: -(action - BEST).square().sum(-1), True)
     means = {}

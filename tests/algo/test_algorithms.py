@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from scipy.stats import kstest
 from tilted import COVARIANCE, MEAN, data, make, optimum, train, whitened
 from torch import nn
 
@@ -85,8 +86,12 @@ def test_gmpo_with_clamped_weights_reaches_the_clamped_optimum():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("path", "seed"), [("vpsde", 0), ("otcfm", 0), ("edm", 0)])
-def test_gmpg_converges_to_the_known_optimum(path, seed):
+def test_gmpg_converges_to_the_known_optimum():
+    """On one path, as it sees paths through samples, log-densities and their gradients alone, which tests/model has."""
+    assert_gmpg_converges("edm", 0)
+
+
+def assert_gmpg_converges(path, seed):
     algorithm = make(GMPG, path, seed, EDMDenoising() if path == "edm" else None, beta=3.0, **FINETUNE)
     train(algorithm, data(seed), seed)
     assert_optimal(algorithm, 3.0, 0.1, (0.8, 1.2))
@@ -101,8 +106,8 @@ def test_gmpg_reinforce_converges_to_the_known_optimum():
 
 @pytest.mark.slow
 def test_qam_converges_to_the_known_optimum():
-    # With ten steps of the SDE the variances are a tenth too small, with forty all that is left is the fit's error.
-    settings = {"steps": 800, "lr": 5e-3, "batch_size": 64, "adjoint_steps": 20}
+    # With ten steps of the SDE variances are up to a tenth too small, with forty all that is left is the fit's error.
+    settings = {"steps": 800, "lr": 5e-3, "batch_size": 64}
     algorithm = make(QAM, "icfm", 0, beta=3.0, **settings)
     train(algorithm, data(0), 0)
     assert_optimal(algorithm, 3.0, 0.12, (0.85, 1.2))
@@ -195,6 +200,15 @@ def test_the_policy_gradient_is_unbiased():
     torch.testing.assert_close(gradients["full"] @ direction, slope, rtol=1e-4, atol=1e-6)
     gap = (gradients["path_derivative"] - gradients["full"]).norm() / gradients["full"].norm()
     assert gap < 0.2  # Monte-Carlo noise of 2,048 draws
+
+
+def test_the_energy_is_learned_at_all_times_of_the_path():
+    algorithm, batch = make(QGPO, "vpsde", 0), data(0, size=4000).extended(behaviour_action=torch.zeros(4000, 3, 2))
+    draws = algorithm.draw(batch, torch.Generator().manual_seed(0), 0.0)
+    low, high = algorithm.policy.path.t_min, algorithm.policy.t_max
+    assert kstest(draws["t"].numpy(), "uniform", args=(low, high - low)).pvalue > 0.01
+    assert draws["noise"].shape == (4000, 3, 2)
+    assert kstest(draws["noise"].flatten().numpy(), "norm").pvalue > 0.01
 
 
 def test_only_a_tilted_behaviour_has_an_inverse_temperature():

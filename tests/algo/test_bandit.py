@@ -47,22 +47,6 @@ def trajectory_weighted() -> float:
 # algorithm -> its settings, and the value of what it converges to
 LEARNED = {
     "gmpo": ([*CRITIC, *POLICY, f"algo.beta={BETA}"], lambda: bandit.value(bandit.tilted(boltzmann))),
-    "gmpg": (
-        [*BEHAVIOUR, *CRITIC, *FINETUNE, f"algo.beta={BETA}", "algo.behaviour_steps=2000"],
-        lambda: bandit.value(bandit.tilted(boltzmann)),
-    ),
-    "qgpo": (
-        [
-            *BEHAVIOUR,
-            *CRITIC,
-            *ENERGY,
-            f"algo.beta={BETA}",
-            "critic.candidates=2",
-            "algo.behaviour_steps=1500",
-            *DENOISED,
-        ],
-        lambda: bandit.value(bandit.tilted(boltzmann)),
-    ),
     "sfbc": (
         [*BEHAVIOUR, *CRITIC, "algo.rounds=1", f"select.beta={BETA * RETURN_STD}", "solver=dpm", "solver.steps=16"],
         lambda: bandit.value(bandit.tilted(boltzmann)),
@@ -83,19 +67,11 @@ LEARNED = {
         bandit.best,
     ),
     "srpo": ([*BEHAVIOUR, *CRITIC, *DISTIL, "algo.beta=0.5"], bandit.best),
-    "dtql": (
-        [*BEHAVIOUR, "model=edm", *CRITIC, *DISTIL, "algo.alpha=1", "select.num_candidates=32"],
-        bandit.best,
-    ),
-    "fql": ([*JOINT, "algo.alpha=0.3", "algo.policy_hidden=[64,64]", "solver.steps=4"], bandit.best),
     "td3_bc": (JOINT, bandit.best),
-    "diffusion_ql": ([*JOINT, "algo.eta=0.3", "solver.steps=4"], bandit.best),
-    "edp": ([*JOINT, *VPSDE, "algo.eta=50", "solver.steps=4"], bandit.best),
-    "consistency_ac": ([*JOINT, "algo.eta=3"], bandit.best),
-    "gtp": ([*JOINT, f"algo.eta={ETA}"], trajectory_weighted),
 }
 
-# Those whose parts have tests of their own; with three seeds in `tests/acceptance/bandit_seeds.py` alone.
+# Those whose updates tests/parity holds to closed forms or their authors' code, and whose draws and samplers have tests
+# of their own: what a run would show is seen there. With three seeds in `tests/acceptance/bandit_seeds.py` alone.
 ONE_STEP = ["algo.policy_hidden=[64,64]", "solver.steps=4"]
 FLOW = ["algo.density_steps=4", "algo.behaviour_steps=600", "algo.behaviour_batch_size=256", "algo.behaviour_lr=5e-3"]
 # A temperature falls from 1 in that many steps to where it does not matter.
@@ -104,6 +80,31 @@ FASTER = ["algo.lr=1.6e-2", "critic.lr=1.6e-2"]
 CHAIN = ["model.path.steps=5", "solver.steps=5", "model.target_rate=0.02", "algo.policy_delay=1", "algo.lr=4e-3"]
 CHAIN += ["algo.warm_up_steps=200", "algo.steps=700", "algo.batch_size=64", "critic.target_rate=0.1"]
 LEARNED_TOO = {
+    "gmpg": (
+        [*BEHAVIOUR, *CRITIC, *FINETUNE, f"algo.beta={BETA}", "algo.behaviour_steps=2000"],
+        lambda: bandit.value(bandit.tilted(boltzmann)),
+    ),
+    "qgpo": (
+        [
+            *BEHAVIOUR,
+            *CRITIC,
+            *ENERGY,
+            f"algo.beta={BETA}",
+            "critic.candidates=2",
+            "algo.behaviour_steps=1500",
+            *DENOISED,
+        ],
+        lambda: bandit.value(bandit.tilted(boltzmann)),
+    ),
+    "dtql": (
+        [*BEHAVIOUR, "model=edm", *CRITIC, *DISTIL, "algo.alpha=1", "select.num_candidates=32"],
+        bandit.best,
+    ),
+    "fql": ([*JOINT, "algo.alpha=0.3", "algo.policy_hidden=[64,64]", "solver.steps=4"], bandit.best),
+    "diffusion_ql": ([*JOINT, "algo.eta=0.3", "solver.steps=4"], bandit.best),
+    "edp": ([*JOINT, *VPSDE, "algo.eta=50", "solver.steps=4"], bandit.best),
+    "consistency_ac": ([*JOINT, "algo.eta=3"], bandit.best),
+    "gtp": ([*JOINT, f"algo.eta={ETA}"], trajectory_weighted),
     "gfp": ([*JOINT, *ONE_STEP, "algo.alpha=0.5"], bandit.best),
     "fac": ([*JOINT, *ONE_STEP, *FLOW, "algo.alpha=0.3", "algo.alpha_q=0.3"], bandit.best),
     "fan": ([*JOINT, *ONE_STEP, "algo.alpha=0.1", "critic.penalty=0.1"], bandit.best),

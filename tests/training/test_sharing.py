@@ -327,15 +327,18 @@ def test_processes_that_are_killed_train_nothing_twice_at_the_end(tmp_path):
     common += ["checkpoint_seconds=0.1", "eval.per_phase=1"]
     small = [word for word in plain_words(tmp_path, *common) if not word.startswith("algo.policy_batch")]
 
+    def command(beta: int, outputs) -> list[str]:
+        return [*dict.fromkeys(small), f"algo.beta={beta}", f"paths.outputs={outputs}"]
+
     def start(beta: int, outputs):
-        command = [sys.executable, "-m", "genpolicy.app", *small, f"algo.beta={beta}", f"paths.outputs={outputs}"]
-        return subprocess.Popen(list(dict.fromkeys(command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        whole = [sys.executable, "-m", "genpolicy.app", *command(beta, outputs)]
+        return subprocess.Popen(whole, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     small = [word for word in small if not word.startswith("paths.outputs")]
     alone = {}
     for beta in (1, 2):
-        process = start(beta, tmp_path / f"alone{beta}")
-        assert process.wait() == 0, process.communicate()
+        done = genpolicy(*command(beta, tmp_path / f"alone{beta}"))
+        assert done.code == 0, done.err
         alone[beta] = checkpoint.load(only_run(tmp_path / f"alone{beta}") / "policy.pt")
     outputs = tmp_path / "shared"
     other, killed = start(2, outputs), 0
@@ -350,8 +353,8 @@ def test_processes_that_are_killed_train_nothing_twice_at_the_end(tmp_path):
         process.communicate()
         killed += 1
     assert process.wait() == 0 or killed == KILLS
-    process = start(1, outputs)
-    assert process.wait() == 0, process.communicate()
+    done = genpolicy(*command(1, outputs))
+    assert done.code == 0, done.err
     assert other.wait() == 0, other.communicate()
     assert killed > 1
     for run in find_runs(outputs):
