@@ -32,7 +32,8 @@ class ReBRAC(TD3BC):
         matching = self.policy.action_size * self.objective.loss(self.policy, batch.observation, batch.action, draws)
         q = self.critic.q(batch.observation, self.clip(self.action(batch, draws)))
         loss = self.alpha * matching - self.value(q, draws)
-        return loss, {"matching": matching.detach().mean(), "q": q.detach().mean()}
+        distance = self.policy.action_size * self.distance(batch, draws)
+        return loss, {"matching": distance.mean(), "q": q.detach().mean()}
 
     def value(self, q: Tensor, draws: Draws) -> Tensor:
         q = q.amin(0)

@@ -52,7 +52,13 @@ class TD3BC(QGuided):
         return self.objective.draw(self.policy, batch.observation, batch.action, generator, progress)
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
-        return super().loss(batch, draws | {"mean": self.policy.mean(batch.observation)})  # once for both terms
+        draws = draws | {"mean": self.policy.mean(batch.observation)}  # once for both terms
+        loss, metrics = super().loss(batch, draws)
+        return loss, metrics | {"matching": self.distance(batch, draws).mean()}
+
+    def distance(self, batch: Transitions, draws: Draws) -> Tensor:
+        """|a - mu(s)|^2 / A [B], without a gradient: what the objective has of the std is no part of it."""
+        return (batch.action - draws["mean"].detach()).square().mean(-1)
 
     def action(self, batch: Transitions, draws: Draws) -> Tensor:
         return draws["mean"]

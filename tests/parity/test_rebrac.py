@@ -39,6 +39,7 @@ def test_an_update_is_theirs(given):
     arrays, algorithm = given
     metrics = update(algorithm, arrays, 0)
     torch.testing.assert_close(metrics["critic_loss"], arrays["info/critic_loss"], rtol=1e-5, atol=0.0)
+    torch.testing.assert_close(metrics["actor_matching"], arrays["info/bc_mse_policy"], rtol=1e-5, atol=0.0)
     assert_equal(algorithm, weights(arrays, 1), rtol=5e-8)
 
 
