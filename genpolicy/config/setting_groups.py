@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from genpolicy.config import sbatch
-from genpolicy.config.schema import EVALUATION, TARGET, TRAINING, locate, setting
+from genpolicy.config.schema import EVALUATION, TARGET, TRAINING, Affects, locate, setting
 from genpolicy.config.validation import Node
 from genpolicy.errors import UserError
 
@@ -80,16 +80,9 @@ def _online(config: Mapping) -> str | None:
     return TRAINING if config["online"]["steps"] else None
 
 
-def _simulators(config: Mapping) -> str | None:
-    return _online(config) if config["online"]["simulators"] != 1 else None
-
-
-def _random(config: Mapping) -> str | None:
-    return _online(config) if config["online"]["random"] else None
-
-
-def _annealed(config: Mapping) -> str | None:
-    return _online(config) if config["online"]["offline_ratio_end"] is not None else None
+def _online_unless(name: str, value: Any) -> Affects:
+    """The same of a setting of online training that, at a value, is as if there were none."""
+    return lambda config: _online(config) if config["online"][name] != value else None
 
 
 @dataclass(kw_only=True)
@@ -99,11 +92,19 @@ class Online:
     steps: int = setting(0, ge=0, le=10**9, doc="steps in the simulator; 0: none", affects=_online)
     start: int = setting(5000, ge=0, le=10**9, doc="of these, how many come before the first update", affects=_online)
     random: int = setting(
-        0, ge=0, le=10**9, doc="of the first steps, how many are uniform in the action space", affects=_random
+        0,
+        ge=0,
+        le=10**9,
+        doc="of the first steps, how many are uniform in the action space",
+        affects=_online_unless("random", 0),
     )
     updates: int = setting(1, ge=1, le=1000, doc="updates after each further step", affects=_online)
     simulators: int = setting(
-        1, ge=1, le=1000, doc="episodes played side by side, a step in each at a time", affects=_simulators
+        1,
+        ge=1,
+        le=1000,
+        doc="episodes played side by side, a step in each at a time",
+        affects=_online_unless("simulators", 1),
     )
     offline_ratio: float | None = setting(
         None,
@@ -117,7 +118,7 @@ class Online:
         ge=0.0,
         le=1.0,
         doc="what that becomes, linearly, until the last update; null: it stays",
-        affects=_annealed,
+        affects=_online_unless("offline_ratio_end", None),
     )
     noise: float = setting(
         0.0,
