@@ -139,6 +139,7 @@ class RunSettings:
 # The modes that a setting goes with, () for all; the groups that go with the mode of their own name.
 MODES_OF = {field.name: field.metadata["modes"] for field in fields(RunSettings)}
 OF_ONE_MODE = tuple(name for name, modes in MODES_OF.items() if modes == (name,))
+REQUESTS = ("seeds", "checkpoint", "sweep", "follow")  # which no mode ignores, whatever file they come from
 
 
 @dataclass(kw_only=True)

@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from genpolicy.config import arguments, plugins
 from genpolicy.config.nodes import created, texts
 from genpolicy.config.run_settings import (
-    MODES,
     MODES_OF,
     OF_A_POLICY,
+    REQUESTS,
     CheckSettings,
     CollectSettings,
     RunSettings,
@@ -99,9 +99,11 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
     settings = checked(plain, root=RunSettings)
     mode = settings["mode"]
     tops = {word: re.search(r"^[+~]*(?:[^=]*@)?([^=./]*)", word)[1] for word in overrides}
-    for word, top in tops.items():
-        if mode not in (legal := MODES_OF.get(top) or MODES):
-            raise UserError(f"{word}: goes with {' or '.join(f'mode={each}' for each in legal)}")
+    given = {word: top for word, top in tops.items() if top in MODES_OF}
+    given |= {f"{name}={settings[name]}": name for name in REQUESTS if settings[name]}
+    for said, name in given.items():
+        if (legal := MODES_OF[name]) and mode not in legal:
+            raise UserError(f"{said}: goes with {' or '.join(f'mode={each}' for each in legal)}")
     if mode == "train":
         try:
             plain |= plain_values(config, config.keys() - own)

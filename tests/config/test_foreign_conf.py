@@ -127,6 +127,18 @@ def test_options_of_ones_own_are_what_they_were(folder):
     assert plain[0] == plain[1]
 
 
+def test_what_a_file_asks_of_another_mode_is_refused(folder):
+    for text, said in (
+        ("checkpoint: x", "checkpoint=x: goes with mode=eval or mode=inspect or mode=export"),
+        ("sweep: 0a1b2c3d", "sweep=0a1b2c3d: goes with mode=status or mode=report"),
+        ("follow: true", "follow=True: goes with mode=sync"),
+    ):
+        write(folder / "conf/experiment/mine.yaml", f"{GLOBAL}{text}\n")
+        result, started = tried("algo=bc", "experiment=mine")
+        assert (result.code, result.err) == (1, f"genpolicy: {said}\n")
+        assert started == []
+
+
 SECRETS = {
     "environment": "# @package _global_\nenv: {url: 'http://127.0.0.1:9/${oc.env:SECRET}/x.hdf5'}",
     "nested": "behaviour_steps: ${oc.decode:${oc.env:SECRET}}",
