@@ -134,7 +134,8 @@ def _with_room(tensor: Tensor, rows: int, shared: bool) -> tuple[Tensor | Append
 class Player:
     """A simulator and the episode that is played in it, told by its number and its actions.
 
-    waiting: the actions [A] that are left of a chunk.
+    waiting: the actions [A] that are left of a chunk. The simulator may go on writing into the observations that it
+    gives, and into the actions that it is given: both are copies.
     """
 
     def __init__(self, env: gymnasium.Env):
@@ -143,11 +144,12 @@ class Player:
     def begin(self, episode: int, seed: int) -> None:
         """Begin an episode."""
         self.episode, self.actions, self.earned, self.waiting = episode, [], 0.0, []
-        self.observation, _ = self.env.reset(seed=seed)
+        self.observation = np.array(self.env.reset(seed=seed)[0])
 
     def step(self, action: np.ndarray) -> tuple[bool, bool, float]:
         """Make a step; whether it terminated the episode, whether a time limit ended it, and the reward."""
-        self.observation, reward, terminated, truncated, _ = self.env.step(action)
+        observation, reward, terminated, truncated, _ = self.env.step(action.copy())
+        self.observation = np.array(observation)
         self.actions.append(action)
         self.earned += float(reward)
         return bool(terminated), bool(truncated), float(reward)

@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 
+import gymnasium
 import numpy as np
 import pytest
 import torch
@@ -91,6 +92,30 @@ def test_what_is_added_is_what_the_simulator_gave(tmp_path, monkeypatch):
     angle, speed = torch.atan2(rows.observation[:, 1], rows.observation[:, 0]), rows.observation[:, 2]
     expected = -(angle**2 + 0.1 * speed**2 + 0.001 * (2 * rows.action[:, 0]) ** 2)
     torch.testing.assert_close(rows.reward, expected, rtol=1e-4, atol=1e-4)
+
+
+class InPlace(gymnasium.Env):
+    """Adds an action to its one observation, and clears the action."""
+
+    observation_space = action_space = gymnasium.spaces.Box(-9.0, 9.0, (1,), np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.place = np.zeros(1, np.float32)
+        return self.place, {}
+
+    def step(self, action):
+        self.place += action
+        action[:] = 0
+        return self.place, 0.0, False, False, {}
+
+
+def test_a_simulator_may_write_into_what_it_gave_and_was_given():
+    player, action = Player(InPlace()), np.ones(1, np.float32)
+    player.begin(0, 0)
+    before = player.observation
+    player.step(action)
+    assert (before.item(), player.observation.item(), action.item()) == (0, 1, 1)
+    assert player.state_dict()["actions"].tolist() == [[1]]
 
 
 def stopped_at(moments, command, monkeypatch, error=None, updates=Update) -> None:
