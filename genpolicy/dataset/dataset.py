@@ -114,8 +114,9 @@ class Dataset(ABC):
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """The fields of `Transitions` with raw rewards, and `episode` [N], the number of each one's episode.
 
-        Where the data do not tell episodes, `episode` is None, and the behaviour says why. Raises `UserError` if the
-        data cannot be had or do not fit the task.
+        The rows of an episode are in the order in which they were made; those of several may alternate. Where the data
+        do not tell episodes, `episode` is None, and the behaviour says why. Raises `UserError` if the data cannot be
+        had or do not fit the task.
         """
 
     def location(self, task: Task) -> Path | None:
@@ -177,6 +178,9 @@ class Dataset(ABC):
         transform = {"name": self.reward, "scale": scale, "shift": shift} | constants
         known = {"behaviour": behaviour, "reward_transform": transform, "source": self.source(task)}
         if episode is not None:
+            if (episode[1:] < episode[:-1]).any():  # those of episodes side by side, one after the other
+                order = np.argsort(episode, kind="stable")
+                episode, arrays = episode[order], {name: column[order] for name, column in arrays.items()}
             known["ends"] = torch.from_numpy(np.append(episode[1:] != episode[:-1], True))
         transitions = Transitions.of(arrays, **known)
         if not self.held_out:

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from command_line import genpolicy
 from tiny import events, only_run
 
@@ -29,6 +30,9 @@ def test_the_transitions_are_those_of_the_simulator(tmp_path):
     np.testing.assert_allclose(data.observation + data.action, data.next_observation, atol=1e-5)
     np.testing.assert_allclose(data.reward, -squared_distance(data.next_observation.numpy()), rtol=1e-4, atol=1e-4)
     assert not data.terminated.any()
+    followed = data.followed()  # by the next step of the same walk
+    assert data.ends.tolist() == 50 * [*[False] * 18, True]
+    assert torch.equal(followed, ~data.ends)
     env = TASK.simulate()
     start, _ = env.reset(seed=0)
     position, reward, terminated, *_ = env.step(np.array([0.5, -0.25]))

@@ -1,7 +1,8 @@
 """Runs of an earlier version, kept in tests/data, still load; and seeded commands give the numbers that they gave.
 
 They were made by `genpolicy <RUNS[name]> <COMMON>` with commit f61d3c8, whose defaults these words give; expected.json
-has what their policies did, numbers.json what these commands give since each phase has random numbers of its own.
+has what their policies did, numbers.json what these commands give since each phase has random numbers of its own, and
+the multi-goal data are episode by episode.
 """
 
 import json
