@@ -53,7 +53,7 @@ class Sequences(Transitions):
         starts = torch.arange(max(0, transitions.size - length + 1)) if masked else torch.nonzero(whole | ended)
         held_out = transitions.held_out
         if held_out is not None:
-            held_out = cls.of_transitions(held_out, length, chunk, discount, masked=False)
+            held_out = cls.of_transitions(held_out, length, chunk, discount, masked)
         known = {name: getattr(transitions, name) for name in Transitions.__dataclass_fields__}
         return cls(
             **known | {"held_out": held_out, "ends": transitions.ends.to(transitions.table.device)},
@@ -68,6 +68,13 @@ class Sequences(Transitions):
         """As of any transitions."""
         moved = super().to(device, extra_columns)
         return replace(moved, starts=self.starts.to(moved.device), ends=self.ends.to(moved.table.device))
+
+    def whole(self) -> Sequences:
+        """These sequences, of masked ones those alone that are `valid`: what a policy is judged by."""
+        if not self.masked:
+            return self
+        whole = _following(self.ends, self.length) == self.length - 1
+        return replace(self, starts=torch.nonzero(whole).flatten().to(self.starts.device))
 
     def rows(self, index: slice | Tensor) -> Transitions:
         """The sequences that begin at the rows `index`, on the device, one after the other."""

@@ -174,6 +174,10 @@ class Transitions:
         """At most `count` different transitions, drawn uniformly."""
         return self.rows(torch.randperm(self.size, generator=generator, device=self.device)[:count])
 
+    def whole(self) -> Transitions:
+        """These transitions; of sequences those that do not go over the end of an episode."""
+        return self
+
     def extended(self, **columns: Tensor) -> Transitions:
         """These transitions with further fields [N, ...], which are sampled along with the others."""
         table, shapes = _side_by_side(columns)

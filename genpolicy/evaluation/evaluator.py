@@ -42,10 +42,10 @@ class Evaluator:
         self.seed, self.device, self.chunk = config.seed, transitions.device, config.chunk
         draw = torch.Generator(self.device).manual_seed(0)
         count = config.eval.log_prob_actions
-        self.recorded = transitions.sample(count, draw) if transitions.size else None
+        self.recorded = transitions.whole().sample(count, draw) if transitions.size else None
         self.held_out = None
         if (held_out := transitions.held_out) is not None:
-            self.held_out = held_out.subset(count, draw)
+            self.held_out = held_out.whole().subset(count, draw)
 
     def __call__(self, policy: Policy, episodes: int, index: int) -> tuple[dict, list[float]]:
         """Metrics of evaluation number `index` of the policy, and the return of each episode."""

@@ -51,6 +51,7 @@ class Inspection:
         size = algorithm.action_low.numel()
         if not data.size:
             raise UserError("mode=inspect: the run has no data, at whose observations a policy is looked at")
+        data = data.whole()
         for name, numbers, end in (("rows", rows, data.size), ("dimensions", dimensions, size)):
             if any(number >= end for number in numbers):
                 raise UserError(f"inspect.{name}={list(numbers)}: this run's are 0 to {end - 1}")

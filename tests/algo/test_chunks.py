@@ -13,10 +13,13 @@ from tiny import only_run, plain_words, records
 from genpolicy.algo.actor import ActionQueue
 from genpolicy.algo.algorithm import assemble
 from genpolicy.api import Served, load_policy
+from genpolicy.config.schema import build
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
+from genpolicy.evaluation.evaluator import Evaluator
 from genpolicy.runs.phases import recipe
+from genpolicy.training import setup
 
 STEPS, BEST, DISCOUNT = 6, 0.3, 0.9
 SMALL = ("network.hidden=[64,64]", "critic.hidden=[64,64]", "critic.discount=0.9", "tuned=none", "env=multi-goal")
@@ -136,6 +139,17 @@ def test_a_run_of_chunks_is_evaluated_and_its_policy_plays_them(tmp_path):
     served = Served(load_policy(run))
     assert served.predict(observation).shape == (4, 1)
     assert served.predict(observation[:2], {"reset": True}).shape == (2, 1)
+
+
+def test_likelihoods_are_those_of_chunks_of_one_episode():
+    """Also where an algorithm draws chunks that go over the end of one, and leaves them out of its losses."""
+    [(job, _)] = jobs(*SMALL, "algo=qc", "chunk.length=3", "dataset.held_out=0.2", "dataset.episodes=20")
+    task = build(job.config.env)
+    data = setup.load(job.config, task, torch.device("cpu"))
+    evaluator = Evaluator(task, data, setup.fresh_algorithm(job.config, task, data.device), job.config)
+    assert not data.sample(1000, torch.Generator().manual_seed(0))["valid"].all()
+    assert evaluator.recorded["valid"].all()
+    assert evaluator.held_out["valid"].all()
 
 
 @pytest.mark.parametrize(

@@ -71,9 +71,22 @@ def test_a_subset_has_each_sequence_once():
 def test_those_held_out_are_sequences_too():
     transitions = made([4, 4, 4]).split_held_out(torch.arange(4, 8))
     found = Sequences.of_transitions(transitions, 3, 3, 0.9, masked=True)
-    assert found.held_out.starts.tolist() == [0, 1]
-    assert found.held_out.rows(found.held_out.starts).observation[:, 0].tolist() == [4, 5]
+    whole = found.held_out.whole()
+    assert whole.starts.tolist() == [0, 1]
+    assert whole.rows(whole.starts).observation[:, 0].tolist() == [4, 5]
     assert found.sample(4, torch.Generator()).action_size == 6
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_policy_is_judged_by_no_sequence_over_an_end(masked):
+    """Nor, where the loss has left those out, by one that a termination cuts short."""
+    transitions = made([5, 2, 4], terminated=1.0)
+    found = Sequences.of_transitions(transitions, 3, 3, 0.9, masked).whole()
+    assert found.starts.tolist() == ([0, 1, 2, 7, 8] if masked else list(range(11)))
+    if masked:
+        drawn = found.sample(50, torch.Generator().manual_seed(0))
+        assert drawn["valid"].all()
+    assert transitions.whole() is transitions
 
 
 def test_further_fields_are_those_of_the_first_row():
