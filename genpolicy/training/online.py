@@ -66,8 +66,9 @@ class Replay:
     def add(self, row: dict[str, Any], ended: bool, simulator: int = 0) -> None:
         """Add a transition, its fields by their names. ended: whether it is the last one of its episode."""
         number, fields, episode = self.next[simulator], self.transitions.shapes, self.episode[simulator]
-        parts = [torch.as_tensor(row[name], dtype=torch.float32).flatten() for name in fields]
-        self._rows[number - self.offline] = torch.cat(parts).to(self._rows)
+        like = {"dtype": torch.float32, "device": self._rows.device}
+        parts = [torch.as_tensor(row[name], **like).flatten() for name in fields]
+        self._rows[number - self.offline] = torch.cat(parts)
         self.next[simulator] += 1
         whole = number - self.length + 1
         new = [whole] if whole >= (self.first[simulator] if self._masked else episode) else []

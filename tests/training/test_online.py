@@ -366,6 +366,14 @@ def filled(offline: int, added: int, ratio: tuple[float, float] | None) -> Repla
     return replay
 
 
+def test_rows_are_added_to_a_table_on_another_device_than_the_host():
+    """A transition is partly there, partly on the host: such as its reward."""
+    columns = {"observation": torch.zeros(4, 2), "reward": torch.zeros(4), "terminated": torch.zeros(4)}
+    replay = Replay(Transitions.side_by_side(columns).to("meta"), 3, None)
+    replay.add({"observation": torch.zeros(2, device="meta"), "reward": 1.0, "terminated": 0.0}, ended=True)
+    assert replay.added == 1
+
+
 @given(st.integers(1, 30), st.integers(1, 30), st.floats(0, 1), st.floats(0, 1), st.sampled_from([0.0, 0.25, 0.5, 1.0]))
 @settings(deadline=None, max_examples=50)
 def test_the_share_of_the_data_in_a_batch_is_annealed(offline, added, begin, end, progress):
