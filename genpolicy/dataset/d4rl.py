@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import gymnasium
 import h5py
 
 from genpolicy.config.schema import component, locate
@@ -22,6 +23,10 @@ class D4RL(Downloaded, FileDataset):
         """Only D4RL's tasks have a file of D4RL's."""
         if config.env.url is None or locate(config.env._target_) is OGBench:
             raise UserError(f"dataset=d4rl does not go with env={config.env.name}: D4RL has no data for it")
+
+    def simulate(self, task: Task) -> gymnasium.Env:
+        """The simulator, with the rewards of D4RL's file."""
+        return task.simulate_as_recorded()
 
     def file(self, task: Task) -> Path:
         """The file in the cache, downloaded first if it is not there."""

@@ -73,7 +73,7 @@ class FileDataset(Dataset):
             )
         if unknown:
             return unordered(columns, rows), Behaviour(unknown=unknown), rows, length
-        return qlearning(columns, limit), behaviour(columns, limit), rows, length
+        return qlearning(columns, limit), behaviour(columns, task), rows, length
 
 
 @component
@@ -162,15 +162,15 @@ def unordered(columns: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.
     }
 
 
-def behaviour(columns: dict[str, np.ndarray], limit: int) -> Behaviour:
-    """The returns of the episodes played to their end: by a terminal, or by `limit` steps; every row counts.
+def behaviour(columns: dict[str, np.ndarray], task: Task) -> Behaviour:
+    """The returns of the episodes played to their end: by a terminal, or by the task's limit; every row counts.
 
     A timeout after fewer steps is where two recordings were joined, or a change of goal in D4RL's maze2d.
     """
+    limit = task.max_episode_steps
     ends = np.flatnonzero(columns["terminals"] | time_limits(columns, limit))
-    total = np.cumsum(columns["rewards"], dtype=np.float64)[ends]
     steps = np.diff(ends, prepend=-1)
-    return Behaviour.of(np.diff(total, prepend=0.0)[columns["terminals"][ends] | (steps >= limit)])
+    return Behaviour.of(task.returns(columns["rewards"], ends)[columns["terminals"][ends] | (steps >= limit)])
 
 
 def time_limits(columns: dict[str, np.ndarray], limit: int, broken: np.ndarray | bool = False) -> np.ndarray:

@@ -71,7 +71,7 @@ class OGBenchFile(Dataset):
 
     def simulate(self, task: OGBench) -> gymnasium.Env:
         """The simulator, with the task's own rewards."""
-        return task.simulate(own_rewards=True)
+        return task.simulate_as_recorded()
 
     def given(self, reward: float) -> float:
         """As in the file's rows: -1 until all is done, if sparse."""

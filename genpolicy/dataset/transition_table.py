@@ -64,7 +64,7 @@ def transitions(
         elif task.data_within_limit:
             unknown = without_end(ends | columns["done"], task)
     ends = np.flatnonzero(np.append(ends[:-1], True) | columns["done"])
-    total, steps = np.cumsum(columns["reward"], dtype=np.float64)[ends], np.diff(ends, prepend=-1)
+    steps = np.diff(ends, prepend=-1)
     finished = columns["done"][ends] | (steps >= limit)
     arrays = {
         "observation": columns["obs"],
@@ -74,7 +74,9 @@ def transitions(
         "terminated": columns["done"],
         "episode": None if unknown else np.repeat(np.arange(len(ends)), steps),
     }
-    return arrays, Behaviour(unknown=unknown) if unknown else Behaviour.of(np.diff(total, prepend=0.0)[finished])
+    if unknown:
+        return arrays, Behaviour(unknown=unknown)
+    return arrays, Behaviour.of(task.returns(columns["reward"], ends)[finished])
 
 
 def _shuffled(followed: np.ndarray, done: np.ndarray, task: Task) -> str:

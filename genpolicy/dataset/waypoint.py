@@ -61,6 +61,10 @@ class Waypoint(FileDataset):
         settings = f"v{VERSION}-{self.episodes}x{task.max_episode_steps}-noise{self.noise:g}-seed{self.seed}"
         return self.directory / f"genpolicy-waypoint-{task.name.replace('/', '-')}-{settings}.hdf5"
 
+    def simulate(self, task: Task) -> PointMaze:
+        """The simulator, with rewards as in D4RL's files."""
+        return task.simulate_as_recorded()
+
     def file(self, task: Task) -> Path:
         """The file of these settings, made first if it does not exist yet."""
         return cached_file(self.location(task), functools.partial(self._make, task))

@@ -70,6 +70,20 @@ class Kitchen(Task):
         """The arm in its kitchen."""
         return Franka(self.things)
 
+    def simulate_as_recorded(self) -> "Franka":
+        """The same, but that a step's reward is how many things are done in the state before it, as in D4RL's data."""
+        return Franka(self.things, counts=True)
+
+    def returns(self, reward: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """The sums; or the largest numbers of things done, where the rewards are these, as in D4RL's data.
+
+        They are where an episode's sum is more than all things give.
+        """
+        sums = super().returns(reward, ends)
+        if len(sums) == 0 or sums.max() <= len(self.things):
+            return sums
+        return np.maximum.reduceat(reward, [0, *(ends[:-1] + 1)]).astype(np.float64)
+
     def view(self, model: mujoco.MjModel) -> mujoco.MjvCamera:
         """From behind the arm, as gymnasium-robotics has it."""
         return look(model, lookat=(-0.2, 0.5, 2.0), distance=2.2, azimuth=70, elevation=-35)
@@ -82,16 +96,17 @@ class Kitchen(Task):
 class Franka(gymnasium.Env):
     """The arm: observation [60] (radians, metres), action: nine velocities in [-1, 1]; ends when all things are done.
 
-    Positions have noise; velocities are not seen.
+    Positions have noise; velocities are not seen. counts: whether the reward of a step is how many things are done
+    before it, not how many it has completed.
     """
 
-    def __init__(self, things: list[str]):
+    def __init__(self, things: list[str], counts: bool = False):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (60,), np.float64)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (ARM,), np.float32)
         self.model = compiled()
         self.data = mujoco.MjData(self.model)
         self.dt = FRAME_SKIP * self.model.opt.timestep
-        self.things, self._left = things, set(things)
+        self.things, self._left, self._counts = things, set(things), counts
         self._goal = np.zeros(30)
         for thing in things:
             places, values = THINGS[thing]
@@ -112,13 +127,14 @@ class Franka(gymnasium.Env):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One step of 0.08 s."""
+        count = sum(map(self._is_done, self.things))
         velocity = SPEED * np.clip(action, -1.0, 1.0)
         self.data.ctrl[:] = np.clip(self._seen[:ARM] + velocity * self.dt, LOWEST, HIGHEST)
         mujoco.mj_step(self.model, self.data, nstep=FRAME_SKIP)
         observation = self._look()
         done = {thing for thing in self._left if self._is_done(thing)}
         self._left -= done
-        return observation, float(len(done)), not self._left, False, {}
+        return observation, float(count if self._counts else len(done)), not self._left, False, {}
 
     def _look(self) -> np.ndarray:
         self._seen = self.data.qpos + NOISE * AMPLITUDES * self.np_random.uniform(-1.0, 1.0, 30)

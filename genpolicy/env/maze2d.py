@@ -51,6 +51,10 @@ class Maze2d(Task):
         """The maze with D4RL's observations, reward and start states."""
         return PointMaze(self.simulator, self.goal)
 
+    def simulate_as_recorded(self) -> "PointMaze":
+        """The same, but that a step's reward is that of the state before it, as D4RL has labelled its data."""
+        return PointMaze(self.simulator, self.goal, reward_before=True)
+
     def camera(self, env: gymnasium.Env) -> Camera:
         """From above the maze, with the goal."""
         ball = env.unwrapped
@@ -79,14 +83,15 @@ class PointMaze(gymnasium.Env):
     """The ball in its maze: observation [x, y, v_x, v_y] (cells, cells/s), action: two forces in [-1, 1].
 
     An episode starts in a random free cell, moved by up to 0.1, with velocities of standard deviation 0.1.
+    reward_before: whether the reward is that of the state before a step, not after it.
     """
 
-    def __init__(self, simulator: str, goal: Sequence[int]):
+    def __init__(self, simulator: str, goal: Sequence[int], reward_before: bool = False):
         self.observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (4,), np.float64)
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (2,), np.float32)
         self.model, self.walls = _load(simulator)
         self.data = mujoco.MjData(self.model)
-        self.goal = np.asarray(goal, dtype=np.float64)
+        self.goal, self._reward_before = np.asarray(goal, dtype=np.float64), reward_before
         self.free_cells = np.argwhere(~self.walls)
         if list(goal) not in self.free_cells.tolist():
             raise UserError(f"env.goal: {list(goal)} is no free cell [row, column] of {simulator}, such as [1, 1]")
@@ -111,11 +116,12 @@ class PointMaze(gymnasium.Env):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One step of 0.01 s. The speed is limited to 5 cells/s before it, as in D4RL."""
+        before = self.observe() if self._reward_before else None
         np.clip(self.data.qvel, -MAX_SPEED, MAX_SPEED, out=self.data.qvel)
         self.data.ctrl[:] = _turn(np.clip(action, -1.0, 1.0))
         mujoco.mj_step(self.model, self.data)
         observation = self.observe()
-        return observation, self.reward(observation), False, False, {}
+        return observation, self.reward(observation if before is None else before), False, False, {}
 
     def reward(self, observation: np.ndarray) -> float:
         """1 within 0.5 cells of the goal, else 0."""

@@ -77,10 +77,19 @@ class OGBench(Task):
         observation, action = self.sizes
         return gymnasium.spaces.Box(-np.inf, np.inf, (observation,)), gymnasium.spaces.Box(-1.0, 1.0, (action,))
 
-    def simulate(self, own_rewards: bool = False) -> "SingleTask":
-        """The package's environment with success for a reward, or with the task's own rewards."""
+    def simulate(self) -> "SingleTask":
+        """The package's environment with success for a reward."""
+        return SingleTask(self.simulator)
+
+    def simulate_as_recorded(self) -> "SingleTask":
+        """The same with the task's own rewards."""
+        return SingleTask(self.simulator, own_rewards=True)
+
+    @property
+    def simulator(self) -> str:
+        """The package's name of the task."""
         task = "" if self.task is None else f"-task{self.task}"
-        return SingleTask(f"{self.recorded_in}-singletask{task}-v0", own_rewards)
+        return f"{self.recorded_in}-singletask{task}-v0"
 
     def view(self, model: mujoco.MjModel) -> mujoco.MjvCamera:
         """From above a maze, from the front of a table."""

@@ -67,6 +67,14 @@ class Task(ABC):
     def simulate(self) -> gymnasium.Env:
         """A new simulator of the task, without its episode limit."""
 
+    def simulate_as_recorded(self) -> gymnasium.Env:
+        """The same with the rewards of the task's published data, where those follow another rule."""
+        return self.simulate()
+
+    def returns(self, reward: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """What recorded episodes earn in the simulator [episodes], by their rewards [N] and their last rows."""
+        return np.diff(np.cumsum(reward, dtype=np.float64)[ends], prepend=0.0)
+
     @property
     def unrecorded(self) -> str:
         """What a step depends on that the states of recorded data lack; "" if nothing does."""

@@ -114,7 +114,7 @@ def test_behaviour_is_that_of_finished_episodes():
         "terminals": np.array([0, 1, 0, 0, 0, 0, 0, 0, 0, 0], bool),
         "timeouts": np.array([0, 0, 0, 0, 0, 0, 1, 0, 1, 0], bool),
     }
-    found = behaviour(content, LIMIT)
+    found = behaviour(content, make_task())
     # 3 and 12; the next is cut short, and the last is unfinished
     assert (found.return_mean, found.return_std, found.episodes) == (7.5, 4.5, 2)
 

@@ -67,6 +67,22 @@ def test_every_transition_replays_in_the_simulator(umaze, columns):
                 assert reward == columns["rewards"][row + 1]
 
 
+def test_the_simulator_of_the_data_pays_what_they_have(umaze, columns, tmp_path):
+    """That of the state before a step, as D4RL has labelled its mazes; the task itself pays that of the one after."""
+    crossing = np.flatnonzero(np.diff(columns["rewards"]) != 0)
+    assert len(crossing) > 3
+    paid = {}
+    for name, env in {"task": umaze.simulate(), "data": make(tmp_path).simulate(umaze)}.items():
+        env.reset(seed=0)
+        rewards = []
+        for row in crossing:
+            env.reset(options={"state": columns["observations"][row].astype(float)})
+            rewards.append(env.step(columns["actions"][row])[1])
+        paid[name] = rewards
+    assert paid["data"] == columns["rewards"][crossing].tolist()
+    assert paid["data"] != paid["task"]
+
+
 def test_goals_are_random_reached_and_forgotten(umaze, columns):
     goal, position = columns["infos/goal"], columns["observations"][:, :2]
     switch = np.flatnonzero((np.diff(goal, axis=0) != 0).any(axis=1) & ~columns["timeouts"][:-1])

@@ -11,6 +11,7 @@ import pytest
 from composed import task
 from d4rl_package import d4rl, load
 
+from genpolicy.dataset.d4rl import D4RL
 from genpolicy.env.kitchen import AMPLITUDES, DONE_WITHIN, HIGHEST, LOWEST, NOISE, SPEED, START, THINGS
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*precision lowered")
@@ -102,6 +103,24 @@ def test_things_done_are_counted_once_and_the_last_ends_the_episode(kitchens):
         assert terminated == (number == 4)
     assert rewards[-3] >= 3
     assert rewards[-2:] == [0, 0]
+
+
+def test_the_data_have_at_each_step_what_is_done():
+    """D4RL labels them with `REMOVE_TASKS_WHEN_COMPLETE = False`; what they would earn is each thing once."""
+    of = task("kitchen-complete-v0")
+    env = D4RL(directory=".").simulate(of)
+    qpos = START.copy()
+    for thing in of.things[:3]:
+        places, values = THINGS[thing]
+        qpos[places] = values
+    env.reset(seed=0)
+    env.reset(options={"qpos": qpos})
+    assert [env.step(np.zeros(9))[1] for _ in range(3)] == [3, 3, 3]
+    recorded = np.array([0, 0, 1, 1, 2, 2, 0, 1, 1, 3, 3], np.float32)
+    assert of.returns(recorded, np.array([5, 10])).tolist() == [2, 3]
+    paid = np.array([0, 1, 0, 1, 0, 0, 0, 1, 0, 2, 0], np.float32)
+    assert of.returns(paid, np.array([5, 10])).tolist() == [2, 3]
+    assert of.returns(paid, np.array([], int)).tolist() == []
 
 
 def test_constants_are_d4rls(kitchens, suite):
