@@ -20,6 +20,8 @@ class GFP(FQL):
     g = sigmoid(lambda / eta (Q(s, a) - Q(s, mu(s, z)))), with lambda = 1 / mean |Q(s, mu(s, z))|.
     """
 
+    masks = False  # the weights are of whole actions
+
     eta: float = setting(1e-3, gt=0.0, le=1e6, doc="temperature of the weights, in units of the values' mean size")
 
     def matching(self, batch: Transitions, draws: Draws, q: Tensor) -> tuple[Tensor, Metrics]:

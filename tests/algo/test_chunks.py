@@ -13,7 +13,7 @@ from tiny import only_run, plain_words, records
 from genpolicy.algo.actor import ActionQueue
 from genpolicy.algo.algorithm import assemble
 from genpolicy.api import Served, load_policy
-from genpolicy.config.schema import build
+from genpolicy.config.schema import build, locate
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -107,6 +107,28 @@ def test_each_algorithm_takes_chunks_and_sums_of_rewards_or_says_why_not(name, w
     assert algorithm.act(torch.zeros(5, 2), generator).shape == (5, 2 * chunk)
     if algorithm.critic is not None:
         assert algorithm.critic.horizon == 3
+
+
+@pytest.mark.parametrize("name", ["qc", "fql", "gfp"])
+def test_losses_that_are_masked_take_nothing_behind_the_end_of_an_episode(name):
+    """At the noise end, where the flow is not shown the data's actions either."""
+    [(job, _)] = jobs(f"algo={name}", "tuned=none", "network=mlp", "env=multi-goal", "chunk.length=3")
+    if not locate(job.config.algo._target_).masks:
+        return
+    for key, size in sizes(job.config).items():
+        OmegaConf.update(job.config, key, size)
+    algorithm = assemble(job.config, 2, -torch.ones(2), torch.ones(2))
+    data = Sequences.of_transitions(replace(random_transitions(), ends=torch.arange(32) % 8 == 7), 3, 3, DISCOUNT, True)
+    batch = data.rows(data.starts)
+    columns = {column: batch[column].float() for column in batch.shapes}
+    columns["action"] = torch.where(columns["valid_action"] != 0, columns["action"], 0.0)
+    for column in ("reward", "next_observation"):
+        columns[column] = columns[column] * columns["valid"].view(-1, *[1] * (columns[column].dim() - 1))
+    for update in algorithm.phases[0].updates.values():
+        draws = update.draw(batch, torch.Generator().manual_seed(0), 0.5)
+        draws |= {"t": torch.full_like(draws["t"], algorithm.behaviour.t_max)} if "t" in draws else {}
+        losses = [update.loss(each, draws)[0] for each in (batch, Transitions.side_by_side(columns))]
+        torch.testing.assert_close(*losses)
 
 
 def test_a_run_of_chunks_is_evaluated_and_its_policy_plays_them(tmp_path):
