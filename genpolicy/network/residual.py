@@ -12,6 +12,7 @@ from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node
 from genpolicy.errors import UserError
 from genpolicy.network.embedding import GaussianFourier, LayeredFourier
+from genpolicy.network.network import Network
 
 
 class ResidualBlock(nn.Module):
@@ -32,7 +33,7 @@ class ResidualBlock(nn.Module):
 
 
 @component
-class TemporalSpatialResidual(nn.Module):
+class TemporalSpatialResidual(Network):
     """A U-net of fully connected residual blocks, conditioned on time and observation in every block.
 
     Widths halve on the way down and are mirrored on the way up, where each block also sees the output of its
