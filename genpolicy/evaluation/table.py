@@ -27,11 +27,11 @@ def behaviour_metrics(data: Behaviour, task: Task) -> dict[str, float]:
     return values
 
 
-def print_table(title: str, results: dict[str, dict[str, float]]) -> None:
+def print_table(title: str, results: dict[str, dict[str, float]], recorded: bool = True) -> None:
     """Return, normalised score, log-likelihood (nats) and latency of each policy, one a line, on stdout.
 
     Where actions were held out, their log-likelihood is a column of its own. Data of which no return is known are left
-    out.
+    out. recorded: whether there were actions of data to take log-likelihoods of.
     """
     results = {name: values for name, values in results.items() if values}
     apart = any("held_out_log_prob" in values for values in results.values())
@@ -45,7 +45,7 @@ def print_table(title: str, results: dict[str, dict[str, float]]) -> None:
             f"{values[f'{kind}_mean']:.1f} ± {values[f'{kind}_std']:.1f}" if f"{kind}_mean" in values else "-"
             for kind in ("return", "score")
         ]
-        density = "no density" if "episode_length" in values else "-"  # what is not evaluated has no policy
+        density = "no density" if recorded and "episode_length" in values else "-"  # data were not evaluated
         unit = "" if apart else " nats"
         cells.append(f"{values['log_prob']:.3f}{unit}" if "log_prob" in values else density)
         if apart:

@@ -66,5 +66,6 @@ def show(run: Run, asked: Evaluation) -> None:
     """Prints what an evaluation has found, and where it is kept."""
     record = asked.record()
     at = f"{record['checkpoint']} after {record['updates']:,} updates"
-    print_table(f"{run.name}: {at}, {asked.title(run)}", record["results"])
+    recorded = run.status().get("data", {}).get("transitions") != 0
+    print_table(f"{run.name}: {at}, {asked.title(run)}", record["results"], recorded)
     print(asked.path(".json"))

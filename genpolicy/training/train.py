@@ -73,7 +73,7 @@ def training(
             )
             yield trainer
             results = trainer.results()
-        print_table(run.name, results)
+        print_table(run.name, results, transitions.size > 0)
         for name, told in trainer.sharing.told.items():
             if told["reused"]:
                 print(f"{name}: trained in {told['run']}, {duration(told['seconds'])} saved", flush=True)

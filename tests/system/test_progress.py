@@ -113,6 +113,8 @@ def test_the_table_fits_eighty_columns(capsys, monkeypatch):
     assert rows["BC (behaviour)"][-1] == "-"
     print_table("data without returns", {"behaviour data": {}, "final": final})
     assert "behaviour data" not in capsys.readouterr().out
+    print_table("no data", {"behaviour data": {}, "final": results["other"]}, recorded=False)
+    assert "no density" not in capsys.readouterr().out
 
 
 def test_the_table_with_held_out_actions_fits_eighty_columns(capsys, monkeypatch):
