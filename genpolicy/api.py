@@ -90,7 +90,7 @@ class TrainedPolicy:
         self.module, self._values, self._device = module, values, device
         self.observation_size, self.chunk_length = observation_size, chunk.length
         self.action_size = module.policy.action_size // chunk.length
-        self._queue = ActionQueue(module.act, chunk.length, chunk.execute)
+        self._queue = ActionQueue(module.act, chunk)
         self.has_density, self.has_critic = module.has_density, values.critic is not None
 
     def act(self, observation: Array, seed: int | None = None) -> Array:

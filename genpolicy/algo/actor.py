@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genpolicy.config.setting_groups import Chunk, executed
 from genpolicy.critic.critic import Critic
 from genpolicy.dataset.scaling import Scaling
 from genpolicy.model.flow import standard_normal
@@ -18,11 +19,11 @@ from genpolicy.select.selection import NoSelection, Selection
 class ActionQueue:
     """Plays chunks of actions: asks for one, plays its first actions, one a call, and asks again.
 
-    choose: (observation [B, O], ...) -> chunks [B, length * A]. execute: actions of a chunk that are played; None: all.
+    choose: (observation [B, O], ...) -> chunks [B, length * A].
     """
 
-    def __init__(self, choose: Callable[..., Tensor], length: int, execute: int | None = None):
-        self.choose, self.length, self.execute = choose, length, execute or length
+    def __init__(self, choose: Callable[..., Tensor], chunk: Chunk):
+        self.choose, self.length, self.execute = choose, chunk.length, executed(chunk)
         self.reset()
 
     def reset(self) -> None:

@@ -75,6 +75,11 @@ class Chunk:
             raise UserError(f"critic.steps={steps}: a chunk is one step of the critic; legal: 1")
 
 
+def executed(chunk: Chunk) -> int:
+    """How many actions of a chunk are played."""
+    return chunk.execute or chunk.length
+
+
 def _online(config: Mapping) -> str | None:
     """What settings of online training affect, if there is any: where there is none, a run is what it was before."""
     return TRAINING if config["online"]["steps"] else None

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from genpolicy.algo.actor import ActionQueue
 from genpolicy.algo.algorithm import Algorithm
-from genpolicy.config.setting_groups import Chunk
+from genpolicy.config.setting_groups import Chunk, executed
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.evaluation.rollout import evaluation_seed, log_likelihood, rollout, summary
@@ -51,9 +51,7 @@ class Evaluator:
         """Metrics of evaluation number `index` of the policy, and the return of each episode."""
         seed = evaluation_seed(self.seed, index)
         generator = torch.Generator(self.device).manual_seed(seed)
-        choose = self.algorithm.actor(policy).act
-
-        queue = ActionQueue(choose, self.chunk.length, self.chunk.execute)
+        queue = ActionQueue(self.algorithm.actor(policy).act, self.chunk)
 
         def act(observation: torch.Tensor) -> torch.Tensor:
             self.check()
@@ -126,4 +124,4 @@ def milliseconds(act: Callable[[], Any], chunk: Chunk) -> float:
         begin = time.perf_counter()
         act()
         times.append(time.perf_counter() - begin)
-    return 1000 * statistics.median(times) / (chunk.execute or chunk.length)
+    return 1000 * statistics.median(times) / executed(chunk)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.algo.actor import Actor
 from genpolicy.config.schema import TARGET
+from genpolicy.config.setting_groups import executed
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.export.graph import DISTRIBUTIONS, Graph
@@ -76,7 +77,7 @@ def about(
             "low": _numbers(actor.scaling.low[:size]),
             "high": _numbers(actor.scaling.high[:size]),
         },
-        "chunk": {"length": chunk.length, "execute": chunk.execute or chunk.length},
+        "chunk": {"length": chunk.length, "execute": executed(chunk)},
         "sampling": {name: _option(config[name], choices[name]) for name, used in parts.items() if used},
     }
 

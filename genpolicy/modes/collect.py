@@ -122,7 +122,7 @@ def _policy(config: DictConfig, task: Task) -> Callable[[int], Act]:
         raise UserError(f"collect.policy: {path} was trained for {own.name}, whose sizes are not those of {task.name}")
     algorithm = fresh_algorithm(run.config, task, torch.device("cpu"))
     restore(algorithm, path)
-    return lambda _: ActionQueue(algorithm.act, run.config.chunk.length, run.config.chunk.execute)
+    return lambda _: ActionQueue(algorithm.act, run.config.chunk)
 
 
 def _begin(part: Path, made_by: str, wanted: int) -> tuple[int, int]:

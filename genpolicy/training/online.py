@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm
+from genpolicy.config.setting_groups import executed
 from genpolicy.dataset.appended import Appended
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.sequences import Sequences
@@ -182,7 +183,7 @@ class Collector:
         self.task, self.dataset, self.transitions, self.seed = task, dataset, transitions, config.seed
         self.algorithm, self.noise, self.random = algorithm, online.noise, online.random
         self.start, self.updates, self.total = online.start, online.updates, online.steps
-        self.length, self.execute = config.chunk.length, config.chunk.execute or config.chunk.length
+        self.length, self.execute = config.chunk.length, executed(config.chunk)
         self.device = transitions.device
         if self.random and not np.isfinite([task.action_low, task.action_high]).all():
             raise UserError(f"online.random={self.random}: the action space of {task.name} has no ends; legal: 0")

@@ -14,6 +14,7 @@ from genpolicy.algo.actor import ActionQueue
 from genpolicy.algo.algorithm import assemble
 from genpolicy.api import Served, load_policy
 from genpolicy.config.schema import build, locate
+from genpolicy.config.setting_groups import Chunk
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -72,7 +73,7 @@ def test_a_queue_plays_what_was_chosen():
         asked.append(observation)
         return torch.arange(6.0).repeat(len(observation), 1) + 10 * len(asked)
 
-    queue = ActionQueue(choose, 3, execute=2)
+    queue = ActionQueue(choose, Chunk(length=3, execute=2))
     played = [queue(torch.zeros(4, 5))[0].tolist() for _ in range(4)]
     assert played == [[10, 11], [12, 13], [20, 21], [22, 23]]
     queue(torch.zeros(4, 5))
