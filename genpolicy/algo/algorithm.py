@@ -116,6 +116,7 @@ class Algorithm(Actor, ABC):
     selects: ClassVar[bool] = False  # whether updates choose among actions as acting does
     single_steps: ClassVar[str] = ""  # why it takes no chunks of actions, if it does not
     offline_only: ClassVar[str] = ""  # why it cannot go on learning from data that grow, if it cannot
+    scheduled: ClassVar[bool] = False  # whether updates depend on the share of the training that is done, beside rates
     masks: ClassVar[bool] = False  # whether losses leave out what is behind the end of an episode, a batch's `valid`
 
     begins_online: ClassVar[bool] = False  # whether online training, if there is any, comes without phases before it

@@ -52,6 +52,10 @@ class MeanFlowQL(ActorCritic):
         self.register_buffer("recent", torch.zeros(self.window))  # losses, the last one at the end
         self.register_buffer("known", torch.zeros(()))  # how many of them there have been, up to all
 
+    @property
+    def scheduled(self) -> bool:
+        return self.adapt_every is not None
+
     def plan(self) -> list[Phase]:
         phases = [self.from_the_same_parameters(phase) for phase in super().plan()]
         phases[0].updates["actor"].schedule = self.policy_schedule

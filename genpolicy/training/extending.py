@@ -47,6 +47,8 @@ def reason_against(algorithm: Algorithm) -> str | None:
         return "the schedule of its learning rate depends on its length"
     if algorithm.objective.scheduled:
         return "what its objective draws depends on its length"
+    if algorithm.scheduled:
+        return "when it changes its weights depends on its length"
     return None
 
 

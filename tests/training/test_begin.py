@@ -8,11 +8,13 @@ import torch
 from command_line import genpolicy, jobs
 from tiny import only_run, records, same, words
 
+from genpolicy.algo.algorithm import assemble
 from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs, open_run
 from genpolicy.training import initial
 from genpolicy.training import train as training
+from genpolicy.training.extending import reason_against
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -66,6 +68,14 @@ def test_a_longer_phase_whose_schedule_is_another_one_begins_anew(tmp_path):
     train(tmp_path / "alone", cosine, "algo.policy_steps=80", "phases.reuse=false")
     run, alone = longer_than(tmp_path / "both", 80), only_run(tmp_path / "alone")
     assert same(checkpoint.load(run / "policy.pt"), checkpoint.load(alone / "policy.pt"))
+
+
+@pytest.mark.parametrize("every", ["20", "null"])
+def test_a_longer_phase_that_adapts_by_its_length_begins_anew(every):
+    more = "algo=meanflow_ql", "algo.policy_schedule=constant", f"algo.adapt_every={every}"
+    [(job, _)] = jobs(*more, "tuned=none", "network=mlp", "env=multi-goal")
+    found = reason_against(assemble(job.config, 2, -torch.ones(2), torch.ones(2)))
+    assert found == (None if every == "null" else "when it changes its weights depends on its length")
 
 
 def test_a_shorter_or_another_run_is_not_gone_on_from(trained, tmp_path):
