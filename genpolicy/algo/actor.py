@@ -80,12 +80,15 @@ class Actor(nn.Module):
     def explore(self, observation: Tensor, generator: torch.Generator, noise: float = 0.0) -> Tensor:
         """The same for training in the simulator: a policy that acts by its mean is sampled here.
 
-        noise: standard deviation of a Gaussian that is added, in the algorithm's units.
+        noise: standard deviation of a Gaussian that is added, in units of half the range of each action; where that has
+        no ends, in the algorithm's units.
         """
         with torch.no_grad():
             action = self._chosen(observation, self.policy.sample, generator)
             if noise:
-                action = self.clip(action + noise * standard_normal(action.shape, generator, action))
+                half = (self.action_high - self.action_low) / 2
+                spread = noise * torch.where(half.isfinite(), half, 1.0)
+                action = self.clip(action + spread * standard_normal(action.shape, generator, action))
             return self.scaling.unscale_action(action)
 
     def uniform(self, observation: Tensor, generator: torch.Generator) -> Tensor:

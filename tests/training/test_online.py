@@ -7,7 +7,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from command_line import genpolicy, tried
+from command_line import genpolicy, jobs, tried
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -364,6 +364,15 @@ def filled(offline: int, added: int, ratio: tuple[float, float] | None) -> Repla
     for number in range(offline, offline + added):
         replay.add(dict.fromkeys(names, 0.0) | {"observation": float(number)}, ended=False)
     return replay
+
+
+@pytest.mark.parametrize("scaling", ["space", "none"])
+def test_noise_is_in_units_of_half_the_range_of_actions(scaling):
+    [(job, _)] = jobs("algo=td3_bc", "tuned=none", "network=mlp", "env=multi-goal", f"scaling.action={scaling}")
+    algorithm = assemble(job.config, 2, -torch.ones(2), torch.tensor([1.0, 99.0]), 0)
+    algorithm.policy.log_std.data.fill_(-20)
+    noisy, plain = (algorithm.explore(torch.zeros(4000, 2), torch.Generator(), noise) for noise in (0.1, 0.0))
+    torch.testing.assert_close((noisy - plain).std(0), torch.tensor([0.1, 5.0]), rtol=0.05, atol=0)
 
 
 def test_rows_are_added_to_a_table_on_another_device_than_the_host():
