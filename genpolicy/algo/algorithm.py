@@ -159,11 +159,16 @@ class Algorithm(Actor, ABC):
         """The phases, in order."""
 
     def online_phase(self, steps: int) -> Phase:
-        """All updates of all phases on each batch, for transitions to which those of the policy are added."""
-        phases = [phase for phase in self.phases if not phase.finished]
-        several, updates = len(phases) > 1, {}
+        """All updates of all phases on each batch, for transitions to which those of the policy are added.
+
+        What several phases train, by one optimiser, is trained as in the last of them.
+        """
+        phases, updates = [phase for phase in self.phases if not phase.finished], {}
+        last = {id(update.optimizer): phase for phase in phases for update in phase.updates.values()}
+        several = len({phase.name for phase in last.values()}) > 1
         for phase in phases:
-            own = {name: update.unscheduled() for name, update in phase.updates.items()}
+            own = {name: update for name, update in phase.updates.items() if last[id(update.optimizer)] is phase}
+            own = {name: update.unscheduled() for name, update in own.items()}
             updates |= prefixed(phase.name if several else "", own)
         fields = {"name": "online", "steps": steps, "updates": updates, "policy": self.policy, "online": True}
         return dataclasses.replace(self.phases[-1], **fields, start=None, trains={}, depends=(), reads=())
