@@ -136,7 +136,7 @@ class Trainer:
                 self._evaluate_finally(OFFLINE, self.algorithm.policy)
             self.begun = time.monotonic()
             if not self._take(phase):
-                if self.state.step == 0:
+                if self.state.step == 0 and self.collected is None:  # nor has it played yet
                     own = stream(self.config.seed, phase.name)
                     self.generator.manual_seed(own)
                     self.sharing.begin()

@@ -154,7 +154,8 @@ def test_a_stopped_run_is_the_same_to_the_bit(more, undisturbed, tmp_path, monke
     assert_same(undisturbed(*more), only_run(tmp_path))
 
 
-def test_a_run_that_is_stopped_before_it_plays_again_keeps_what_it_has(undisturbed, tmp_path, monkeypatch):
+@pytest.mark.parametrize("moment", [10, 40])  # before the first update, and between two
+def test_a_run_that_is_stopped_before_it_plays_again_keeps_what_it_has(moment, undisturbed, tmp_path, monkeypatch):
     def interrupted(self, *given):
         raise Interrupted(15)
 
@@ -162,7 +163,7 @@ def test_a_run_that_is_stopped_before_it_plays_again_keeps_what_it_has(undisturb
 
     def advance(self, generator):
         steps.append(1)
-        if len(steps) == 40:
+        if len(steps) == moment:
             raise Interrupted(15)
         return real(self, generator)
 
