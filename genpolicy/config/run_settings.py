@@ -46,7 +46,7 @@ class RunSettings:
     """Settings of every mode."""
 
     mode: str = setting("train", choices=MODES, doc="what to do", affects=None)
-    seed: int = setting(0, ge=0, le=2**32 - 1, doc="seed of everything random in the run")
+    seed: int = setting(0, ge=0, le=2**32 - 1, doc="seed of everything random in the run", modes=("train", "collect"))
     seeds: list[int] = setting(
         [],
         ge=0,
@@ -56,7 +56,10 @@ class RunSettings:
         modes=TRAIN,
     )
     study: str = setting(
-        "default", doc="name of the study: a folder below paths.outputs, an MLflow experiment", affects=None
+        "default",
+        doc="name of the study: a folder below paths.outputs, an MLflow experiment",
+        affects=None,
+        modes=("train", "status", "report"),
     )
     device: str = setting(
         "auto", choices=("auto", "cpu", "cuda"), doc="where to compute; auto: a GPU if any", affects=None
@@ -79,7 +82,7 @@ class RunSettings:
         False, doc="delete an existing run of the same settings and start again", affects=None, modes=TRAIN
     )
     checkpoint: str | None = setting(
-        None, doc="run directory or MLflow run id of the policy", affects=None, modes=OF_A_POLICY
+        None, doc="run directory, checkpoint or MLflow run id of the policy", affects=None, modes=OF_A_POLICY
     )
     sweep: str | None = setting(
         None, doc="the sweep's eight digits; null: all of the study", affects=None, modes=("status", "report")
@@ -127,7 +130,7 @@ class RunSettings:
             if not path.strip():
                 raise UserError(f"paths.{name}: must name a folder")
         if config.mode in OF_A_POLICY and not config.checkpoint:
-            raise UserError(f"mode={config.mode} needs checkpoint=<run directory or MLflow run id>")
+            raise UserError(f"mode={config.mode} needs checkpoint=<run directory, checkpoint or MLflow run id>")
         if config.mode == "export" and config.device == "cuda":
             raise UserError("device=cuda: mode=export computes on the CPU; leave device out")
         if config.sweep is not None and not re.fullmatch(r"[0-9a-f]{8}", config.sweep):

@@ -256,7 +256,9 @@ class Check:
 class Collect:
     """What mode=collect records."""
 
-    policy: str = setting("random", doc="who acts: random, waypoint (maze2d), or a run directory or MLflow run id")
+    policy: str = setting(
+        "random", doc="who acts: random, waypoint (maze2d), or a run directory, checkpoint or MLflow run id"
+    )
     path: str = setting("collected.hdf5", doc="the file that is written, in D4RL's layout")
     steps: int = setting(100_000, ge=2, le=10**9, doc="steps recorded; the last episode is cut off there")
     at_once: int = setting(10, ge=1, le=10**4, doc="episodes played side by side")

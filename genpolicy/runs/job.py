@@ -115,6 +115,9 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
             raise
         if settings["seeds"] and "seed" in tops.values():
             raise UserError("seed and seeds do not go together; leave one out")
+        of_online = [word for word, top in tops.items() if top == "online"]
+        if of_online and not settings["online"]["steps"] and not any("steps=" in word for word in of_online):
+            raise UserError(f"{of_online[0]}: goes with online.steps, which is 0")
     else:
         if mode in COMPONENTS:
             plain |= plain_values(config, {field.name for field in fields(COMPONENTS[mode])} - own)

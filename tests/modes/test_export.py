@@ -190,7 +190,7 @@ def test_what_is_not_the_policy_is_not_written(run, elsewhere, tmp_path, action,
 
 
 def test_without_a_checkpoint_or_the_mode(elsewhere):
-    assert "mode=export needs checkpoint=<run directory or MLflow run id>" in genpolicy("mode=export").err
+    assert "mode=export needs checkpoint=<run directory, checkpoint or MLflow run id>" in genpolicy("mode=export").err
     assert "export.batch=3: goes with mode=export" in genpolicy("export.batch=3").err
 
 
