@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from rich import box
 from rich.table import Table as Shown
 
-from genpolicy.errors import UserError, one_line
+from genpolicy.errors import UserError, message, one_line
 from genpolicy.launch.sweep import Sweep
 from genpolicy.report.commands import Commands
 from genpolicy.report.contents import compose
@@ -119,6 +119,11 @@ def _read(store: "Store", config: DictConfig, failures: list[str]) -> "list[Mlfl
     try:
         runs = store.runs(config.study, config.report.filter)
     except Exception as error:  # whatever MLflow or its database or the network may raise
+        if config.report.filter and getattr(error, "error_code", "") == "INVALID_PARAMETER_VALUE":
+            raise UserError(
+                f"report.filter={config.report.filter}: {message(error).rstrip('.')}; legal is what MLflow's search "
+                "takes, such as tags.`genpolicy.algo` = 'gmpo'"
+            ) from error
         raise UserError(f"{store.uri}: {one_line(error)}") from error
     if runs is None:
         known = ", ".join(store.studies()) or "none"

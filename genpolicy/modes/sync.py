@@ -6,7 +6,7 @@ from genpolicy.errors import UserError
 from genpolicy.runs.identity import label
 from genpolicy.runs.job import Job
 from genpolicy.runs.run import find_runs
-from genpolicy.tracking.follower import chosen, dashboard, look_at, settle, sync_all, sync_until_idle
+from genpolicy.tracking.follower import chosen, dashboard, opened, settle, sync_all, sync_until_idle
 
 
 def run(job: Job) -> None:
@@ -24,9 +24,15 @@ def run(job: Job) -> None:
     if job.config.follow:
         sync_until_idle(outputs, chosen(tracking, outputs))
         return
-    failures, busy = [], False
+    failures, busy, broken = [], False, None
     for tracker in chosen(tracking, outputs):
         name, known = tracker if tracker in tracking.also else "MLflow", {}
+        if name == "MLflow":
+            try:
+                known = opened(tracker, outputs)
+            except UserError as error:
+                broken = error
+                continue
         own = name == "MLflow" and tracking.uri is None  # the folder's own store
         outcome = sync_all(outputs, None if own else tracker, known)
         waiting = f"; {len(outcome.busy)} being shipped by another process" if outcome.busy else ""
@@ -37,12 +43,10 @@ def run(job: Job) -> None:
             print(f"left out: {others}; tracking.uri=... ships them")
         print(*(f"not shipped: {said}" for said in outcome.failures), sep="\n", end="\n" * bool(outcome.failures))
         failures, busy = failures + outcome.failures, busy or bool(outcome.busy)
-        if outcome.failures:
-            continue
-        if not known and name == "MLflow":
-            look_at(tracker, outputs)
-        if known or outcome.shipped:
+        if not outcome.failures and (known or outcome.shipped):
             print(f"dashboard: {dashboard(tracker, outputs)}")
+    if broken:
+        raise broken
     if failures:
         raise UserError(f"{len(failures)} runs could not be shipped: {failures[0]}")
     if not busy:

@@ -216,7 +216,7 @@ def sync_all(
                 outcome.shipped += 1
             finally:
                 lock.release()
-        except Exception as error:  # as in `follow`; the other runs are shipped all the same
+        except Exception as error:  # as in `sync_run`; the other runs are shipped all the same
             said = one_line(error)
             outcome.failures.append(printable(said if str(directory) in said else f"{directory}: {target}: {said}"))
             if broken or not (thorough or isinstance(error, UserError)):
@@ -224,7 +224,7 @@ def sync_all(
     if target in known and not broken:
         try:
             known[target].describe_sweeps()
-        except Exception as error:  # as in `follow`
+        except Exception as error:  # as in `sync_run`
             outcome.failures.append(printable(f"{target}: {one_line(error)}"))
     return outcome
 
@@ -235,16 +235,18 @@ def _known(directory: Path, _changed: int) -> Run:
     return Run(directory)
 
 
-def look_at(uri: str, outputs: Path) -> None:
-    """Raises `UserError` for a store that cannot be read, even if nothing is to be sent there.
+def opened(uri: str, outputs: Path) -> dict[str, Store]:
+    """The MLflow store of a URI, by that; none while it is a SQLite file that is not there: it is made when needed.
 
-    A SQLite file need not be there: it is made when it is needed.
+    Raises `UserError` for one that cannot be read.
     """
     if (file := sqlite.file_of(uri)) is not None and not os.path.lexists(file):
-        return
+        return {}
     try:
-        open_store(uri, outputs).studies()
-    except Exception as error:  # as in `follow`
+        store = open_store(uri, outputs)
+        store.studies()
+        return {uri: store}
+    except Exception as error:  # as in `sync_run`
         raise UserError(f"{uri}: {one_line(error)}") from error
 
 
@@ -324,7 +326,7 @@ def find_directory(number: str, config: DictConfig) -> Path:
     store = existing_store(config)
     try:
         directory, own = store.directory(number)
-    except Exception as error:  # as in `follow`
+    except Exception as error:  # as in `sync_run`
         raise UserError(f"checkpoint={number}: not a run of genpolicy in {store.uri} ({one_line(error)})") from error
     moved = Path(config.paths.outputs).joinpath(*directory.parts[-4:])  # if the folder of all runs was
     for place in (directory, moved):
@@ -373,7 +375,7 @@ def existing_store(config: DictConfig) -> Store:
         raise UserError(f"no MLflow store at {uri or config.tracking.uri}; give paths.outputs= or tracking.uri=")
     try:
         return open_store(uri, outputs)
-    except Exception as error:  # as in `follow`
+    except Exception as error:  # as in `sync_run`
         raise UserError(f"{uri}: {one_line(error)}") from error
 
 

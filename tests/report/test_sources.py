@@ -145,7 +145,7 @@ def test_a_run_that_is_in_no_store_is_said(outputs):
     ("words", "line"),
     [
         (["study=other"], "study=other: not in sqlite:///{}/mlflow.db; known: default"),
-        (["report.filter='colour = 3'"], "sqlite:///{}/mlflow.db: MlflowException: Invalid"),
+        (["report.filter='colour = 3'"], "report.filter=colour = 3: Invalid"),
         (["sweep=00000000"], "study=default: sqlite:///{}/mlflow.db has no runs of sweep 00000000"),
         (["tracking.uri=none", "study=other"], "study=other: {}/other has no runs"),
         (

@@ -1,6 +1,8 @@
 """A store moved with its runs: everything in it is found again, and nothing else is touched."""
 
+import contextlib
 import shutil
+import sqlite3
 import urllib.parse
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from shipped import FIXED, models, ship, trained
 import genpolicy
 from genpolicy.errors import UserError
 from genpolicy.runs.run import Run
-from genpolicy.tracking import follower
+from genpolicy.tracking import follower, relocate
 
 FOREIGN = {"genpolicy/bucket": "s3://bucket/mlartifacts", "mine": "file:///data/mlartifacts"}
 
@@ -98,3 +100,21 @@ def test_a_run_that_was_overwritten_is_not_another_one(moved):
     frozen.write_text(frozen.read_text().replace(Run(directory).id, "0" * 32))
     with pytest.raises(UserError, match="is not on this machine, or has been overwritten"):
         genpolicy.load_policy(number, f"paths.outputs={new}")
+
+
+def test_a_store_of_a_later_mlflow_is_said_and_left_as_it_is(outputs):
+    with contextlib.closing(sqlite3.connect(outputs / "mlflow.db")) as connection, connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'ffffffffffff'")
+    before = (outputs / "mlflow.db").read_bytes()
+    with pytest.raises(UserError, match=rf"mlflow.db: of a later version of MLflow than the {mlflow.__version__} that"):
+        relocate.check_database(outputs / "mlflow.db")
+    assert (outputs / "mlflow.db").read_bytes() == before
+
+
+def test_a_locked_store_is_not_to_be_moved_away(outputs, monkeypatch):
+    monkeypatch.setattr(relocate, "PATIENCE_SECONDS", 0)
+    with contextlib.closing(sqlite3.connect(outputs / "mlflow.db", isolation_level=None)) as connection:
+        connection.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(UserError, match=r"mlflow\.db: another program keeps it locked; wait for it, or end it"):
+            relocate.check_database(outputs / "mlflow.db")
+    relocate.check_database(outputs / "mlflow.db")
