@@ -33,6 +33,8 @@ def suggest(word: str, legal: Iterable[str], listed: str = "") -> str:
     Of many legal words the nearest are named, and the command that shows all, `genpolicy --help <listed>`.
     """
     legal = sorted(map(str, legal))
+    if not legal:
+        return "it has none"
     near = difflib.get_close_matches(word, legal, n=1)
     start = f"did you mean {near[0]}? " if near else ""
     if len(legal) <= FEW:

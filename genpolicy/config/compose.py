@@ -187,9 +187,11 @@ def explain(error: Exception) -> str:
 def _how_to_write(word: str) -> str:
     """How a word that cannot be read is written if its value is text, as that of a path."""
     value = word.partition("=")[2]
-    if not {*value} & {*"[]{}(),:=' "} or value[0] in "[{('\"" or re.match(r"\w+\(", value):
+    plain = value.isascii() and not {*value} & {*"[]{}(),:=' "}
+    if plain or value[0] in "[{('\"" or re.match(r"\w+\(", value, re.ASCII):
         return "see genpolicy --help for the forms"
-    return f"text with commas or brackets is quoted, for the shell and in itself: {_quoted_word(word)}"
+    what = "with commas or brackets" if value.isascii() else "of other letters than a to z"
+    return f"text {what} is quoted, for the shell and in itself: {_quoted_word(word)}"
 
 
 def _quoted_word(word: str) -> str:
@@ -254,7 +256,7 @@ def _check_options(override: Override) -> None:
     for name in chosen:
         if not isinstance(name, str) or not has_option(override.key_or_group, name):
             shown, legal = "null" if name is None else str(name), options(override.key_or_group)
-            legal |= {"none": None} if group == "tuned" else {}
+            legal |= {"none": None} if group == "tuned" else options("taskset") if group == "env" else {}
             hint = (group == "env" and hints.task(shown)) or suggest(shown, legal, group)
             raise UserError(f"{group}={shown}: no such option; {hint}")
 

@@ -211,7 +211,9 @@ def _convert(value: Any, hint: Any, path: str) -> Any:
         schema.value = value
         return OmegaConf.to_container(schema)["value"]
     except (OmegaConfBaseException, OverflowError) as error:
-        raise UserError(f"{path}: {_shown(value)} is not of type {name_of(hint)}") from error
+        listed = typing.get_origin(hint) is list and type(value) in _scalars(*typing.get_args(hint))
+        how = f"; write it as in {path}=[{value}]" if listed else ""
+        raise UserError(f"{path}: {_shown(value)} is not of type {name_of(hint)}{how}") from error
 
 
 def _fits(value: Any, hint: Any) -> bool:

@@ -53,7 +53,7 @@ class Waypoint(FileDataset):
         if config.env._target_ != f"{Maze2d.__module__}.{Maze2d.__name__}":
             raise UserError(
                 f"dataset=waypoint does not go with env={config.env.name}: it needs a maze2d task; "
-                "give dataset=d4rl, or dataset=hdf5 dataset.path=FILE"
+                "leave dataset out, or give dataset=hdf5 dataset.path=FILE"
             )
 
     def location(self, task: Task) -> Path:

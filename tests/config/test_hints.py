@@ -37,6 +37,11 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
             "cannot read 'dataset.path=a[1],b.npz'; text with commas or brackets is quoted, for the shell and in "
             "itself: 'dataset.path=\"a[1],b.npz\"'",
         ),
+        (
+            "dataset.path=\u00fc.npz",
+            "cannot read 'dataset.path=\u00fc.npz'; text of other letters than a to z is quoted, ",
+        ),
+        ("-m env=locomotio", "env=locomotio: no such option; did you mean locomotion? legal: locomotion, "),
         ("dataset.path=a,b.npz", "dataset.path=a,b.npz: several values are a sweep; add -m; or quote one text: 'data"),
         ("algo.policy_steps=1.5e0", "algo.policy_steps: 1.5 is not of type int"),
         ("eval.episodes=1e21", "eval.episodes: 1000000000000000000000 must be <= 1000000"),
