@@ -10,6 +10,7 @@ class State:
     """Where a run stands between two updates, beside what the algorithm and the generators hold."""
 
     phase: int = 0  # the current one
+    begun: bool = False  # whether it has begun, perhaps without an update yet
     step: int = 0  # updates done in it
     evaluated: int = 0  # evaluations done in it
     updates: int = 0  # done in all phases

@@ -136,17 +136,19 @@ class Trainer:
                 self._evaluate_finally(OFFLINE, self.algorithm.policy)
             self.begun = time.monotonic()
             if not self._take(phase):
-                if self.state.step == 0 and self.collected is None:  # nor has it played yet
+                if not self.state.begun and self.state.step == 0:
                     own = stream(self.config.seed, phase.name)
                     self.generator.manual_seed(own)
                     self.sharing.begin()
                     torch.manual_seed(own)  # no draw outside the run's generator is meant to be
                     if phase.start is not None:
                         phase.start()
+                    self.state.begun = True
                 yield phase
                 self.seconds += time.monotonic() - self.begun
                 self.sharing.give(phase, self._events(phase), self.seconds)
             self.state.phase, self.state.step, self.state.evaluated = self.state.phase + 1, 0, 0
+            self.state.begun = False
             self.seconds, self.begun = 0.0, time.monotonic()
             self._save()
             if phase.name == until:

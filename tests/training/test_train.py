@@ -301,3 +301,30 @@ def test_means_of_metrics_are_read_together():
 def test_final_evaluations_share_their_start_states():
     assert evaluator.FINAL == 0
     assert evaluation_seed(3, 0) != evaluation_seed(3, 1)
+
+
+SFBC = ("algo=sfbc", "tuned=none", "env=multi-goal", "dataset.episodes=10", "network=mlp", "network.hidden=[8]")
+SFBC += ("critic.hidden=[8]", "algo.behaviour_steps=3", "algo.critic_steps=4", "algo.num_actions=2")
+SFBC += ("select.num_candidates=2", "solver.steps=2", "likelihood.steps=2", "eval.per_phase=1", "eval.episodes=1")
+SFBC += ("eval.final_episodes=1", "eval.log_prob_actions=10", "tracking.uri=none")
+
+
+@pytest.mark.slow
+def test_a_phase_that_was_saved_before_its_first_update_is_not_begun_again(tmp_path, monkeypatch):
+    """SfBC's rounds begin with what the last one has left."""
+    made = {name: [*SFBC, f"paths.outputs={tmp_path / name}"] for name in ("whole", "stopped")}
+    assert genpolicy(*made["whole"]).code == 0
+    calls, real = [], Update.__call__
+
+    def lost(update, *given):
+        calls.append(1)
+        if len(calls) == 8:  # the first update of the second round
+            raise RuntimeError("lost")
+        return real(update, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Update, "__call__", lost)
+        assert genpolicy(*made["stopped"], "checkpoint_seconds=0.001").code == 1
+    assert genpolicy(*made["stopped"]).code == 0
+    first, second = (checkpoint.load(only_run(tmp_path / name) / "last.pt")["algorithm"] for name in made)
+    assert same(first, second)
