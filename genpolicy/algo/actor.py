@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +44,11 @@ class Actor(nn.Module):
     It takes and gives the environment's units; its policy and its critic know those of the scaling only. Called with
     its noise it is a function of tensors, for `torch.export` and the like.
 
-    critic: None if there is none, or none is needed.
+    critic: None if there is none, or none is needed. explores_by_mean: whether the policy's std is no part of what it
+    does, not even in training in the simulator.
     """
+
+    explores_by_mean: ClassVar[bool] = False
 
     def __init__(self, policy: Policy, critic: Critic | None, selection: NoSelection | Selection, scaling: Scaling):
         super().__init__()
@@ -78,13 +81,14 @@ class Actor(nn.Module):
             return self.scaling.unscale_action(self._chosen(observation, self.policy.act, generator, noise, choice))
 
     def explore(self, observation: Tensor, generator: torch.Generator, noise: float = 0.0) -> Tensor:
-        """The same for training in the simulator: a policy that acts by its mean is sampled here.
+        """The same for training in the simulator: a policy that acts by its mean is sampled here, if it has a std.
 
         noise: standard deviation of a Gaussian that is added, in units of half the range of each action; where that has
         no ends, in the algorithm's units.
         """
         with torch.no_grad():
-            action = self._chosen(observation, self.policy.sample, generator)
+            choose = self.policy.act if self.explores_by_mean else self.policy.sample
+            action = self._chosen(observation, choose, generator)
             if noise:
                 half = (self.action_high - self.action_low) / 2
                 spread = noise * torch.where(half.isfinite(), half, 1.0)

@@ -25,6 +25,7 @@ class TD3BC(QGuided):
     """
 
     num_q = 1
+    explores_by_mean = True
 
     smoothing: float = setting(
         0.2, ge=0.0, le=1e6, doc="standard deviation of the noise on the target's actions, which lie in [-1, 1]"

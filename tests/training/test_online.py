@@ -371,9 +371,18 @@ def filled(offline: int, added: int, ratio: tuple[float, float] | None) -> Repla
 def test_noise_is_in_units_of_half_the_range_of_actions(scaling):
     [(job, _)] = jobs("algo=td3_bc", "tuned=none", "network=mlp", "env=multi-goal", f"scaling.action={scaling}")
     algorithm = assemble(job.config, 2, -torch.ones(2), torch.tensor([1.0, 99.0]), 0)
-    algorithm.policy.log_std.data.fill_(-20)
     noisy, plain = (algorithm.explore(torch.zeros(4000, 2), torch.Generator(), noise) for noise in (0.1, 0.0))
     torch.testing.assert_close((noisy - plain).std(0), torch.tensor([0.1, 5.0]), rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize(("name", "spread"), [("td3_bc", 0.0), ("iql", 0.1)])
+def test_exploration_samples_a_policy_whose_std_is_its_own(name, spread):
+    """That of TD3+BC is fitted for a log-likelihood only: it explores by its mean and by `online.noise`."""
+    [(job, _)] = jobs(f"algo={name}", "tuned=none", "network=mlp", "env=multi-goal")
+    algorithm = assemble(job.config, 2, -torch.ones(2), torch.ones(2), 0)
+    algorithm.policy.log_std.data.fill_(np.log(0.1))
+    found = algorithm.explore(torch.zeros(4000, 2), torch.Generator())
+    torch.testing.assert_close(found.std(0), torch.full((2,), spread), rtol=0.05, atol=1e-6)
 
 
 def test_rows_are_added_to_a_table_on_another_device_than_the_host():
