@@ -25,6 +25,10 @@ class Nothing(Dataset):
             raise UserError("dataset=none: gives nothing to train on; give online.steps as well, or another data set")
         if config.dataset.held_out:
             raise UserError("dataset.held_out: dataset=none has no episodes to hold out; leave it out")
+        if "scaling" in config and config.scaling.action == "data":
+            raise UserError(
+                "scaling.action=data: takes the range of data, and dataset=none has none; legal: none, space"
+            )
         if config.dataset.reward in OF_DATA:
             raise UserError(
                 f"dataset.reward={config.dataset.reward}: takes constants from data, and dataset=none has none"

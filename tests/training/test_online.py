@@ -501,6 +501,7 @@ def test_each_algorithm_goes_on_online_or_says_why_not(name):
         ("dataset=none", "dataset=none: gives nothing to train on; give online.steps as well"),
         ("dataset=none online.steps=9 online.start=1 dataset.held_out=0.5", "no episodes to hold out"),
         ("dataset=none online.steps=9 online.start=1 dataset.reward=standardize", "takes constants from data"),
+        ("dataset=none online.steps=9 online.start=1 scaling.action=data", "takes the range of data"),
         ("algo=awr online.steps=9 online.start=1", "this algo learns of data that do not grow, as its returns"),
     ],
 )
