@@ -154,19 +154,18 @@ class Inspection:
 
     def values(self) -> Figure:
         """What the critic says along an episode of the data, beside what the data earned from there on."""
-        algorithm, data, steps = self.algorithm, self.data, self._episode
-        rows = data.rows(steps)
-        observation, action = self._unscaled(rows)
+        algorithm, steps = self.algorithm, self._episode
+        observation, action = self._unscaled(self.data.rows(steps))
         lines = {"Q of the data's actions": algorithm.q(observation, action)}
         lines["Q of the policy's actions"] = algorithm.q(observation, algorithm.act(observation, self._generator()))
         if algorithm.critic.expectile is not None:
             lines["V"] = algorithm.v(observation)
-        earned = _returns(data.reward[steps], algorithm.critic.discount)
         figure = Figure(figsize=(2.5 * PANEL, PANEL), layout="constrained")
         axis = figure.subplots()
         for name, values in lines.items():
             axis.plot(values.cpu().numpy(), label=name, linewidth=1)
-        axis.plot(earned, label="the data's discounted return from here", color=HERE, linewidth=1, linestyle="dashed")
+        label = "the data's discounted return from here"
+        axis.plot(self._earned(), label=label, color=HERE, linewidth=1, linestyle="dashed")
         axis.set(xlabel=f"step of episode {self.episode}", ylabel="value, in units of the trained rewards")
         axis.legend(fontsize="x-small")
         return figure
@@ -198,12 +197,22 @@ class Inspection:
         return torch.where(std > 0, std, 1.0)
 
     @cached_property
+    def _ends(self) -> tuple[int, int]:
+        """The first row of the episode, and the last."""
+        ends = [-1, *torch.nonzero(self.data.ends.cpu()).flatten().tolist()]
+        return ends[self.episode] + 1, ends[self.episode + 1]
+
+    @cached_property
     def _episode(self) -> Tensor:
         """The rows [T] of the episode at which a policy acts."""
-        ends = torch.cat([torch.tensor([-1]), torch.nonzero(self.data.ends.cpu()).flatten()])
-        first, last = ends[self.episode] + 1, ends[self.episode + 1]
-        begins = _begins(self.data)
+        begins, (first, last) = _begins(self.data), self._ends
         return begins[(begins >= first) & (begins <= last)]
+
+    def _earned(self) -> np.ndarray:
+        """The discounted sums [T] of all rewards of the episode from these rows on."""
+        first, last = self._ends
+        earned = _returns(self.data.reward[first : last + 1], self.algorithm.critic.discount)
+        return earned[self._episode.cpu().numpy() - first]
 
     def _neighbours(self, observation: Tensor) -> tuple[np.ndarray, float]:
         """The data's actions [K, D] at the K observations nearest to one [O], and the farthest's distance.

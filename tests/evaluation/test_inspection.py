@@ -1,6 +1,7 @@
 """mode=inspect: what is drawn is right by other libraries and closed forms, and the files are there."""
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from tiny import only_run, plain_words
 
 from genpolicy.api import restored
 from genpolicy.config.schema import build
+from genpolicy.dataset.sequences import Sequences
 from genpolicy.evaluation import inspection
 from genpolicy.evaluation.inspection import Inspection
 from genpolicy.runs.run import Run
@@ -78,6 +80,9 @@ def test_a_slice_is_the_density_that_the_policy_gives(trained, inspected):
 
 def test_the_episode_and_what_it_earned(trained, inspected):
     assert inspected._episode.tolist() == [15, 16, 17, 18, 19]
+    chunks = replace(inspected, data=Sequences.of_transitions(inspected.data, 3, 3, 0.9, masked=True).whole())
+    assert chunks._episode.tolist() == [15, 16, 17]
+    np.testing.assert_allclose(chunks._earned(), inspected._earned()[:3])  # to the episode's end, where no chunk begins
     rewards = raw(trained)["reward"][15:20]
     polynomial = [np.polyval(rewards[begin:][::-1], 0.9) for begin in range(5)]
     np.testing.assert_allclose(inspection._returns(torch.as_tensor(rewards), 0.9), polynomial, rtol=1e-6)
