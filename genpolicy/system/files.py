@@ -161,9 +161,9 @@ def unreadable(path: Path, error: OSError) -> UserError:
 def unwritable(path: Path, error: OSError) -> UserError:
     """The one line for a file that the system refuses to write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"{path}: the disk is full; free some space, or choose another paths.outputs=")
+        return UserError(f"{path}: the disk is full; free some space, or choose another place, as by paths.outputs=")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return UserError(f"{path}: no permission to write; choose another paths.outputs=")
+        return UserError(f"{path}: no permission to write; choose another place, as by paths.outputs=")
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
         return UserError(f"{path}: a file stands where a folder is needed (or the reverse); move it away")
     if error.errno in (errno.ELOOP, errno.ENXIO):
