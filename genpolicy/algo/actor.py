@@ -158,4 +158,5 @@ class Actor(nn.Module):
     def v(self, observation: Tensor) -> Tensor:
         """V(s) [B] of the critic, if it learns V."""
         with torch.no_grad():
-            return self.critic.v(self.scaling.scale_observation(observation))
+            v = self.critic.v(self.scaling.scale_observation(observation))
+        return v.detach()  # without observations it is a view of a parameter

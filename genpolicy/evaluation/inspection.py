@@ -193,7 +193,8 @@ class Inspection:
 
     @cached_property
     def _std(self) -> Tensor:
-        std = self.data.observation.std(0)
+        observation = self.data.observation
+        std = observation.std(0) if observation.shape[1] else observation.new_ones(0)
         return torch.where(std > 0, std, 1.0)
 
     @cached_property
@@ -220,7 +221,7 @@ class Inspection:
         The distance is the root of the mean square over the dimensions, in the data's std.
         """
         here, begins = self.data.scaling.scale_observation(observation).to(self._std.device), _begins(self.data)
-        distance = ((self.data.observation[begins] - here) / self._std).square().mean(1).sqrt()
+        distance = ((self.data.observation[begins] - here) / self._std).square().sum(1).div(max(1, len(here))).sqrt()
         nearest = distance.topk(min(NEIGHBOURS, len(begins)), largest=False)
         _, action = self._unscaled(self.data.rows(begins[nearest.indices]))
         return self._shown(action), nearest.values[-1].item()

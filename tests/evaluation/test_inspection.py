@@ -1,12 +1,13 @@
 """mode=inspect: what is drawn is right by other libraries and closed forms, and the files are there."""
 
 import struct
+import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from command_line import genpolicy
+from command_line import genpolicy, jobs
 from scipy.spatial import KDTree
 from tiny import only_run, plain_words
 
@@ -115,3 +116,20 @@ def test_what_a_policy_has_not_is_said_and_chunks_are_drawn(tmp_path):
     assert result.code == 0, result.err
     assert result.out.splitlines()[1:3] == ["density: this policy has none", "trajectories: this policy solves no ODE"]
     assert result.out.splitlines()[3].endswith("inspect-values.png")
+
+
+def test_a_problem_without_observations_is_drawn(tmp_path):
+    [(job, _)] = jobs(
+        "env=swiss-roll", "algo=gmpo", "tuned=none", "network=mlp", "network.hidden=[8]", "solver.steps=2"
+    )
+    config, device = job.config, torch.device("cpu")
+    config.likelihood.steps = 2
+    task = build(config.env)
+    data = setup.load(config, task, device)
+    inspected = Inspection.of(setup.fresh_algorithm(config, task, device).eval(), data, [3], 1, [], 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        drawn = list(inspected.draw(lambda name: tmp_path / f"{name}.png"))
+    assert [name for _, name in drawn] == ["samples", "density", "trajectories", "values"]
+    actions, distance = inspected._neighbours(torch.zeros(0))
+    assert (len(actions), distance) == (inspection.NEIGHBOURS, 0.0)
