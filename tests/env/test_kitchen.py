@@ -116,7 +116,7 @@ def test_the_data_have_at_each_step_what_is_done():
     env.reset(seed=0)
     env.reset(options={"qpos": qpos})
     assert [env.step(np.zeros(9))[1] for _ in range(3)] == [3, 3, 3]
-    recorded = np.array([0, 0, 1, 1, 2, 2, 0, 1, 1, 3, 3], np.float32)
+    recorded = np.array([0, 0, 1, 1, 2, 2, 0, 1, 1, 3, 3, 4], np.float32)  # the last row is of an unfinished episode
     assert of.returns(recorded, np.array([5, 10])).tolist() == [2, 3]
     paid = np.array([0, 1, 0, 1, 0, 0, 0, 1, 0, 2, 0], np.float32)
     assert of.returns(paid, np.array([5, 10])).tolist() == [2, 3]
