@@ -122,7 +122,8 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
         if mode in COMPONENTS:
             plain |= plain_values(config, {field.name for field in fields(COMPONENTS[mode])} - own)
             settings = checked(plain, choices, root=COMPONENTS[mode])
-        legal = [*settings, *FOR_POLICY.get(mode, ())]
+        legal = [name for name in settings if not MODES_OF.get(name) or mode in MODES_OF[name]]
+        legal += FOR_POLICY.get(mode, ())
         for word, top in tops.items():
             if top not in legal:
                 raise UserError(f"{word}: mode={mode} takes no such setting; {suggest(top, legal, 'settings')}")

@@ -269,6 +269,10 @@ def test_a_defect_is_one_line_and_its_traceback_on_request(monkeypatch, said, sh
         ("mode=export checkpoint=x eval.episodes=5", "eval.episodes=5: goes with mode=train or mode=eval"),
         ("mode=sync seeds=0,1", "seeds=[0,1]: goes with mode=train"),
         ("mode=status budget=0.1", "budget=0.1: goes with mode=train"),
+        (
+            "mode=tasks algo=bc",
+            "algo=bc: mode=tasks takes no such setting; legal: device, genpolicy, launch, mode, paths, ",
+        ),
         ("mode=clean study=x", "study=x: goes with mode=train or mode=status or mode=report"),
         ("mode=eval checkpoint=x seed=1", "seed=1: goes with mode=train or mode=collect"),
         ("online.noise=0.1", "online.noise=0.1: goes with online.steps, which is 0"),
