@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from omegaconf import DictConfig
@@ -26,13 +26,14 @@ UNITS = ("mean", "std", "centre", "reach")  # the constants of a scaling
 def resolve(jobs: Iterable[Job]) -> None:
     """Completes the configurations of training jobs: where the parts are that they begin with, and their digests.
 
-    Raises `UserError` if there are none.
+    Raises `UserError` if there are none, or they are of another task or another shape.
     """
     for job in jobs:
         found = {}
         for part in named(job.config):
             run, path = find_run(job.config.init[part], job.config)
             found[part] = _digest(_weights(run, checkpoint.load(path)["algorithm"], part))
+            _check_source(run, job.config, job.choices, part)
             job.config.init[part] = str(path)  # wherever the run is then trained
         given = dict(job.config.init.digests)
         if given and given != found:
@@ -58,8 +59,7 @@ def put(algorithm: Algorithm, run: Run) -> None:
             raise UserError(f"{name}: algo={run.choices['algo']} has none; leave it out")
         source, path = find_run(run.config.init[part], run.config)
         saved = checkpoint.load(path)["algorithm"]
-        if source.choices["env"] != run.choices["env"]:
-            raise UserError(f"{name}: is of env={source.choices['env']}; this run is of env={run.choices['env']}")
+        _check_source(source, run.config, run.choices, part)
         found = _weights(source, saved, part)
         if _digest(found) != run.config.init.digests[part]:
             raise UserError(f"{name}: {source.directory} has other weights now than when this run was made")
@@ -70,11 +70,6 @@ def put(algorithm: Algorithm, run: Run) -> None:
                     f"{name}: learned with other units of observations or actions (scaling.{constant}): other data, "
                     "or other settings of scaling"
                 )
-        for group in ("critic",) if part == "critic" else ("model", "network"):
-            theirs, own = (_shape(always_training(config[group])) for config in (source.config, run.config))
-            if theirs != own:
-                differs = sorted(key for key in theirs.keys() | own.keys() if theirs.get(key) != own.get(key))
-                raise UserError(f"{name}: has another {group}: {', '.join(differs)}; give this run the same")
         own = module.state_dict()
         for key in own.keys() - found.keys():
             if key.startswith(AVERAGE):  # which it did not keep: begins at the weights
@@ -83,6 +78,17 @@ def put(algorithm: Algorithm, run: Run) -> None:
         if layout(fits) != layout(own):
             raise UserError(f"{name}: the weights of {source.directory} have other shapes than this run's {part}")
         module.load_state_dict(fits)
+
+
+def _check_source(source: Run, config: DictConfig, choices: Mapping[str, str], part: str) -> None:
+    """Raises `UserError` if a part of `source` is of another task than a run's, or computes something else."""
+    if source.choices["env"] != choices["env"]:
+        raise UserError(f"init.{part}: is of env={source.choices['env']}; this run is of env={choices['env']}")
+    for group in ("critic",) if part == "critic" else ("model", "network"):
+        theirs, own = (_shape(always_training(each[group])) for each in (source.config, config))
+        if theirs != own:
+            differs = sorted(key for key in theirs.keys() | own.keys() if theirs.get(key) != own.get(key))
+            raise UserError(f"init.{part}: has another {group}: {', '.join(differs)}; give this run the same")
 
 
 def _weights(run: Run, saved: dict, part: str) -> dict[str, torch.Tensor]:

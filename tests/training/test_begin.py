@@ -145,6 +145,7 @@ def test_what_does_not_fit_is_refused(trained, tmp_path, given):
     result = genpolicy(*words(tmp_path, *SHORT, *given.format(run=only_run(trained)).split()))
     assert result.code == 1
     assert FIT[given] in result.err.splitlines()[-1], result.err
+    assert any(find_runs(tmp_path)) == ("units" in FIT[given])  # which the data tell
 
 
 def test_a_part_that_changes_before_the_run_begins_is_noticed(trained, tmp_path):
