@@ -308,8 +308,10 @@ def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
         try:
             result, known = made(*given), True
         except RuntimeError as error:  # it has worked without: so it is the compiler's
-            reason = str(error).partition("\n")[0]
-            raise UserError(f"compile={mode}: {reason}; compile=none does without") from error
+            reason, remedy = str(error).partition("\n")[0], "compile=none does without"
+            if isinstance(getattr(error, "inner_exception", None), OSError | ImportError):
+                remedy = f"delete what a compilation that was broken off has left there; {remedy}"
+            raise UserError(f"compile={mode}: {reason}; {remedy}") from error
         return result
 
     return call

@@ -126,6 +126,8 @@ class _Lockstep:
         except BaseException as error:
             for member in self.waiting:
                 member.stop(error)
+            if isinstance(error, UserError):
+                self.members[0].trainer.signals.check()  # as in a session of its own
             raise
         if self.failures:
             raise UserError(f"{len(self.failures)} of {len(self.members)} runs failed: {'; '.join(self.failures)}")

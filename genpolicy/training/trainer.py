@@ -111,6 +111,13 @@ class Trainer:
                 except UserError as failed:  # which must not let a sweep go on that was told to stop
                     print(f"{error.signal}: no checkpoint saved ({failed}); the last one is resumed", flush=True)
                 raise
+            except UserError as failed:
+                try:
+                    self.signals.check()  # one to the process group ends a compiler that is at work, too
+                except Interrupted as error:
+                    print(f"{error.signal}: no checkpoint saved ({failed}); the last one is resumed", flush=True)
+                    raise
+                raise
             finally:
                 self.sharing.close()
 

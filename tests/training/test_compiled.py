@@ -10,6 +10,8 @@ from tiny import only_run, records, same, words
 from torch._dynamo.utils import counters
 
 from genpolicy.algo.algorithm import assemble
+from genpolicy.algo.update import compiled
+from genpolicy.errors import UserError
 from genpolicy.training.vectorised import VectorisedPhase
 
 # Of an activation that is the same kernel with and without compiling.
@@ -106,6 +108,25 @@ def test_the_common_updates_of_several_seeds_are_one_graph(traced):
         found.append(([dict(made.named_parameters()) for made in group], metrics))
     assert same(*found)
     assert_one_graph_each(group[0].phases[-1])
+
+
+def test_what_an_interrupted_compilation_left_is_said(monkeypatch):
+    class BackendError(RuntimeError):
+        inner_exception = ImportError("/cache/x.so: file too short")
+
+    def broken(function, mode, dynamic):
+        def call(*_):
+            raise BackendError("ImportError: /cache/x.so: file too short\nmore")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(UserError) as error:
+        compiled(torch.sin, "default")(torch.zeros(1))
+    assert str(error.value) == (
+        "compile=default: ImportError: /cache/x.so: file too short; "
+        "delete what a compilation that was broken off has left there; compile=none does without"
+    )
 
 
 @pytest.mark.slow

@@ -22,9 +22,11 @@ from genpolicy.evaluation import evaluator
 from genpolicy.evaluation.rollout import evaluation_seed
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs
+from genpolicy.training import lockstep
 from genpolicy.training.setup import fresh_algorithm
 from genpolicy.training.state import State
 from genpolicy.training.trainer import spread
+from genpolicy.training.vectorised import VectorisedPhase
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -120,6 +122,25 @@ def test_a_sweep_that_is_told_to_stop_stops_even_if_nothing_can_be_saved(tmp_pat
     assert result.code == 143
     assert "SIGTERM: no checkpoint saved (the disk is full); the last one is resumed" in result.out
     assert len(list(find_runs(tmp_path))) == 1
+
+
+@pytest.mark.parametrize("seeds", ["seed=0", "seeds=0,1"])
+def test_a_signal_that_ends_a_compiler_is_obeyed(tmp_path, monkeypatch, seeds):
+    """Ctrl-C goes to all processes of a terminal, and what was being compiled fails."""
+
+    def ended(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+        raise UserError("compile=default: C++ compile error")
+
+    with monkeypatch.context() as patch:
+        for place in (Update, VectorisedPhase):
+            patch.setattr(place, "__call__", ended)
+        patch.setattr(lockstep, "_try_out", lambda *_: None)
+        result = genpolicy(*words(tmp_path, seeds))
+    assert result.code == 130
+    assert "SIGINT: no checkpoint saved (compile=default: C++ compile error); the last one is resumed" in result.out
+    for run in find_runs(tmp_path):
+        assert json.loads((run / "status.json").read_text())["state"] == "interrupted"
 
 
 def test_a_table_on_the_host_changes_no_bit(tmp_path, monkeypatch):
