@@ -369,7 +369,7 @@ def assemble(
     scaling = Scaling(observation_size, action_low, action_high, **config.scaling)
     shape = {"num_times": model.num_times, "input_size": None if model.takes_noise else 0}
     shape |= {"heads": model.heads} if model.heads > 1 else {}
-    if locate(config.network._target_).takes_chunks:
+    if getattr(locate(config.network._target_), "takes_chunks", False):
         shape["chunk_length"] = config.chunk.length
     begin("policy")
     policy = build(

@@ -138,7 +138,7 @@ class TanhGaussianPolicy(DeterministicPolicy):
         super().check_compatibility(config)
 
         def fits(network: type) -> bool:
-            return network.takes_heads
+            return getattr(network, "takes_heads", False)
 
         if not fits(locate(config.network._target_)):
             legal = legal_options("network", fits)

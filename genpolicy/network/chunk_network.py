@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import InitVar
+from typing import ClassVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from genpolicy.config.schema import component, setting
 from genpolicy.network.embedding import GaussianFourier
-from genpolicy.network.network import Network
 
 
 @component
-class ChunkNetwork(Network):
+class ChunkNetwork(nn.Module):
     """A network that is given the actions of a chunk one after another; without chunks there is one.
 
     input_size: of x, if it is not an action; 0, for policies without noise, is an action of zeros.
     """
 
-    takes_chunks = True
+    takes_chunks: ClassVar[bool] = True
 
     time_size: int = setting(64, ge=2, le=2**14, doc="size of the Gaussian Fourier time embedding")
     time_scale: float = setting(

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from genpolicy.config.schema import component, setting
 from genpolicy.network.activation import ACTIVATIONS, initialise
 from genpolicy.network.embedding import GaussianFourier, LearnedFourier
-from genpolicy.network.network import Network
 
 
 class LNResNetBlock(nn.Module):
@@ -33,7 +32,7 @@ class LNResNetBlock(nn.Module):
 
 
 @component
-class LNResNet(Network):
+class LNResNet(nn.Module):
     """Residual blocks on the joined action, observation and time embedding (LN_Resnet, Hansen-Estruch et al. 2023).
 
     Dropout is random, and all that is random in a loss is drawn before: `draw_kept` gives what `dropped` multiplies by.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import InitVar
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,18 +12,17 @@ from torch import Tensor, nn
 from genpolicy.config.schema import component, setting
 from genpolicy.network.activation import ACTIVATIONS, INITIALISATIONS, initialise
 from genpolicy.network.embedding import GaussianFourier, LayeredFourier, LearnedFourier, Positional, Scalar, Sinusoidal
-from genpolicy.network.network import Network
 
 
 @component
-class MLP(Network):
+class MLP(nn.Module):
     """Fully connected layers on the concatenated action, time embedding and observation.
 
     input_size: of x, if it is not an action; of use only where there are observations. heads: outputs as long as an
     action, each initialised as a layer of its own. output_size: of one output, if it is not an action's.
     """
 
-    takes_heads = True
+    takes_heads: ClassVar[bool] = True
 
     hidden: list[int] = setting([256, 256, 256], ge=1, le=2**14, doc="units of each hidden layer")
     activation: str = setting("silu", choices=list(ACTIVATIONS), doc="activation after each hidden layer")

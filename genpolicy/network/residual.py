@@ -12,7 +12,6 @@ from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node
 from genpolicy.errors import UserError
 from genpolicy.network.embedding import GaussianFourier, LayeredFourier
-from genpolicy.network.network import Network
 
 
 class ResidualBlock(nn.Module):
@@ -33,7 +32,7 @@ class ResidualBlock(nn.Module):
 
 
 @component
-class TemporalSpatialResidual(Network):
+class TemporalSpatialResidual(nn.Module):
     """A U-net of fully connected residual blocks, conditioned on time and observation in every block.
 
     Widths halve on the way down and are mirrored on the way up, where each block also sees the output of its
