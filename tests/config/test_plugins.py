@@ -20,6 +20,33 @@ RUN = ["algo=greedy_bc", "env=swiss-roll", "tuned=none", "network=mlp", "network
 RUN += ["budget=0.002", "eval.episodes=4", "eval.final_episodes=4", "eval.per_phase=1", "eval.log_prob_actions=10"]
 RUN += ["solver.steps=2", "likelihood.steps=2", "tracking.uri=none"]
 
+LINEAR = """
+from dataclasses import InitVar
+
+import torch
+from torch import nn
+
+from genpolicy.config.schema import component
+
+
+@component
+class Linear(nn.Module):
+    \"\"\"One layer.\"\"\"
+
+    action_size: InitVar[int]
+    observation_size: InitVar[int]
+    num_times: InitVar[int] = 1
+    input_size: InitVar[int | None] = None
+
+    def __post_init__(self, action_size, observation_size, num_times, input_size):
+        super().__init__()
+        self.action_size, self.input_size = action_size, input_size or action_size
+        self.layer = nn.Linear(self.input_size + observation_size + num_times, action_size)
+
+    def forward(self, x, t, observation):
+        return self.layer(torch.cat([x, t.reshape(len(x), -1), observation], 1))
+"""
+
 
 @pytest.fixture
 def package(tmp_path, monkeypatch):
@@ -49,6 +76,16 @@ def test_a_package_that_the_command_names_is_trained_and_recorded(package, tmp_p
     assert (result.code, result.err.count("\n")) == (1, 1)
     assert "my_ideas.greedy_bc.GreedyBC is not a class of genpolicy, nor of a plugin; if you trust the" in result.err
     assert genpolicy("mode=eval", f"checkpoint={run}", "plugins=[my_ideas]").code == 0
+
+
+def test_a_network_of_a_package_is_any_module(package, tmp_path):
+    (package / "my_ideas/conf/network").mkdir()
+    (package / "my_ideas/conf/network/linear.yaml").write_text("# One layer\n_target_: my_ideas.linear.Linear\n")
+    (package / "my_ideas/linear.py").write_text(LINEAR)
+    words = [word for word in RUN if not word.startswith("network")] + ["network=linear", "plugins=my_ideas"]
+    with undrawn():
+        result = genpolicy(*words, f"paths.outputs={tmp_path / 'outputs'}")
+    assert result.code == 0, result.err
 
 
 def test_without_permission_its_options_are_not_there_and_its_code_does_not_run(package, tmp_path, monkeypatch):
