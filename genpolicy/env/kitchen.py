@@ -127,14 +127,14 @@ class Franka(gymnasium.Env):
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         """One step of 0.08 s."""
-        count = sum(map(self._is_done, self.things))
+        count = sum(map(self._is_done, self.things)) if self._counts else None
         velocity = SPEED * np.clip(action, -1.0, 1.0)
         self.data.ctrl[:] = np.clip(self._seen[:ARM] + velocity * self.dt, LOWEST, HIGHEST)
         mujoco.mj_step(self.model, self.data, nstep=FRAME_SKIP)
         observation = self._look()
         done = {thing for thing in self._left if self._is_done(thing)}
         self._left -= done
-        return observation, float(count if self._counts else len(done)), not self._left, False, {}
+        return observation, float(len(done) if count is None else count), not self._left, False, {}
 
     def _look(self) -> np.ndarray:
         self._seen = self.data.qpos + NOISE * AMPLITUDES * self.np_random.uniform(-1.0, 1.0, 30)

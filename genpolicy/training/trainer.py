@@ -36,6 +36,7 @@ from genpolicy.training.state import State
 
 OFFLINE = "offline"  # the result of the policy before an online phase
 LOGGED = 20  # entries of a phase in the journal, at least
+UNSAVED = "{}: no checkpoint saved ({}); the last one is resumed"  # by a signal, and why
 
 
 class Trainer:
@@ -109,15 +110,14 @@ class Trainer:
                     self._save()
                     print(f"{error.signal}: checkpoint saved; the same command resumes the run", flush=True)
                 except UserError as failed:  # which must not let a sweep go on that was told to stop
-                    print(f"{error.signal}: no checkpoint saved ({failed}); the last one is resumed", flush=True)
+                    print(UNSAVED.format(error.signal, failed), flush=True)
                 raise
             except UserError as failed:
-                try:
-                    self.signals.check()  # one to the process group ends a compiler that is at work, too
-                except Interrupted as error:
-                    print(f"{error.signal}: no checkpoint saved ({failed}); the last one is resumed", flush=True)
+                if self.signals.received is None:
                     raise
-                raise
+                error = Interrupted(self.signals.received)  # sent to all processes, it ends a compiler at work, too
+                print(UNSAVED.format(error.signal, failed), flush=True)
+                raise error from failed
             finally:
                 self.sharing.close()
 
