@@ -67,13 +67,21 @@ class MeanFlowQL(ActorCritic):
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The generative loss's draws, the noise [B, noises, A] of the actions, and alpha [B], changed if due."""
         draws = dict(self.objective.draw(self.policy, batch.observation, batch.action, generator, progress))
-        step = round(progress * self.steps)  # all of them where training goes on online, which changes alpha no more
-        if self.adapt_every is not None and 0 < step < self.steps and step % self.adapt_every == 0:
+        if self.adapts(progress):
             with torch.no_grad():
                 loss = self.objective.loss(self.policy, batch.observation, batch.action, draws).mean()
-                self.adapt(loss, step >= int(WARM_UP * self.steps))
+                self.adapt(loss, round(progress * self.steps) >= int(WARM_UP * self.steps))
         noise = self.policy.draw_noise(batch.size, generator, batch.action)
         return draws | {"action_noise": noise, "alpha": self.weight.expand(batch.size)}
+
+    def adapts(self, progress: float) -> bool:
+        """Whether alpha may change before this update: each `adapt_every` of `steps`, of which a budget is a share."""
+        if self.adapt_every is None or progress in (0.0, 1.0):  # 1: online, which changes alpha no more
+            return False
+        updates = self.phases[0].steps
+        number = round(progress * updates)
+        before, now = (each * self.steps // updates // self.adapt_every for each in (number - 1, number))
+        return now > before
 
     def adapt(self, loss: Tensor, change: bool) -> None:
         """Change alpha by a loss [] beside the recent ones, if it may, and remember the loss."""

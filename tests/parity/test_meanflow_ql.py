@@ -61,3 +61,14 @@ def test_ten_updates_and_alpha_are_theirs(given):
 def test_it_acts_as_theirs(given):
     arrays, algorithm = given
     assert_acts(algorithm, arrays, weights, candidates(arrays, 0).unflatten(0, (16, 5)))
+
+
+@pytest.mark.parametrize("budget", [1.0, 0.3, 0.0123])
+def test_alpha_may_change_as_often_for_any_budget(budget):
+    algorithm = made("algo=meanflow_ql", *SMALL, "algo.steps=10000", "algo.adapt_every=70")
+    [phase] = algorithm.phases
+    phase.steps = round(budget * phase.steps)
+    due = [number for number in range(phase.steps) if algorithm.adapts(phase.progress(number))]
+    expected = [-(-each * phase.steps // algorithm.steps) for each in range(70, 10000, 70)]
+    assert due == sorted(set(expected) - {phase.steps})
+    assert not algorithm.adapts(1.0)
