@@ -27,6 +27,11 @@ class UnknownSetting(UserError):
         super().__init__(f"{name}: {has} no such setting; {hint}")
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 run, 2 runs."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def suggest(word: str, legal: Iterable[str], listed: str = "") -> str:
     """'did you mean ...? legal: ...', for the end of a message about a wrong word.
 

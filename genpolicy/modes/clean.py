@@ -7,7 +7,7 @@ from rich import box
 from rich.filesize import decimal
 from rich.table import Table
 
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, counted
 from genpolicy.runs import phases
 from genpolicy.runs.job import Job
 from genpolicy.runs.run import find_runs
@@ -47,4 +47,4 @@ def run(job: Job) -> None:
         cells = f"{directory.name} {record['name']}", record["run"], decimal(size), str(count), said
         shown.add_row(*map(plain, cells))
     console().print(shown)
-    print(f"{len(found)} phases; {decimal(freed)} freed")
+    print(f"{counted(len(found), 'phase')}; {decimal(freed)} freed")

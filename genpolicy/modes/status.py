@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.live import Live
 from rich.table import Table
 
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, counted
 from genpolicy.launch.sweep import Sweep
 from genpolicy.runs.identity import label
 from genpolicy.runs.job import Job
@@ -58,7 +58,7 @@ def run(job: Job) -> None:
 def summary(found: Sequence[RunState]) -> str:
     """How many runs there are of each state."""
     counts = Counter(run.state for run in found)
-    return f"{len(found)} runs: " + ", ".join(f"{count} {state}" for state, count in counts.items())
+    return f"{counted(len(found), 'run')}: " + ", ".join(f"{count} {state}" for state, count in counts.items())
 
 
 def table(found: Sequence[RunState], titles: Mapping[Path, str]) -> Table:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, counted
 from genpolicy.runs.identity import label
 from genpolicy.runs.job import Job
 from genpolicy.runs.run import find_runs
@@ -36,10 +36,10 @@ def run(job: Job) -> None:
         own = name == "MLflow" and tracking.uri is None  # the folder's own store
         outcome = sync_all(outputs, None if own else tracker, known)
         waiting = f"; {len(outcome.busy)} being shipped by another process" if outcome.busy else ""
-        print(f"{outcome.shipped} runs of {outputs} are up to date in {name}{waiting}")
+        print(f"up to date in {name}: {counted(outcome.shipped, 'run')} of {outputs}{waiting}")
         if outcome.elsewhere:
             first = f"{label(outcome.elsewhere[0])}{', ...' if len(outcome.elsewhere) > 1 else ''}"
-            others = f"{len(outcome.elsewhere)} runs that name another store ({first})"
+            others = f"{counted(len(outcome.elsewhere), 'run')} of another store ({first})"
             print(f"left out: {others}; tracking.uri=... ships them")
         print(*(f"not shipped: {said}" for said in outcome.failures), sep="\n", end="\n" * bool(outcome.failures))
         failures, busy = failures + outcome.failures, busy or bool(outcome.busy)
@@ -48,6 +48,6 @@ def run(job: Job) -> None:
     if broken:
         raise broken
     if failures:
-        raise UserError(f"{len(failures)} runs could not be shipped: {failures[0]}")
+        raise UserError(f"{counted(len(failures), 'run')} could not be shipped: {failures[0]}")
     if not busy:
         settle(outputs)

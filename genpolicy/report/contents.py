@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from genpolicy.errors import counted
 from genpolicy.report import charts, learning, statistics, swept
 from genpolicy.report.beside import beside_published
 from genpolicy.report.document import Document, Picture, Table, Text, file_name
@@ -40,7 +41,8 @@ def compose(
     found = learning.curves(comparison, history)
     methods = _scores(comparison)
     seeds = ", ".join(map(str, comparison.seeds))
-    lines = [f"{len(source.results)} runs, seeds {seeds}; {time.strftime('%Y-%m-%d %H:%M')}; from {source.name}"]
+    runs, made = counted(len(source.results), "run"), time.strftime("%Y-%m-%d %H:%M")
+    lines = [f"{runs}, seeds {seeds}; {made}; from {source.name}"]
     parts = [
         headline(comparison, methods),
         Text("remarks", "Warnings, and what is missing", [*source.odd, *remarks(comparison, methods)]),

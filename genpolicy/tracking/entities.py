@@ -22,6 +22,7 @@ from mlflow.utils.mlflow_tags import (
 )
 from omegaconf import DictConfig, OmegaConf
 
+from genpolicy.errors import counted
 from genpolicy.runs.evaluations import LATER, as_text, recorded
 from genpolicy.runs.identity import GROUPS, settings
 from genpolicy.runs.protocol import protocol
@@ -87,7 +88,7 @@ def sweep_note(children: Sequence[MlflowRun]) -> str:
     states = Counter(run.data.tags.get("genpolicy.state", "queued") for run in children)
     head = [*shown, *varied, "final score (runs)"]
     table = [head, ["---"] * len(head), *([*names, _score(runs)] for names, runs in sorted(lines.items()))]
-    note = [f"{len(children)} runs: {', '.join(f'{count} {state}' for state, count in states.items())}", ""]
+    note = [f"{counted(len(children), 'run')}: {', '.join(f'{count} {state}' for state, count in states.items())}", ""]
     note += [f"| {' | '.join(cell.replace('|', '/') for cell in row)} |" for row in table]
     while len(text := "\n".join(note)) > TAG_LENGTH:
         note.pop()

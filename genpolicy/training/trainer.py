@@ -15,7 +15,7 @@ from genpolicy.algo.update import Metrics
 from genpolicy.config.schema import build
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, counted
 from genpolicy.evaluation import toys
 from genpolicy.evaluation.evaluator import FINAL, Evaluator
 from genpolicy.evaluation.table import behaviour_metrics
@@ -411,7 +411,7 @@ class Trainer:
 
 def steps_name(count: int) -> str:
     """The name of the result of an evaluation with so many solver steps."""
-    return f"{count} step{'s' if count > 1 else ''}"
+    return counted(count, "step")
 
 
 def draw_steps(results: dict[str, dict[str, float]], counts: list[int], path: Path) -> None:

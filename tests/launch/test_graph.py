@@ -75,7 +75,7 @@ def test_a_sweep_on_this_machine_trains_each_phase_once_and_tells_why_none_can(t
     assert Counter(fact["reused"] for fact in told) == {False: 1, True: 1}
     assert len({fact["key"] for fact in told}) == 1
     shown = genpolicy("mode=clean", f"paths.outputs={tmp_path}")
-    assert "1 phases; 0 bytes freed" in shown.out, shown
+    assert "1 phase; 0 bytes freed" in shown.out, shown
     for run in find_runs(tmp_path):
         status = json.loads((run / "status.json").read_text())
         (run / "status.json").write_text(json.dumps(status | {"phases": {}}))

@@ -78,7 +78,7 @@ def test_it_is_shown_and_evaluated_again(earlier):
     name, folder = earlier
     outputs = folder.parents[3]
     shown = genpolicy("mode=status", f"paths.outputs={outputs}")
-    assert (shown.code, "1 runs: 1 finished" in shown.out) == (0, True), shown.err
+    assert (shown.code, "1 run: 1 finished" in shown.out) == (0, True), shown.err
     told = genpolicy("mode=eval", f"checkpoint={folder}", "eval.final_episodes=2", f"paths.data={outputs}")
     assert told.code == 0, told.err
     (kept,) = folder.glob("evaluation-*.json")

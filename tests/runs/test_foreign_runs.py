@@ -273,7 +273,7 @@ def test_nothing_is_sent_where_only_a_run_says_so(outputs, listener, monkeypatch
     edit(run.directory, config__tracking__uri=address)
     result = genpolicy("mode=sync", f"paths.outputs={outputs}")
     assert result.code == 0, result.err
-    assert "left out: 1 runs that name another store" in result.out
+    assert "left out: 1 run of another store" in result.out
     assert run.directory.parent.name in result.out
     assert set(stored(outputs)) == {mine.id}
     result = genpolicy("mode=report", f"paths.outputs={outputs}")

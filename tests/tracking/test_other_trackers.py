@@ -173,7 +173,7 @@ def test_a_run_is_shipped_where_its_configuration_says(outputs):
 def test_mode_sync_ships_all_runs_to_the_trackers_it_names(outputs, run):
     result = genpolicy("mode=sync", f"paths.outputs={outputs}", "tracking.also=[tensorboard]", "tracking.uri=none")
     assert result.code == 0, result.err
-    assert f"1 runs of {outputs} are up to date in tensorboard" in result.out
+    assert f"up to date in tensorboard: 1 run of {outputs}" in result.out
     assert f"dashboard: tensorboard --logdir {outputs}" in result.out
     assert len(scalars(boarded(run))) == len(journaled(run))
 

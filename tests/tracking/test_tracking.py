@@ -133,7 +133,7 @@ def test_shipping_again_changes_nothing(swept, capsys):
     before = counts(outputs)
     result = genpolicy("mode=sync", f"paths.outputs={outputs}")
     assert result.code == 0, result.err
-    assert f"{RUNS} runs of {outputs} are up to date" in result.out
+    assert f": {RUNS} runs of {outputs}" in result.out
     for run in runs:
         run.path("tracking.json").unlink()
     assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
