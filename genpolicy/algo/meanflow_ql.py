@@ -67,19 +67,22 @@ class MeanFlowQL(ActorCritic):
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The generative loss's draws, the noise [B, noises, A] of the actions, and alpha [B], changed if due."""
         draws = dict(self.objective.draw(self.policy, batch.observation, batch.action, generator, progress))
-        if self.adapts(progress):
+        if self.adapts():
             with torch.no_grad():
                 loss = self.objective.loss(self.policy, batch.observation, batch.action, draws).mean()
                 self.adapt(loss, round(progress * self.steps) >= int(WARM_UP * self.steps))
         noise = self.policy.draw_noise(batch.size, generator, batch.action)
         return draws | {"action_noise": noise, "alpha": self.weight.expand(batch.size)}
 
-    def adapts(self, progress: float) -> bool:
-        """Whether alpha may change before this update: each `adapt_every` of `steps`, of which a budget is a share."""
-        if self.adapt_every is None or progress in (0.0, 1.0):  # 1: online, which changes alpha no more
+    def adapts(self) -> bool:
+        """Whether alpha may change before this update: each `adapt_every` of `steps`, of which a budget is a share.
+
+        Those online count on from those before.
+        """
+        first, number = self.phases[0], self.phases[-1].updates["actor"].count
+        if self.adapt_every is None or not number:
             return False
-        updates = self.phases[0].steps
-        number = round(progress * updates)
+        updates = self.steps if first.online else first.steps
         before, now = (each * self.steps // updates // self.adapt_every for each in (number - 1, number))
         return now > before
 

@@ -90,8 +90,12 @@ class Update:
         return self.optimizer.count
 
     def unscheduled(self) -> Update:
-        """The same update, of the same parameters by the same optimiser, with the whole learning rate always."""
-        return self.variant(schedule="constant")
+        """The same update, of the same parameters by the same optimiser, for training that goes on behind its schedule.
+
+        The learning rate is that which the schedule ends at, or the whole one where that is 0.
+        """
+        end = SCHEDULES.get(self.schedule, lambda progress: 1.0)(1.0)
+        return self.variant(schedule="constant", lr=self.lr * (end or 1.0))
 
     def variant(self, **changes: Any) -> Update:
         """The same update, of the same parameters by the same optimiser, with other attributes."""

@@ -68,7 +68,15 @@ def test_alpha_may_change_as_often_for_any_budget(budget):
     algorithm = made("algo=meanflow_ql", *SMALL, "algo.steps=10000", "algo.adapt_every=70")
     [phase] = algorithm.phases
     phase.steps = round(budget * phase.steps)
-    due = [number for number in range(phase.steps) if algorithm.adapts(phase.progress(number))]
+
+    def adapts(number: int) -> bool:
+        phase.updates["actor"].optimizer.count = number  # made before
+        return algorithm.adapts()
+
+    due = [number for number in range(phase.steps) if adapts(number)]
     expected = [-(-each * phase.steps // algorithm.steps) for each in range(70, 10000, 70)]
     assert due == sorted(set(expected) - {phase.steps})
-    assert not algorithm.adapts(1.0)
+    algorithm.phases.append(algorithm.online_phase(50))  # with as many updates between two changes
+    between = phase.steps * 70 / algorithm.steps
+    online = sum(adapts(phase.steps + number) for number in range(1, 1000))
+    assert online == pytest.approx(999 / between if between > 1 else 999, abs=1)

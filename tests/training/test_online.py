@@ -16,7 +16,7 @@ from small import ALGORITHMS, random_transitions, sizes
 from tiny import only_run, plain_words, records, same
 
 from genpolicy.algo.actor import Actor
-from genpolicy.algo.algorithm import assemble
+from genpolicy.algo.algorithm import Algorithm, assemble
 from genpolicy.algo.update import Update
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
@@ -466,15 +466,11 @@ def test_a_run_begins_and_ends_with_the_shares_it_was_given(tmp_path, monkeypatc
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_each_algorithm_goes_on_online_or_says_why_not(name):
     online = ("online.steps=9", "online.start=2")
-    result, started = tried(f"algo={name}", "tuned=none", "network=mlp", "env=multi-goal", *online)
+    result, _ = tried(f"algo={name}", "tuned=none", "network=mlp", "env=multi-goal", *online)
     if result.code:
         assert "learns of data that do not grow, as it" in result.err
         return
-    [(job, _)] = started
-    for key, size in sizes(job.config).items():
-        OmegaConf.update(job.config, key, size)
-    algorithm = assemble(job.config, 2, -torch.ones(2), torch.ones(2))
-    generator = torch.Generator().manual_seed(0)
+    algorithm, generator = small_algorithm(f"algo={name}", *online), torch.Generator().manual_seed(0)
     for phase in algorithm.phases:
         assert (phase.prepare, phase.refresh) == (None, None)
     online, data = algorithm.online_phase(4), random_transitions()
@@ -488,6 +484,32 @@ def test_each_algorithm_goes_on_online_or_says_why_not(name):
     assert len(set(trained)) == len(trained)  # once on a batch
     assert set(trained) == {update.optimizer for phase in algorithm.phases for update in phase.updates.values()}
     assert algorithm.explore(torch.zeros(5, 2), generator, 0.1).shape == (5, 2)
+
+
+def small_algorithm(*words: str) -> Algorithm:
+    [(job, _)] = jobs(*words, "tuned=none", "network=mlp", "env=multi-goal")
+    for key, size in sizes(job.config).items():
+        OmegaConf.update(job.config, key, size)
+    return assemble(job.config, 2, -torch.ones(2), torch.ones(2))
+
+
+@pytest.mark.parametrize(("name", "rates"), [("meanflow_ql", {"actor": 1e-5, "critic": 3e-4}), ("dac", 3e-4)])
+def test_online_the_learning_rate_is_what_its_schedule_ended_at_or_the_whole_one_if_that_is_0(name, rates):
+    """The policy's of MeanFlowQL falls to a tenth, where its authors' code leaves it online."""
+    algorithm, generator = small_algorithm(f"algo={name}"), torch.Generator().manual_seed(0)
+    online = algorithm.online_phase(4)
+    online.update(random_transitions().sample(8, generator), generator, 0)
+    found = {name: update.optimizer.param_groups[0]["lr"] for name, update in online.updates.items()}
+    assert found == pytest.approx(rates if isinstance(rates, dict) else dict.fromkeys(found, rates))
+
+
+def test_meanflow_qls_alpha_changes_online_too():
+    """As in its authors' code, which counts its updates on."""
+    algorithm, generator = small_algorithm("algo=meanflow_ql", "algo.factor=1"), torch.Generator().manual_seed(0)
+    online, data = algorithm.online_phase(9), random_transitions()
+    alphas = [online.update(data.sample(8, generator), generator, step)["actor_alpha"].item() for step in range(6)]
+    assert alphas[:3] == [10.0] * 3  # one loss to compare with is too few
+    assert 10.0 not in alphas[3:]
 
 
 @pytest.mark.parametrize(
