@@ -219,6 +219,8 @@ class BehaviourSettings:
             depends=("model", "network", "objective", *(f"algo.behaviour_{name}" for name in ("lr", *more))),
         )
 
+    renewals: ClassVar[int] = 0  # how many times the prepared actions have been drawn anew, each time by other noise
+
     def with_behaviour_actions(
         self, num_samples: int, at: str = "", source: Policy | None = None
     ) -> Callable[[Transitions], Transitions]:
@@ -232,7 +234,8 @@ class BehaviourSettings:
             device = transitions.device
             transitions = transitions.to(device, extra_columns=num_samples * transitions.action_size)
             table = transitions.table.device
-            generator = torch.Generator(device).manual_seed(num_samples)  # the same at every call
+            seed = num_samples + self.renewals  # the same at every call for the same actions
+            generator = torch.Generator(device).manual_seed(seed)
             with torch.no_grad():
                 parts = [
                     source.sample(part.to(device), generator, num_samples).to(table)

@@ -33,6 +33,12 @@ class QIPO(GMPOSoftmax):
         *_, phase = self.phases
         return self.beta * -(-phase.steps // self.renew_every)
 
+    @property
+    def renewals(self) -> int:
+        """How many there have been after the first support. Of the same noise, errors of M actions would add up."""
+        phase = self.phases[-1]
+        return 0 if phase.refresh is None else phase.updates[""].count // self.renew_every
+
     def policies(self, model: Policy) -> tuple[Policy, Policy]:
         self.supporting = copy.deepcopy(model).requires_grad_(False)
         return super().policies(model)

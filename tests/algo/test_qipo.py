@@ -1,5 +1,6 @@
 """QIPO: the support is the policy's own, and a renewal is a step of beta."""
 
+import itertools
 import os
 import signal
 
@@ -52,6 +53,19 @@ def test_the_first_support_is_the_behaviours_and_later_ones_the_policys():
     assert same(weights(), before)  # goes on from where it is
     assert same(made.supporting.network.state_dict(), before)
     assert not torch.equal(phase.prepare(transitions)["behaviour_action"], first)
+
+
+def test_each_renewal_draws_the_support_by_other_noise():
+    """Also of a policy that has not changed, and the same again for a run that is resumed."""
+    made, transitions = algorithm(), random_transitions()
+    phase, supports = made.phases[-1], []
+    [update] = phase.updates.values()
+    for count in (0, 7, 8, 15, 16):
+        update.optimizer.count = count
+        phase.start()
+        supports.append(phase.prepare(transitions)["behaviour_action"])
+    assert [torch.equal(*pair) for pair in itertools.pairwise(supports)] == [True, False, True, False]
+    assert not torch.equal(supports[0], supports[-1])
 
 
 def test_the_loss_is_by_hand():
