@@ -231,6 +231,7 @@ def test_values_of_dac_are_those_of_flow_rls_commands(task, threshold, pessimism
         ("ogbench-humanoidmaze-medium-navigate", 0.5, 0.3, "row", "mean", 8, 122_250),
         ("ogbench-cube-single-play", 0.5, 10.0, "row", "mean", None, 61_250),
         ("walker2d-medium-replay-v2", 5.0, 0.1, "row", "min", None, 73_750),
+        ("hopper-medium-v2", 5.0, 0.1, "row", "min", None, 61_250),
         ("antmaze-medium-play-v2", 0.5, 0.03, "data", "min", None, 61_000),
         ("hammer-human-v1", 0.5, 0.03, "row", "min", 8, 11_250),
     ],
