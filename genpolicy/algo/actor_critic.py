@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Collection, Iterable
+from dataclasses import fields, replace
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from genpolicy.algo.algorithm import Algorithm, Phase, prefixed, require_flow
 from genpolicy.algo.update import Metrics, Update, critic_updates
 from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import component, locate, setting
+from genpolicy.config.schema import component, default_of, locate, setting
 from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -101,6 +101,18 @@ def require_one_rate(config: Node) -> None:
         raise UserError(f"critic.lr={config.critic.lr}: one optimiser trains all; legal: {config.algo.lr}, as algo.lr")
 
 
+def refuse_unused(config: Node, names: Collection[str], why: str) -> None:
+    """Refuse values of the algorithm's settings of these names, other than the defaults of its class.
+
+    why: nothing depends on them.
+    """
+    for field in fields(locate(config.algo._target_)):
+        value, default = config.algo.get(field.name), default_of(field)
+        if field.name in names and value != default:
+            given, legal = (str(each).lower() if isinstance(each, bool) else each for each in (value, default))
+            raise UserError(f"algo.{field.name}={given}: {why}; legal: {legal}")
+
+
 @component
 class JointTraining(PolicyEvaluation, ABC):
     """One optimiser of critic, behaviour model and policy, as in QAM's code: all step together, moving averages first.
@@ -172,6 +184,12 @@ class ActorCritic(PolicyEvaluation, ABC):
 
     ema_start: int = setting(0, ge=0, le=10**9, doc="actor updates before its moving average (EMA) starts")
     ema_every: int = setting(1, ge=1, le=10**6, doc="actor updates per update of its moving average")
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        super().check_compatibility(config)
+        if not cls.uses_target:
+            refuse_unused(config, ("ema_start", "ema_every"), "this algorithm keeps no moving average of its actor")
 
     def plan(self) -> list[Phase]:
         updates = prefixed("critic", self.critic_updates()) | {"actor": self.actor_update()}

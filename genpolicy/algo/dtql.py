@@ -41,7 +41,8 @@ class DTQL(Distilled):
     policy_init: str = setting("pytorch", choices=list(INITIALISATIONS), doc="initialisation of the policy's weights")
     joint: bool = setting(
         False,
-        doc="train critic and behaviour model together (critic_steps is not used), and go on in the policy phase",
+        doc="train critic and behaviour model together, and go on in the policy phase; critic_steps and "
+        "critic_batch_size are not used then",
     )
 
     @classmethod

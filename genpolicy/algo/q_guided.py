@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import torch
 from torch import Tensor
 
@@ -23,8 +21,6 @@ class QGuided(ActorCritic):
     As in their code, Q is one of the first two of the critic, chosen by a coin, and |Q| is taken from the other.
     """
 
-    num_q: ClassVar[int] = 2  # Q functions of the critic that the actor is told of
-
     eta: float = setting(1.0, ge=0.0, le=1e6, doc="weight of the value, in units of the values' mean size")
     normalize: bool = setting(True, doc="divide by mean |Q|; false: GTP's ablation with a linear Q term")
     own_size: bool = setting(False, doc="mean of the same Q function, as in EDP's code; false: of the other one")
@@ -32,10 +28,10 @@ class QGuided(ActorCritic):
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
         super().check_compatibility(config)
-        if config.critic.ensemble < cls.num_q:
+        if config.critic.ensemble < 2:
             raise UserError(
-                f"critic.ensemble={config.critic.ensemble}: the actor climbs one of {cls.num_q} Q functions, "
-                f"chosen by a coin; legal: {cls.num_q} or more"
+                f"critic.ensemble={config.critic.ensemble}: the actor climbs one of 2 Q functions, "
+                "chosen by a coin; legal: 2 or more"
             )
 
     def actor_update(self) -> Update:
@@ -53,12 +49,12 @@ class QGuided(ActorCritic):
         """The generative loss and the value's [B], and metrics."""
         matching = self.objective.loss(self.policy, batch.observation, batch.action, draws)
         action = self.clip(self.action(batch, draws))
-        q = self.critic.q(batch.observation, action, self.num_q)
+        q = self.critic.q(batch.observation, action, 2)
         value = self.value(q, draws)
         return matching - self.eta * value, {"matching": matching.detach().mean(), "q": q.detach().mean()}
 
     def value(self, q: Tensor, draws: Draws) -> Tensor:
-        """What is raised [B], of Q [num_q, B]: one of two by a coin, in units of the mean size of one."""
+        """What is raised [B], of Q [2, B]: one of two by a coin, in units of the mean size of one."""
         if self.normalize:
             size = q.detach().abs().mean(1, keepdim=True)
             q = q / (size if self.own_size else size.flip(0))

@@ -46,7 +46,9 @@ class QAM(JointTraining):
         super().check_compatibility(config)
 
         def fits(model: Node) -> bool:
-            return locate(model["_target_"]) is GenerativePolicy and locate(model["path"]["_target_"]) is ICFM
+            if locate(model["_target_"]) is not GenerativePolicy:
+                return False
+            return locate(model["path"]["_target_"]) is ICFM and model["path"]["sigma_min"] == 0
 
         if not fits(config.model):
             legal = legal_options("model", having=fits)
@@ -54,7 +56,7 @@ class QAM(JointTraining):
 
     @property
     def inverse_temperature(self) -> float | None:
-        return self.beta
+        return self.beta if self.flow is self.policy else None  # what is made from the flow climbs Q from there
 
     @property
     def flow(self) -> Policy:
@@ -139,10 +141,6 @@ class QAMF(OneStepSettings, QAM):
     uses_samples = True
 
     @property
-    def inverse_temperature(self) -> None:
-        return None
-
-    @property
     def flow(self) -> Policy:
         return self.teacher
 
@@ -173,10 +171,6 @@ class QAME(EditSettings, QAM):
     """QAM-E: the actions of QAM's flow are edited, by no more than `edit_scale`, to climb Q."""
 
     uses_samples = True
-
-    @property
-    def inverse_temperature(self) -> None:
-        return None
 
     @property
     def flow(self) -> Policy:

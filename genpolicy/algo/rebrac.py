@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from genpolicy.algo.td3_bc import TD3BC
+from genpolicy.algo.td3_bc import TD3
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.schema import component, setting
 from genpolicy.dataset.transitions import Transitions
@@ -12,7 +12,7 @@ from genpolicy.objective.objective import Draws
 
 
 @component
-class ReBRAC(TD3BC):
+class ReBRAC(TD3):
     """TD3+BC with penalties in actor and critic: -min_j Q_j(s, mu(s)) / mean |min_j Q_j| + alpha |a - mu(s)|^2.
 
     The critic's is that of `RegularisedQ`. As in their code, the actor's moving average follows what the actor was
@@ -27,14 +27,10 @@ class ReBRAC(TD3BC):
         return update
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
-        """The loss [B], and metrics."""
-        draws = draws | {"mean": self.policy.mean(batch.observation)}
-        matching = self.policy.action_size * self.objective.loss(self.policy, batch.observation, batch.action, draws)
-        q = self.critic.q(batch.observation, self.clip(self.action(batch, draws)))
-        loss = self.alpha * matching - self.value(q, draws)
-        distance = self.policy.action_size * self.distance(batch, draws)
-        return loss, {"matching": distance.mean(), "q": q.detach().mean()}
+        """The loss [B], and metrics, `matching` being |a - mu(s)|^2."""
+        imitation, value, metrics = self.terms(batch, draws)
+        size = self.policy.action_size
+        return self.alpha * (size * imitation) - value, metrics | {"matching": size * metrics["matching"]}
 
-    def value(self, q: Tensor, draws: Draws) -> Tensor:
-        q = q.amin(0)
-        return q / q.detach().abs().mean() if self.normalize else q
+    def actor_q(self, observation: Tensor, action: Tensor) -> Tensor:
+        return self.critic.q_min(observation, action)

@@ -1,12 +1,14 @@
-"""TD3+BC (Fujimoto and Gu 2021)."""
+"""TD3+BC (Fujimoto and Gu 2021), and what ReBRAC shares with it."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor
 
-from genpolicy.algo.q_guided import QGuided
-from genpolicy.algo.update import Metrics
+from genpolicy.algo.actor_critic import ActorCritic
+from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
@@ -17,16 +19,16 @@ from genpolicy.objective.objective import Draws
 
 
 @component
-class TD3BC(QGuided):
-    """TD3 with the squared error of the data's actions: -eta Q(s, mu(s)) / mean |Q| + |a - mu(s)|^2 / A (eq. 5).
+class TD3(ActorCritic, ABC):
+    """TD3 (Fujimoto et al. 2018) whose actor imitates the data while it climbs Q.
 
-    Q is the critic's first. Only the mean of the Gaussian is TD3+BC's; its std, which nothing else depends on, is
-    fitted to the data beside it, for a log-likelihood.
+    Only the mean of the Gaussian is its actor; its std, which nothing else depends on, is fitted to the data beside it,
+    for a log-likelihood.
     """
 
-    num_q = 1
     explores_by_mean = True
 
+    normalize: bool = setting(True, doc="divide Q by its mean absolute value")
     smoothing: float = setting(
         0.2, ge=0.0, le=1e6, doc="standard deviation of the noise on the target's actions, which lie in [-1, 1]"
     )
@@ -37,6 +39,9 @@ class TD3BC(QGuided):
         super().check_compatibility(config)
         if not has_mean(locate(config.model._target_)):
             raise UserError(f"model: TD3+BC needs a policy with a mean; legal: {legal_options('model', has_mean)}")
+
+    def actor_update(self) -> Update:
+        return self.climbing_update(self.policy.parameters(), after=self.update_targets)
 
     def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
         """The moving average's mean with smoothing noise (Fujimoto et al. 2018, section 5.3)."""
@@ -52,20 +57,39 @@ class TD3BC(QGuided):
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         return self.objective.draw(self.policy, batch.observation, batch.action, generator, progress)
 
+    def terms(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Tensor, Metrics]:
+        """The loss of imitating the data [B], what Q counts [B], and metrics.
+
+        What the first has of the std is not in the metric `matching`, |a - mu(s)|^2 / A.
+        """
+        observation, mean = batch.observation, self.policy.mean(batch.observation)
+        imitation = self.objective.loss(self.policy, observation, batch.action, draws | {"mean": mean})
+        q = self.actor_q(observation, self.clip(mean))
+        distance = (batch.action - mean.detach()).square().mean(-1)
+        metrics = {"matching": distance.mean(), "q": q.detach().mean()}
+        return imitation, q / q.detach().abs().mean() if self.normalize else q, metrics
+
+    @abstractmethod
+    def actor_q(self, observation: Tensor, action: Tensor) -> Tensor:
+        """The Q [B] that the actor climbs."""
+
+
+@component
+class TD3BC(TD3):
+    """TD3 with the squared error of the data's actions: -eta Q(s, mu(s)) / mean |Q| + |a - mu(s)|^2 / A (eq. 5).
+
+    Q is the critic's first.
+    """
+
+    eta: float = setting(1.0, ge=0.0, le=1e6, doc="weight of the value, in units of the values' mean size")
+
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
-        draws = draws | {"mean": self.policy.mean(batch.observation)}  # once for both terms
-        loss, metrics = super().loss(batch, draws)
-        return loss, metrics | {"matching": self.distance(batch, draws).mean()}
+        """The loss [B], and metrics."""
+        imitation, value, metrics = self.terms(batch, draws)
+        return imitation - self.eta * value, metrics
 
-    def distance(self, batch: Transitions, draws: Draws) -> Tensor:
-        """|a - mu(s)|^2 / A [B], without a gradient: what the objective has of the std is no part of it."""
-        return (batch.action - draws["mean"].detach()).square().mean(-1)
-
-    def action(self, batch: Transitions, draws: Draws) -> Tensor:
-        return draws["mean"]
-
-    def value(self, q: Tensor, draws: Draws) -> Tensor:
-        return q[0] / q[0].detach().abs().mean() if self.normalize else q[0]
+    def actor_q(self, observation: Tensor, action: Tensor) -> Tensor:
+        return self.critic.q(observation, action, 1)[0]
 
 
 def has_mean(model: type) -> bool:

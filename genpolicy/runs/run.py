@@ -36,7 +36,7 @@ from omegaconf import DictConfig, OmegaConf
 from genpolicy.config import plain_yaml, plugins
 from genpolicy.config.plugins import PluginNeeded
 from genpolicy.config.run_settings import OF_ONE_MODE, TrainSettings, absolute_uri
-from genpolicy.config.schema import modules
+from genpolicy.config.schema import TARGET, modules
 from genpolicy.config.validation import check, refuse_interpolation
 from genpolicy.errors import UserError, message, one_line, printable
 from genpolicy.runs import provenance, records
@@ -51,6 +51,8 @@ _ID = re.compile("[0-9a-f]{32}")
 POLICY = "policy.pt"
 _CONTENT = ("last.pt", "best.pt", POLICY, "journal.jsonl", "journal.index", "evaluation-*", "figures/*", "export/*")
 _CONTENT += ("tracking.json", "tracking.log", "log.txt", "job.json", "data.json", "status.json", "config.yaml")
+# Settings of an algorithm that an earlier version had, and that changed nothing.
+_DROPPED = {"genpolicy.algo.td3_bc.TD3BC": ("own_size",), "genpolicy.algo.rebrac.ReBRAC": ("eta", "own_size")}
 
 
 class InUse(UserError):
@@ -257,17 +259,21 @@ def read_frozen(directory: Path) -> dict:
         if not all(_ID.fullmatch(number) for number in (frozen["id"], *frozen["replaces"])):
             raise ValueError("its id is none of genpolicy's")
         refuse_interpolation(frozen, "")
-        _rename(frozen["config"].get("online"))
+        _modernise(frozen["config"])
         return frozen
     except (UserError, ValueError, TypeError, AttributeError) as error:
         said = message(error).removeprefix(f"{path}: ")
         raise UserError(f"{path}: not the frozen configuration of a run ({said}); move it away") from error
 
 
-def _rename(online: Any) -> None:
-    """Gives what an earlier version called `online.mix` its name of today."""
+def _modernise(config: dict) -> None:
+    """Gives what an earlier version called `online.mix` its name of today, and drops what is no setting any more."""
+    online, algo = (config.get(name) for name in ("online", "algo"))
     if isinstance(online, dict) and "mix" in online:
         online["offline_ratio"] = 0.5 if online.pop("mix") == "half" else None
+    if isinstance(algo, dict):
+        for name in _DROPPED.get(algo.get(TARGET), ()):
+            algo.pop(name, None)
 
 
 def _checked(run: Run) -> DictConfig:

@@ -164,6 +164,12 @@ def assert_works(config, word: str = "") -> None:
         ),
         ("algo=dac algo.eta_min=2 algo.eta_max=1", "algo.eta_min=2.0: must be at most algo.eta_max=1.0"),
         ("algo=qsm algo.lr=1e-3", "critic.lr=0.0003: one optimiser trains all; legal: 0.001, as algo.lr"),
+        ("algo=qam model.path.sigma_min=0.1", "model: adjoint matching needs straight paths from noise to actions"),
+        ("algo=qsm algo.policy_delay=2", "algo.policy_delay=2: with algo.joint one optimiser trains all; legal: 1"),
+        ("algo=dac algo.joint=true algo.clip_each_q=true", "algo.clip_each_q=true: with algo.joint one optimiser"),
+        ("algo=qc algo.ema_every=5", "algo.ema_every=5: this algorithm keeps no moving average of its actor; legal: 1"),
+        ("algo=rebrac algo.eta=2", "algo.eta"),
+        ("algo=td3_bc algo.own_size=true", "algo.own_size"),
         ("algo=fql solver=sde", "solver: FQL distils a flow that noise enters at its start only"),
         (
             "algo=rlpd model=gvp objective=flow_matching",

@@ -109,6 +109,11 @@ def test_it_acts_as_theirs(given):
     torch.testing.assert_close(acted, arrays["act"], rtol=1e-5, atol=1e-9)
 
 
+def test_what_climbs_q_beyond_the_flow_has_no_inverse_temperature(given):
+    name, _, algorithm = given
+    assert algorithm.inverse_temperature == (2 if name == "qam" else None)
+
+
 def test_weights_of_the_two_flows_begin_apart():
     algorithm = made("algo=qam", *SMALL, *VARIANTS["qam"])
     pairs = list(zip(algorithm.policy.parameters(), algorithm.behaviour.parameters(), strict=False))

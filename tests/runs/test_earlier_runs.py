@@ -16,7 +16,7 @@ from command_line import genpolicy
 from tiny import events, only_run, undrawn
 
 from genpolicy import api
-from genpolicy.runs.run import load_run
+from genpolicy.runs.run import load_run, read_frozen
 
 KEPT = Path(__file__).resolve().parents[1] / "data" / "earlier_runs"
 NUMBERS = json.loads((KEPT / "numbers.json").read_text())
@@ -71,6 +71,15 @@ def test_what_the_mix_of_online_batches_was_called_is_understood(mix, ratio, tmp
     frozen["config"]["online"] = {"steps": 60, "start": 20, "mix": mix}
     (folder / "config.yaml").write_text(yaml.safe_dump(frozen))
     assert load_run(folder).config.online.offline_ratio == ratio
+
+
+def test_settings_that_changed_nothing_are_left_out(tmp_path):
+    folder = tmp_path / "outputs" / "default" / "task" / "bc" / "seed0"
+    shutil.copytree(KEPT / "bc", folder)
+    frozen = yaml.safe_load((folder / "config.yaml").read_text())
+    frozen["config"]["algo"] = {"_target_": "genpolicy.algo.rebrac.ReBRAC", "eta": 1.0, "own_size": False, "alpha": 0.1}
+    (folder / "config.yaml").write_text(yaml.safe_dump(frozen))
+    assert read_frozen(folder)["config"]["algo"] == {"_target_": "genpolicy.algo.rebrac.ReBRAC", "alpha": 0.1}
 
 
 @pytest.mark.slow
