@@ -206,6 +206,31 @@ def test_values_of_qams_authors_are_those_of_their_commands(task, discount, pess
 
 
 @pytest.mark.parametrize(
+    ("task", "lr", "alpha", "decays", "epochs", "expectile"),
+    [
+        ("pen-human-v1", 3e-5, 1500, True, 300, 0.9),
+        ("pen-cloned-v1", 1e-5, 1500, False, 200, 0.7),
+        ("kitchen-complete-v0", 1e-4, 200, True, 500, 0.7),
+        ("kitchen-partial-v0", 1e-4, 100, True, 1000, 0.7),
+        ("kitchen-mixed-v0", 3e-4, 200, True, 500, 0.7),
+    ],
+)
+def test_values_of_dtql_are_those_of_its_authors_table(task, lr, alpha, decays, epochs, expectile):
+    """main.py of TianyuCodings/Diffusion_Trusted_Q_Learning at 9a29cea."""
+    [(job, _)] = jobs("algo=dtql", f"env={task}")
+    algo, critic = job.config.algo, job.config.critic
+    assert (algo.policy_lr, algo.behaviour_lr, critic.lr, algo.alpha) == (lr, lr, 3e-4, alpha)
+    assert (algo.policy_schedule == "cosine", algo.policy_steps, critic.expectile) == (decays, 1000 * epochs, expectile)
+    assert (algo.imitation, algo.policy_batch_size, algo.behaviour_batch_size, algo.behaviour_steps) == (
+        0,
+        256,
+        256,
+        50_000,
+    )
+    assert (job.config.dataset.reward, job.config.eval.episodes) == ("none", 100)
+
+
+@pytest.mark.parametrize(
     ("task", "threshold", "pessimism"),
     [
         ("halfcheetah-medium-expert-v2", 0.1, 0.0),
