@@ -1,6 +1,7 @@
 """What GFP and FAC add to FQL, held against values by hand and closed forms."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from gaussian import GaussianNetwork
 from parity import made
 from torch import nn
 
+from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.direct import normal_log_prob
 
@@ -101,3 +103,15 @@ def test_facs_three_thresholds(threshold):
     action = MEAN + 2 * STD * torch.ones(3, 3).double()
     expected = (1 - (algorithm.log_density(rows.observation, action) - limit).exp()).clamp(0, 1)
     torch.testing.assert_close(algorithm.weight(rows, action, None), expected)
+
+
+def test_the_least_density_of_the_data_is_not_that_of_a_chunk_which_a_time_limit_cuts():
+    algorithm = made("algo=fac", *SMALL, "algo.threshold=data", action=6)
+    identity = torch.eye(6).double()
+    algorithm.behaviour.network = GaussianNetwork(algorithm.behaviour.path, torch.zeros(6).double(), STD**2 * identity)
+    action = torch.zeros(6, 3).double()
+    action[2] = 2.0  # the last of its episode, after which it would be repeated
+    data = replace(batch(6, action), ends=torch.arange(6) % 3 == 2)
+    prepared = algorithm.phases[1].prepare(Sequences.of_transitions(data, 2, 2, 0.9, False))
+    expected = algorithm.log_density(data.observation[:1], action[1:3].reshape(1, 6))
+    torch.testing.assert_close(prepared["log_threshold"], expected.expand(6))
