@@ -179,7 +179,7 @@ class ActorCritic(PolicyEvaluation, ABC):
         "constant", choices=["constant", "cosine"], doc="schedule of both learning rates; cosine ends at 0"
     )
     policy_delay: int = setting(
-        1, ge=1, le=10**6, doc="critic updates per update of the actor and of all target networks"
+        1, ge=1, le=10**6, doc="critic updates per update of the actor, and of the target networks that follow with it"
     )
 
     ema_start: int = setting(0, ge=0, le=10**9, doc="actor updates before its moving average (EMA) starts")

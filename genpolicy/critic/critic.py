@@ -60,7 +60,9 @@ class Critic(nn.Module, ABC):
         False, doc="average the loss over the Q functions (matters to Adam's eps only); false: sum it"
     )
     lagged_target: bool = setting(
-        False, doc="update the target Q before each update of Q, as in FQL's code; false: after it"
+        False,
+        doc="update the target Q before each update of Q, as in FQL's code, and always where one optimiser has it and "
+        "the policy, as QAM's; false: after it",
     )
     lr: float = setting(3e-4, gt=0.0, le=1e30, doc="Adam's learning rate of Q and V")
     expectile: float | None = setting(
