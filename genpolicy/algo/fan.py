@@ -9,7 +9,7 @@ from torch import Tensor
 
 from genpolicy.algo.algorithm import Phase, require_denoiser
 from genpolicy.algo.fql import OneStepActor
-from genpolicy.algo.update import Metrics, imitation
+from genpolicy.algo.update import Metrics, Update, imitation
 from genpolicy.config.schema import component
 from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
@@ -39,6 +39,11 @@ class FAN(OneStepActor):
         flow = imitation(self.behaviour, self.objective, self.lr, clip=self.gradient_norm, every=self.policy_delay)
         actor = phase.updates["actor"]  # first, by the flow of before its update
         return [replace(phase, updates={"actor": actor, "flow": flow} | phase.updates)]
+
+    def actor_update(self) -> Update:
+        update = super().actor_update()
+        update.frozen_modules += self.behaviour.parameters()  # the anchor is the flow as it is
+        return update
 
     def draw_next_action(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """What the critic's loss takes, as `NoiseConditionedQ` says."""

@@ -87,6 +87,26 @@ def test_whatever_is_accepted_works_and_the_rest_is_refused_in_a_line(name):
             assert_works(job.config, f"{group}={option}")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_loss_gives_gradients_to_all_that_its_update_trains_and_to_nothing_else(name):
+    [(job, _)] = jobs(f"algo={name}", "tuned=none", "network=mlp", "env=multi-goal")
+    for key, size in sizes(job.config).items():
+        OmegaConf.update(job.config, key, size)
+    algorithm = assemble(job.config, 2, -torch.ones(2), torch.ones(2))
+    data, generator = random_transitions(), torch.Generator().manual_seed(0)
+    for phase in algorithm.phases:
+        if phase.start is not None:
+            phase.start()
+        batch = (data if phase.prepare is None else phase.prepare(data)).sample(8, generator)
+        batch = batch if phase.extend is None else phase.extend(batch)
+        for key, update in phase.updates.items():
+            algorithm.zero_grad()
+            update(batch, generator, 0.5)
+            given = {id(parameter) for parameter in algorithm.parameters() if parameter.grad is not None}
+            assert given == {id(parameter) for parameter in update.parameters}, (phase.name, key)
+
+
 def each_class(group: str) -> list[str]:
     """An option for each class that a group's options name, with the path of a model."""
     found = {}
