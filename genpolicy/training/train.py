@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from genpolicy.config.schema import build
 from genpolicy.dataset.transitions import Transitions
+from genpolicy.env.task import Task
 from genpolicy.evaluation.table import print_table
 from genpolicy.runs import provenance
 from genpolicy.runs.evaluations import pending
@@ -42,19 +43,21 @@ def training(
     signals: Signals,
     progress: Progress,
     synced_elsewhere: bool = False,
+    task: Task | None = None,
     transitions: Transitions | None = None,
     together: bool = False,
 ) -> Iterator[Trainer]:
     """The trainer of a run, whose status and tracking go with it; at the end, its results are printed.
 
-    synced_elsewhere: as for `train`. transitions: the run's, on its device, if loaded. together: as for `Trainer`.
+    synced_elsewhere: as for `train`. task: the run's, with its simulators, if built. transitions: the run's, on its
+    device, if loaded. together: as for `Trainer`.
     """
     device = choose_device(run.config.device)
     with follower.Tracker(run, synced_elsewhere) as tracker:
         with run.recorded(device=str(device)):
             tracker.start()
             print(f"{run.name}: {run.directory}", flush=True)
-            task = build(run.config.env)
+            task = build(run.config.env) if task is None else task
             now = provenance.stamp(run.config)
             if transitions is None:
                 transitions = load(run.config, task, device)

@@ -13,6 +13,7 @@ from tiny import records, same, undrawn
 from tiny import words as tiny_words
 
 from genpolicy.algo.algorithm import assemble
+from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs
@@ -215,6 +216,16 @@ def test_a_run_may_go_on_alone_and_come_back(alone, tmp_path, monkeypatch):
     assert "seed2: finished already" in result.out
     for single, joint in zip(runs(alone), runs(tmp_path), strict=True):
         assert_close(single, joint)
+
+
+def test_the_runs_share_their_simulators(tmp_path, monkeypatch):
+    """Of which one of an arm takes 110 MB."""
+    asked, make = [], Task.make
+    monkeypatch.setattr(Task, "make", lambda task, count: asked.append(task) or make(task, count))
+    result = genpolicy(*words(tmp_path, "seeds=0,1", "algo.critic_steps=2", "algo.policy_steps=2"))
+    assert result.code == 0, result.err
+    assert len(asked) > 2
+    assert len({id(task) for task in asked}) == 1
 
 
 @pytest.mark.slow
