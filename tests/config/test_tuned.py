@@ -314,3 +314,23 @@ def test_values_of_rlpd_are_those_of_its_authors_commands(task, steps, subset, b
     assert online.offline_ratio == 0.5
     assert (config.algo.policy_delay, config.algo.batch_size, config.algo.lr, config.critic.lr) == (20, 256, 3e-4, 3e-4)
     assert (config.scaling.observation, config.dataset.action_margin) == ("none", 1e-5)
+
+
+@pytest.mark.parametrize(
+    ("algo", "task", "eta", "lr", "norm", "steps", "reward"),
+    [
+        ("diffusion_ql", "pen-human-v1", 0.15, 3e-5, 7, 1_000_000, "standardize"),
+        ("diffusion_ql", "kitchen-complete-v0", 0.005, 3e-4, 9, 250_000, "none"),
+        ("consistency_ac", "pen-cloned-v1", 0.01, 3e-5, 8, 500_000, "standardize"),
+        ("consistency_ac", "kitchen-mixed-v0", 0.5, 3e-4, 2, 1_500_000, "none"),
+    ],
+)
+def test_values_of_diffusion_ql_and_consistency_ac_are_those_of_their_tables(algo, task, eta, lr, norm, steps, reward):
+    """main.py of Diffusion-Policies-for-Offline-RL at d871f5c, offline.py of Consistency-AC's code at cdeae87."""
+    [(job, _)] = jobs(f"algo={algo}", f"env={task}")
+    config, consistency = job.config, algo == "consistency_ac"
+    given = config.algo
+    assert (given.eta, given.lr, given.gradient_norm, given.steps, config.critic.lr) == (eta, lr, norm, steps, 3e-4)
+    assert (config.dataset.reward, config.critic.normalize, config.eval.episodes) == (reward, consistency, 100)
+    if consistency:  # the grid grows anew every 50 epochs of 1,000 updates
+        assert (config.objective.cycles, config.objective.scaled) == (steps // 50_000, True)
