@@ -269,6 +269,14 @@ def test_values_of_fac_are_those_of_its_authors_commands(task, alpha_q, alpha, t
     assert (critic.aggregate, critic.discount, algo.steps, algo.behaviour_steps) == (aggregate, 0.995, 10**6, steps)
 
 
+def test_values_of_fql_on_locomotion_are_those_of_facs_baseline():
+    """README.md and main_baselines.py of JongseongChae/FAC at a4f4dd4."""
+    [(job, _)] = jobs("algo=fql", "env=walker2d-medium-v2")
+    algo = job.config.algo
+    assert (algo.alpha, algo.steps, algo.normalize, job.config.dataset.action_margin) == (300.0, 10**6, False, 1e-5)
+    assert (job.config.critic.aggregate, job.config.critic.discount) == ("mean", 0.99)
+
+
 @pytest.mark.parametrize(
     ("task", "alpha", "penalty", "discount", "aggregate", "steps"),
     [
