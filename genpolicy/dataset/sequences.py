@@ -15,9 +15,9 @@ from genpolicy.errors import UserError
 class Sequences(Transitions):
     """Transitions of which a batch takes `length` consecutive ones of an episode at a time, as one.
 
-    A batch has the first one's observation and further fields; as `action` [B, chunk * A] the first `chunk` actions,
-    one after the other; as `reward` the sum of discount^j r_j over all; the last one's `next_observation`; and it is
-    `terminated` if any of them is. The rows are not copied: a batch gathers them.
+    A batch has the first one's observation and further fields, but the last one's where the name begins with `next_`;
+    as `action` [B, chunk * A] the first `chunk` actions, one after the other; as `reward` the sum of discount^j r_j
+    over all; and it is `terminated` if any of them is. The rows are not copied: a batch gathers them.
 
     An episode that terminates ends its last sequences: no reward comes after that, and its last action stands for those
     that would. What a time limit cuts begins no sequence.
@@ -91,10 +91,9 @@ class Sequences(Transitions):
         fields = {name: rows[name].unflatten(0, each.shape) for name in self.shapes}
         powers = self.discount ** steps.to(rows.table.dtype)
         counted = powers if self.masked else powers * valid
-        columns = {name: values[:, 0] for name, values in fields.items()} | {
+        columns = {name: values[:, -1 if name.startswith("next_") else 0] for name, values in fields.items()} | {
             "action": fields["action"][:, : self.chunk].flatten(1),
             "reward": (fields["reward"] * counted).sum(1),
-            "next_observation": fields["next_observation"][:, -1],
             "terminated": fields["terminated"].any(1).to(rows.table),
         }
         if self.masked:

@@ -89,10 +89,11 @@ def test_a_policy_is_judged_by_no_sequence_over_an_end(masked):
     assert transitions.whole() is transitions
 
 
-def test_further_fields_are_those_of_the_first_row():
+def test_further_fields_are_those_of_the_first_row_and_of_the_last_where_they_are_of_the_next_state():
     found = Sequences.of_transitions(made([5, 5]), 2, 2, 0.9, masked=False)
-    extended = found.extended(column=torch.arange(10.0))
-    assert extended.rows(slice(0, 4))["column"].tolist() == [0, 1, 2, 3]
+    batch = found.extended(column=torch.arange(10.0), next_column=torch.arange(10.0)).rows(slice(0, 4))
+    assert batch["column"].tolist() == [0, 1, 2, 3]
+    assert batch["next_column"].tolist() == [1, 2, 3, 4]
 
 
 def test_episodes_must_be_known_and_long_enough():
