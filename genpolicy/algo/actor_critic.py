@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
-from dataclasses import fields, replace
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from genpolicy.algo.algorithm import Algorithm, Phase, prefixed, require_flow
 from genpolicy.algo.update import Metrics, Update, critic_updates
-from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import component, default_of, locate, setting
+from genpolicy.config.legal import legal_options, refuse_unused
+from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -101,18 +101,6 @@ def require_one_rate(config: Node) -> None:
         raise UserError(f"critic.lr={config.critic.lr}: one optimiser trains all; legal: {config.algo.lr}, as algo.lr")
 
 
-def refuse_unused(config: Node, names: Collection[str], why: str) -> None:
-    """Refuse values of the algorithm's settings of these names, other than the defaults of its class.
-
-    why: nothing depends on them.
-    """
-    for field in fields(locate(config.algo._target_)):
-        value, default = config.algo.get(field.name), default_of(field)
-        if field.name in names and value != default:
-            given, legal = (str(each).lower() if isinstance(each, bool) else each for each in (value, default))
-            raise UserError(f"algo.{field.name}={given}: {why}; legal: {legal}")
-
-
 @component
 class JointTraining(PolicyEvaluation, ABC):
     """One optimiser of critic, behaviour model and policy, as in QAM's code: all step together, moving averages first.
@@ -189,7 +177,9 @@ class ActorCritic(PolicyEvaluation, ABC):
     def check_compatibility(cls, config: Node) -> None:
         super().check_compatibility(config)
         if not cls.uses_target:
-            refuse_unused(config, ("ema_start", "ema_every"), "this algorithm keeps no moving average of its actor")
+            refuse_unused(
+                config, "algo", ("ema_start", "ema_every"), "this algorithm keeps no moving average of its actor"
+            )
 
     def plan(self) -> list[Phase]:
         updates = prefixed("critic", self.critic_updates()) | {"actor": self.actor_update()}
@@ -225,7 +215,8 @@ class ActorCritic(PolicyEvaluation, ABC):
             self.policy.update_target()
 
     def from_the_same_parameters(self, phase: Phase) -> Phase:
-        """The phase with all steps from the same parameters: the actor's first, all draws before, the targets last."""
+        """The phase with all steps from the same parameters: the actor's first, all draws before, the target Q last."""
         *critic, actor = phase.updates.items()
-        critic[-1][1].after = self.update_targets
+        if not self.critic.lagged_target:
+            critic[-1][1].after = self.critic.update_target
         return replace(phase, updates=dict([actor, *critic]), draws_first=True)

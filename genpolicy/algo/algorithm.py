@@ -234,7 +234,8 @@ class BehaviourSettings:
             device = transitions.device
             transitions = transitions.to(device, extra_columns=num_samples * transitions.action_size)
             table = transitions.table.device
-            seed = num_samples + self.renewals  # the same at every call for the same actions
+            # The same at every call for the same actions, but not for those at a state and at the next one.
+            seed = stream(num_samples, at) if at else num_samples + self.renewals
             generator = torch.Generator(device).manual_seed(seed)
             with torch.no_grad():
                 parts = [

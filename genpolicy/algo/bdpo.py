@@ -95,8 +95,7 @@ class BDPO(BehaviourSettings, PolicyEvaluation):
     def policies(self, model: Policy) -> tuple[Policy, Policy]:
         behaviour = copy.deepcopy(model)
         for policy in (model, behaviour):
-            if policy.target is None:
-                policy.keep_average()
+            policy.keep_average()
         self.learner = model
         return model.target, behaviour
 

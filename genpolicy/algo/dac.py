@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genpolicy.algo.actor_critic import ActorCritic, refuse_unused, require_one_rate
+from genpolicy.algo.actor_critic import ActorCritic, require_one_rate
 from genpolicy.algo.algorithm import Phase
 from genpolicy.algo.update import Metrics, Update
-from genpolicy.config.legal import legal_options
+from genpolicy.config.legal import legal_options, refuse_unused
 from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
 from genpolicy.critic.critic import value_and_slope
@@ -59,7 +59,7 @@ class DAC(ActorCritic):
             raise UserError(f"{limits}, between which eta is held")
         if config.algo.joint:
             require_one_rate(config)
-            refuse_unused(config, ("policy_delay", "clip_each_q"), "with algo.joint one optimiser trains all")
+            refuse_unused(config, "algo", ("policy_delay", "clip_each_q"), "with algo.joint one optimiser trains all")
 
     def policies(self, model: Policy) -> tuple[Policy, None]:
         if self.joint:

@@ -32,7 +32,7 @@ class EDP(QGuided):
         [phase] = super().plan()
         if not self.simultaneous:
             return [phase]
-        phase.updates["actor"].after = None  # the targets follow after the critic's step
+        phase.updates["actor"].after = self.update_average  # the target Q follows after the critic's step
         return [self.from_the_same_parameters(phase)]
 
     def action(self, batch: Transitions, draws: Draws) -> Tensor:

@@ -25,8 +25,7 @@ class IDQL(BehaviourSettings, CriticSettings, Algorithm):
     def policies(self, model: Policy) -> tuple[Policy, Policy]:
         if not self.average:
             return copy.copy(model), model  # one network: the first is evaluated with the selection, the second without
-        if model.target is None:
-            model.keep_average()
+        model.keep_average()
         return model.target, model
 
     def plan(self) -> list[Phase]:

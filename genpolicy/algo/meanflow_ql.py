@@ -62,7 +62,7 @@ class MeanFlowQL(ActorCritic):
         return phases
 
     def actor_update(self) -> Update:
-        return self.climbing_update(self.policy.parameters())
+        return self.climbing_update(self.policy.parameters(), after=self.policy.update_target)
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The generative loss's draws, the noise [B, noises, A] of the actions, and alpha [B], changed if due."""

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from genpolicy.algo.actor_critic import ActorCritic
 from genpolicy.algo.update import Metrics, Update
+from genpolicy.config.legal import refuse_unused
 from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
@@ -33,6 +34,8 @@ class QGuided(ActorCritic):
                 f"critic.ensemble={config.critic.ensemble}: the actor climbs one of 2 Q functions, "
                 "chosen by a coin; legal: 2 or more"
             )
+        if not config.algo.normalize:
+            refuse_unused(config, "algo", ("own_size",), "with algo.normalize=false Q is not divided by a size")
 
     def actor_update(self) -> Update:
         return self.climbing_update(self.policy.parameters(), after=self.update_targets)

@@ -1,10 +1,11 @@
-"""Which options go together with the others: for the messages that refuse one that does not."""
+"""Which options and settings go together with the others: for the messages that refuse one that does not."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import fields
 
 from genpolicy.config.arguments import PLACED, options
 from genpolicy.config.option_content import all_settings
-from genpolicy.config.schema import TARGET, locate
+from genpolicy.config.schema import TARGET, default_of, locate
 from genpolicy.config.validation import Node
 from genpolicy.errors import UserError
 
@@ -26,3 +27,15 @@ def legal_options(
         except UserError:  # an option that cannot be used at all
             continue
     return f"{group}={'|'.join(found)}"
+
+
+def refuse_unused(config: Node, group: str, names: Collection[str], why: str) -> None:
+    """Refuse values of a component's settings of these names, other than the defaults of its class.
+
+    why: nothing depends on them.
+    """
+    for field in fields(locate(config[group][TARGET])):
+        value, default = config[group].get(field.name), default_of(field)
+        if field.name in names and value != default:
+            given, legal = (str(each).lower() if isinstance(each, bool) else each for each in (value, default))
+            raise UserError(f"{group}.{field.name}={given}: {why}; legal: {'null' if legal is None else legal}")

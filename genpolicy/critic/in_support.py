@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genpolicy.config.legal import refuse_unused
 from genpolicy.config.schema import component, setting
+from genpolicy.config.validation import Node
 from genpolicy.critic.double_q import DoubleQ
 
 
@@ -24,6 +26,12 @@ class InSupport(DoubleQ):
     beta: float = setting(
         3.0, gt=0.0, le=1e6, doc="inverse temperature, in units of the data set's (transformed) reward"
     )
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        """The candidates' values are combined by softmax."""
+        super().check_compatibility(config)
+        refuse_unused(config, "critic", ("over_candidates",), "this critic takes a softmax mean over the candidates")
 
     def backup(self, q: Tensor) -> Tensor:
         value = self.lower_bound(q)

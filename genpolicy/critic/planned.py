@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genpolicy.config.legal import refuse_unused
 from genpolicy.config.schema import component, setting
+from genpolicy.config.validation import Node
 from genpolicy.critic.critic import Critic, Metrics, q_of_each
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.network.activation import ACTIVATIONS
@@ -34,15 +36,21 @@ class PlannedReturns(Critic):
     lr: float = setting(1e-3, gt=0.0, le=1e30, doc="Adam's learning rate of Q")
     alpha: float = setting(20.0, gt=0.0, le=1e6, doc="inverse temperature of V, in standard deviations of the returns")
 
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        """The target is the last round's Q, and there is no V."""
+        refuse_unused(config, "critic", ("target_rate", "lagged_target"), "this critic's target is its last round's Q")
+        refuse_unused(config, "critic", ("expectile",), "this critic learns no V")
+
     def __post_init__(self, observation_size: int, action_size: int, horizon: int) -> None:
         super().__post_init__(observation_size, action_size, horizon)
         self.initial = copy.deepcopy(self.q_target)
         self.register_buffer("moments", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))  # mean and std, last round's and this
 
     def loss(self, batch: Transitions, draws: Draws | None = None) -> tuple[Tensor, Metrics]:
-        """sum_j (Q_j(s, a) - R)^2 [B] for the column `planned` of standardised returns R, and metrics."""
+        """The squared errors of Q_j(s, a) [B] for the column `planned` of standardised returns R, and metrics."""
         q = self.q(batch.observation, batch.action)
-        return (q - batch["planned"]).square().sum(0), {"q": q.detach().mean()}
+        return self.squared_error(q, batch["planned"]), {"q": q.detach().mean()}
 
     def update_target(self) -> None:
         """Nothing: Q^- is the last round's."""

@@ -46,8 +46,9 @@ class Policy(nn.Module, ABC):
         self.target: Policy | None = None
 
     def keep_average(self) -> None:
-        """Start the moving average."""
-        self.target = copy.deepcopy(self).requires_grad_(False)
+        """Start the moving average, if it is not kept yet."""
+        if self.target is None:
+            self.target = copy.deepcopy(self).requires_grad_(False)
 
     def update_target(self) -> None:
         """One step of the moving average, if it is kept."""

@@ -7,7 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import component, setting
+from genpolicy.config.schema import build, component, setting
+from genpolicy.config.validation import Node
+from genpolicy.errors import UserError
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.path import ProbabilityPath
 from genpolicy.objective.regression import Regression, network_output
@@ -28,6 +30,18 @@ class ScoreMatching(Regression):
     weighting: str = setting(
         "vanilla", choices=["vanilla", "maximum_likelihood"], doc="weight w(t) of the loss, sigma^2 or g^2"
     )
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        """Where times are by the logarithm of the noise, there must be some at the first of them."""
+        if config.objective.weighting == "vanilla" or "path" not in config.model:
+            return
+        path = build(config.model.path)
+        if not path.sigma(torch.tensor(path.t_min)) > 0:
+            raise UserError(
+                f"model.path.t_min={path.t_min:g}: there is no noise then, by whose logarithm "
+                "objective.weighting=maximum_likelihood draws times; legal: above 0"
+            )
 
     def draw_time(self, policy: GenerativePolicy, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
         if self.weighting == "vanilla":

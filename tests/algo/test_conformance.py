@@ -15,7 +15,10 @@ from genpolicy.algo.algorithm import assemble
 from genpolicy.algo.update import Update
 from genpolicy.config.arguments import options
 from genpolicy.config.option_content import all_settings
+from genpolicy.dataset.transitions import Transitions
+from genpolicy.model import policy
 from genpolicy.model.policy import Policy
+from genpolicy.network import averaging
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import load_run
 from genpolicy.training.setup import restore
@@ -107,6 +110,46 @@ def test_a_loss_gives_gradients_to_all_that_its_update_trains_and_to_nothing_els
             assert given == {id(parameter) for parameter in update.parameters}, (phase.name, key)
 
 
+def test_actions_that_are_drawn_ahead_are_of_other_noise_at_states_and_at_next_states():
+    [(job, _)] = jobs("algo=qgpo", "tuned=none", "network=mlp", "env=multi-goal", "algo.joint=false")
+    for key, size in (sizes(job.config) | {"algo.num_actions": 3}).items():
+        OmegaConf.update(job.config, key, size)
+    _, critic, policy = assemble(job.config, 2, -torch.ones(2), torch.ones(2)).phases
+    data = random_transitions()
+    columns = {name: data["observation" if name == "next_observation" else name] for name in data.shapes}
+    data = Transitions.side_by_side(columns)
+    at_next = critic.prepare(data)["next_behaviour_action"]
+    assert torch.equal(critic.prepare(data)["next_behaviour_action"], at_next)  # as a run that is resumed has them
+    assert not torch.isclose(policy.prepare(data)["behaviour_action"], at_next).any()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "algo=bfn model=trajectory objective=trajectory",
+        "algo=dsrl model=trajectory objective=trajectory",
+        "algo=meanflow_ql objective=consistency algo.policy_delay=2",
+        "algo=edp algo.policy_delay=2 algo.ema_start=0 algo.ema_every=1",
+    ],
+)
+def test_a_moving_average_follows_each_update_of_its_network_once(words, monkeypatch):
+    followed, real = [], averaging.polyak_update
+
+    def counted(target, source, rate):
+        followed.append(rate)
+        real(target, source, rate)
+
+    monkeypatch.setattr(policy, "polyak_update", counted)
+    [(job, _)] = jobs(*words.split(), "tuned=none", "network=mlp", "env=multi-goal", "model.target_rate=0.01")
+    for key, size in sizes(job.config).items():
+        OmegaConf.update(job.config, key, size)
+    [phase] = assemble(job.config, 2, -torch.ones(2), torch.ones(2)).phases
+    data, generator = random_transitions(), torch.Generator().manual_seed(0)
+    for step in range(4):
+        phase.update(data.sample(8, generator), generator, step)
+    assert followed == [0.01] * next(iter(phase.updates.values())).count  # the actor's is the first
+
+
 def each_class(group: str) -> list[str]:
     """An option for each class that a group's options name, with the path of a model."""
     found = {}
@@ -190,6 +233,15 @@ def assert_works(config, word: str = "") -> None:
         ("algo=qc algo.ema_every=5", "algo.ema_every=5: this algorithm keeps no moving average of its actor; legal: 1"),
         ("algo=rebrac algo.eta=2", "algo.eta"),
         ("algo=td3_bc algo.own_size=true", "algo.own_size"),
+        ("algo=sfbc critic.target_rate=0.1", "critic.target_rate=0.1: this critic's target is its last round's Q"),
+        ("algo=sfbc critic.lagged_target=true", "critic.lagged_target=true: this critic's target is"),
+        ("algo=sfbc critic.expectile=0.7", "critic.expectile=0.7: this critic learns no V; legal: null"),
+        ("algo=qgpo critic.over_candidates=mean", "critic.over_candidates=mean: this critic takes a softmax mean over"),
+        ("algo=gtp_linear_q algo.own_size=true", "algo.own_size=true: with algo.normalize=false Q is not divided"),
+        (
+            "algo=bc model=ddpm objective=score_matching objective.weighting=maximum_likelihood",
+            "model.path.t_min=0: there is no noise then",
+        ),
         ("algo=fql solver=sde", "solver: FQL distils a flow that noise enters at its start only"),
         (
             "algo=rlpd model=gvp objective=flow_matching",

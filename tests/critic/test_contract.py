@@ -2,10 +2,12 @@
 
 import pytest
 import torch
+from small import random_transitions
 
 from genpolicy.algo.algorithm import Algorithm
 from genpolicy.critic.critic import Critic
 from genpolicy.critic.double_q import DoubleQ
+from genpolicy.critic.planned import PlannedReturns
 from genpolicy.env.task import Task
 from genpolicy.model.policy import Policy
 from genpolicy.objective.objective import Objective
@@ -32,6 +34,16 @@ def test_advantages_are_of_every_critic_that_learns_v():
     observation, action = torch.randn(5, 2), torch.randn(5, 1)
     expected = critic.q(observation, action).amin(0) - critic.v(observation)
     torch.testing.assert_close(critic.advantage(observation, action), expected)
+
+
+def test_the_loss_of_planned_returns_is_the_sum_over_the_q_functions_or_their_mean():
+    batch = random_transitions()
+    batch = batch.extended(planned=batch.reward)
+    torch.manual_seed(0)
+    critic = PlannedReturns(observation_size=2, action_size=2, ensemble=2)
+    added, _ = critic.loss(batch)
+    critic.q_loss_mean = True
+    torch.testing.assert_close(critic.loss(batch)[0], added / 2)
 
 
 @pytest.mark.parametrize("base", [Algorithm, Objective, ODESolver, Policy, Task])
