@@ -59,7 +59,7 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     static: the K actions are drawn once for the whole data set; otherwise afresh in every update.
     """
 
-    offline_only = "as it draws behaviour actions for the data beforehand"
+    offline_only = "as its actions are those of a behaviour model that is fitted to the data beforehand"
 
     beta: float = setting(
         4.0, gt=0.0, le=1e6, doc="inverse temperature, in units of the data set's (transformed) reward"
