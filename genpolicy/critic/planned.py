@@ -38,8 +38,8 @@ class PlannedReturns(Critic):
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
-        """The target is the last round's Q, and there is no V."""
-        refuse_unused(config, "critic", ("target_rate", "lagged_target"), "this critic's target is its last round's Q")
+        """The target is the last round's Q, and there is no V; a `target_rate` may be that of a whole sweep."""
+        refuse_unused(config, "critic", ("lagged_target",), "this critic's target is its last round's Q")
         refuse_unused(config, "critic", ("expectile",), "this critic learns no V")
 
     def __post_init__(self, observation_size: int, action_size: int, horizon: int) -> None:

@@ -233,7 +233,6 @@ def assert_works(config, word: str = "") -> None:
         ("algo=qc algo.ema_every=5", "algo.ema_every=5: this algorithm keeps no moving average of its actor; legal: 1"),
         ("algo=rebrac algo.eta=2", "algo.eta"),
         ("algo=td3_bc algo.own_size=true", "algo.own_size"),
-        ("algo=sfbc critic.target_rate=0.1", "critic.target_rate=0.1: this critic's target is its last round's Q"),
         ("algo=sfbc critic.lagged_target=true", "critic.lagged_target=true: this critic's target is"),
         ("algo=sfbc critic.expectile=0.7", "critic.expectile=0.7: this critic learns no V; legal: null"),
         ("algo=qgpo critic.over_candidates=mean", "critic.over_candidates=mean: this critic takes a softmax mean over"),
