@@ -29,7 +29,12 @@ class UnknownSetting(UserError):
 
 def counted(number: int, noun: str) -> str:
     """A number with its noun: 1 run, 2 runs."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def written(value: object) -> str:
+    """A setting's value as a command line has it: true, null."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def suggest(word: str, legal: Iterable[str], listed: str = "") -> str:

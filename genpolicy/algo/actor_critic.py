@@ -204,9 +204,13 @@ class ActorCritic(PolicyEvaluation, ABC):
 
     def update_targets(self) -> None:
         """One step of the moving average of the critic, and of the actor's if it is due."""
-        if not self.critic.lagged_target:  # or it has followed with the critic's update
-            self.critic.update_target()
+        self.update_target_q()
         self.update_average()
+
+    def update_target_q(self) -> None:
+        """One step of the moving average of the critic, if it has not made it before the critic's update."""
+        if not self.critic.lagged_target:
+            self.critic.update_target()
 
     def update_average(self) -> None:
         """One step of the moving average of the actor, if it is due."""
@@ -217,6 +221,5 @@ class ActorCritic(PolicyEvaluation, ABC):
     def from_the_same_parameters(self, phase: Phase) -> Phase:
         """The phase with all steps from the same parameters: the actor's first, all draws before, the target Q last."""
         *critic, actor = phase.updates.items()
-        if not self.critic.lagged_target:
-            critic[-1][1].after = self.critic.update_target
+        critic[-1][1].after = self.update_target_q
         return replace(phase, updates=dict([actor, *critic]), draws_first=True)

@@ -71,8 +71,7 @@ class DAC(ActorCritic):
         [phase] = super().plan()
         *_, critic, actor = phase.updates.values()
         if not self.joint:
-            if not self.critic.lagged_target:
-                critic.after = self.critic.update_target  # the actor climbs what it is now
+            critic.after = self.update_target_q  # the actor climbs what it is now
             return [phase]
         more = {"clip": self.gradient_norm, "schedule": self.schedule, "observe": actor.observe}
         parameters = [*self.critic.parameters(), *self.policy.parameters()]

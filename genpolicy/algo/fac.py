@@ -15,7 +15,6 @@ from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
-from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.direct import normal_log_prob
@@ -112,8 +111,7 @@ class FAC(BehaviourSettings, OneStepActor):
             parts.append(self.log_density(rows.observation, rows.action, probes).to(transitions.table.device))
         density = torch.cat(parts)
         if self.threshold == "data":  # of chunks, those that batches are of: not what a time limit has cut
-            drawn = density[transitions.starts.to(density.device)] if isinstance(transitions, Sequences) else density
-            density = drawn.amin().expand(density.shape)
+            density = density[transitions.begins].amin().expand(density.shape)
         return transitions.extended(log_threshold=density)
 
     def log_density(self, observation: Tensor, action: Tensor, probes: Tensor | None = None) -> Tensor:

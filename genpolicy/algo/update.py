@@ -94,8 +94,7 @@ class Update:
 
         The learning rate is that which the schedule ends at, or the whole one where that is 0.
         """
-        end = SCHEDULES.get(self.schedule, lambda progress: 1.0)(1.0)
-        return self.variant(schedule="constant", lr=self.lr * (end or 1.0))
+        return self.variant(schedule="constant", lr=self.scheduled_lr(1.0) or self.lr)
 
     def variant(self, **changes: Any) -> Update:
         """The same update, of the same parameters by the same optimiser, with other attributes."""
@@ -167,9 +166,12 @@ class Update:
     def set_lr(self, optimizer: Optimizer, progress: float) -> None:
         """Give an optimiser the learning rate that is due."""
         progress = progress if self.scheduled is None else self.scheduled()
-        lr = self.lr if self.schedule == "constant" else self.lr * SCHEDULES[self.schedule](progress)
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = self.scheduled_lr(progress)
+
+    def scheduled_lr(self, progress: float) -> float:
+        """The learning rate where so much of the phase is done."""
+        return self.lr if self.schedule == "constant" else self.lr * SCHEDULES[self.schedule](progress)
 
     def state_dict(self) -> dict[str, Any]:
         """The optimiser's state."""

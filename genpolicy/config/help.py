@@ -15,7 +15,7 @@ from genpolicy.config.arguments import CONF, HYDRA_GROUPS, PLACED, groups, optio
 from genpolicy.config.option_content import all_settings, background, comment, lineage, settings_of
 from genpolicy.config.run_settings import MODES, RunSettings, TrainSettings
 from genpolicy.config.schema import TARGET, completed, field_types, is_nested, locate, name_of
-from genpolicy.errors import UserError, printable, suggest
+from genpolicy.errors import UserError, printable, suggest, written
 
 WIDTH = 100  # columns of the first page, which fits a screen
 _INTRODUCTION = """\
@@ -159,7 +159,7 @@ def _tuned(name: str) -> list[str]:
 
 
 def _said(name: str, value: object) -> str:
-    return f"{name}={'null' if value is None else str(value).lower() if isinstance(value, bool) else value}"
+    return f"{name}={written(value)}"
 
 
 def _fields(cls: type, values: dict, indent: str, prefix: str = "") -> list[str]:

@@ -7,7 +7,7 @@ from genpolicy.config.arguments import PLACED, options
 from genpolicy.config.option_content import all_settings
 from genpolicy.config.schema import TARGET, default_of, locate
 from genpolicy.config.validation import Node
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, written
 
 
 def legal_options(
@@ -37,5 +37,4 @@ def refuse_unused(config: Node, group: str, names: Collection[str], why: str) ->
     for field in fields(locate(config[group][TARGET])):
         value, default = config[group].get(field.name), default_of(field)
         if field.name in names and value != default:
-            given, legal = (str(each).lower() if isinstance(each, bool) else each for each in (value, default))
-            raise UserError(f"{group}.{field.name}={given}: {why}; legal: {'null' if legal is None else legal}")
+            raise UserError(f"{group}.{field.name}={written(value)}: {why}; legal: {written(default)}")

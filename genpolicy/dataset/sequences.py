@@ -33,6 +33,10 @@ class Sequences(Transitions):
     masked: bool = False
     starts: Tensor | None = None
 
+    @property
+    def begins(self) -> Tensor:
+        return self.starts.to(self.table.device)
+
     @classmethod
     def of_transitions(
         cls, transitions: Transitions, length: int, chunk: int, discount: float, masked: bool

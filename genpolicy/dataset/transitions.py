@@ -132,6 +132,11 @@ class Transitions:
         return self.shapes["action"][0]
 
     @property
+    def begins(self) -> Tensor:
+        """The rows [M] that those of batches begin with, where the table is."""
+        return torch.arange(self.size, device=self.table.device)
+
+    @property
     def device(self) -> torch.device:
         """Where batches are, and the table if it is not too large."""
         return self.target or self.table.device

@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm
-from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.evaluation.drawing import draw_paths, plain, write_png
@@ -58,7 +57,7 @@ class Inspection:
         if data.ends is not None and episode >= (episodes := int(data.ends.sum())):
             raise UserError(f"inspect.episode={episode}: the data have 0 to {episodes - 1}")
         if not rows:
-            begins = _begins(data).cpu()
+            begins = data.begins.cpu()
             rows = begins[torch.randperm(len(begins), generator=torch.Generator().manual_seed(0))[:count]].tolist()
         return cls(algorithm, data, rows, dimensions or range(min(2, size)), episode)
 
@@ -206,7 +205,7 @@ class Inspection:
     @cached_property
     def _episode(self) -> Tensor:
         """The rows [T] of the episode at which a policy acts."""
-        begins, (first, last) = _begins(self.data), self._ends
+        begins, (first, last) = self.data.begins, self._ends
         return begins[(begins >= first) & (begins <= last)]
 
     def _earned(self) -> np.ndarray:
@@ -220,7 +219,7 @@ class Inspection:
 
         The distance is the root of the mean square over the dimensions, in the data's std.
         """
-        here, begins = self.data.scaling.scale_observation(observation).to(self._std.device), _begins(self.data)
+        here, begins = self.data.scaling.scale_observation(observation).to(self._std.device), self.data.begins
         distance = ((self.data.observation[begins] - here) / self._std).square().sum(1).div(max(1, len(here))).sqrt()
         nearest = distance.topk(min(NEIGHBOURS, len(begins)), largest=False)
         _, action = self._unscaled(self.data.rows(begins[nearest.indices]))
@@ -264,11 +263,6 @@ class Inspection:
             axis.set_xlabel(f"action {self.dimensions[0]}")
         axes[0, 0].set_ylabel(f"action {self.dimensions[1]}" if len(self.dimensions) == 2 else "")
         return figure, axes
-
-
-def _begins(data: Transitions) -> Tensor:
-    """The rows at which a policy acts: with chunks, those with a whole one."""
-    return (data.starts if isinstance(data, Sequences) else torch.arange(data.size)).to(data.table.device)
 
 
 def _returns(reward: Tensor, discount: float) -> np.ndarray:

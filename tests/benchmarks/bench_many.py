@@ -115,7 +115,7 @@ def test_status(timed, many):
 
 
 def test_sync(timed, many):
-    timed(f"mode=sync of {RUNS} runs, nothing missing", lambda: said(f"{RUNS:,} runs of", many, "mode=sync"))
+    timed(f"mode=sync of {RUNS} runs, nothing missing", lambda: said(f"{RUNS} runs of", many, "mode=sync"))
 
 
 @pytest.fixture(scope="module")
