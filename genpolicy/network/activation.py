@@ -29,6 +29,11 @@ def gelu_tanh(x: Tensor, differentiate: bool) -> tuple[Tensor, Tensor | None]:
     return gate * x, torch.addcmul(gate, inner, (1 - gate).mul_(gate))
 
 
+def composed_gelu_tanh(x: Tensor) -> Tensor:
+    """The same in functions that a compiler makes one pass of, without the tanh, which costs it as much as the rest."""
+    return x * torch.sigmoid(x * (GELU_SCALE + GELU_CUBIC * x * x))
+
+
 def mish(x: Tensor, differentiate: bool) -> tuple[Tensor, Tensor | None]:
     """x tanh(log(1 + n)) = x w / (w + 2) with n = exp(x), w = n (n + 2); and its derivative if that is asked for."""
     low = x.clamp(max=20.0)  # beyond, the value is x and the derivative 1
@@ -68,17 +73,24 @@ class _Elementwise(nn.Module):
     """An activation that torch has a kernel for, on CPUs by `function`, which is equal but for rounding.
 
     torch's kernels of these take two to three times as long there. They serve elsewhere: on GPUs, in lower precision,
-    compiled, and for so few elements that calling several kernels costs more. Inside transforms of torch.func there is
-    `transformed`, if it is given.
+    exported, and for so few elements that calling several kernels costs more. When compiled, and inside transforms of
+    torch.func, there are `compiled` and `transformed`, if they are given.
     """
 
-    def __init__(self, function: Function, kernel: nn.Module, transformed: Callable[[Tensor], Tensor] | None = None):
+    def __init__(
+        self,
+        function: Function,
+        kernel: nn.Module,
+        compiled: Callable[[Tensor], Tensor] | None = None,
+        transformed: Callable[[Tensor], Tensor] | None = None,
+    ):
         super().__init__()
-        self.function, self.kernel, self.transformed = function, kernel, transformed or kernel
+        self.function, self.kernel = function, kernel
+        self.compiled, self.transformed = compiled or kernel, transformed or kernel
 
     def forward(self, x: Tensor) -> Tensor:
         if torch.compiler.is_compiling():  # and sizes may be symbols
-            return self.kernel(x)
+            return self.kernel(x) if torch.compiler.is_exporting() else self.compiled(x)
         if torch._C._are_functorch_transforms_active():
             return self.transformed(x)
         if x.numel() < SMALL or x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64):
@@ -91,9 +103,9 @@ class _Elementwise(nn.Module):
 ACTIVATIONS = {
     "relu": functools.partial(nn.ReLU, inplace=True),
     "silu": nn.SiLU,
-    "mish": lambda: _Elementwise(mish, nn.Mish(), composed_mish),
+    "mish": lambda: _Elementwise(mish, nn.Mish(), transformed=composed_mish),
     "gelu": nn.GELU,
-    "gelu_tanh": lambda: _Elementwise(gelu_tanh, nn.GELU(approximate="tanh")),  # flax's gelu
+    "gelu_tanh": lambda: _Elementwise(gelu_tanh, nn.GELU(approximate="tanh"), compiled=composed_gelu_tanh),  # flax's
     "tanh": nn.Tanh,
 }
 

@@ -37,6 +37,20 @@ def test_values_and_derivatives_inside_transforms_are_torchs(name, dtype, error)
 
 
 @pytest.mark.parametrize("name", TORCH)
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-14), (torch.float32, 2e-6)])
+def test_values_and_derivatives_when_compiled_are_torchs(name, dtype, error):
+    x = torch.cat([torch.linspace(-50, 50, 5001, dtype=dtype), torch.tensor(FAR, dtype=dtype)])
+    activation, truth = ACTIVATIONS[name](), x.double().requires_grad_()
+    compiled = torch.compile(lambda point: activation(point), backend="aot_eager")
+    point = x.clone().requires_grad_()
+    value, expected = compiled(point), TORCH[name](truth)
+    (slope,) = torch.autograd.grad(value.sum(), point)
+    (expected_slope,) = torch.autograd.grad(expected.sum(), truth)
+    torch.testing.assert_close(value.double(), expected, rtol=error, atol=error)
+    torch.testing.assert_close(slope.double(), expected_slope, rtol=error, atol=error)
+
+
+@pytest.mark.parametrize("name", TORCH)
 @pytest.mark.parametrize("transform", [False, True])
 @pytest.mark.parametrize("elements", [7, 5001])
 def test_second_derivatives_too(name, transform, elements):

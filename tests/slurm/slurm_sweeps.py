@@ -160,7 +160,8 @@ def test_the_users_signal_requeues_the_job(outputs, undisturbed):
 
 def test_what_a_job_asks_for_is_what_slurm_was_told(outputs):
     asked = ["launch.gpus=null:1", "launch.constraint=dev", "launch.mail=root@localhost", "launch.time=0:45:00"]
-    asked += ['launch.partition="low,high"', "launch.extra={nice:5,comment:two words}", 'launch.srun=["--label"]']
+    asked += ['launch.partition="low,high"', 'launch.srun=["--label"]']
+    asked += ["launch.extra={nice:5,comment:two words,begin:now+1hour}"]  # in `high` it would preempt other tests' jobs
     launch(outputs, *asked)
     told = scontrol("show", "job", job_of(only_run(outputs)))
     facts = ["MailUser=root@localhost", "MailType=END,FAIL", "TimeLimit=00:45:00", "Nice=5", "Comment=two words"]
