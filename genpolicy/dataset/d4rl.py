@@ -1,8 +1,8 @@
 """D4RL's own files, in the cache that d4rl keeps, downloaded when they are missing."""
 
 from pathlib import Path
+from typing import ClassVar
 
-import gymnasium
 import h5py
 
 from genpolicy.config.schema import component, locate
@@ -18,15 +18,13 @@ from genpolicy.errors import UserError
 class D4RL(Downloaded, FileDataset):
     """The data set that D4RL publishes for the task."""
 
+    as_recorded: ClassVar[bool] = True
+
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
         """Only D4RL's tasks have a file of D4RL's."""
         if config.env.url is None or locate(config.env._target_) is OGBench:
             raise UserError(f"dataset=d4rl does not go with env={config.env.name}: D4RL has no data for it")
-
-    def simulate(self, task: Task) -> gymnasium.Env:
-        """The simulator, with the rewards of D4RL's file."""
-        return task.simulate_as_recorded()
 
     def file(self, task: Task) -> Path:
         """The file in the cache, downloaded first if it is not there."""

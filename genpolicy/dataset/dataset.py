@@ -89,9 +89,11 @@ class Dataset(ABC):
     """A source of transitions. `directory` is where data files are kept between runs.
 
     shuffled: whether it is known of these data that their rows are in no order, so that it need not be said.
+    as_recorded: whether their rewards are those of the task's published data, where these follow a rule of their own.
     """
 
     shuffled: ClassVar[bool] = False
+    as_recorded: ClassVar[bool] = False
 
     reward: str = setting(
         "none",
@@ -137,7 +139,7 @@ class Dataset(ABC):
 
     def simulate(self, task: Task) -> gymnasium.Env:
         """A simulator of the task with the rewards that the data have."""
-        return task.simulate()
+        return task.simulate_as_recorded() if self.as_recorded else task.simulate()
 
     def given(self, reward: float) -> float:
         """The raw reward of these data where `simulate` gives one."""

@@ -14,7 +14,6 @@ from abc import abstractmethod
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-import gymnasium
 import numpy as np
 
 from genpolicy.config.schema import component, locate, setting
@@ -38,6 +37,7 @@ class OGBenchFile(Dataset):
     option: of `dataset`. published: whether it is OGBench's own. remedy: what to do about a bad file.
     """
 
+    as_recorded: ClassVar[bool] = True
     option: ClassVar[str]
     published: ClassVar[bool] = False
     remedy: ClassVar[str]
@@ -68,10 +68,6 @@ class OGBenchFile(Dataset):
     def recorded(self, task: OGBench) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """As of any data set, with the rewards that the simulator gives, sparse or not."""
         return self._read(task)
-
-    def simulate(self, task: OGBench) -> gymnasium.Env:
-        """The simulator, with the task's own rewards."""
-        return task.simulate_as_recorded()
 
     def given(self, reward: float) -> float:
         """As in the file's rows: -1 until all is done, if sparse."""

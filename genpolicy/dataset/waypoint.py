@@ -15,6 +15,7 @@ import collections
 import functools
 import os
 from pathlib import Path
+from typing import ClassVar
 
 import h5py
 import numpy as np
@@ -41,6 +42,8 @@ REACHED = 0.1
 class Waypoint(FileDataset):
     """Transitions of genpolicy's own waypoint controller in a maze, made once and kept as an HDF5 file."""
 
+    as_recorded: ClassVar[bool] = True  # by the rule of D4RL's files
+
     episodes: int = setting(400, ge=1, le=10**6, doc="episodes to make")
     noise: float = setting(
         NOISE, ge=0, le=1e3, doc="standard deviation of the noise on each force, as in D4RL's noisy files"
@@ -60,10 +63,6 @@ class Waypoint(FileDataset):
         """The file of these settings."""
         settings = f"v{VERSION}-{self.episodes}x{task.max_episode_steps}-noise{self.noise:g}-seed{self.seed}"
         return self.directory / f"genpolicy-waypoint-{task.name.replace('/', '-')}-{settings}.hdf5"
-
-    def simulate(self, task: Task) -> PointMaze:
-        """The simulator, with rewards as in D4RL's files."""
-        return task.simulate_as_recorded()
 
     def file(self, task: Task) -> Path:
         """The file of these settings, made first if it does not exist yet."""

@@ -57,7 +57,9 @@ def train(config: DictConfig, choices: Mapping[str, str], sweep: str | None = No
             signals, console = stack.enter_context(Signals()), Console(stderr=True)
             fresh = [run for run in todo if not run.finished]
             shown = [Progress(console, steps=run is fresh[0]) for run in fresh]
-            members = [_Member(run, signals, progress, task, data) for run, progress in zip(fresh, shown, strict=True)]
+            members = [
+                _Member(run, signals, progress, (task, data)) for run, progress in zip(fresh, shown, strict=True)
+            ]
             with signals.deferred():
                 _Lockstep(members, config).run()
                 for run in todo:
@@ -68,13 +70,13 @@ def train(config: DictConfig, choices: Mapping[str, str], sweep: str | None = No
 class _Member:
     """One of the runs; between calls of `advance` it waits for an update of its `phase`, sampled from its `source`.
 
-    task: with the simulators of all, which are evaluated in turn. data: its transitions. It is synced elsewhere: many
-    processes never open one SQLite file.
+    common: the task, with the simulators of all, which are evaluated in turn, and the data. It is synced elsewhere:
+    many processes never open one SQLite file.
     """
 
-    def __init__(self, run: Run, signals: Signals, progress: Progress, task: Task, data: Transitions):
+    def __init__(self, run: Run, signals: Signals, progress: Progress, common: tuple[Task, Transitions]):
         self.run, self.trainer = run, None
-        self._stack, self._training = contextlib.ExitStack(), training(run, signals, progress, True, task, data, True)
+        self._stack, self._training = contextlib.ExitStack(), training(run, signals, progress, True, common)
 
     def advance(self, metrics: Metrics | None) -> bool:
         """Takes the metrics of the update that it waited for, if it did, and goes on to the next one, if there is one.

@@ -43,21 +43,19 @@ def training(
     signals: Signals,
     progress: Progress,
     synced_elsewhere: bool = False,
-    task: Task | None = None,
-    transitions: Transitions | None = None,
-    together: bool = False,
+    common: tuple[Task, Transitions] | None = None,
 ) -> Iterator[Trainer]:
     """The trainer of a run, whose status and tracking go with it; at the end, its results are printed.
 
-    synced_elsewhere: as for `train`. task: the run's, with its simulators, if built. transitions: the run's, on its
-    device, if loaded. together: as for `Trainer`.
+    synced_elsewhere: as for `train`. common: of runs that are trained together, their task, with its simulators, and
+    their data, on the device.
     """
     device = choose_device(run.config.device)
     with follower.Tracker(run, synced_elsewhere) as tracker:
         with run.recorded(device=str(device)):
             tracker.start()
             print(f"{run.name}: {run.directory}", flush=True)
-            task = build(run.config.env) if task is None else task
+            task, transitions = common or (build(run.config.env), None)
             now = provenance.stamp(run.config)
             if transitions is None:
                 transitions = load(run.config, task, device)
@@ -72,7 +70,7 @@ def training(
                 algorithm=algorithm,
                 signals=signals,
                 progress=progress,
-                together=together,
+                together=common is not None,
             )
             yield trainer
             results = trainer.results()
@@ -87,7 +85,7 @@ def evaluate_pending(
 ) -> None:
     """Makes the evaluations that a finished run was asked for, and shows the one that the command wants.
 
-    synced_elsewhere, transitions: as for `training`.
+    synced_elsewhere: as for `train`. transitions: the run's, on its device, if loaded.
     """
     progress = Progress()
     if waiting := list(pending(run)):
