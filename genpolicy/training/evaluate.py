@@ -27,8 +27,8 @@ def evaluate(
 ) -> UserError | None:
     """Makes an evaluation of the policy in a checkpoint, keeps and shows it; what is wrong with its video, if anything.
 
-    check: called at each step, as that of `Evaluator`. transitions: as for `evaluate_pending`. Of the trained policy,
-    the run's journal has its metrics, too.
+    check: called at each step, as that of `Evaluator`. transitions: the run's, on its device, if loaded. Of the trained
+    policy, the run's journal has its metrics, too.
     """
     config, device = asked.configuration(run), choose_device(device)
     task, now = build(config.env), provenance.stamp(config)

@@ -85,7 +85,7 @@ def evaluate_pending(
 ) -> None:
     """Makes the evaluations that a finished run was asked for, and shows the one that the command wants.
 
-    synced_elsewhere: as for `train`. transitions: the run's, on its device, if loaded.
+    synced_elsewhere: as for `train`. transitions: as for `evaluate`.
     """
     progress = Progress()
     if waiting := list(pending(run)):

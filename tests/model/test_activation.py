@@ -10,18 +10,26 @@ TORCH = {"mish": functional.mish, "gelu_tanh": lambda x: functional.gelu(x, appr
 FAR = [0.0, -1e-8, 1e-8, 19.9, 20.1, -1e4, 1e4]
 
 
-@pytest.mark.parametrize("name", TORCH)
-@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-14), (torch.float32, 1e-6)])
-def test_values_and_derivatives_are_torchs(name, dtype, error):
-    x = torch.cat([torch.linspace(-50, 50, 5001, dtype=dtype), torch.tensor(FAR, dtype=dtype)])
-    activation, point = ACTIVATIONS[name](), x.clone().requires_grad_()
-    value = activation(point)
+def points(dtype):
+    return torch.cat([torch.linspace(-50, 50, 5001, dtype=dtype), torch.tensor(FAR, dtype=dtype)])
+
+
+def assert_torchs(name, activation, x, error):
+    """The values, which are returned, and the derivatives of an activation are those of torch's in float64."""
+    point, truth = x.clone().requires_grad_(), x.double().requires_grad_()
+    value, expected = activation(point), TORCH[name](truth)
     (slope,) = torch.autograd.grad(value.sum(), point)
-    truth = x.double().requires_grad_()
-    expected = TORCH[name](truth)
     (expected_slope,) = torch.autograd.grad(expected.sum(), truth)
     torch.testing.assert_close(value.double(), expected, rtol=error, atol=error)
     torch.testing.assert_close(slope.double(), expected_slope, rtol=error, atol=error)
+    return value
+
+
+@pytest.mark.parametrize("name", TORCH)
+@pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-14), (torch.float32, 1e-6)])
+def test_values_and_derivatives_are_torchs(name, dtype, error):
+    x, activation = points(dtype), ACTIVATIONS[name]()
+    value = assert_torchs(name, activation, x, error)
     with torch.no_grad():
         assert torch.equal(activation(x), value)
     assert activation(torch.full_like(x, torch.nan)).isnan().all()
@@ -30,7 +38,7 @@ def test_values_and_derivatives_are_torchs(name, dtype, error):
 @pytest.mark.parametrize("name", TORCH)
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-14), (torch.float32, 2e-6)])
 def test_values_and_derivatives_inside_transforms_are_torchs(name, dtype, error):
-    x = torch.cat([torch.linspace(-50, 50, 5001, dtype=dtype), torch.tensor(FAR, dtype=dtype)])
+    x = points(dtype)
     found = torch.func.jvp(ACTIVATIONS[name](), (x,), (torch.ones_like(x),))
     expected = torch.func.jvp(TORCH[name], (x.double(),), (torch.ones_like(x).double(),))
     torch.testing.assert_close(tuple(each.double() for each in found), expected, rtol=error, atol=error)
@@ -39,15 +47,8 @@ def test_values_and_derivatives_inside_transforms_are_torchs(name, dtype, error)
 @pytest.mark.parametrize("name", TORCH)
 @pytest.mark.parametrize(("dtype", "error"), [(torch.float64, 1e-14), (torch.float32, 2e-6)])
 def test_values_and_derivatives_when_compiled_are_torchs(name, dtype, error):
-    x = torch.cat([torch.linspace(-50, 50, 5001, dtype=dtype), torch.tensor(FAR, dtype=dtype)])
-    activation, truth = ACTIVATIONS[name](), x.double().requires_grad_()
-    compiled = torch.compile(lambda point: activation(point), backend="aot_eager")
-    point = x.clone().requires_grad_()
-    value, expected = compiled(point), TORCH[name](truth)
-    (slope,) = torch.autograd.grad(value.sum(), point)
-    (expected_slope,) = torch.autograd.grad(expected.sum(), truth)
-    torch.testing.assert_close(value.double(), expected, rtol=error, atol=error)
-    torch.testing.assert_close(slope.double(), expected_slope, rtol=error, atol=error)
+    compiled = torch.compile(ACTIVATIONS[name](), backend="aot_eager", fullgraph=True)
+    assert_torchs(name, compiled, points(dtype), error)
 
 
 @pytest.mark.parametrize("name", TORCH)
