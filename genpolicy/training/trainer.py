@@ -196,10 +196,11 @@ class Trainer:
             own = evaluated and not final
             metrics = {name: value for name, value in event["metrics"].items() if own or not name.startswith("eval/")}
             self.journal.log(begin + event["step"], metrics, event.get("returns") if own else None)
-        state.updates, state.sums, state.counts = begin + phase.steps, {}, {}
-        state.evaluations += len(points) - state.evaluated
+        state.updates, state.step, state.begun = begin + phase.steps, phase.steps, True
+        state.sums, state.counts = {}, {}
+        before, state.evaluated = state.evaluated, len(points) - final
+        state.evaluations += state.evaluated - before
         if final:  # only as it is at the end, as it would be then
-            state.evaluations -= 1
             self._evaluate(phase)
         return True
 

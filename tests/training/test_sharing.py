@@ -20,6 +20,7 @@ from genpolicy.algo.algorithm import Phase, assemble, stream
 from genpolicy.algo.update import Update
 from genpolicy.config.schema import TARGET, digest, field_types, is_nested, locate
 from genpolicy.errors import UserError
+from genpolicy.evaluation import evaluator
 from genpolicy.runs import checkpoint, phases
 from genpolicy.runs.run import find_runs, load_run
 from genpolicy.training.sharing import Sharing
@@ -39,11 +40,11 @@ SHARED += ("eval.episodes=2", "eval.final_episodes=3", "eval.log_prob_actions=10
 SHARED += ("budget=0.002", "algo.behaviour_weight_decay=0", "algo.behaviour_schedule=constant")
 
 
-def train(outputs, name: str, *more: str):
+def train(outputs, name: str, *more: str, code: int = 0):
     """The run of an algorithm, as far as the others like, trained in a folder; and what the command said."""
     common = [word for word in SHARED if name != "gmpo" or not word.startswith("algo.")]
     said = genpolicy(f"algo={name}", *common, f"paths.outputs={outputs}", f"paths.data={outputs}", *more)
-    assert said.code == 0, said.err
+    assert said.code == code, said.err
     return said
 
 
@@ -84,6 +85,28 @@ def test_a_run_that_takes_phases_is_the_run_that_has_trained_them(trained, tmp_p
         assert f"{phase}: trained in gmpg-vpsde-" in said.out
     shown = genpolicy("mode=status", "study=other", f"paths.outputs={tmp_path / 'shared'}")
     assert "critic from gmpg-vpsde-" in shown.out
+
+def test_a_run_stopped_while_it_evaluates_a_phase_that_it_takes_is_as_if_it_were_not(trained, tmp_path, monkeypatch):
+    """Behaviour cloning, whose only phase is GMPG's behaviour model, and its policy the one that is evaluated there."""
+    bc, real, calls = ("bc", "study=other", "algo.behaviour_lr=1e-4"), evaluator.rollout, []
+
+    def stopping(*arguments, **more):
+        calls.append(1)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, **more)
+
+    for name in ("whole", "stopped"):
+        shutil.copytree(trained, tmp_path / name)
+    train(tmp_path / "whole", *bc)
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluator, "rollout", stopping)
+        train(tmp_path / "stopped", *bc, code=143)
+    train(tmp_path / "stopped", *bc)
+    left, right = (next(find_runs(tmp_path / name, "other")) for name in ("whole", "stopped"))
+    for name in ("last.pt", "best.pt"):
+        assert same(checkpoint.load(left / name), checkpoint.load(right / name)), name
+    assert records(left) == records(right)
 
 
 def test_a_damaged_phase_is_trained_again(trained, tmp_path):
