@@ -111,6 +111,14 @@ def read(path: Path, offset: int = 0) -> Iterator[tuple[dict, int]]:
                 yield event, offset
 
 
+def events(path: Path) -> list[dict]:
+    """All events of a journal that was closed. Raises `UserError` if it is damaged, or not there."""
+    try:
+        return [event for event, _ in read(path)]
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such journal") from error
+
+
 def _digest(path: Path, offset: int) -> str:
     """Of the bytes before an offset: whether an index belongs to a file."""
     with open_regular(path) as file:

@@ -63,8 +63,7 @@ class SharedPhase:
 
     def load(self) -> tuple[dict, list[dict]]:
         """The weights and states, as `save` took them, and the events of the journal. Raises `UserError` if damaged."""
-        events = [event for event, _ in journal.read(self.directory / "journal.jsonl")]
-        return checkpoint.load(self.directory / "weights.pt"), events
+        return checkpoint.load(self.directory / "weights.pt"), journal.events(self.directory / "journal.jsonl")
 
     def save(self, weights: dict, events: Iterable[dict], **facts: Any) -> None:
         """Write the phase down; the caller holds the lock. facts: those of `RECORD` that are not known here."""

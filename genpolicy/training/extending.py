@@ -7,7 +7,7 @@ from pathlib import Path
 
 from genpolicy.algo.algorithm import Algorithm
 from genpolicy.errors import UserError
-from genpolicy.runs import provenance
+from genpolicy.runs import checkpoint, journal, provenance
 from genpolicy.runs.identity import identity
 from genpolicy.runs.run import Run, load_run
 from genpolicy.runs.state import known_status
@@ -32,6 +32,19 @@ def shorter(run: Run, algorithm: Algorithm) -> tuple[Path, int] | None:
     if best is None:
         return None
     return best[0], max(1, round(run.config.budget * best[1]))
+
+
+def load(directory: Path) -> tuple[dict, list[dict], dict | None]:
+    """The last checkpoint of a run that is gone on from, its journal's events, and its best checkpoint, if it has one.
+
+    Raises `UserError` if one of them is missing or damaged.
+    """
+    saved = checkpoint.load(last := directory / "last.pt")
+    try:
+        best = checkpoint.load(directory / "best.pt") if saved["state"]["best"] else None
+    except (KeyError, TypeError) as error:
+        raise checkpoint.mismatch(last, error) from error
+    return saved, journal.events(directory / "journal.jsonl"), best
 
 
 def steps_setting(run: Run, algorithm: Algorithm) -> str:

@@ -15,7 +15,7 @@ from genpolicy.algo.update import Metrics
 from genpolicy.config.schema import build
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
-from genpolicy.errors import UserError, counted
+from genpolicy.errors import UserError, counted, message
 from genpolicy.evaluation import toys
 from genpolicy.evaluation.evaluator import FINAL, Evaluator
 from genpolicy.evaluation.table import behaviour_metrics
@@ -92,7 +92,7 @@ class Trainer:
         last = self.run.path("last.pt")
         begun = last.exists()
         if begun:
-            self._restore(checkpoint.load(last))
+            self._restore(last, checkpoint.load(last))
         self.saved = self.begun = time.monotonic()  # when the last checkpoint was, and when the phase was resumed
         self.usage = Usage(self.device)
         with contextlib.closing(Journal(self.run.path("journal.jsonl"))) as self.journal:
@@ -171,15 +171,22 @@ class Trainer:
         if reason := extending.reason_against(self.algorithm):
             self.progress.say(f"does not go on from {label(directory)}: {reason}")
             return
+        try:
+            saved, events, best = extending.load(directory)
+        except UserError as error:
+            self.progress.say(
+                f"does not go on from {label(directory)}, of which something is damaged: {message(error, 200)}"
+            )
+            return
         self.progress.say(f"goes on from {label(directory)}, after {steps:,} updates of the last phase")
-        self._restore(checkpoint.load(directory / "last.pt"))
+        self._restore(directory / "last.pt", saved)
         state, phase = self.state, self.algorithm.phases[-1]
         state.phase, state.step, state.results = len(self.algorithm.phases) - 1, steps, {}
         state.evaluated = sum(point <= steps for point in self._points(phase))
-        for event, _ in read(directory / "journal.jsonl"):
+        for event in events:
             self.journal.log(event["step"], extending.kept(event), event.get("returns"))
-        if state.best:
-            checkpoint.save(self.run.path("best.pt"), checkpoint.load(directory / "best.pt"))
+        if best is not None:
+            checkpoint.save(self.run.path("best.pt"), best)
         self.sharing.inherit(directory)
         self.run.note(extends=label(directory))
         self._save()
@@ -395,7 +402,7 @@ class Trainer:
             self.run.note(step=self.state.updates, steps=steps, spent=self.seconds + time.monotonic() - self.begun)
             self.saved = time.monotonic()
 
-    def _restore(self, saved: dict) -> None:
+    def _restore(self, path: Path, saved: dict) -> None:
         try:
             self.algorithm.load_state_dict(saved["algorithm"])
             state = saved["state"]
@@ -407,7 +414,7 @@ class Trainer:
             torch.set_rng_state(saved["generators"]["torch"])
             self.collected = saved.get("online")
         except (KeyError, TypeError, RuntimeError) as error:
-            raise checkpoint.mismatch(self.run.path("last.pt"), error) from error
+            raise checkpoint.mismatch(path, error) from error
 
 
 def steps_name(count: int) -> str:

@@ -59,6 +59,16 @@ def test_a_longer_last_phase_goes_on_where_the_shorter_one_ended(trained, tmp_pa
     assert longer_than(tmp_path / "both", 60)  # which stays
 
 
+@pytest.mark.parametrize("name", ["last.pt", "best.pt", "journal.jsonl"])
+def test_a_run_that_others_cannot_go_on_from_is_not_in_their_way(trained, tmp_path, name):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    (only_run(tmp_path) / name).unlink()
+    said = train(tmp_path, "algo.policy_steps=61")
+    assert "does not go on from gmpo-gvp-" in said.err
+    assert f"{name}: no such " in said.err
+    assert "extends" not in json.loads((longer_than(tmp_path, 61) / "status.json").read_text())
+
+
 def test_a_longer_phase_whose_schedule_is_another_one_begins_anew(tmp_path):
     cosine = "algo.policy_schedule=cosine"
     train(tmp_path / "both", cosine)

@@ -86,6 +86,7 @@ def test_a_run_that_takes_phases_is_the_run_that_has_trained_them(trained, tmp_p
     shown = genpolicy("mode=status", "study=other", f"paths.outputs={tmp_path / 'shared'}")
     assert "critic from gmpg-vpsde-" in shown.out
 
+
 def test_a_run_stopped_while_it_evaluates_a_phase_that_it_takes_is_as_if_it_were_not(trained, tmp_path, monkeypatch):
     """Behaviour cloning, whose only phase is GMPG's behaviour model, and its policy the one that is evaluated there."""
     bc, real, calls = ("bc", "study=other", "algo.behaviour_lr=1e-4"), evaluator.rollout, []
@@ -118,6 +119,11 @@ def test_a_damaged_phase_is_trained_again(trained, tmp_path):
         else:
             (path.parent / "phase.json").write_text("{}")
     said = train(tmp_path, "gmpg", "study=other")
+    assert said.err.count("phase is trained anew, as what is there is damaged") == 2
+    assert same(weights(tmp_path), before)
+    for path in tmp_path.glob("phases/*/journal.jsonl"):
+        path.unlink()
+    said = train(tmp_path, "gmpg", "study=third")
     assert said.err.count("phase is trained anew, as what is there is damaged") == 2
     assert same(weights(tmp_path), before)
 
