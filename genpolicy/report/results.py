@@ -3,10 +3,11 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from genpolicy.config.schema import TARGET
 from genpolicy.report.chart import Mark
 from genpolicy.runs.identity import INCIDENTAL
 from genpolicy.runs.protocol import protocol, subtask
@@ -99,7 +100,7 @@ class Comparison:
 
     def __init__(self, results: Iterable[Result]):
         by_identity = defaultdict(list)
-        for result in results:
+        for result in aligned(results):
             by_identity[result.task, result.configuration, result.seed].append(result)
         chosen, self.duplicates = [], []
         for same in by_identity.values():
@@ -205,6 +206,27 @@ class Comparison:
             if any(len({values.get(at) for at in self.runs if at[0] == task}) > 1 for task in self.tasks):
                 found.append((name, values))
         return found
+
+
+def aligned(results: Iterable[Result]) -> list[Result]:
+    """The runs; where those of one experiment, in one folder, come from versions with other settings, each has all.
+
+    What such a setting is to a run that does not know it, those that do agree on: by another value of it that meant
+    anything to their weights they would be in another folder.
+    """
+    together = defaultdict(list)
+    for result in results:
+        classes = frozenset(item for item in result.settings.items() if item[0].endswith(TARGET))
+        folder = result.directory.rpartition("/")[0] or result.number  # of no known folder: it alone
+        together[folder, result.evaluation, frozenset(result.choices.items()), classes].append(result)
+    found = []
+    for same in together.values():
+        values = defaultdict(set)
+        for name, value in (item for each in same for item in each.settings.items()):
+            values[name].add(value)
+        agreed = {name: value for name, (value, *others) in values.items() if not others}
+        found += [replace(each, settings=agreed | dict(each.settings)) for each in same]
+    return found
 
 
 def distinguishing(results: Sequence[Result]) -> dict[str, list[str]]:

@@ -52,6 +52,19 @@ def test_of_two_runs_of_one_kind_the_newer_finished_one_counts():
     assert "3 runs" in said(made)
 
 
+def test_seeds_that_versions_with_other_settings_have_run_are_of_one_method():
+    """As the folder says, whose name is a digest of what weights depend on; not so runs of two folders."""
+    new = {"chunk.length": "1", "solver.order": "2"}
+    seeds = [result(seed=seed, directory=f"/gmpo-gvp-0a/seed{seed}", settings=new if seed else {}) for seed in range(3)]
+    assert set(table(document(*seeds), "scores_last")) == {("hopper-medium-v2", "gmpo-gvp")}
+    other = result(seed=0, directory="/gmpo-gvp-0b/seed0", settings={})
+    assert len(table(document(*seeds[1:], other), "scores_last")) == 2
+    evaluated = [replace(each, evaluation="evaluation-0/") for each in seeds]
+    evaluated = [replace(each, settings=each.settings | {"solver.steps": "4"}) for each in evaluated]
+    labels = {row for row, _ in table(document(*seeds, *evaluated), "scores_last")}
+    assert labels == {"gmpo-gvp solver.steps=4", "gmpo-gvp solver.steps=8"}
+
+
 def test_runs_of_different_revisions_are_said():
     assert "aaaaaaaa, unknown" in said(document(result(commit="a" * 40), result(seed=1, commit=None)))
 
