@@ -244,6 +244,9 @@ class Lock:
                 f"{self.path}: the file system has no locks ({error.strerror}); mount it with flock, "
                 "or choose another paths.outputs="
             ) from error
+        if os.fstat(handle).st_nlink == 0:  # its last holder has deleted the file; others lock another one
+            os.close(handle)
+            return False
         self._handle = handle
         _HELD.add(self)
         return True

@@ -1,5 +1,6 @@
 """Atomic writing and locks, with real processes that are really killed."""
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -70,6 +71,20 @@ def test_a_lock_keeps_others_out_and_ends_with_a_killed_holder(tmp_path):
     finally:
         os.kill(worker, signal.SIGKILL)
         holder.stdout.close()
+
+
+def test_a_lock_on_a_file_that_its_last_holder_has_deleted_is_none(tmp_path, monkeypatch):
+    """Deleted after it was opened, and before it was locked: the next one locks a new file."""
+    lock, real = Lock(tmp_path / "lock"), fcntl.flock
+
+    def deleted(*arguments):
+        monkeypatch.setattr(fcntl, "flock", real)
+        lock.path.unlink()
+        real(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", deleted)
+    assert lock.acquire(timeout=1.0)
+    assert not Lock(lock.path).acquire()
 
 
 def test_is_locked_of_a_lock_that_never_was(tmp_path):
