@@ -72,7 +72,7 @@ def _curve(run: Result, mark: Mark, evaluations: Sequence[tuple[int, float, int]
     best = run.metrics.get(f"{BEST}/update")
     return Curve(
         mark,
-        _shares(stage, 0 if run.state == "finished" else _planned(run)),
+        _shares(run, stage, updates, [max(step for step, _, _ in found) for found in phases.values() if found]),
         stage,
         score,
         np.array([log_prob.get(update, np.nan) for update in updates]),
@@ -88,12 +88,24 @@ def _planned(run: Result) -> int:
     return int(planned) if planned.isdecimal() else 0
 
 
-def _shares(stage: np.ndarray, planned: int) -> np.ndarray:
-    """The share of its stage at each evaluation [n]: there are as many as planned, evenly spaced to its end."""
-    shares = np.empty(len(stage))
+def _shares(run: Result, stage: np.ndarray, updates: np.ndarray, ends: Sequence[int]) -> np.ndarray:
+    """The share of its stage at each evaluation [n]: there are as many as planned, evenly spaced to its end.
+
+    Not so in a stage of which something was taken from another run, one that is shorter. ends: the updates after which
+    the phases have ended, as far as they have.
+    """
+    shares, planned = np.empty(len(stage)), _planned(run)
     for each in range(len(STAGES)):
-        rank = np.arange(1, (stage == each).sum() + 1)
-        shares[stage == each] = rank / max(planned, len(rank))
+        done = updates[stage == each]
+        rank, ended = np.arange(1, len(done) + 1), run.state == "finished"
+        share = rank / (len(rank) if ended else max(planned, len(rank)))
+        if ended and len(done) and done[-1] in ends:
+            done = done - max((end for end in ends if end < done[0]), default=0)
+            if (np.abs(done - done[-1] * share) >= 1).any():
+                point = done * planned // done[-1]
+                regular = -(-done[-1] * point // max(planned, 1)) == done
+                share = np.where(regular, point / max(planned, 1), done / done[-1])
+        shares[stage == each] = share
     return shares
 
 
@@ -104,7 +116,8 @@ def learning_curves(comparison: Comparison, found: Curves) -> Iterator[Choice]:
     note = (
         "Evaluations during training: mean over seeds, and from the lowest to the highest seed; a thin line is a run."
     )
-    timed = " Each stands at the mean of its times; the time between a stop and its resumption counts, too."
+    timed = " Each stands at the mean of its times; the time between a stop and its resumption counts, too. What a run "
+    timed += "has taken from another one stands at the moment when it did."
     drawn = [("by phase", "learning_curves", _by_phase(comparison, found), note)]
     if any(curve.steps is not None for each in found.values() for curve in each):
         drawn.append(("by environment steps", "learning_curves_steps", _by_steps(comparison, found), note))
@@ -169,18 +182,24 @@ def _series(
     place: Callable[[Curve], np.ndarray],
     shown: Callable[[Curve], np.ndarray] = lambda curve: np.full(len(curve.score), True),
 ) -> list[Series]:
-    """Of each method on a task the mean of its seeds at the same point of training, and each run as a thin line."""
+    """Of each method on a task the mean of its seeds at the same point of training, and each run as a thin line.
+
+    No mean is taken where a seed that comes further has no value, as of a phase that it has taken from another run.
+    """
     series = []
     for (at, method), each in sorted(found.items()):
         if at != task or not each:
             continue
-        together = defaultdict(list)
+        together, ends = defaultdict(list), []
         for curve in each:
             chosen, x = shown(curve), place(curve)
             series.append(Series(method, x[chosen], curve.score[chosen], runs=[curve.mark], thin=True))
-            for i in np.flatnonzero(chosen):
-                together[curve.stage[i], curve.share[i]].append((x[i], curve.score[i]))
-        x, y = zip(*(zip(*together[point], strict=True) for point in sorted(together)), strict=True)
+            points = [(curve.stage[i], curve.share[i]) for i in np.flatnonzero(chosen)]
+            ends += points[-1:]
+            for point, at, score in zip(points, x[chosen], curve.score[chosen], strict=True):
+                together[point].append((at, score))
+        common = [point for point in sorted(together) if len(together[point]) == sum(end >= point for end in ends)]
+        x, y = zip(*(zip(*together[point], strict=True) for point in common), strict=True)
         mean, low, high = (list(map(of, y)) for of in (np.mean, min, max))
         series.append(Series(method, list(map(np.mean, x)), mean, low, high))
     return series

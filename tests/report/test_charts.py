@@ -76,6 +76,30 @@ def test_learning_curves_are_drawn_over_the_phase_and_over_time(name, places, la
     assert [each.title for each in choice.pictures] == ["by phase", "by time"]  # nothing was trained online
 
 
+@pytest.mark.parametrize("steps", [400, 333])
+def test_a_run_that_goes_on_from_a_shorter_one_stands_where_it_was(steps):
+    """The second one, of one half as long; the first was trained from its beginning: after a critic, by 200 updates."""
+    runs, behind = [result(seed=seed, settings={"eval.per_phase": "4"}) for seed in (0, 1)], 200
+    for run in runs:
+        run.metrics.update({"critic/updates_per_second": 1.0, "policy/updates_per_second": 1.0})
+    whole = [math.ceil(steps * quarter / 4) for quarter in (1, 2, 3, 4)]
+    eighths = [math.ceil(whole[1] * quarter / 4) for quarter in (1, 2, 3, 4)]
+    evaluated = {runs[0].number: whole, runs[1].number: [*eighths, *whole[2:]]}
+
+    def history(number, metric):
+        found = {"critic/updates_per_second": [0], "policy/updates_per_second": [1, steps]}
+        return logged(
+            *((behind + step, 1.0) for step in (found | {"eval/score_mean": evaluated[number]}).get(metric, []))
+        )
+
+    (panel,) = picture(document(*runs, history=history), "learning_curves").chart.panels
+    first, second = (series.x for series in panel.series if series.thin)
+    assert list(first) == [0.25, 0.5, 0.75, 1.0]
+    assert set(first) < set(second)
+    assert list(second) == pytest.approx([0.125, 0.25, 0.375, 0.5, 0.75, 1.0], abs=2 / steps)
+    assert [x for x, _ in points(panel)["gmpo-gvp"]] == list(first)  # the mean is that of both
+
+
 def test_learning_curves_over_steps_in_the_simulator_begin_before_the_online_phase():
     run = result()
     run.metrics.update(
