@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import h5py
 
+from genpolicy.config.arguments import has_option
 from genpolicy.config.schema import component, locate
 from genpolicy.config.validation import Node
 from genpolicy.dataset.download import Downloaded
@@ -23,7 +24,8 @@ class D4RL(Downloaded, FileDataset):
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
         """Only D4RL's tasks have a file of D4RL's."""
-        if config.env.url is None or locate(config.env._target_) is OGBench:
+        known = config.env.url is not None and has_option("env", config.env.name)
+        if not known or locate(config.env._target_) is OGBench:
             raise UserError(f"dataset=d4rl does not go with env={config.env.name}: D4RL has no data for it")
 
     def file(self, task: Task) -> Path:

@@ -59,10 +59,11 @@ class Waypoint(FileDataset):
                 "leave dataset out, or give dataset=hdf5 dataset.path=FILE"
             )
 
-    def location(self, task: Task) -> Path:
-        """The file of these settings."""
+    def location(self, task: Maze2d) -> Path:
+        """The file of these settings, and of the maze and its goal, by which the rewards are."""
+        maze = f"{task.name.replace('/', '-')}-{task.simulator}-goal{'-'.join(map(str, task.goal))}"
         settings = f"v{VERSION}-{self.episodes}x{task.max_episode_steps}-noise{self.noise:g}-seed{self.seed}"
-        return self.directory / f"genpolicy-waypoint-{task.name.replace('/', '-')}-{settings}.hdf5"
+        return self.directory / f"genpolicy-waypoint-{maze}-{settings}.hdf5"
 
     def file(self, task: Task) -> Path:
         """The file of these settings, made first if it does not exist yet."""

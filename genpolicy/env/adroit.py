@@ -69,6 +69,7 @@ class Adroit(Task):
     """An Adroit task: dense rewards, no end but the limit (and pen's fall)."""
 
     data_within_limit: ClassVar[bool] = False
+    defining: ClassVar[tuple[str, ...]] = ("simulator",)
 
     simulator: str = setting(choices=tuple(RULES), doc="the hand's gymnasium id; the rules are D4RL's")
 

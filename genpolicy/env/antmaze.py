@@ -70,6 +70,7 @@ class AntMaze(Task):
     """An AntMaze task; the score is 100 times the share of episodes that reach the goal."""
 
     data_within_limit: ClassVar[bool] = False
+    defining: ClassVar[tuple[str, ...]] = ("maze",)
 
     maze: str = setting(choices=tuple(MAPS), doc="which of D4RL's mazes")
 

@@ -43,6 +43,7 @@ class Gym(Task):
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
         """Makes the simulator once, and draws it if it is to be filmed: what is wrong is said before a run is made."""
+        super().check_compatibility(config)
         task = build(config.env)
         task.simulate().close()
         if config.eval.video:

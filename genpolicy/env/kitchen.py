@@ -58,6 +58,7 @@ class Kitchen(Task):
 
     data_within_limit: ClassVar[bool] = False
     dear: ClassVar[bool] = True
+    defining: ClassVar[tuple[str, ...]] = ("things",)
 
     things: list[str] = setting(choices=tuple(THINGS), doc="the subtasks that have to be completed")
 

@@ -38,6 +38,7 @@ class Maze2d(Task):
     """A maze2d task: reward 1 within 0.5 of the goal, else 0; never terminated, the goal reached or not."""
 
     data_within_limit: ClassVar[bool] = False
+    defining: ClassVar[tuple[str, ...]] = ("simulator", "goal")
 
     simulator: str = setting(choices=SIMULATORS, doc="what stands in for D4RL's simulator: its gymnasium id")
     goal: list[int] = setting(ge=0, le=10**3, doc="row and column of the goal in the map")

@@ -16,7 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import gymnasium
 import numpy as np
 
+from genpolicy.config.arguments import has_option, options
+from genpolicy.config.option_content import merged
 from genpolicy.config.schema import EVALUATION, component, setting
+from genpolicy.config.validation import Node
 from genpolicy.errors import UserError, message, one_line
 
 if TYPE_CHECKING:  # MuJoCo is slow to import, and toys do without
@@ -40,12 +43,14 @@ class Task(ABC):
     either. Those of people are, and so are D4RL's in mazes: walks from goal to goal, or without end. mistakable:
     whether there are other robots whose observations and actions have the same sizes, so that data are tried in the
     simulator. dear: whether a step takes a millisecond or more, so that those of an evaluation are made on all cores.
+    defining: the settings that say what is earned, on which data and reference scores depend.
     """
 
     has_video: ClassVar[bool] = True
     data_within_limit: ClassVar[bool] = True
     mistakable: ClassVar[bool] = False
     dear: ClassVar[bool] = False
+    defining: ClassVar[tuple[str, ...]] = ()
 
     name: str = setting(doc="the name of the task, as its benchmark has it")
     max_episode_steps: int = setting(ge=1, le=10**9, doc="steps after which an episode is cut off")
@@ -59,6 +64,24 @@ class Task(ABC):
     family: str | None = setting(
         None, doc="name of the tasks that share a file of tuned values; null: none", affects=None
     )
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        """A benchmark's name is that of its own task, and scores have two ends."""
+        env = config.env
+        own = merged(options("env")[env.name], "env") if cls.defining and has_option("env", env.name) else {}
+        for name in cls.defining:
+            if name in own and env[name] != own[name]:
+                raise UserError(
+                    f"env.{name}={env[name]}: data and reference scores of {env.name} are those of {own[name]}; "
+                    "another task needs a name of its own: give env.name, env.reference_min=null and "
+                    "env.reference_max=null, too"
+                )
+        low, high = env.reference_min, env.reference_max
+        if (low is None) != (high is None):
+            raise UserError("env.reference_min, env.reference_max: one is null; give both, or null for both")
+        if low is not None and not low < high:
+            raise UserError(f"env.reference_max={high:g}: must be above env.reference_min={low:g}")
 
     def __post_init__(self) -> None:
         self._made: list[gymnasium.Env] = []

@@ -1,5 +1,6 @@
 """The embedded data: D4RL's layout, the task's own physics, the same for the same settings, made once."""
 
+import dataclasses
 from multiprocessing import get_context
 
 import h5py
@@ -138,7 +139,7 @@ def test_the_file_is_made_once_and_read_like_d4rls(umaze, tmp_path, monkeypatch)
     assert made.behaviour.episodes == EPISODES
     assert not made.terminated.any()
     (path,) = tmp_path.glob("*.hdf5")
-    assert path.name == "genpolicy-waypoint-maze2d-umaze-v1-v1-12x300-noise0.5-seed0.hdf5"
+    assert path.name == "genpolicy-waypoint-maze2d-umaze-v1-PointMaze_UMaze-v3-goal1-1-v1-12x300-noise0.5-seed0.hdf5"
     with h5py.File(path) as file:
         assert sorted(offline_env.get_keys(file)) == sorted(walk(umaze.simulate(), 1, 2, 0.5, 0))
         assert made.behaviour.return_mean == pytest.approx(file["rewards"][:].sum() / EPISODES)
@@ -147,6 +148,13 @@ def test_the_file_is_made_once_and_read_like_d4rls(umaze, tmp_path, monkeypatch)
     np.testing.assert_array_equal(make(tmp_path).load(umaze).reward, made.reward + 1)
     with pytest.raises(TypeError):
         make(tmp_path, seed=1).load(umaze)
+
+
+def test_another_goal_has_data_of_its_own(umaze, tmp_path):
+    for goal in umaze.goal, [3, 1]:
+        made = make(tmp_path, episodes=4).load(dataclasses.replace(umaze, goal=goal))
+        at_goal = np.linalg.norm(made.observation[:, :2] - np.array(goal), axis=1) <= 0.5
+        np.testing.assert_array_equal(made.reward, at_goal)
 
 
 def test_an_interrupted_making_leaves_nothing_that_is_taken_for_data(umaze, tmp_path, monkeypatch):

@@ -107,9 +107,35 @@ def test_the_command_line_may_choose_other_data(tmp_path):
         (["env=swiss-roll", "dataset=waypoint"], "dataset=waypoint does not go with env=swiss-roll"),
         (["env=swiss-roll", "dataset=d4rl"], "dataset=d4rl does not go with env=swiss-roll"),
         (["env=maze2d-umaze-v1", "dataset=swiss_roll"], "it goes with env=swiss-roll"),
+        (
+            ["env=maze2d-umaze-v1", "env.goal=[3,1]"],
+            r"of maze2d-umaze-v1 are those of \[1, 1\]; another task needs a name",
+        ),
+        (["env=kitchen-mixed-v0", "env.things=[kettle]"], "another task needs a name of its own"),
+        (["env=antmaze-umaze-v2", "env.maze=large"], "another task needs a name of its own"),
+        (["env=door-human-v1", "env.simulator=AdroitHandPen-v1"], "another task needs a name of its own"),
+        (["env=maze2d-umaze-v1", "env.goal=[3,1]", "env.name=own", "dataset=d4rl"], "D4RL has no data for it"),
     ],
 )
 def test_data_that_do_not_fit_the_task_are_refused(overrides, message):
+    with pytest.raises(UserError, match=message):
+        nodes(*overrides)
+
+
+def test_another_goal_may_have_another_name():
+    own = "env.name=own", "env.reference_min=null", "env.reference_max=null"
+    assert nodes("env=maze2d-umaze-v1", "env.goal=[3,1]", *own).env.goal == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["env=multi-goal", "env.reference_min=0"], "one is null"),
+        (["env=hopper-medium-v2", "env.reference_max=null"], "one is null"),
+        (["env=multi-goal", "env.reference_min=0", "env.reference_max=0"], "env.reference_max=0: must be above"),
+    ],
+)
+def test_a_score_has_two_ends(overrides, message):
     with pytest.raises(UserError, match=message):
         nodes(*overrides)
 
