@@ -139,7 +139,10 @@ def _tagged(tags: Mapping[str, str]) -> Iterator[tuple[str, dict]]:
 
 
 def _with_later(own: Result, later: Mapping[str, dict] | Iterable[tuple[str, dict]]) -> Iterator[Result]:
-    """A run's result, and each later evaluation of it as a result of its own, as if it were the one at its end."""
+    """A run's result, and each later evaluation of it as a result of its own, as if it were the one at its end.
+
+    One as at its end, which `mode=eval` has made again, is no other result.
+    """
     yield own
     for digits, told in dict(later).items():
         prefix = f"evaluation-{digits}/"
@@ -149,7 +152,9 @@ def _with_later(own: Result, later: Mapping[str, dict] | Iterable[tuple[str, dic
             known = {name: value for name, value in own.settings.items() if name not in told["without"]} | changed
         except (KeyError, TypeError, AttributeError):
             continue
+        choices = {group: chosen.get(group, option) for group, option in own.choices.items()}
+        if (known, choices) == (own.settings, own.choices):
+            continue
         metrics = {name.removeprefix(prefix): value for name, value in own.metrics.items() if name.startswith(prefix)}
         metrics = {name if name.startswith("steps/") else f"{LAST}/{name}": value for name, value in metrics.items()}
-        choices = {group: chosen.get(group, option) for group, option in own.choices.items()}
         yield replace(own, settings=known, choices=choices, metrics=metrics, evaluation=prefix)

@@ -13,6 +13,7 @@ from command_line import genpolicy
 from tiny import opened
 
 from genpolicy.report.sources import Source, of_directories, of_store
+from genpolicy.runs.evaluations import own_evaluation
 from genpolicy.runs.journal import Journal
 from genpolicy.runs.run import Run, find_runs
 from genpolicy.system.files import Lock
@@ -130,6 +131,15 @@ def test_a_later_evaluation_is_a_method_of_its_own(outputs):
     rows = dict(last(outputs / "default" / "report")[1:])
     assert rows["gmpo-gvp algo.beta=1.0 eval.final_episodes=77"] == "33.0 (1 of 4)"
     assert rows["gmpo-gvp algo.beta=1.0 eval.final_episodes=8"] == "20.0 ± 10.0 (3 of 4)"
+
+
+def test_an_evaluation_as_at_a_runs_end_is_no_other_run(outputs):
+    """`mode=eval` with the run's own settings."""
+    run, told = next(map(Run, find_runs(outputs))), {"checkpoint": "last.pt", "updates": 3}
+    own_evaluation(run).keep(run, **told, metrics={}, returns=[], results={"final": {"score_mean": 33.0}})
+    assert list(run.directory.glob("evaluation-*.json"))
+    found = of_directories(outputs / "default", find_runs(outputs, "default"))
+    assert [each.evaluation for each in found.results] == [""] * len(found.results)
 
 
 @pytest.mark.slow
