@@ -176,6 +176,12 @@ class Dataset(ABC):
         arrays["reward"] = arrays["reward"] * np.float32(scale) + np.float32(shift)
         if self.action_margin:
             low, high = task.action_low + self.action_margin, task.action_high - self.action_margin
+            if not (low < high).all():
+                width = (task.action_high - task.action_low).min()
+                raise UserError(
+                    f"dataset.action_margin={self.action_margin:g}: leaves nothing of the action space of {task.name}; "
+                    f"legal: less than {width / 2:g}"
+                )
             arrays["action"] = np.clip(arrays["action"], low, high).astype(np.float32)
         transform = {"name": self.reward, "scale": scale, "shift": shift} | constants
         known = {"behaviour": behaviour, "reward_transform": transform, "source": self.source(task)}
@@ -183,7 +189,7 @@ class Dataset(ABC):
             if (episode[1:] < episode[:-1]).any():  # those of episodes side by side, one after the other
                 order = np.argsort(episode, kind="stable")
                 episode, arrays = episode[order], {name: column[order] for name, column in arrays.items()}
-            known["ends"] = torch.from_numpy(np.append(episode[1:] != episode[:-1], True))
+            known["ends"] = torch.from_numpy(np.append(episode[1:] != episode[:-1], True)[: len(episode)])
         transitions = Transitions.of(arrays, **known)
         if not self.held_out:
             return transitions

@@ -8,6 +8,7 @@ from genpolicy.dataset.dataset import Dataset, require_task
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.env.multi_goal import MultiGoal, demonstrations, squared_distance
 from genpolicy.env.task import Task
+from genpolicy.errors import UserError
 
 
 @component
@@ -20,6 +21,10 @@ class MultiGoalData(Dataset):
     def check_compatibility(cls, config: Node) -> None:
         """These data are about the toy only."""
         require_task(config, MultiGoal, "multi_goal")
+        if config.env.max_episode_steps < 2:
+            raise UserError(
+                "env.max_episode_steps=1: the data are without each episode's last step, so of nothing; give 2"
+            )
 
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """The transitions of all episodes but each one's last, which a time limit cut off."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from genpolicy.config.schema import component
+from genpolicy.config.schema import build, component, locate
 from genpolicy.config.validation import Node
 from genpolicy.dataset.dataset import Dataset, iql_locomotion, standardize
 from genpolicy.dataset.transitions import Behaviour
@@ -33,6 +33,8 @@ class Nothing(Dataset):
             raise UserError(
                 f"dataset.reward={config.dataset.reward}: takes constants from data, and dataset=none has none"
             )
+        if "online" in config and "algo" in config:
+            require_sequences(config)
 
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """No rows."""
@@ -40,3 +42,21 @@ class Nothing(Dataset):
         sizes |= {"next_observation": (task.observation_size,), "terminated": ()}
         columns = {name: np.zeros((0, *shape), np.float32) for name, shape in sizes.items()}
         return columns | {"episode": np.zeros(0, np.int64)}, Behaviour()
+
+
+def require_sequences(config: Node) -> None:
+    """Raises `UserError` if the first update finds no sequence of as many transitions as a batch's are of."""
+    learned = locate(config.algo._target_).learns_critic
+    lengths = {"chunk.length": config.chunk.length, "critic.steps": config.critic.steps if learned else 1}
+    name, length = max(lengths.items(), key=lambda item: item[1])
+    if length == 1:
+        return
+    limit = config.env.max_episode_steps or build(config.env).max_episode_steps
+    if length > limit:
+        raise UserError(f"{name}={length}: no episode of {config.env.name} has so many steps, but at most {limit}")
+    needed = (length - 1) * config.online.simulators
+    if config.online.start < needed:
+        raise UserError(
+            f"online.start={config.online.start}: without data, {name}={length} needs as many steps of an episode "
+            f"before the first update; give {needed} or more"
+        )

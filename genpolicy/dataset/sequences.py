@@ -52,7 +52,10 @@ class Sequences(Transitions):
         following = _following(transitions.ends, length)
         whole = following == length - 1
         if transitions.size and not whole.any():
-            raise UserError(f"{transitions.source}: no episode has {length} transitions; give a smaller chunk.length")
+            raise UserError(
+                f"{transitions.source}: no episode has {length} transitions; give a smaller chunk.length or "
+                "critic.steps"
+            )
         ended = transitions.terminated.cpu()[torch.arange(len(following)) + following]
         starts = torch.arange(max(0, transitions.size - length + 1)) if masked else torch.nonzero(whole | ended)
         held_out = transitions.held_out

@@ -12,7 +12,9 @@ import gymnasium
 import numpy as np
 
 from genpolicy.config.schema import component
+from genpolicy.config.validation import Node
 from genpolicy.env.task import Task
+from genpolicy.errors import UserError
 
 if TYPE_CHECKING:
     from scipy.spatial import KDTree
@@ -117,6 +119,15 @@ class SwissRoll(Task):
     """The Swiss-roll toy as a task: no observation, one action, its value as reward."""
 
     has_video = False
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        """An episode is of one action, and so is what is drawn."""
+        super().check_compatibility(config)
+        if "chunk" in config and config.chunk.length > 1:
+            raise UserError(
+                f"chunk.length={config.chunk.length}: an episode of {config.env.name} is one action; legal: 1"
+            )
 
     def simulate(self) -> "SwissRollEnv":
         """A simulator of single actions."""

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from genpolicy.algo.actor import ActionQueue
 from genpolicy.algo.algorithm import Algorithm
+from genpolicy.config.setting_groups import Chunk
 from genpolicy.env.multi_goal import REACH, MultiGoal, coverage, demonstrations, squared_distance, walk
 from genpolicy.env.swiss_roll import EXTENT, SwissRoll, roll
 from genpolicy.env.task import Task
@@ -15,16 +17,16 @@ SHOWN = 400  # episodes drawn and measured
 
 
 @functools.singledispatch
-def draw(task: Task, algorithm: Algorithm, directory: Path) -> dict[str, float]:
+def draw(task: Task, algorithm: Algorithm, chunk: Chunk, directory: Path) -> dict[str, float]:
     """Draws the policy of a toy task into PNG files of `directory`, and gives what is measured of it beside returns.
 
-    Other tasks have nothing to draw.
+    chunk: how many of the actions that it chooses at once are played. Other tasks have nothing to draw.
     """
     return {}
 
 
 @draw.register
-def _(task: SwissRoll, algorithm: Algorithm, directory: Path) -> dict[str, float]:
+def _(task: SwissRoll, algorithm: Algorithm, chunk: Chunk, directory: Path) -> dict[str, float]:
     """Draws samples, generation trajectories, densities and values, and measures how far densities are from exact.
 
     total_variation: of the trained policy from its optimum p(a) exp(beta Q(a)) / Z, for algorithms that have one;
@@ -36,16 +38,17 @@ def _(task: SwissRoll, algorithm: Algorithm, directory: Path) -> dict[str, float
 
 
 @draw.register
-def _(task: MultiGoal, algorithm: Algorithm, directory: Path) -> dict[str, float]:
+def _(task: MultiGoal, algorithm: Algorithm, chunk: Chunk, directory: Path) -> dict[str, float]:
     """Draws the trajectories that the policy takes, and measures how they cover the goals."""
     from genpolicy.evaluation.figures import draw_trajectories  # matplotlib is slow to import and needed only here
 
     device = algorithm.action_low.device
     generator = torch.Generator(device).manual_seed(0)
+    queue = ActionQueue(algorithm.act, chunk)
 
     def act(position: np.ndarray) -> np.ndarray:
         observation = torch.as_tensor(position, dtype=torch.float32, device=device)
-        return algorithm.act(observation, generator).cpu().numpy()
+        return queue(observation, generator).cpu().numpy()
 
     shown = {
         "data": demonstrations(SHOWN, task.max_episode_steps)[0],

@@ -348,7 +348,7 @@ class Trainer:
                 self.state.results[name] = metrics
                 self._save()
         draw_steps(self.state.results, self.config.eval.steps, self.run.path("figures") / "steps.png")
-        measured = toys.draw(self.task, self.algorithm, self.run.path("figures"))
+        measured = toys.draw(self.task, self.algorithm, self.config.chunk, self.run.path("figures"))
         self.journal.log(self.state.updates, {f"final/{name}": value for name, value in measured.items()})
         # Times are not of the run's state, which is the same to the bit however often it was stopped.
         self.timed = {name: self.evaluator.latency(policy) for name, policy in self._final_policies().items()}

@@ -137,6 +137,13 @@ def test_actions_keep_a_margin_to_their_bounds(monkeypatch, tmp_path):
     assert plain[3].tolist() == [-1, 1]
     np.testing.assert_allclose(kept[3], [-0.99999, 0.99999], atol=1e-7)
     assert (kept != plain).any(1).sum() == 1
+    narrow = np.full(2, 0.4, np.float32)
+    monkeypatch.setattr(type(task), "action_low", -narrow)
+    monkeypatch.setattr(type(task), "action_high", narrow)
+    columns["actions"] *= 0.4
+    placed(task, columns, monkeypatch, tmp_path)
+    with pytest.raises(UserError, match=r"dataset.action_margin=0.5: leaves nothing .* less than 0.4"):
+        OGBenchData(directory=tmp_path, action_margin=0.5).load(task)
 
 
 @pytest.fixture

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from composed import task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genpolicy.dataset.nothing import Nothing
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -94,6 +96,12 @@ def test_further_fields_are_those_of_the_first_row_and_of_the_last_where_they_ar
     batch = found.extended(column=torch.arange(10.0), next_column=torch.arange(10.0)).rows(slice(0, 4))
     assert batch["column"].tolist() == [0, 1, 2, 3]
     assert batch["next_column"].tolist() == [1, 2, 3, 4]
+
+
+def test_no_data_have_no_sequences(tmp_path):
+    nothing = Nothing(directory=tmp_path).load(task("multi-goal"))
+    found = Sequences.of_transitions(nothing, 3, 3, 0.9, masked=False)
+    assert (found.size, len(found.starts), len(found.ends)) == (0, 0, 0)
 
 
 def test_episodes_must_be_known_and_long_enough():

@@ -6,8 +6,10 @@ import torch
 from command_line import genpolicy
 from tiny import events, only_run
 
+from genpolicy.config.setting_groups import Chunk
 from genpolicy.dataset.multi_goal import MultiGoalData
 from genpolicy.env.multi_goal import GOALS, MultiGoal, coverage, demonstrations, squared_distance
+from genpolicy.evaluation import toys
 from genpolicy.evaluation.rollout import rollout
 
 TASK = MultiGoal(name="multi-goal", max_episode_steps=20, reference_min=None, reference_max=None, url=None)
@@ -65,6 +67,22 @@ def test_what_is_said_about_ways():
     aside = trajectories + [0, 0.3] * (np.arange(21) > 0)[:, None, None]
     assert coverage(aside)["end_spread"] == pytest.approx(0.3)
     assert coverage(aside)["way_spread"] == pytest.approx(0.3 * np.sqrt(20 / 21))
+
+
+def test_ways_are_drawn_of_a_policy_that_plays_chunks(monkeypatch, tmp_path):
+    drawn = {}
+    monkeypatch.setattr("genpolicy.evaluation.figures.draw_trajectories", lambda shown, *more: drawn.update(shown))
+    steps = torch.tensor([[0.5, 0.0], [0.0, 0.25], [9.0, 9.0]])  # of which the first two are played
+
+    class Walker:
+        action_low = torch.zeros(6)
+
+        def act(self, observation, generator):
+            return steps.flatten().expand(len(observation), -1)
+
+    toys.draw(TASK, Walker(), Chunk(length=3, execute=2), tmp_path)
+    moved = np.diff(drawn["policy"][:5], axis=0)
+    np.testing.assert_allclose(moved, np.broadcast_to(steps[[0, 1, 0, 1], None], moved.shape), atol=1e-12)
 
 
 @pytest.mark.slow

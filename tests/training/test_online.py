@@ -524,6 +524,17 @@ def test_meanflow_qls_alpha_changes_online_too():
         ("dataset=none online.steps=9 online.start=1 dataset.held_out=0.5", "no episodes to hold out"),
         ("dataset=none online.steps=9 online.start=1 dataset.reward=standardize", "takes constants from data"),
         ("dataset=none online.steps=9 online.start=1 scaling.action=data", "takes the range of data"),
+        (
+            "dataset=none algo=rlpd online.steps=20 online.start=3 online.simulators=2 critic.steps=3",
+            "online.start=3: without data, critic.steps=3 needs as many steps of an episode before the first update; "
+            "give 4 or more",
+        ),
+        (
+            "dataset=none algo=qc env.max_episode_steps=4 online.steps=20 online.start=9 chunk.length=5",
+            "chunk.length=5: no episode of multi-goal has so many steps, but at most 4",
+        ),
+        ("env.max_episode_steps=1", "env.max_episode_steps=1: the data are without each episode's last step"),
+        ("env=swiss-roll algo=qc chunk.length=2", "chunk.length=2: an episode of swiss-roll is one action"),
         ("algo=awr online.steps=9 online.start=1", "this algo learns of data that do not grow, as its returns"),
     ],
 )
