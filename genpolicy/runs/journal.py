@@ -41,11 +41,11 @@ class Journal:
         self._index = self.path.with_suffix(".index")
         try:
             self._file = open_regular(self.path, "ab")  # open as long as the journal is
-            self._last, end = self._indexed()
-            for event, position in read(self.path, end):
+            self._last, self._end = self._indexed()  # the end of the last whole event
+            for event, position in read(self.path, self._end):
                 self._last.update(dict.fromkeys(event["metrics"], event["step"]))
-                end = position
-            os.truncate(self._file.fileno(), end)
+                self._end = position
+            os.truncate(self._file.fileno(), self._end)
         except OSError as error:
             raise unwritable(self.path, error) from error
 
@@ -53,15 +53,14 @@ class Journal:
         """Append the metrics of a step; `returns` are those of the single episodes of an evaluation."""
         new = {name: value for name, value in metrics.items() if step > self._last.get(name, -1)}
         if new:
-            self._last.update(dict.fromkeys(new, step))
             event = {"step": step, "metrics": new}
             self._append(event if returns is None else event | {"returns": list(returns)})
+            self._last.update(dict.fromkeys(new, step))
 
     def sync(self) -> None:
         """Force everything to the disk: a checkpoint must never be newer than the journal."""
         os.fsync(self._file.fileno())
-        end = os.fstat(self._file.fileno()).st_size
-        index = {"offset": end, "digest": _digest(self.path, end), "last": self._last}
+        index = {"offset": self._end, "digest": _digest(self.path, self._end), "last": self._last}
         write_atomically(self._index, json.dumps(index).encode())
 
     def close(self) -> None:
@@ -83,12 +82,16 @@ class Journal:
         return {}, 0
 
     def _append(self, event: dict) -> None:
-        line = json.dumps({"time": time.time_ns() // 1_000_000} | event) + "\n"
+        line = (json.dumps({"time": time.time_ns() // 1_000_000} | event) + "\n").encode()
         try:
-            self._file.write(line.encode())
-            self._file.flush()
+            left = memoryview(line)
+            while left:  # unbuffered: what could not be written is not tried again when the file is closed
+                left = left[os.write(self._file.fileno(), left) :]
         except OSError as error:
+            with contextlib.suppress(OSError):
+                os.truncate(self._file.fileno(), self._end)
             raise unwritable(self.path, error) from error
+        self._end += len(line)
 
 
 def read(path: Path, offset: int = 0) -> Iterator[tuple[dict, int]]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 
 import pytest
 from hypothesis import given
@@ -31,6 +32,23 @@ def plain(path):
 
 def keys(path):
     return [(name, event["step"]) for event in plain(path) for name in event["metrics"]]
+
+
+def test_an_event_of_which_only_a_part_could_be_written_is_none(tmp_path):
+    """Though what is written after it is whole, and the index, too."""
+    path, (soft, hard) = tmp_path / "journal.jsonl", resource.getrlimit(resource.RLIMIT_FSIZE)
+    write(path, range(0, 30, 3))
+    journal, whole = Journal(path), keys(path)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 10, hard))
+    try:
+        with pytest.raises(UserError, match="cannot be written"):
+            journal.log(100, {"a/loss": 1.0})
+        journal.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    write(path, [100, 103])
+    assert keys(path)[: len(whole)] == whole
+    assert [step for name, step in keys(path)[len(whole) :] if name == "a/loss"] == [100, 103]
 
 
 @given(cut=st.floats(0, 1), garbage=st.binary(max_size=20))
