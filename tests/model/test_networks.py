@@ -20,7 +20,7 @@ from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.flow import exact_divergence
 from genpolicy.model.path import GVP
 from genpolicy.network.dit import DiT
-from genpolicy.network.unet1d import Convolution, UNet1D
+from genpolicy.network.unet1d import Convolution, Doubling, UNet1D
 from genpolicy.objective.flow_matching import FlowMatching
 from genpolicy.solver.fixed import RK4
 from genpolicy.training.vectorised import VectorisedPhase
@@ -100,6 +100,15 @@ def test_the_attention_is_torchs():
 def test_a_convolution_is_torchs(kernel, stride, steps):
     convolution, x = Convolution(3, 4, kernel, stride), torch.randn(2, 3, steps)
     torch.testing.assert_close(convolution(x), nn.Conv1d.forward(convolution, x))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_a_doubling_is_torchs_and_a_matrix_product(steps):
+    """Not a kernel of cuDNN, which rounds to 10 bits on GPUs unless told otherwise, densities too."""
+    doubling, x = Doubling(3, 4), torch.randn(2, 3, steps)
+    expected = nn.ConvTranspose1d.forward(doubling, x)
+    with mock.patch("torch.nn.functional.conv_transpose1d", side_effect=AssertionError):
+        torch.testing.assert_close(doubling(x), expected)
 
 
 @pytest.mark.parametrize(("hidden", "reach"), [([16], 9), ([16, 16], 4 + 2 * (8 + 2) + 5)])
