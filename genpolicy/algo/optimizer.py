@@ -50,6 +50,7 @@ class Optimizer(ABC):
         for group in self.param_groups:
             if trained := [parameter for parameter in group["params"] if parameter.grad is not None]:
                 self._step(group, trained, [parameter.grad for parameter in trained])
+        torch.clear_autocast_cache()  # of parameters as they were before
 
     @abstractmethod
     def _step(self, group: dict[str, Any], parameters: list[Tensor], gradients: list[Tensor]) -> None: ...

@@ -6,6 +6,7 @@ from command_line import genpolicy
 from tiny import words
 
 from genpolicy.algo.update import Update
+from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.training.precision import arithmetic, require
 
@@ -27,6 +28,19 @@ def test_products_are_rounded_inside_alone():
         assert error(left @ right) < 1e-6
     assert not torch.backends.cuda.matmul.allow_tf32
     assert error(left @ right) < 1e-6
+
+
+def test_an_update_sees_what_the_one_before_has_made_of_a_network():
+    """Inside, torch keeps rounded copies of parameters."""
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(8, 8), torch.randn(4, 8)
+    data = Transitions.of({name: x.numpy() for name in ("observation", "action", "next_observation")})
+    update = Update(layer.parameters(), 0.1, lambda batch, draws: (layer(batch.observation).square().sum(-1), {}))
+    with arithmetic("bf16", CPU):
+        update(data, torch.Generator(), 0.0)
+        found = layer(x)
+    with arithmetic("bf16", CPU):
+        assert torch.equal(found, layer(x))
 
 
 @pytest.mark.slow
