@@ -50,6 +50,8 @@ class EndPolicy(ConsistencyPolicy):
     1 - t, so that a scalar time embedding, which counts from noise on, is t, as in their code.
     """
 
+    supports = frozenset({Capability.END, Capability.MEAN_VELOCITY})
+
     def network_time(self, t: Tensor) -> Tensor:
         return 1 - t
 

@@ -86,6 +86,7 @@ class GaussianPolicy(DeterministicPolicy):
     It acts with the mean, as IQL and TD3+BC are evaluated.
     """
 
+    supports = frozenset({Capability.DENSITY, Capability.MEAN})
     has_density = True
 
     log_std_min: float = setting(

@@ -31,7 +31,9 @@ class Capability(enum.Enum):
     FIELD = "the field of the flow"
     MAP = "its solution map from any time to any earlier one"
     END = "its map to the data end"
+    MEAN_VELOCITY = "its mean velocity on the way to the data end"
     DENSITY = "a density in closed form, where there is no flow"
+    MEAN = "the mean of that density, beside its standard deviation"
 
 
 class Coefficients(NamedTuple):

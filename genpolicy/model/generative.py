@@ -117,6 +117,15 @@ class GenerativePolicy(Policy):
                 f"or {objectives}" + ("" if requires in cls.supports else f" with {models}")
             )
 
+        path, prediction = build(config.model.path), build(config.objective).prediction
+        prediction = path.auto_prediction if prediction == "auto" else prediction
+        solved = not path.discrete or locate(config.solver._target_).has_density  # as an ODE, up to t_min
+        if Capability.FIELD in teaches and solved and not _says_field(prediction, path):
+            raise UserError(
+                f"model.path.t_min={path.t_min:g}: there is no noise then, where {prediction} predictions do not say "
+                "how the flow goes on; legal: above 0, or objective.prediction=preconditioned"
+            )
+
         def has_density(solver: type) -> bool:
             return solver.has_density
 
@@ -151,11 +160,18 @@ class GenerativePolicy(Policy):
 
     def data_and_noise(self, x: Tensor, t: Tensor, observation: Tensor) -> tuple[Tensor, Tensor]:
         """Predictions (E[x_0 | x_t], E[eps | x_t]), each [B, A]."""
-        value = self.raw(x, t, observation)
-        if self.prediction == "preconditioned":
-            skip, out = self.preconditioning(t)
-            return self.path.data_and_noise("data", skip[..., None] * x + out[..., None] * value, x, t)
-        return self.path.data_and_noise(self.prediction, value, x, t)
+        return self._implied(self.raw(x, t, observation), x, t)
+
+    def _implied(self, output: Tensor, x: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The same [..., A] that the network's output [..., A] at x [..., A] and t [...] says."""
+        if self.prediction != "preconditioned":
+            return self.path.data_and_noise(self.prediction, output, x, t)
+        skip, out = self.preconditioning(t)
+        # (x - alpha data) / sigma, but finite where there is no noise
+        of_x = self.path.sigma(t) / self._variance(t)
+        of_output = self.path.alpha(t) * self.sigma_data * torch.rsqrt(self._variance(t))
+        noise = of_x[..., None] * x - of_output[..., None] * output
+        return skip[..., None] * x + out[..., None] * output, noise
 
     def predict(self, prediction: str, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         """The velocity, score, noise or data prediction [B, A]; the last clipped if `clip_denoised`."""
@@ -234,12 +250,8 @@ class GenerativePolicy(Policy):
     def _coefficients(self, angle: Tensor) -> Coefficients:
         t, rho = time_and_scale(self.path, self.sigma_data, angle)
         zero, one = torch.zeros_like(t)[..., None], torch.ones_like(t)[..., None]
-        kind, of_x, of_f = self.prediction, zero, one
-        if kind == "preconditioned":
-            skip, out = self.preconditioning(t)
-            kind, of_x, of_f = "data", skip[..., None], out[..., None]
-        data_x, noise_x = self.path.data_and_noise(kind, of_x, one, t)
-        data_f, noise_f = self.path.data_and_noise(kind, of_f, zero, t)
+        data_x, noise_x = self._implied(zero, one, t)
+        data_f, noise_f = self._implied(one, zero, t)
         data_y, data_f, noise_y, noise_f = rho * data_x[..., 0], data_f[..., 0], rho * noise_x[..., 0], noise_f[..., 0]
         sine, cosine = torch.sin(angle), self.sigma_data * torch.cos(angle)
         field_y, field_f = cosine * noise_y - sine * data_y, cosine * noise_f - sine * data_f
@@ -349,3 +361,11 @@ class GenerativePolicy(Policy):
         probe = rademacher(like.shape, generator, like) if probe is None else probe
         estimate = hutchinson_divergence(flow.field, probe)
         return lambda angle, state: estimate(angle, state[0])
+
+
+def _says_field(prediction: str, path: ProbabilityPath) -> bool:
+    """Whether both data and noise follow from a prediction at the data end of a path."""
+    if prediction == "preconditioned":
+        return True
+    t, one = torch.tensor(path.t_min, dtype=torch.float64, device="cpu"), torch.ones(1, dtype=torch.float64)
+    return all(part.isfinite().all() for part in path.data_and_noise(prediction, one, one, t))

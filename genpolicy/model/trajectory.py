@@ -31,7 +31,7 @@ class TrajectoryPolicy(GenerativePolicy):
     """
 
     num_times = 2
-    supports = frozenset({Capability.FIELD, Capability.MAP, Capability.END})
+    supports = frozenset({Capability.FIELD, Capability.MAP, Capability.END, Capability.MEAN_VELOCITY})
 
     def raw(self, x: Tensor, t: Tensor, observation: Tensor, s: Tensor | None = None) -> Tensor:
         """The network's own output [B, A] at times t and s (default t), [B] or []."""
@@ -68,7 +68,7 @@ class TrajectoryPolicy(GenerativePolicy):
 
     def move(self, x: Tensor, t: Tensor, s: Tensor, data: Tensor) -> Tensor:
         """From x at t to time s on the line towards `data`: a DDIM step if `data` is the denoiser's."""
-        ratio = self.path.sigma(s) / self.path.sigma(t)
+        ratio = torch.where(s == t, 1.0, self.path.sigma(s) / self.path.sigma(t))  # 1 without noise, too
         return (self.path.alpha(s) - ratio * self.path.alpha(t))[..., None] * data + ratio[..., None] * x
 
     def flow(self, observation: Tensor) -> ProbabilityFlow:

@@ -40,7 +40,7 @@ class EDMDenoising(Regression):
                 ((path.sigma(ends) / path.alpha(ends).clamp(min=0)).log() - self.log_ratio_mean) / self.log_ratio_std
             )
             unit = torch.rand(size, generator=generator, device=like.device, dtype=like.dtype)
-            standard = torch.logit(low + (high - low) * unit)
+            standard = torch.logit(low + (high - low) * unit, eps=torch.finfo(like.dtype).eps)  # finite at the ends
         else:
             standard = standard_normal((size,), generator, like)
         ratio = torch.exp(self.log_ratio_mean + self.log_ratio_std * standard)

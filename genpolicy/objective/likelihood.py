@@ -35,6 +35,8 @@ class Likelihood(Objective):
 class LeastSquares(Likelihood):
     """|a - mu(s)|^2 / A, TD3+BC's imitation; the std is fitted to what the mean leaves, by maximum likelihood."""
 
+    teaches = frozenset({Capability.DENSITY, Capability.MEAN})
+
     def loss(self, policy: GaussianPolicy, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
         mean = draws["mean"] if "mean" in draws else policy.mean(observation)  # which an algorithm may know
         return (action - mean).square().mean(-1) - policy.log_density(action, mean.detach())

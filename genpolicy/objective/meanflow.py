@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from genpolicy.config.legal import refuse_unused
 from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
 from genpolicy.errors import UserError
@@ -17,6 +18,8 @@ from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
 from genpolicy.objective.solution_map import SolutionMap, grid_time
 from genpolicy.solver.jumps import Jumps
+
+_LOGIT = ("logit_mean", "logit_std")
 
 
 @component
@@ -82,7 +85,10 @@ class MeanFlow(MeanVelocity):
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
-        """A mean velocity is learned on straight paths; where velocities end at the data, so must jumps."""
+        """A mean velocity is learned on straight paths; where velocities end at the data, so must jumps.
+
+        Settings of other laws of times are refused, and none at which the field is learned.
+        """
 
         def fits(model: Mapping) -> bool:
             return "path" in model and issubclass(locate(model["path"]["_target_"]), ICFM)
@@ -91,6 +97,15 @@ class MeanFlow(MeanVelocity):
             raise UserError(
                 "objective: mean velocities are learned on straight paths, from noise at t = 1; legal: model=meanflow"
             )
+        if config.objective.ends == "data":
+            if config.objective.instantaneous == 0:
+                raise UserError(
+                    "objective.instantaneous=0.0: with objective.ends=data the field that densities follow from is not "
+                    "learned; legal: above 0, objective.ends=any, or objective=meanflow_action"
+                )
+            refuse_unused(config, "objective", ("times", *_LOGIT), "with objective.ends=data times are uniform")
+        elif config.objective.times == "uniform":
+            refuse_unused(config, "objective", _LOGIT, "with objective.times=uniform there is no normal law")
         jumps = config.solver.steps if issubclass(locate(config.solver._target_), Jumps) else 1
         if config.objective.ends == "data" and jumps > 1:
             raise UserError(
@@ -120,7 +135,7 @@ class MeanFlow(MeanVelocity):
 class MeanFlowToData(MeanVelocity):
     """The mean velocity between any time and the data end, and no other (MeanFlowQL, arXiv 2511.13035)."""
 
-    teaches = frozenset({Capability.END})
+    teaches = frozenset({Capability.END, Capability.MEAN_VELOCITY})
 
     intervals: int | None = setting(
         None, ge=1, le=2**20, doc="number of times, evenly spaced up to noise; null: any, as theirs for more than 1,000"

@@ -66,12 +66,10 @@ class Shortcut(SolutionMap):
         policy: TrajectoryPolicy, x: Tensor, t: Tensor, u: Tensor, s: Tensor, half: Tensor, rest: Tensor
     ) -> Tensor:
         """The data that the line from x at t points at which two moves, towards `half` and `rest`, end on."""
-        first, second = _shares(policy, t, u), _shares(policy, u, s)
-        # x_s / sigma_s = x / sigma_t + (1/sigma_u - 1/sigma_t) half + (1/sigma_s - 1/sigma_u) rest, for alpha = 1
+        path = policy.path
+        # x_s / sigma_s = x / sigma_t + (1/sigma_u - 1/sigma_t) half + (1/sigma_s - 1/sigma_u) rest, for alpha = 1;
+        # the weights are sigma_s times these, finite where there is no noise at s
+        last = path.sigma(s)
+        first = last * (path.alpha(u) / path.sigma(u) - path.alpha(t) / path.sigma(t))
+        second = path.alpha(s) - last * path.alpha(u) / path.sigma(u)
         return (first[:, None] * half + second[:, None] * rest) / (first + second).clamp(min=1e-12)[:, None]
-
-
-def _shares(policy: TrajectoryPolicy, begin: Tensor, end: Tensor) -> Tensor:
-    """The increase of alpha / sigma from `begin` to `end`, the weight of a move's direction."""
-    path = policy.path
-    return path.alpha(end) / path.sigma(end) - path.alpha(begin) / path.sigma(begin)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genpolicy.config.legal import refuse_unused
 from genpolicy.config.schema import component, setting
+from genpolicy.config.validation import Node
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
 from genpolicy.objective.solution_map import SolutionMap, doubling, grid_time
@@ -29,6 +31,12 @@ class Trajectory(SolutionMap):
     flow_weight: float = setting(1.0, ge=0.0, le=1e6, doc="lambda_Flow, the weight of the instantaneous map's error")
     first_intervals: int = setting(10, ge=1, le=2**20, doc="intervals of the grid when training begins")
     last_intervals: int = setting(1280, ge=1, le=2**20, doc="intervals of the grid when training ends")
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        """A target in closed form takes no steps."""
+        if config.objective.target == "closed_form":
+            refuse_unused(config, "objective", ("target_steps",), "objective.target=closed_form takes no steps")
 
     def draw_times(
         self, policy: TrajectoryPolicy, action: Tensor, generator: torch.Generator, progress: float

@@ -241,6 +241,19 @@ def assert_works(config, word: str = "") -> None:
             "algo=bc model=ddpm objective=score_matching objective.weighting=maximum_likelihood",
             "model.path.t_min=0: there is no noise then",
         ),
+        (
+            "algo=bc model=icfm model.path.t_min=0 objective.prediction=data",
+            "model.path.t_min=0: there is no noise then, where data predictions do not say how the flow goes on; legal",
+        ),
+        ("algo=bc model=ddpm objective.prediction=velocity solver=rk4", "model.path.t_min=0: there is no noise then"),
+        ("algo=bc model=consistency objective=meanflow_action", "objective: does not fit this model; legal: objective"),
+        ("algo=bc model=tanh_gaussian objective=least_squares", "this model; legal: objective=likelihood\n"),
+        ("algo=bc model=meanflow objective.instantaneous=0", "the field that densities follow from is not learned"),
+        (
+            "algo=bc model=meanflow objective.times=logit_normal",
+            "objective.times=logit_normal: with objective.ends=data",
+        ),
+        ("algo=bc model=trajectory objective.target_steps=2", "objective.target_steps=2: objective.target=closed_form"),
         ("algo=fql solver=sde", "solver: FQL distils a flow that noise enters at its start only"),
         (
             "algo=rlpd model=gvp objective=flow_matching",

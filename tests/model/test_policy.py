@@ -9,6 +9,7 @@ from gaussian import PATHS, GaussianNetwork, MixtureNetwork, exact_end, make_pol
 from genpolicy.model.direct import GaussianPolicy
 from genpolicy.model.flow import exact_divergence, hutchinson_divergence, rademacher
 from genpolicy.network.mlp import MLP
+from genpolicy.objective.edm import EDMDenoising
 from genpolicy.solver.adaptive import Dopri5
 from genpolicy.solver.exponential import DPMSolver, ReverseSDE
 from genpolicy.solver.fixed import AB2, RK4, Euler, Heun, Midpoint
@@ -295,9 +296,41 @@ def test_log_prob_of_a_sharp_mixture():
     assert (found - mixture.log_prob(action)).abs().mean() < 1e-3
 
 
+@pytest.mark.parametrize("name", ["icfm", "gvp", "vpsde"])
+def test_loglogistic_noise_levels_are_finite_for_any_draw(name, monkeypatch):
+    path = PATHS[name](**{} if name == "vpsde" else {"t_min": 0.0})
+    policy = make_policy(path, MLP(hidden=[8], action_size=3, observation_size=0), prediction="preconditioned")
+    objective, ends = EDMDenoising(density="loglogistic", log_ratio_std=0.5), torch.tensor([0.0, 1 - 2**-24])
+    monkeypatch.setattr(torch, "rand", lambda *size, **more: ends)
+    t = objective.draw_time(policy, 2, None, ends)
+    assert t.isfinite().all()
+    assert objective.weight(policy, t).isfinite().all()
+
+
 def test_several_samples_a_state():
     policy = policy_of("gvp")
     assert policy.sample(nothing(4), num_samples=5).shape == (4, 5, 3)
+
+
+def test_of_no_states_there_are_no_samples_and_no_densities():
+    policy = policy_of("gvp", likelihood=RK4(steps=2), solver=ReverseSDE(steps=2))
+    assert policy.sample(nothing(0)).shape == (0, 3)
+    assert policy.sample(nothing(0), num_samples=5).shape == (0, 5, 3)
+    assert policy.log_prob(nothing(0), actions(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("name", ["gvp", "icfm"])
+def test_a_preconditioned_flow_may_end_without_noise(name):
+    torch.manual_seed(0)
+    network = MLP(hidden=[8], action_size=3, observation_size=0).double()
+    found = [
+        make_policy(PATHS[name](t_min=t_min), network, solver=RK4(steps=4), prediction="preconditioned")
+        for t_min in (0.0, 1e-9)
+    ]
+    densities = [policy.log_prob(nothing(8), actions(8), solver=RK4(steps=4)) for policy in found]
+    torch.testing.assert_close(*densities, atol=1e-6, rtol=0)
+    samples = [policy.sample(nothing(8), noise=actions(8)) for policy in found]
+    torch.testing.assert_close(*samples, atol=1e-6, rtol=0)
 
 
 def test_the_preconditioned_network_sees_and_gives_numbers_of_unit_size():

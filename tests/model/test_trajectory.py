@@ -13,7 +13,7 @@ from torchdiffeq import odeint
 
 from genpolicy.algo.update import imitation
 from genpolicy.dataset.transitions import Transitions
-from genpolicy.model.path import EDM, GVP
+from genpolicy.model.path import EDM, GVP, ICFM
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.network.mlp import MLP
 from genpolicy.network.residual import TemporalSpatialResidual
@@ -192,6 +192,33 @@ def test_the_exact_map_is_stationary(objective, tolerance):
     mean, error = gradient.mean(0) / scale, gradient.std(0) / scale / math.sqrt(len(gradient))
     assert scale > 1e-6
     assert ((mean.abs() - 4 * error) < tolerance).all(), mean
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Trajectory(),
+        Trajectory(target="heun"),
+        Consistency(),
+        Consistency(improved=True),
+        Shortcut(intervals=4, bootstrap=0.5),
+    ],
+    ids=str,
+)
+def test_a_path_may_end_without_noise(objective):
+    torch.manual_seed(0)
+    network = MLP(hidden=[8], action_size=2, observation_size=0, num_times=2)
+    action, losses = torch.linspace(-1, 1, 128).view(64, 2), []
+    for t_min in (0.0, 1e-7):
+        policy = TrajectoryPolicy(
+            path=ICFM(t_min=t_min), network=network, prediction="preconditioned", solver=Jumps(), likelihood=RK4()
+        )
+        policy.keep_average()
+        generator = torch.Generator().manual_seed(0)
+        draws = objective.draw(policy, nothing(64, torch.float32), action, generator, progress=0.0)
+        losses.append(objective.loss(policy, nothing(64, torch.float32), action, draws))
+    assert (draws["s" if "s" in draws else "u"] < 1e-6).any()
+    torch.testing.assert_close(*losses, atol=1e-4, rtol=0)
 
 
 def test_the_grid_is_karras_and_doubles():
