@@ -73,14 +73,14 @@ def sweep_note(children: Sequence[MlflowRun]) -> str:
     Runs that differ in their seeds alone share a line, with mean and standard deviation (n - 1) of the final scores, or
     of the returns where a task has no reference.
     """
-    values: dict[str, set[str]] = {}
-    for run in children:
-        for name, value in run.data.params.items():
-            values.setdefault(name, set()).add(value)
     options = {group: {run.data.tags.get(f"genpolicy.{group}", "") for run in children} for group in GROUPS}
     shown = [group for group in GROUPS if group in ("env", "algo", "model") or len(options[group]) > 1]
-    told = {"seed", *(group for group in GROUPS if len(options[group]) > 1)}
-    varied = [name for name, found in sorted(values.items()) if len(found) > 1 and name.partition(".")[0] not in told]
+    values: dict[tuple, set[str]] = {}  # of each setting, those of runs of the same options, which say others' settings
+    for run in children:
+        chosen = tuple(run.data.tags.get(f"genpolicy.{group}") for group in GROUPS)
+        for name, value in run.data.params.items():
+            values.setdefault((name, chosen), set()).add(value)
+    varied = sorted({name for (name, _), found in values.items() if len(found) > 1 and name != "seed"})
     lines: dict[tuple, list[MlflowRun]] = {}
     for run in children:
         line = (run.data.tags.get(f"genpolicy.{group}", "") for group in shown)

@@ -1,10 +1,12 @@
 """MLflow as a view of the journal: complete, and without doubles. The oracle is the SQLite file itself."""
 
+import itertools
 import json
 import os
 import re
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from command_line import genpolicy, jobs
@@ -15,6 +17,7 @@ from tiny import ended, opened, words
 from genpolicy.errors import UserError
 from genpolicy.launch.sweep import Sweep
 from genpolicy.modes import sync
+from genpolicy.runs.identity import GROUPS
 from genpolicy.runs.job import Job
 from genpolicy.runs.run import open_run
 from genpolicy.tracking import entities, follower
@@ -66,6 +69,20 @@ def test_the_parent_describes_what_has_become_of_the_sweep(outputs):
     )
     assert said.startswith("3 runs: 3 finished\n")
     assert "| gmpo | gvp | swiss-roll | 30.0 ± 26.5 (3) |" in said
+
+
+def test_only_runs_that_differ_in_their_seeds_alone_share_a_line_of_a_sweeps_description():
+    """Two algorithms, each with two values of its own setting: four lines."""
+    runs = []
+    for algo, name, beta, seed in itertools.product(("gmpo", "gmpg"), ["algo.beta"], ("1.0", "4.0"), ("0", "1")):
+        tags = {f"genpolicy.{group}": "-" for group in GROUPS} | {"genpolicy.algo": algo, "genpolicy.state": "finished"}
+        params = {name: beta, "seed": seed, f"algo.{algo}_only": "1", "algo.policy_lr": algo}
+        metrics = {"final/score_mean": 10 * float(beta) + int(seed)}
+        runs.append(SimpleNamespace(data=SimpleNamespace(tags=tags, params=params, metrics=metrics)))
+    head, _, *lines = entities.sweep_note(runs).splitlines()[2:]
+    assert head.endswith("| env | algo.beta | final score (runs) |")
+    assert [line.split(" | ")[0] for line in lines] == 2 * ["| gmpg"] + 2 * ["| gmpo"]
+    assert [line.rpartition("- | ")[2] for line in lines] == 2 * ["1.0 | 10.5 ± 0.7 (2) |", "4.0 | 40.5 ± 0.7 (2) |"]
 
 
 @pytest.mark.slow
