@@ -77,7 +77,10 @@ def _wanted(run: Path, config: DictConfig) -> dict[str, str]:
     """The phases that a run may share and has not got yet: by name, what tells whether they are the same."""
     if config.phases.reuse is False or config.seeds:
         return {}
-    had = known_status(run).get("phases", {})
+    status = known_status(run)
+    if status["state"] == "finished":
+        return {}
+    had = status.get("phases", {})
     parts = {name: OmegaConf.to_container(config[name]) for name in PARTS}
     parts |= {"budget": config.budget, "precision": config.precision, "init": {"digests": dict(config.init.digests)}}
     parts |= {"online": OmegaConf.to_container(config.online), "dataset": {TARGET: config.dataset[TARGET]}}
@@ -112,7 +115,8 @@ def tell(task: Task, waiting: Iterable[Path]) -> None:
             run = claim_run(directory, timeout=1.0)
         except UserError:
             continue  # somebody else has it
-        run.note(state="failed", reason=f"the {task.until} phase failed in {label(task.run)}: {reason}")
+        if not run.finished:  # as one is that was to be evaluated
+            run.fail(f"the {task.until} phase failed in {label(task.run)}: {reason}")
         run.close()
 
 

@@ -117,9 +117,7 @@ class Run:
 
         Of what was noted before, how far the phases are is kept.
         """
-        before = self.status()
-        kept = {name: before[name] for name in ("phases", "spent", "begun", "extends") if name in before}
-        self._status = _origin(self.config) | {"evaluation": own_evaluation(self).digits} | kept | facts
+        self._status = _origin(self.config) | {"evaluation": own_evaluation(self).digits} | self._kept() | facts
         self.note(state="running", started=time.time())
         try:
             yield
@@ -134,6 +132,16 @@ class Run:
                 )
             raise
         self.note(state="finished", finished=time.time(), reason=None)
+
+    def fail(self, reason: str) -> None:
+        """Say that it has failed, of a run that cannot be trained at all; what `recorded` keeps is kept."""
+        self._status = self._kept()
+        self.note(state="failed", reason=reason)
+
+    def _kept(self) -> dict:
+        """How far the phases are, as noted before."""
+        before = self.status()
+        return {name: before[name] for name in ("phases", "spent", "begun", "extends") if name in before}
 
     def close(self) -> None:
         """Give the run up, so that another process may own it."""

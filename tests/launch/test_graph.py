@@ -5,9 +5,10 @@ from collections import Counter
 
 import pytest
 from command_line import genpolicy, jobs
+from tiny import ended, opened
 from tiny import plain_words as words
 
-from genpolicy.launch.graph import dependents, drawing, tasks
+from genpolicy.launch.graph import Task, dependents, drawing, tasks, tell
 from genpolicy.runs.run import find_runs
 
 SWEEP = ("-m", "algo=gmpo,gmpg,srpo", "algo.beta=1,2", "seed=0,1", "env=multi-goal", "model=vpsde", "tuned=none")
@@ -39,6 +40,20 @@ def test_each_shared_phase_is_one_task_before_all_that_need_it(sweep):
         assert Counter(len(task.after) for task in todo if task.until is None) == {1: 8, 2: 4}
     if "phases.reuse=false" in sweep:
         assert not leading
+
+
+def test_a_run_that_waited_in_vain_keeps_its_phases_and_a_finished_one_its_results(tmp_path):
+    phase = {"critic": {"key": "0a", "run": "gmpo-gvp-0a swiss-roll s0", "reused": True, "seconds": 1.0}}
+    waiting, finished = opened(tmp_path, "seed=1"), ended(tmp_path, "seed=2")
+    with pytest.raises(KeyboardInterrupt), waiting.recorded(phases=phase):
+        raise KeyboardInterrupt
+    waiting.close()
+    before = finished.status()
+    tell(Task(tmp_path / "swiss-roll/gmpo-gvp-0a/seed0", "policy"), [waiting.directory, finished.directory])
+    assert waiting.status()["state"] == "failed"
+    assert waiting.status()["phases"] == phase
+    assert finished.status() == before
+    assert not [task for task in tasks({run.directory: run.config for run in (waiting, finished)}) if task.until]
 
 
 def _after(task, other) -> bool:
