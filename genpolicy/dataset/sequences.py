@@ -16,14 +16,16 @@ class Sequences(Transitions):
     """Transitions of which a batch takes `length` consecutive ones of an episode at a time, as one.
 
     A batch has the first one's observation and further fields, but the last one's where the name begins with `next_`;
-    as `action` [B, chunk * A] the first `chunk` actions, one after the other; as `reward` the sum of discount^j r_j
-    over all; and it is `terminated` if any of them is. The rows are not copied: a batch gathers them.
+    as `action` [B, chunk * A] the first `chunk` actions, one after the other; as `reward` the sum of discount^j r_j up
+    to a termination; and it is `terminated` if any of them is. The rows are not copied: a batch gathers them.
 
-    An episode that terminates ends its last sequences: no reward comes after that, and its last action stands for those
-    that would. What a time limit cuts begins no sequence.
+    An episode that terminates ends its last sequences, and its last action stands for those that would follow. Where
+    recorded episodes go on after that, as OGBench's do, the actions are the recorded ones, and no more rewards count.
+    What a time limit cuts begins no sequence.
 
     starts [M]: the rows that batches begin with. ends [N] is where the table is. masked: as in the code of Q-chunking
-    (Li et al. 2025) the starts are all but the last length - 1, and sequences go over the ends of episodes. Then
+    (Li et al. 2025) the starts are all but the last length - 1, and sequences go over the ends of episodes, and their
+    rewards over terminations. Then
     `valid` [B] is 0 for those, and `valid_action` [B, chunk * A] for what is behind an end.
     """
 
@@ -97,7 +99,7 @@ class Sequences(Transitions):
         rows = Transitions(self.table.index_select(0, each.flatten()), self.shapes)
         fields = {name: rows[name].unflatten(0, each.shape) for name in self.shapes}
         powers = self.discount ** steps.to(rows.table.dtype)
-        counted = powers if self.masked else powers * valid
+        counted = powers if self.masked else powers * valid * _until(fields["terminated"])
         columns = {name: values[:, -1 if name.startswith("next_") else 0] for name, values in fields.items()} | {
             "action": fields["action"][:, : self.chunk].flatten(1),
             "reward": (fields["reward"] * counted).sum(1),
@@ -118,6 +120,11 @@ class Sequences(Transitions):
         """`batch_size` sequences drawn uniformly with replacement."""
         index = torch.randint(len(self.starts), (batch_size,), generator=generator, device=self.device)
         return self.rows(self.starts.index_select(0, index))
+
+
+def _until(terminated: Tensor) -> Tensor:
+    """Whether no step [B, length] before each is terminated, 0 or 1."""
+    return torch.cat([torch.ones_like(terminated[:, :1]), ~terminated[:, :-1]], 1).long().cumprod(1)
 
 
 def _following(ends: Tensor, length: int) -> Tensor:

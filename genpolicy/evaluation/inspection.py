@@ -209,9 +209,10 @@ class Inspection:
         return begins[(begins >= first) & (begins <= last)]
 
     def _earned(self) -> np.ndarray:
-        """The discounted sums [T] of all rewards of the episode from these rows on."""
+        """The discounted sums [T] of the rewards of the episode from these rows on, up to a termination."""
         first, last = self._ends
-        earned = _returns(self.data.reward[first : last + 1], self.algorithm.critic.discount)
+        reward, terminated = (self.data[name][first : last + 1] for name in ("reward", "terminated"))
+        earned = _returns(reward, terminated, self.algorithm.critic.discount)
         return earned[self._episode.cpu().numpy() - first]
 
     def _neighbours(self, observation: Tensor) -> tuple[np.ndarray, float]:
@@ -265,10 +266,10 @@ class Inspection:
         return figure, axes
 
 
-def _returns(reward: Tensor, discount: float) -> np.ndarray:
-    """The discounted sums [T] of rewards [T] from each on."""
+def _returns(reward: Tensor, terminated: Tensor, discount: float) -> np.ndarray:
+    """The discounted sums [T] of rewards [T] from each on, up to the next that is terminated."""
     earned, sums = 0.0, []
-    for each in reversed(reward.tolist()):
-        earned = each + discount * earned
+    for each, last in zip(reversed(reward.tolist()), reversed(terminated.tolist()), strict=True):
+        earned = each + discount * earned * (not last)
         sums.append(earned)
     return np.array(sums[::-1])

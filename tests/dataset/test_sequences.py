@@ -47,14 +47,16 @@ def test_a_sequence_is_so_many_rows_of_an_episode(lengths, length, masked, chunk
     rewards = transitions.reward.double().numpy()
     for number, row in enumerate(found.starts.tolist()):
         stop = row + length if masked else min(row + length, stops[row])
-        rows, steps = slice(row, stop), np.arange(stop - row)
+        over = np.flatnonzero(terminated[row:stop])
+        paid = stop if masked or not len(over) else row + over[0] + 1  # a reward counts up to a termination
+        steps = np.arange(paid - row)
         assert batch.observation[number, 0] == row
         assert batch["more"][number] == 10 * row
         assert batch.next_observation[number, 0] == stop
         played = np.minimum(row + np.arange(chunk), stop - 1)
         assert torch.equal(batch.action[number], transitions.action[torch.from_numpy(played)].flatten())
-        assert batch.reward[number].item() == pytest.approx((rewards[rows] * 0.9**steps).sum(), abs=1e-5)
-        assert batch.terminated[number].item() == terminated[rows].any()
+        assert batch.reward[number].item() == pytest.approx((rewards[row:paid] * 0.9**steps).sum(), abs=1e-5)
+        assert batch.terminated[number].item() == bool(len(over))
         if masked:
             inside = episode[row : row + length] == episode[row]
             assert batch["valid"][number].item() == inside.all()

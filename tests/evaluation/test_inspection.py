@@ -86,7 +86,11 @@ def test_the_episode_and_what_it_earned(trained, inspected):
     np.testing.assert_allclose(chunks._earned(), inspected._earned()[:3])  # to the episode's end, where no chunk begins
     rewards = raw(trained)["reward"][15:20]
     polynomial = [np.polyval(rewards[begin:][::-1], 0.9) for begin in range(5)]
-    np.testing.assert_allclose(inspection._returns(torch.as_tensor(rewards), 0.9), polynomial, rtol=1e-6)
+    rewards, terminated = torch.as_tensor(rewards), torch.zeros(5, dtype=torch.bool)
+    np.testing.assert_allclose(inspection._returns(rewards, terminated, 0.9), polynomial, rtol=1e-6)
+    parts = [inspection._returns(part, torch.zeros(len(part)), 0.9) for part in (rewards[:2], rewards[2:])]
+    terminated[1] = True  # as on OGBench, whose recorded episodes go on
+    np.testing.assert_allclose(inspection._returns(rewards, terminated, 0.9), np.concatenate(parts), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
