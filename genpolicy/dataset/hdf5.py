@@ -73,7 +73,7 @@ class FileDataset(Dataset):
             )
         if unknown:
             return unordered(columns, rows), Behaviour(unknown=unknown), rows, length
-        return qlearning(columns, limit), behaviour(columns, task), rows, length
+        return qlearning(columns, task), behaviour(columns, task), rows, length
 
 
 @component
@@ -131,15 +131,22 @@ def transitions(columns: dict[str, np.ndarray], limit: int) -> np.ndarray:
     return np.flatnonzero(columns["terminals"] | ~unfollowed)
 
 
-def qlearning(columns: dict[str, np.ndarray], limit: int) -> dict[str, np.ndarray]:
+def recorded_ends(columns: dict[str, np.ndarray], task: Task) -> np.ndarray:
+    """Where recorded episodes end [N]: at a time limit, and where they terminate, unless they go on after that."""
+    limited, goes_on = time_limits(columns, task.max_episode_steps), columns["terminals"].copy()
+    goes_on[-1] = False
+    goes_on[:-1] &= task.resumed(columns["observations"][:-1], columns["observations"][1:])
+    return limited | (columns["terminals"] & ~goes_on)
+
+
+def qlearning(columns: dict[str, np.ndarray], task: Task) -> dict[str, np.ndarray]:
     """The rows in order as transitions, `terminals` as `terminated`. Adds `episode` [n], numbered by file.
 
     Equal to d4rl's `qlearning_dataset` but for terminated rows that it leaves out: at a time limit, and the file's
-    last, whose next observation is here its own and means nothing. `limit` is the length at which episodes end in
-    files without timeouts.
+    last, whose next observation is here its own and means nothing. The task's limit is the length at which episodes end
+    in files without timeouts.
     """
-    rows = transitions(columns, limit)
-    ends = columns["terminals"] | time_limits(columns, limit)
+    rows, ends = transitions(columns, task.max_episode_steps), recorded_ends(columns, task)
     return {
         "observation": columns["observations"][rows],
         "action": columns["actions"][rows],
@@ -170,7 +177,9 @@ def behaviour(columns: dict[str, np.ndarray], task: Task) -> Behaviour:
     limit = task.max_episode_steps
     ends = np.flatnonzero(columns["terminals"] | time_limits(columns, limit))
     steps = np.diff(ends, prepend=-1)
-    return Behaviour.of(task.returns(columns["rewards"], ends)[columns["terminals"][ends] | (steps >= limit)])
+    begun = np.append(True, recorded_ends(columns, task)[ends[:-1]])  # not in the middle of a recorded episode
+    finished = begun & (columns["terminals"][ends] | (steps >= limit))
+    return Behaviour.of(task.returns(columns["rewards"], ends)[finished])
 
 
 def time_limits(columns: dict[str, np.ndarray], limit: int, broken: np.ndarray | bool = False) -> np.ndarray:

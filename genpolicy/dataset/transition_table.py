@@ -63,16 +63,19 @@ def transitions(
             unknown = shuffled
         elif task.data_within_limit:
             unknown = without_end(ends | columns["done"], task)
-    ends = np.flatnonzero(np.append(ends[:-1], True) | columns["done"])
+    recorded = np.append(ends[:-1], True)
+    ends = np.flatnonzero(recorded | columns["done"])
+    recorded |= columns["done"] & ~task.resumed(columns["obs"], columns["next_obs"])
     steps = np.diff(ends, prepend=-1)
-    finished = columns["done"][ends] | (steps >= limit)
+    begun = np.append(True, recorded[ends[:-1]])  # not in the middle of a recorded episode
+    finished = begun & (columns["done"][ends] | (steps >= limit))
     arrays = {
         "observation": columns["obs"],
         "action": columns["action"],
         "reward": columns["reward"],
         "next_observation": columns["next_obs"],
         "terminated": columns["done"],
-        "episode": None if unknown else np.repeat(np.arange(len(ends)), steps),
+        "episode": None if unknown else np.cumsum(recorded) - recorded,
     }
     if unknown:
         return arrays, Behaviour(unknown=unknown)

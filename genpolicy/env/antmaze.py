@@ -111,6 +111,10 @@ class AntMaze(Task):
         """Steps of more than 2 m in 0.1 s: D4RL's files jump to other places within what they flag as one episode."""
         return np.linalg.norm(next_observation[:, :2] - observation[:, :2], axis=1) > LONGEST_STEP
 
+    def resumed(self, observation: np.ndarray, next_observation: np.ndarray) -> np.ndarray:
+        """All but jumps: in D4RL's files the ant walks on, and each step near the goal is terminated."""
+        return ~self.impossible(observation, next_observation)
+
 
 class Ant(gymnasium.Env):
     """The ant: observation qpos [15] and qvel [14] (metres, radians, seconds), action: eight torques in [-1, 1]."""

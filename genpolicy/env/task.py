@@ -204,6 +204,13 @@ class Task(ABC):
         """
         return np.zeros(len(observation), dtype=bool)
 
+    def resumed(self, observation: np.ndarray, next_observation: np.ndarray) -> np.ndarray:
+        """Of which pairs of rows [N,O] the second goes on with the episode that has terminated with the first [N].
+
+        By default none does: the second is the start of another.
+        """
+        return np.zeros(len(observation), dtype=bool)
+
 
 def make_quietly(simulator: str, key: str = "env.simulator", **more: Any) -> gymnasium.Env:
     """The simulator of `gymnasium.make(..., **more)`: no time limit, no checkers, no advice to use a newer version.

@@ -83,7 +83,7 @@ def test_transitions_equal_d4rls_value_by_value(tmp_path_factory, flags, timeout
     path = write(tmp_path_factory.mktemp("data") / "file.hdf5", content, compression="gzip")
 
     theirs = d4rl.qlearning_dataset(Simulator(), dataset=Simulator().get_dataset(h5path=str(path)))
-    ours = qlearning(read(path, make_task()), LIMIT)
+    ours = qlearning(read(path, make_task()), make_task())
 
     rows = {reward: row for row, reward in enumerate(content["rewards"].reshape(-1).astype(np.float32).tolist())}
     their_rows, our_rows = ([rows[float(reward)] for reward in each] for each in (theirs["rewards"], ours["reward"]))
@@ -110,6 +110,7 @@ def test_transitions_equal_d4rls_value_by_value(tmp_path_factory, flags, timeout
 
 def test_behaviour_is_that_of_finished_episodes():
     content = {
+        "observations": np.zeros((10, OBSERVATION), np.float32),
         "rewards": np.array([1, 2, 1, 2, 3, 2, 4, 50, 60, 100], np.float32),
         "terminals": np.array([0, 1, 0, 0, 0, 0, 0, 0, 0, 0], bool),
         "timeouts": np.array([0, 0, 0, 0, 0, 0, 1, 0, 1, 0], bool),

@@ -1,5 +1,6 @@
 """AntMaze against D4RL's own files: the ant's XML, the maps, and the code that samples goals and scales actions."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import gymnasium
@@ -7,12 +8,14 @@ import h5py
 import mujoco
 import numpy as np
 import pytest
+import torch
 from command_line import jobs
 from d4rl_package import LOCOMOTION, maze_env, wrappers
 from models import assert_equal_physics
 
 from genpolicy.config.schema import build
 from genpolicy.dataset.hdf5 import HDF5
+from genpolicy.dataset.npz import NPZ
 from genpolicy.env.antmaze import MAPS, compiled
 
 D4RL_MAPS = {
@@ -139,6 +142,33 @@ def test_a_jump_in_the_data_is_the_end_of_an_episode(tmp_path):
     data = HDF5(path=str(tmp_path / "data.hdf5"), directory=tmp_path).load(ours("umaze"))
     assert len(data.reward) == 12  # four transitions of each five rows
     assert (data.next_observation - data.observation)[:, :2].norm(dim=1).max() < 1
+
+
+@pytest.mark.parametrize("format", ["hdf5", "npz"])
+def test_a_walk_that_goes_on_from_the_goal_is_one_episode(format, tmp_path):
+    """As D4RL's do, whose every step near the goal is terminated: of two walks one has been there."""
+    task = dataclasses.replace(ours("umaze"), max_episode_steps=6)
+    observation = np.zeros((14, 29), np.float32)
+    observation[:, 0] = np.append(np.arange(7) / 10, 4 + np.arange(7) / 10)
+    reached, last = np.isin(np.arange(14), (2, 3, 4)), np.isin(np.arange(14), (6, 13))
+    action, path = np.zeros((14, 8), np.float32), tmp_path / f"data.{format}"
+    if format == "hdf5":
+        with h5py.File(path, "w") as file:
+            file["observations"], file["actions"] = observation, action
+            file["rewards"], file["terminals"], file["timeouts"] = reached.astype(float), reached, last
+    else:
+        rows = ~last
+        columns = {"obs": observation[rows], "next_obs": observation[1:][rows[:-1]], "action": action[rows]}
+        np.savez(path, reward=reached[rows], done=reached[rows], **columns)
+    made = {"hdf5": HDF5, "npz": NPZ}[format]
+    data = made(path=str(path), directory=tmp_path).load(task)
+    assert (data.behaviour.episodes, data.behaviour.return_mean) == (2, 0.5)
+    assert (data.size, int(data.terminated.sum())) == (12, 3)
+    assert torch.nonzero(data.ends).flatten().tolist() == [5, 11]
+    parts = made(path=str(path), directory=tmp_path, held_out=0.5).load(task)
+    assert {len(parts.observation[:, 0].floor().unique()), len(parts.held_out.observation[:, 0].floor().unique())} == {
+        1
+    }
 
 
 def test_episodes_are_as_long_as_d4rls_and_score_success(maze):
