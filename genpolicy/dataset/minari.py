@@ -16,10 +16,11 @@ import numpy as np
 
 from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node
-from genpolicy.dataset.dataset import Dataset
+from genpolicy.dataset.dataset import Dataset, remark
 from genpolicy.dataset.transition_table import COLUMNS, checked, transitions
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.dataset.user_file import check_size, limited_memory, reason
+from genpolicy.env.adroit import Adroit
 from genpolicy.env.gym import Gym
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
@@ -125,6 +126,11 @@ class Minari(Dataset):
 
     def _check_environment(self, task: Task, recorded_in: str | None) -> None:
         """Raises `UserError` for data of another environment than the task's, as far as both are known."""
+        if isinstance(task, Adroit):
+            remark(
+                f"dataset.id={self.id}: D4RL's actions, which Minari has taken again in gymnasium-robotics' hand: "
+                f"rewards and ends are that one's, not D4RL's, by which env={task.name} is scored"
+            )
         if recorded_in is None or task.recorded_in in (None, recorded_in):
             return
         if isinstance(task, Gym):

@@ -146,6 +146,14 @@ def test_d4rls_tasks_know_what_their_data_are_recorded_in(recorded_in, name, leg
             data._check_environment(task(name), recorded_in)
 
 
+def test_the_rewards_of_hands_are_said_not_to_be_d4rls(capsys):
+    """Minari's are of other states and by gymnasium-robotics' rules, which pay for the distance that D4RL charges."""
+    Minari(id="D4RL/door/said-v2", directory=".")._check_environment(task("door-human-v1"), "AdroitHandDoor-v1")
+    said = capsys.readouterr().err
+    assert "rewards and ends are that one's, not D4RL's, by which env=door-human-v1 is scored" in said
+    assert said.count("\n") == 1
+
+
 def test_a_policy_is_trained_on_one(tmp_path):
     recorded("mine/walks-v0", "Pendulum-v1")
     small = ["algo=bc", "network=mlp", "network.hidden=[8]", "algo.behaviour_steps=5", "algo.behaviour_batch_size=8"]
