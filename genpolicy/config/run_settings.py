@@ -160,13 +160,14 @@ class CheckSettings(CollectSettings):
 
 
 def _solver_affects(config: dict) -> str | None:
-    """A solver trains where updates sample from the model, which has none if it takes no time."""
+    """A solver trains where updates sample from the model or learn of its episodes; one that takes no time has none."""
     algo, critic, model = (locate(config[name][TARGET]) for name in ("algo", "critic", "model"))
     if not model.num_times:
         return None
     # Those of an anchored critic are of a policy of one step; chains are the path's own.
     sampled = algo.uses_samples or (algo.learns_critic and critic.next_actions not in (None, "anchored", "chain"))
-    return TRAINING if sampled else EVALUATION
+    acts = config["online"]["steps"] and not algo.takes_one_step
+    return TRAINING if sampled or acts else EVALUATION
 
 
 def _critic_affects(config: dict) -> str | None:
@@ -174,7 +175,9 @@ def _critic_affects(config: dict) -> str | None:
 
 
 def _select_affects(config: dict) -> str | None:
-    return TRAINING if locate(config["algo"][TARGET]).selects else EVALUATION
+    """A choice trains where updates make it, or learn of its episodes."""
+    acts = config["online"]["steps"] and config["select"].get("num_candidates", 1) > 1
+    return TRAINING if locate(config["algo"][TARGET]).selects or acts else EVALUATION
 
 
 @dataclass(kw_only=True)

@@ -4,7 +4,7 @@ Importing this module imports neither torch nor a simulator.
 """
 
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,19 +43,25 @@ def _learners(config: Node) -> dict[str, type]:
     return {"algo": algo} | ({"critic": locate(config.critic[TARGET])} if algo.learns_critic else {})
 
 
-def _chunks(affects: str) -> Callable[[Mapping], str | None]:
-    """What a setting of chunks affects, if there are any: where there are none, a run is what it was before."""
-    return lambda config: affects if config["chunk"]["length"] != 1 else None
+def _length(config: Mapping) -> str | None:
+    """What the length of chunks affects, if there are any: where there are none, a run is what it was before."""
+    return TRAINING if config["chunk"]["length"] != 1 else None
+
+
+def _executed(config: Mapping) -> str | None:
+    """What a part of them that is played affects: training, if that is in the simulator."""
+    chunk = config["chunk"]
+    if chunk["length"] == 1:
+        return None
+    return TRAINING if config["online"]["steps"] and chunk["execute"] not in (None, chunk["length"]) else EVALUATION
 
 
 @dataclass(kw_only=True)
 class Chunk:
     """Chunks of actions: what policy and critic take for one action."""
 
-    length: int = setting(1, ge=1, le=1000, doc="consecutive actions of a chunk", affects=_chunks(TRAINING))
-    execute: int | None = setting(
-        None, ge=1, le=1000, doc="how many of these are played; null: all", affects=_chunks(EVALUATION)
-    )
+    length: int = setting(1, ge=1, le=1000, doc="consecutive actions of a chunk", affects=_length)
+    execute: int | None = setting(None, ge=1, le=1000, doc="how many of these are played; null: all", affects=_executed)
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:

@@ -31,8 +31,8 @@ def run(job: Job) -> None:
     wanted = check(wanted, chosen, root=TrainSettings)
     if identity(wanted) != identity(found.config):
         raise UserError(
-            f"solver, select: the updates of {found.directory} depend on what is given, and another one makes another "
-            "run; leave it out, or give other numbers of solver steps as in eval.steps=[1,2,5]"
+            f"solver, select, chunk.execute: the updates of {found.directory} depend on what is given, and another one "
+            "makes another run; leave it out, or give other numbers of solver steps as in eval.steps=[1,2,5]"
         )
     asked = Evaluation.of(found.directory, wanted, chosen, stage_of(found, path))
     provenance.verify(found.directory, found.config)

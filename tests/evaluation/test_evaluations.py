@@ -149,7 +149,7 @@ def test_mode_eval_takes_no_solver_that_training_depends_on(tmp_path):
     for word in ("solver=euler", "solver.steps=9"):
         refused = genpolicy(*evaluate, word)
         assert (refused.code, refused.err.count("\n")) == (1, 1)
-        assert f"solver, select: the updates of {run.directory} depend on what is given" in refused.err
+        assert f"solver, select, chunk.execute: the updates of {run.directory} depend on what is given" in refused.err
     assert "does not fit" in genpolicy(*evaluate, "solver.steps=2", "likelihood=euler").err
 
 

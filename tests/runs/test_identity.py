@@ -146,3 +146,23 @@ def test_number_length_and_kind_of_evaluations_change_no_weight(tmp_path):
         saved.append(checkpoint.load(only_run(tmp_path / str(number)) / "last.pt"))
     assert same(saved[0]["algorithm"], saved[1]["algorithm"])
     assert same(saved[0]["generators"], saved[1]["generators"])
+
+
+ACTING = [
+    ("algo=gmpo", ("solver.steps=3", "solver.steps=4", "solver=euler"), 3),
+    ("algo=gmpo", ("select=none", "select=greedy", "select=softmax"), 3),
+    ("algo=fql", ("select=none", "select=softmax"), 2),
+    ("algo=srpo", ("solver.steps=3", "solver.steps=4"), 1),  # its policy takes one step
+    ("algo=iql", ("solver=euler", "solver=rk4"), 1),  # and a Gaussian none
+    ("algo=gmpo", ("likelihood.steps=3", "likelihood.steps=4"), 1),
+    ("algo=qc chunk.length=4", ("chunk.execute=null", "chunk.execute=4", "chunk.execute=1"), 2),
+]
+
+
+@pytest.mark.parametrize(("algo", "changes", "count"), ACTING)
+def test_what_a_policy_acts_by_makes_another_run_where_it_learns_of_its_own_episodes(algo, changes, count):
+    """As the collected transitions depend on it; offline only evaluations do."""
+    common = [*algo.split(), "tuned=none", "env=multi-goal", "network=mlp"]
+    for online, expected in ((["online.steps=100", "online.start=10"], count), ([], 1)):
+        found = [jobs(*common, *online, change)[0][0].config for change in changes]
+        assert len({identity(config) for config in found}) == expected
