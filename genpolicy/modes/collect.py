@@ -34,6 +34,8 @@ from genpolicy.training.setup import find_run, fresh_algorithm, restore
 
 Act = Callable[[torch.Tensor, torch.Generator], torch.Tensor]
 
+BATCHES = 3 * 2**30  # the first index of the seeds of batches: those of evaluations and of online training are below
+
 
 def run(job: Job) -> None:
     """Records what `config.collect` says; resumes what is there. On a signal keeps whole batches and stops."""
@@ -65,7 +67,7 @@ def _record(config: DictConfig, path: Path) -> None:
         progress.begin("steps", wanted, rows)
         with signals.deferred():
             while rows < wanted:
-                seed = evaluation_seed(config.seed, batches)
+                seed = evaluation_seed(config.seed, BATCHES + batches)
                 batch = play(task, begin(seed), config.collect.at_once, seed, signals.check)
                 batches += 1
                 rows = _append(part, {name: column[: wanted - rows] for name, column in batch.items()}, batches)

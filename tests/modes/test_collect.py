@@ -15,9 +15,9 @@ from tiny import only_run, words
 from genpolicy.dataset.hdf5 import HDF5
 from genpolicy.dataset.waypoint import walk
 from genpolicy.env.replay import replay
-from genpolicy.evaluation.rollout import evaluation_seed
+from genpolicy.evaluation.rollout import evaluation_seed, start_seeds
 from genpolicy.modes import collect
-from genpolicy.modes.collect import play
+from genpolicy.modes.collect import BATCHES, play
 from genpolicy.runs.run import load_run
 from genpolicy.training.setup import fresh_algorithm, restore
 
@@ -101,6 +101,15 @@ def test_a_stopped_collection_goes_on_to_the_same_file(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["parts.hdf5", "whole.hdf5"]
 
 
+def test_no_evaluation_begins_where_recorded_episodes_do(tmp_path):
+    columns = recorded(tmp_path / "mine.hdf5", "collect.at_once=2", env="maze2d-umaze-v1", steps=400)
+    maze = task("maze2d-umaze-v1").simulate()
+    seeds = [seed for index in range(5) for seed in start_seeds(evaluation_seed(0, index), 2)]
+    starts = {maze.reset(seed=seed)[0].astype(np.float32).tobytes() for seed in seeds}
+    assert len(starts) == 10
+    assert not starts & {columns["observations"][row].tobytes() for row in (0, 300)}
+
+
 @pytest.mark.slow
 def test_the_policy_of_a_run(tmp_path):
     assert genpolicy(*words(tmp_path / "runs")).code == 0
@@ -112,7 +121,7 @@ def test_the_policy_of_a_run(tmp_path):
     algorithm = fresh_algorithm(config, task("swiss-roll"), torch.device("cpu"))
     restore(algorithm, run / "last.pt")
     drawn = [
-        algorithm.act(torch.zeros(200, 0), torch.Generator().manual_seed(evaluation_seed(0, batch)))
+        algorithm.act(torch.zeros(200, 0), torch.Generator().manual_seed(evaluation_seed(0, BATCHES + batch)))
         for batch in range(3)
     ]
     np.testing.assert_array_equal(columns["actions"], torch.cat(drawn)[:500].clamp(-2, 2).numpy())
