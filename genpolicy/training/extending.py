@@ -42,6 +42,7 @@ def load(directory: Path) -> tuple[dict, list[dict], dict | None]:
     saved = checkpoint.load(last := directory / "last.pt")
     try:
         best = checkpoint.load(directory / "best.pt") if saved["state"]["best"] else None
+        _ = saved["generators"]["run"]
     except (KeyError, TypeError) as error:
         raise checkpoint.mismatch(last, error) from error
     return saved, journal.events(directory / "journal.jsonl"), best

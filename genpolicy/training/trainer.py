@@ -178,6 +178,9 @@ class Trainer:
                 f"does not go on from {label(directory)}, of which something is damaged: {message(error, 200)}"
             )
             return
+        if self._is_of_another_device(saved):
+            self.progress.say(f"does not go on from {label(directory)}: it was trained on another kind of device")
+            return
         self.progress.say(f"goes on from {label(directory)}, after {steps:,} updates of the last phase")
         self._restore(directory / "last.pt", saved)
         state, phase = self.state, self.algorithm.phases[-1]
@@ -404,6 +407,11 @@ class Trainer:
 
     def _restore(self, path: Path, saved: dict) -> None:
         try:
+            if self._is_of_another_device(saved):
+                raise UserError(
+                    f"{path}: saved on another kind of device than {self.device}, with other random numbers; resume it "
+                    "there (CUDA_VISIBLE_DEVICES= hides a GPU), or overwrite=true trains anew"
+                )
             self.algorithm.load_state_dict(saved["algorithm"])
             state = saved["state"]
             if count := state.pop("count", None):  # of an earlier version
@@ -415,6 +423,10 @@ class Trainer:
             self.collected = saved.get("online")
         except (KeyError, TypeError, RuntimeError) as error:
             raise checkpoint.mismatch(path, error) from error
+
+    def _is_of_another_device(self, saved: dict) -> bool:
+        """Whether a checkpoint was saved on a GPU and this is none, or the reverse: their generators differ."""
+        return len(saved["generators"]["run"]) != len(self.generator.get_state())
 
 
 def steps_name(count: int) -> str:

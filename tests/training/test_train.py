@@ -267,6 +267,24 @@ def test_a_damaged_checkpoint_stops_the_run_in_one_line(uninterrupted, tmp_path)
     assert f"{last}: does not fit the run's configuration" in result.err.splitlines()[-1]
 
 
+def test_a_run_that_was_begun_on_another_kind_of_device_says_so(uninterrupted, tmp_path):
+    """A GPU's generators have states of 16 bytes."""
+    shutil.copytree(uninterrupted[0].parents[3], tmp_path, dirs_exist_ok=True)
+    last = only_run(tmp_path) / "last.pt"
+    last.with_name("status.json").unlink()
+    saved = checkpoint.load(last)
+    saved["generators"]["run"] = torch.zeros(16, dtype=torch.uint8)
+    checkpoint.save(last, saved)
+    result = genpolicy(*words(tmp_path))
+    assert result.code == 1
+    assert f"{last}: saved on another kind of device than cpu" in result.err.splitlines()[-1]
+    last.with_name("status.json").write_text(json.dumps({"state": "finished"}))
+    longer = genpolicy(*words(tmp_path, "algo.policy_steps=251"))
+    assert longer.code == 0, longer.err
+    assert "does not go on from" in longer.err
+    assert "another kind of device" in longer.err
+
+
 def test_evaluating_a_run_again_gives_its_final_result(uninterrupted, tmp_path):
     shutil.copytree(uninterrupted[0].parents[3], tmp_path, dirs_exist_ok=True)
     directory = only_run(tmp_path)
