@@ -83,7 +83,7 @@ class Kitchen(Task):
         sums = super().returns(reward, ends)
         if len(sums) == 0 or sums.max() <= len(self.things):
             return sums
-        return np.maximum.reduceat(reward[: ends[-1] + 1], [0, *(ends[:-1] + 1)]).astype(np.float64)
+        return np.maximum.reduceat(self.paid(reward, ends), [0, *(ends[:-1] + 1)]).astype(np.float64)
 
     def view(self, model: mujoco.MjModel) -> mujoco.MjvCamera:
         """From behind the arm, as gymnasium-robotics has it."""

@@ -95,8 +95,17 @@ class Task(ABC):
         return self.simulate()
 
     def returns(self, reward: np.ndarray, ends: np.ndarray) -> np.ndarray:
-        """What recorded episodes earn in the simulator [episodes], by their rewards [N] and their last rows."""
-        return np.diff(np.cumsum(reward, dtype=np.float64)[ends], prepend=0.0)
+        """What recorded episodes earn in the simulator [episodes], by their rewards [N] and their last rows.
+
+        No more than `max_episode_steps` of their steps count: those of people may be longer.
+        """
+        return np.diff(np.cumsum(self.paid(reward, ends), dtype=np.float64)[ends], prepend=0.0)
+
+    def paid(self, reward: np.ndarray, ends: np.ndarray) -> np.ndarray:
+        """The rewards [M] of the rows of these episodes; 0 where the simulator would have ended an episode before."""
+        lengths = np.diff(ends, prepend=-1)
+        step = np.arange(lengths.sum()) - np.repeat(ends - lengths + 1, lengths)
+        return np.where(step < self.max_episode_steps, reward[: len(step)], 0)
 
     @property
     def unrecorded(self) -> str:

@@ -120,6 +120,19 @@ def test_behaviour_is_that_of_finished_episodes():
     assert (found.return_mean, found.return_std, found.episodes) == (7.5, 4.5, 2)
 
 
+def test_no_more_steps_are_earned_than_an_episode_has():
+    """People took about twice as many in Adroit's data."""
+    content = {
+        "observations": np.zeros((18, OBSERVATION), np.float32),
+        "rewards": np.arange(18, dtype=np.float32),
+        "terminals": np.arange(18) == 6,
+        "timeouts": np.isin(np.arange(18), (9, 17)),
+    }
+    found = behaviour(content, make_task())
+    assert LIMIT == 5
+    assert (found.return_mean, found.episodes) == ((0 + 1 + 2 + 3 + 4 + 10 + 11 + 12 + 13 + 14) / 2, 2)
+
+
 def test_dataset_of_a_path(tmp_path):
     content = columns(30)
     path = write(tmp_path / "file.hdf5", content)

@@ -121,6 +121,8 @@ def test_the_data_have_at_each_step_what_is_done():
     paid = np.array([0, 1, 0, 1, 0, 0, 0, 1, 0, 2, 0], np.float32)
     assert of.returns(paid, np.array([5, 10])).tolist() == [2, 3]
     assert of.returns(paid, np.array([], int)).tolist() == []
+    late = np.append(np.ones(of.max_episode_steps), [3, 3])
+    assert of.returns(late, np.array([len(late) - 1])).tolist() == [1]
 
 
 def test_constants_are_d4rls(kitchens, suite):
