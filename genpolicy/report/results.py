@@ -132,10 +132,16 @@ class Comparison:
         task, method, _ = self.listed[row := self._rows[id(run)]]
         return Mark(row, f"{method}, {task}, seed {run.seed}")
 
-    def behaviour(self, task: str) -> float | None:
-        """The mean score (or return) of the data's own episodes on a task; None if it is not known."""
+    def behaviour(self, task: str, method: str | None = None) -> float | None:
+        """The mean score (or return) of the data's own episodes on a task, that of a method's runs or that of all.
+
+        None if it is not known, or if these runs are of different data.
+        """
         metric = f"data/{self.kinds[task]}_mean"
-        return next((run.metrics[metric] for at, _, run in self.listed if at == task and metric in run.metrics), None)
+        runs = (run for at, name, run in self.listed if at == task and method in (None, name))
+        found = [run.metrics[metric] for run in runs if metric in run.metrics]
+        same = all(math.isclose(value, found[0], rel_tol=1e-6, abs_tol=1e-6) for value in found)  # on any machine
+        return found[0] if found and same else None
 
     @property
     def checkpoints(self) -> list[str]:

@@ -1,6 +1,7 @@
 """Tables by task and method."""
 
 import math
+from collections import defaultdict
 from collections.abc import Mapping
 
 import numpy as np
@@ -98,12 +99,17 @@ def cost(comparison: Comparison, history: History) -> Table:
         spent = [_spent(run, history) for run in runs if run.state == "finished" and not run.evaluation]
         times = [run.metrics[metric] for run in runs if (metric := f"{LAST}/ms_per_action") in run.metrics]
         updates, hours = (_mean([each[i] for each in spent if each is not None], form) for i, form in enumerate(FORMS))
-        references = (comparison.behaviour(task), _cloning(comparison, task, runs[0]))
+        references = (comparison.behaviour(task, method), _cloning(comparison, task, runs[0]))
         shown = ["-" if value is None else f"{value:.1f}" for value in references]
         rows.append([task, method, cell.text(1, "missing"), *shown, updates, hours, _mean(times, "{:.2f}")])
     note = "Score (or return) of the last checkpoint, beside that of the data's own episodes and of algo=bc, with the "
-    note += "same model if there is one. Updates of all phases, and the hours that they took: as if trained alone, "
-    note += "without evaluations and stops. Milliseconds of one action at one observation. Means over the seeds."
+    note += (
+        "same model if there is one; of several the highest. Updates of all phases, and the hours that they took: as "
+    )
+    note += (
+        "if trained alone, without evaluations and stops. Milliseconds of one action at one observation. Means over "
+    )
+    note += "the seeds."
     head = ["task", "method", "score", "data", "BC", "updates", "hours", "ms an action"]
     return Table("cost", "Score beside cost", head, rows, note)
 
@@ -125,10 +131,10 @@ def _spent(run: Result, history: History) -> tuple[int, float] | None:
 
 
 def _cloning(comparison: Comparison, task: str, run: Result) -> float | None:
-    """What behaviour cloning has reached on the task, with the model of a run if there is such a one."""
-    found = {}
+    """The most that behaviour cloning has reached on the task, with the model of a run if there is such a one."""
+    found = defaultdict(list)
     for (at, method), runs in comparison.runs.items():
         values = comparison.cell(task, method, f"{LAST}/{{kind}}_mean").values
         if at == task and runs[0].choices["algo"] == "bc" and len(values):
-            found[runs[0].choices["model"]] = values.mean()
-    return found.get(run.choices["model"], next(iter(found.values()), None))
+            found[runs[0].choices["model"]].append(values.mean())
+    return max(found.get(run.choices["model"]) or [value for each in found.values() for value in each], default=None)

@@ -65,6 +65,23 @@ def test_seeds_that_versions_with_other_settings_have_run_are_of_one_method():
     assert labels == {"gmpo-gvp solver.steps=4", "gmpo-gvp solver.steps=8"}
 
 
+def test_runs_of_different_data_are_not_beside_the_data_of_one_of_them():
+    runs = [result(seed=seed, settings={"dataset.episodes": n}) for seed, n in ((0, "10"), (1, "20"), (2, "20"))]
+    for run, mean in zip(runs, (7.0, 8.0, 8.0), strict=True):
+        run.metrics["data/score_mean"] = mean
+    made = document(*runs)
+    assert {row or column for row, column in table(made, "scores_last")} & {"behaviour data"} == set()
+    assert [row[3] for part in made.parts if part.name == "cost" for row in part.rows] == ["7.0", "8.0"]
+    one = document(*runs[1:])
+    assert table(one, "scores_last")["hopper-medium-v2", "behaviour data"] == "8.0"
+
+
+def test_of_several_configurations_of_behaviour_cloning_the_highest_is_the_reference():
+    clones = [result("bc", score=score, settings={"algo.beta": str(score)}) for score in (40.0, 60.0, 50.0)]
+    made = document(result(score=70.0), *clones)
+    assert {row[4] for part in made.parts if part.name == "cost" for row in part.rows} == {"60.0"}
+
+
 def test_runs_of_different_revisions_are_said():
     assert "aaaaaaaa, unknown" in said(document(result(commit="a" * 40), result(seed=1, commit=None)))
 
