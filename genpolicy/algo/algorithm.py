@@ -22,7 +22,7 @@ from genpolicy.critic.critic import Critic
 from genpolicy.dataset.scaling import Scaling
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
-from genpolicy.model.generative import GenerativePolicy
+from genpolicy.model.generative import GenerativePolicy, field_follows
 from genpolicy.model.policy import Policy
 from genpolicy.objective.objective import Draws, Objective
 from genpolicy.objective.regression import Regression
@@ -325,6 +325,16 @@ def require_flow(config: Node) -> None:
 
     if not fits(locate(config.model._target_)):
         raise UserError(f"model: this algorithm needs a generative model; legal: {legal_options('model', fits)}")
+
+
+def require_velocity(config: Node, *times: float) -> None:
+    """Refuse a flow whose velocity does not follow from its network's prediction at some times."""
+    require_flow(config)
+    if not field_follows(config, *times):
+        raise UserError(
+            f"objective.prediction={config.objective.prediction}: this algorithm takes the flow's velocity where there "
+            "is no noise or no signal, which does not follow from it; legal: auto, velocity, preconditioned"
+        )
 
 
 def require_denoiser(config: Node) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import BehaviourSettings, Phase
+from genpolicy.algo.algorithm import BehaviourSettings, Phase, require_velocity
 from genpolicy.algo.fql import OneStepActor
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options
@@ -56,6 +56,7 @@ class FAC(BehaviourSettings, OneStepActor):
         if not fits(config.model):
             legal = legal_options("model", having=fits)
             raise UserError(f"model: FAC's log-densities are those of a flow on straight paths; legal: {legal}")
+        require_velocity(config, 0.0)
 
     def plan(self) -> list[Phase]:
         [training] = super().plan()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genpolicy.algo.actor_critic import JointTraining
+from genpolicy.algo.algorithm import require_velocity
 from genpolicy.algo.distilled import OneStepSettings
 from genpolicy.algo.expo import EditSettings
 from genpolicy.algo.update import Metrics
@@ -53,6 +54,7 @@ class QAM(JointTraining):
         if not fits(config.model):
             legal = legal_options("model", having=fits)
             raise UserError(f"model: adjoint matching needs straight paths from noise to actions; legal: {legal}")
+        require_velocity(config, 0.0, 1.0)
 
     @property
     def inverse_temperature(self) -> float | None:

@@ -117,13 +117,12 @@ class GenerativePolicy(Policy):
                 f"or {objectives}" + ("" if requires in cls.supports else f" with {models}")
             )
 
-        path, prediction = build(config.model.path), build(config.objective).prediction
-        prediction = path.auto_prediction if prediction == "auto" else prediction
-        solved = not path.discrete or locate(config.solver._target_).has_density  # as an ODE, up to t_min
-        if Capability.FIELD in teaches and solved and not _says_field(prediction, path):
+        discrete, t_min = locate(config.model.path._target_).discrete, config.model.path.t_min
+        solved = not discrete or locate(config.solver._target_).has_density  # as an ODE, up to t_min
+        if Capability.FIELD in teaches and solved and not field_follows(config, t_min):
             raise UserError(
-                f"model.path.t_min={path.t_min:g}: there is no noise then, where {prediction} predictions do not say "
-                "how the flow goes on; legal: above 0, or objective.prediction=preconditioned"
+                f"model.path.t_min={t_min:g}: there is no noise then, where {config.objective.prediction} predictions "
+                "do not say how the flow goes on; legal: above 0, or objective.prediction=preconditioned"
             )
 
         def has_density(solver: type) -> bool:
@@ -363,9 +362,11 @@ class GenerativePolicy(Policy):
         return lambda angle, state: estimate(angle, state[0])
 
 
-def _says_field(prediction: str, path: ProbabilityPath) -> bool:
-    """Whether both data and noise follow from a prediction at the data end of a path."""
+def field_follows(config: Node, *times: float) -> bool:
+    """Whether the field of a configured flow follows from what its network predicts, at all of some times."""
+    path, prediction = build(config.model.path), build(config.objective).prediction
+    prediction = path.auto_prediction if prediction == "auto" else prediction
     if prediction == "preconditioned":
         return True
-    t, one = torch.tensor(path.t_min, dtype=torch.float64, device="cpu"), torch.ones(1, dtype=torch.float64)
-    return all(part.isfinite().all() for part in path.data_and_noise(prediction, one, one, t))
+    t, ones = torch.tensor(times, dtype=torch.float64), torch.ones(len(times), 1, dtype=torch.float64)
+    return all(part.isfinite().all() for part in path.data_and_noise(prediction, ones, ones, t))

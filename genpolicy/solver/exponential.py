@@ -68,7 +68,8 @@ class SinglestepDPM(Solver):
     def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
         first, last = flow.t_max, flow.path.t_min
         times = (first + (last - first) * i / self.steps for i in range(self.steps + 1))
-        low, high = (math.atan(ratio / flow.sigma_data) for ratio in (LOWEST_RATIO, 1 / LOWEST_RATIO))
+        # From more noise on, steps of a high order in predictions of the noise would be unstable: VPSDE ends at 152.
+        low, high = (math.atan(ratio / flow.sigma_data) for ratio in (LOWEST_RATIO, 2 * HIGHEST_RATIO))
         angles = [min(max(angle_of(flow.path, flow.sigma_data, t), low), high) for t in times]
         data = self.prediction == "data"
         places = [-_log_ratio(angle) if data else _log_ratio(angle) for angle in angles]

@@ -245,6 +245,8 @@ def assert_works(config, word: str = "") -> None:
             "algo=bc model=icfm model.path.t_min=0 objective.prediction=data",
             "model.path.t_min=0: there is no noise then, where data predictions do not say how the flow goes on; legal",
         ),
+        ("algo=fac objective.prediction=data", "objective.prediction=data: this algorithm takes the flow's velocity"),
+        ("algo=qam objective.prediction=noise", "objective.prediction=noise: this algorithm takes the flow's velocity"),
         ("algo=bc model=ddpm objective.prediction=velocity solver=rk4", "model.path.t_min=0: there is no noise then"),
         ("algo=bc model=consistency objective=meanflow_action", "objective: does not fit this model; legal: objective"),
         ("algo=bc model=tanh_gaussian objective=least_squares", "this model; legal: objective=likelihood\n"),

@@ -11,7 +11,7 @@ from genpolicy.model.flow import exact_divergence, hutchinson_divergence, radema
 from genpolicy.network.mlp import MLP
 from genpolicy.objective.edm import EDMDenoising
 from genpolicy.solver.adaptive import Dopri5
-from genpolicy.solver.exponential import DPMSolver, ReverseSDE
+from genpolicy.solver.exponential import DPMSolver, ReverseSDE, SinglestepDPM
 from genpolicy.solver.fixed import AB2, RK4, Euler, Heun, Midpoint
 
 MEAN = torch.tensor([0.3, -0.2, 0.1], dtype=torch.float64)
@@ -247,6 +247,17 @@ def test_samples_follow_the_exact_flow_map(name, solver, tolerance):
     assert (samples - exact).square().mean().sqrt() < tolerance
 
 
+@pytest.mark.parametrize("name", EVERY_PATH)
+@pytest.mark.parametrize(
+    "solver", [SinglestepDPM(), SinglestepDPM(prediction="noise"), SinglestepDPM(order=3, prediction="noise")], ids=str
+)
+def test_single_steps_follow_it_roughly_from_pure_noise_on(name, solver):
+    policy = policy_of(name, solver=solver)
+    noise = torch.randn(256, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    error = policy.sample(nothing(256), noise=noise) - (MEAN + noise @ COVARIANCE.sqrt())
+    assert error.square().mean().sqrt() < 0.08
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", EVERY_PATH)
 def test_the_reverse_sde_has_the_moments_of_the_data(name):
@@ -329,6 +340,8 @@ def test_a_preconditioned_flow_may_end_without_noise(name):
     ]
     densities = [policy.log_prob(nothing(8), actions(8), solver=RK4(steps=4)) for policy in found]
     torch.testing.assert_close(*densities, atol=1e-6, rtol=0)
+    ends = torch.tensor([0.0, 1.0] * 4, dtype=torch.float64)  # QAM takes velocities at both
+    assert found[0].velocity(actions(8), ends, nothing(8)).isfinite().all()
     samples = [policy.sample(nothing(8), noise=actions(8)) for policy in found]
     torch.testing.assert_close(*samples, atol=1e-6, rtol=0)
 
