@@ -8,6 +8,7 @@ TOLERANCE = 1e-3  # of a part's spread: far below what a step changes, far above
 DECIMALS = 1e-5  # of the parts' typical spread: five decimals of a part that hardly changes beside the others
 DIGITS = 1e-4, 1e-2  # of a part's size, but no more than of its spread: five digits of a part far from zero
 SAMPLE = 10_000  # rows that tell the spread
+LIMITED = 0.05  # share of the episodes that may happen to terminate at the limit
 
 
 def follows(observation: np.ndarray, next_observation: np.ndarray) -> np.ndarray:
@@ -45,4 +46,19 @@ def without_end(ends: np.ndarray, task: Task) -> str:
     return (
         f"{longest:,} rows follow one another without an end, but an episode of {task.name} has at most "
         f"{task.max_episode_steps} steps (env.max_episode_steps)"
+    )
+
+
+def ended_at_limit(ends: np.ndarray, terminated: np.ndarray, task: Task) -> str:
+    """What to say if the episodes as long as the task's all terminate, and are several; or "".
+
+    ends, terminated [N]: which rows end an episode, and which by a termination. It is likely to have been the limit.
+    """
+    last, limit = np.flatnonzero(ends), task.max_episode_steps
+    whole = terminated[last[np.diff(last, prepend=-1) == limit]]
+    if limit == 1 or not whole.all() or len(whole) < 2 or len(whole) <= LIMITED * len(last):
+        return ""
+    return (
+        f"all {len(whole):,} episodes of env.max_episode_steps={limit} steps terminate, as if the time limit were a "
+        "termination; where it ended them, they must not be flagged as terminated"
     )

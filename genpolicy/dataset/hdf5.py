@@ -21,7 +21,7 @@ import numpy as np
 
 from genpolicy.config.schema import component
 from genpolicy.dataset.dataset import Dataset, remark
-from genpolicy.dataset.follow import follows, without_end
+from genpolicy.dataset.follow import ended_at_limit, follows, without_end
 from genpolicy.dataset.hdf5_file import read, read_infos
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.dataset.user_file import OwnFile
@@ -111,6 +111,8 @@ def mend(columns: dict[str, np.ndarray], path: Path, task: Task) -> str:
         columns.setdefault("timeouts", np.zeros(len(terminals), dtype=bool))
         return f"{what}, going by next_observations, so that the rows are in another order"
     columns.pop("next_observations", None)
+    if doubt := ended_at_limit(np.append(~free | broken, True), terminals, task):
+        remark(f"{path}: {doubt} (terminals; timeouts tells time limits)")
     columns["timeouts"] = time_limits(columns, limit, np.append(broken, False))
     if claimed and count:
         remark(

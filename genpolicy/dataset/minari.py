@@ -96,7 +96,8 @@ class Minari(Dataset):
             raise UserError(f"dataset.id={self.id}: has no episodes")
         columns = {name: np.concatenate(values) for name, values in parts.items()}
         ends = np.isin(np.arange(sum(lengths)), np.cumsum(lengths) - 1)
-        return transitions(checked(columns, f"Minari's {self.id}", task), task, ends)
+        name = f"Minari's {self.id}"
+        return transitions(checked(columns, name, task), name, task, ends)
 
     def location(self, task: Task) -> Path:
         """The data set's file in Minari's cache."""

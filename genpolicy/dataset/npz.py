@@ -24,6 +24,5 @@ class NPZ(OwnFile):
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """The rows, as they are, and the returns of the episodes that terminated or are as long as the task's."""
         path = self.existing(self.path)
-        return transitions(
-            checked(read_npz(path, COLUMNS, hint="; see genpolicy --help dataset=npz"), path, task), task
-        )
+        columns = read_npz(path, COLUMNS, hint="; see genpolicy --help dataset=npz")
+        return transitions(checked(columns, path, task), path, task)

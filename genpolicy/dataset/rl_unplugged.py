@@ -40,7 +40,7 @@ class RLUnplugged(OwnFile):
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """The rows, as they are; the file is shuffled, so that its episodes and their returns are not known."""
         path = self.existing(self.path)
-        return transitions(checked(columns(path, task.layout), path, task), task)
+        return transitions(checked(columns(path, task.layout), path, task), path, task)
 
 
 def columns(path: Path, layout: dict[str, int]) -> dict[str, np.ndarray]:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import numpy as np
 
-from genpolicy.dataset.follow import follows, without_end
+from genpolicy.dataset.dataset import remark
+from genpolicy.dataset.follow import ended_at_limit, follows, without_end
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.dataset.user_file import check_finite, check_shape, clip
 from genpolicy.env.task import Task
@@ -47,13 +48,13 @@ def checked(columns: dict[str, np.ndarray], path: Path | str, task: Task) -> dic
 
 
 def transitions(
-    columns: dict[str, np.ndarray], task: Task, ends: np.ndarray | None = None
+    columns: dict[str, np.ndarray], path: Path | str, task: Task, ends: np.ndarray | None = None
 ) -> tuple[dict[str, np.ndarray], Behaviour]:
     """The rows of checked columns, and the returns of the episodes that terminated or are as long as the task's.
 
-    ends [N]: which rows are the last of their episode, if that is known. Otherwise an episode goes on where next_obs is
-    the next row's obs, and no row is done. If that says that rows are in no order, `episode` is None, and the returns
-    are not known.
+    path: as in `checked`. ends [N]: which rows are the last of their episode, if that is known. Otherwise an episode
+    goes on where next_obs is the next row's obs, and no row is done. If that says that rows are in no order, `episode`
+    is None, and the returns are not known.
     """
     limit, unknown = task.max_episode_steps, ""
     if ends is None:
@@ -66,6 +67,8 @@ def transitions(
     recorded = np.append(ends[:-1], True)
     ends = np.flatnonzero(recorded | columns["done"])
     recorded |= columns["done"] & ~task.resumed(columns["obs"], columns["next_obs"])
+    if not unknown and (doubt := ended_at_limit(recorded, columns["done"], task)):
+        remark(f"{path}: {doubt} (done)")
     steps = np.diff(ends, prepend=-1)
     begun = np.append(True, recorded[ends[:-1]])  # not in the middle of a recorded episode
     finished = begun & (columns["done"][ends] | (steps >= limit))
