@@ -65,7 +65,8 @@ def compose(
 
 def remarks(comparison: Comparison, methods: Mapping[str, statistics.Scores]) -> list[str]:
     """Everything that a reader of the tables must know and could not see."""
-    lines = [*comparison.lacks(f"{LAST}/{{kind}}_mean"), *comparison.duplicates, *(apart := comparison.apart())]
+    lines = [*comparison.lacks(f"{LAST}/{{kind}}_mean"), *comparison.duplicates, *comparison.mixed()]
+    lines += (apart := comparison.apart())
     left_out = [task for task in comparison.tasks if task not in comparison.common(f"{LAST}/score_mean")]
     if left_out and len(comparison.methods) > 1 and not apart:
         lines.append(

@@ -137,11 +137,25 @@ class Comparison:
 
         None if it is not known, or if these runs are of different data.
         """
-        metric = f"data/{self.kinds[task]}_mean"
+        found = self._data(task, method)
+        return found[0] if len(found) == 1 else None
+
+    def mixed(self) -> list[str]:
+        """Which methods have runs of different data on a task, which a file may hold that was replaced between them."""
+        return [
+            f"{method} on {task}: runs of different data, whose own episodes have the means {', '.join(means)}"
+            for task, method in sorted(self.runs)
+            if len(means := [f"{mean:.6g}" for mean in self._data(task, method)]) > 1
+        ]
+
+    def _data(self, task: str, method: str | None) -> list[float]:
+        """The different means of the data of these runs, but for what machines may differ by."""
+        metric, found = f"data/{self.kinds[task]}_mean", []
         runs = (run for at, name, run in self.listed if at == task and method in (None, name))
-        found = [run.metrics[metric] for run in runs if metric in run.metrics]
-        same = all(math.isclose(value, found[0], rel_tol=1e-6, abs_tol=1e-6) for value in found)  # on any machine
-        return found[0] if found and same else None
+        for value in filter(math.isfinite, (run.metrics.get(metric, math.nan) for run in runs)):
+            if not any(math.isclose(value, other, rel_tol=1e-6, abs_tol=1e-6) for other in found):
+                found.append(value)
+        return found
 
     @property
     def checkpoints(self) -> list[str]:

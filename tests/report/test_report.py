@@ -72,6 +72,10 @@ def test_runs_of_different_data_are_not_beside_the_data_of_one_of_them():
     made = document(*runs)
     assert {row or column for row, column in table(made, "scores_last")} & {"behaviour data"} == set()
     assert [row[3] for part in made.parts if part.name == "cost" for row in part.rows] == ["7.0", "8.0"]
+    assert "different data" not in said(made)
+    runs[2].metrics["data/score_mean"] = 9.0
+    assert "gmpo-gvp dataset.episodes=20 on hopper-medium-v2: runs of different data" in said(document(*runs))
+    runs[2].metrics["data/score_mean"] = 8.0
     one = document(*runs[1:])
     assert table(one, "scores_last")["hopper-medium-v2", "behaviour data"] == "8.0"
 
