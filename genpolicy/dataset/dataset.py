@@ -173,7 +173,12 @@ class Dataset(ABC):
         episode = arrays.pop("episode")
         self._check_episodes(task, behaviour)
         scale, shift, constants = REWARDS[self.reward](arrays["reward"], episode)
-        arrays["reward"] = arrays["reward"] * np.float32(scale) + np.float32(shift)
+        with np.errstate(over="ignore", invalid="ignore"):
+            arrays["reward"] = arrays["reward"] * np.float32(scale) + np.float32(shift)
+        if not np.isfinite(arrays["reward"]).all():
+            raise UserError(
+                f"dataset.reward={self.reward}: {scale:g} r + {shift:g} is too large a number; give dataset.reward=none"
+            )
         if self.action_margin:
             low, high = task.action_low + self.action_margin, task.action_high - self.action_margin
             if not (low < high).all():

@@ -2,20 +2,25 @@
 
 from collections.abc import Callable
 
+from genpolicy.config.arguments import has_option, options
+from genpolicy.config.option_content import merged
+
 OGBENCH, CRITICS = "ogbench-", "2"  # begins its tasks; Q functions in the papers' tables unless they say otherwise
 
 
 def protocol(known: Callable[[str], str | None]) -> str:
     """How a run differs from the usual one: in chunks, n-step returns and training online; "" if in nothing.
 
+    Also in the length of episodes, which reference scores and published numbers are of.
     On OGBench, whose tasks papers have used in several ways, in data, sparse rewards and critics, too.
     known: the option of a group, or the value of a setting as text, by its name; None if there is none.
     """
     ogbench = (known("env") or "").startswith(OGBENCH)
     data, critics = known("dataset") or "", known("critic.ensemble") or CRITICS
     chunk, steps = known("chunk.length") or "1", known("critic.steps") or "1"
-    online = known("online.steps") or "0"
+    online, limit, usual = known("online.steps") or "0", known("env.max_episode_steps"), usual_limit(known("env") or "")
     words = {
+        f"episodes of {limit} steps": limit is not None and usual not in (None, limit),
         data.removeprefix("ogbench_"): ogbench and data != "ogbench",
         "sparse": ogbench and known("dataset.sparse") == "true",
         f"chunks of {chunk}": chunk != "1",
@@ -24,6 +29,12 @@ def protocol(known: Callable[[str], str | None]) -> str:
         f"{online} steps online": online != "0",
     }
     return ", ".join(word for word, said in words.items() if said)
+
+
+def usual_limit(env: str) -> str | None:
+    """The steps of an episode of an option's task; None if it leaves them open, or is not here."""
+    usual = merged(options("env")[env], "env").get("max_episode_steps") if has_option("env", env) else None
+    return None if usual is None else str(usual)
 
 
 def subtask(known: Callable[[str], str | None]) -> str:

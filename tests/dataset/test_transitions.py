@@ -251,6 +251,8 @@ def test_what_is_too_large_is_one_line(tmp_path):
 
     with pytest.raises(UserError, match=r"standardize: rewards up to 3e\+38 are too large; give dataset.reward=none"):
         Large(reward="standardize", directory=tmp_path).load(None)
+    with pytest.raises(UserError, match=r"rebrac_antmaze: 100 r \+ 0 is too large a number; give dataset.reward=none"):
+        Large(reward="rebrac_antmaze", directory=tmp_path).load(None)
     with pytest.raises(UserError, match=r"^the data: takes more memory than there is$"):
         Endless(directory=tmp_path).load(None)
 

@@ -9,6 +9,7 @@ from composed import CONF, names
 from hydra import compose, initialize_config_dir
 
 from genpolicy.report.published import counterpart, published, sources
+from genpolicy.runs.protocol import protocol
 
 LOCOMOTION = {
     f"{robot}-{kind}-v2"
@@ -127,6 +128,19 @@ def test_ogbenchs_protocols_are_apart():
         "qam": "sparse, chunks of 5, 10 critics",
     }
     assert all(cell.task.startswith("ogbench-") for cell in published() if cell.setup)
+
+
+@pytest.mark.parametrize(
+    ("env", "limit", "said"),
+    [
+        ("hopper-medium-v2", "1000", ""),
+        ("hopper-medium-v2", "100", "episodes of 100 steps"),
+        ("gym", "5", ""),
+        ("an-option-of-others", "5", ""),
+    ],
+)
+def test_other_lengths_of_episodes_are_apart(env, limit, said):
+    assert protocol({"env": env, "env.max_episode_steps": limit}.get) == said
 
 
 def test_counterparts_are_published_methods():
