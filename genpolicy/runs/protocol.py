@@ -11,16 +11,18 @@ OGBENCH, CRITICS = "ogbench-", "2"  # begins its tasks; Q functions in the paper
 def protocol(known: Callable[[str], str | None]) -> str:
     """How a run differs from the usual one: in chunks, n-step returns and training online; "" if in nothing.
 
-    Also in the length of episodes, which reference scores and published numbers are of.
+    Also in the length of episodes and the simulator, which reference scores and published numbers are of.
     On OGBench, whose tasks papers have used in several ways, in data, sparse rewards and critics, too.
     known: the option of a group, or the value of a setting as text, by its name; None if there is none.
     """
     ogbench = (known("env") or "").startswith(OGBENCH)
     data, critics = known("dataset") or "", known("critic.ensemble") or CRITICS
     chunk, steps = known("chunk.length") or "1", known("critic.steps") or "1"
-    online, limit, usual = known("online.steps") or "0", known("env.max_episode_steps"), usual_limit(known("env") or "")
+    online = known("online.steps") or "0"
+    limit, simulator = (_unusual(known, name) for name in ("max_episode_steps", "simulator"))
     words = {
-        f"episodes of {limit} steps": limit is not None and usual not in (None, limit),
+        f"episodes of {limit} steps": limit is not None,
+        f"played in {simulator}": simulator is not None,
         data.removeprefix("ogbench_"): ogbench and data != "ogbench",
         "sparse": ogbench and known("dataset.sparse") == "true",
         f"chunks of {chunk}": chunk != "1",
@@ -31,10 +33,11 @@ def protocol(known: Callable[[str], str | None]) -> str:
     return ", ".join(word for word, said in words.items() if said)
 
 
-def usual_limit(env: str) -> str | None:
-    """The steps of an episode of an option's task; None if it leaves them open, or is not here."""
-    usual = merged(options("env")[env], "env").get("max_episode_steps") if has_option("env", env) else None
-    return None if usual is None else str(usual)
+def _unusual(known: Callable[[str], str | None], name: str) -> str | None:
+    """The value of a setting of the task, if its option has another one. known: as above."""
+    env, value = known("env") or "", known(f"env.{name}")
+    usual = merged(options("env")[env], "env").get(name) if has_option("env", env) else None
+    return None if value is None or usual is None or value == str(usual) else value
 
 
 def subtask(known: Callable[[str], str | None]) -> str:

@@ -143,6 +143,11 @@ def test_other_lengths_of_episodes_are_apart(env, limit, said):
     assert protocol({"env": env, "env.max_episode_steps": limit}.get) == said
 
 
+@pytest.mark.parametrize(("simulator", "said"), [("Hopper-v4", ""), ("Hopper-v5", "played in Hopper-v5")])
+def test_another_simulator_is_apart(simulator, said):
+    assert protocol({"env": "hopper-medium-v2", "env.simulator": simulator}.get) == said
+
+
 def test_counterparts_are_published_methods():
     methods = {cell.method for cell in published()}
     found = {(algo, model): counterpart(algo, model) for algo in names("algo") for model in names("model")}
