@@ -141,7 +141,7 @@ class Run:
     def _kept(self) -> dict:
         """How far the phases are, as noted before."""
         before = self.status()
-        return {name: before[name] for name in ("phases", "spent", "begun", "extends") if name in before}
+        return {name: before[name] for name in ("phases", "spent", "begun", "extends", "made") if name in before}
 
     def close(self) -> None:
         """Give the run up, so that another process may own it."""

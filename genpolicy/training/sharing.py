@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -47,6 +47,11 @@ class Sharing:
         self._claimed: phases.SharedPhase | None = None  # the phase that is trained just now
         evaluated = {name: OmegaConf.to_container(run.config[name]) for name in EVALUATED}
         self.evaluations = digest(evaluated)
+
+    def circumstances(self) -> dict[str, str]:
+        """What may change the last bits of all that this process trains of the run, as of a phase."""
+        config = OmegaConf.to_container(self.run.config)
+        return phases.circumstances(self.run, config, self.device, self.together)
 
     def take(self, phase: Phase) -> tuple[list[dict], bool] | None:
         """Gives the phase's parts the weights that another run has trained.
@@ -133,7 +138,7 @@ class Sharing:
             if record is None:
                 return None
             now = self._circumstances(place)
-            differs = [f"{name} {then}" for name, then in record["circumstances"].items() if now.get(name) != then]
+            differs = differences(record["circumstances"], now)
             if differs and self.run.config.phases.reuse != "any":
                 if not quiet:
                     self.say(
@@ -155,6 +160,11 @@ class Sharing:
     def _tell(self, phase: Phase, place: phases.SharedPhase, run: str, reused: bool, seconds: float) -> None:
         self.told[phase.name] = {"key": place.key, "run": run, "reused": reused, "seconds": round(seconds, 3)}
         self.run.note(phases=self.told)
+
+
+def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """The circumstances in which something was trained, as far as they are others than now."""
+    return [f"{name} {value}" for name, value in then.items() if now.get(name) != value]
 
 
 def put(phase: Phase, weights: dict) -> None:

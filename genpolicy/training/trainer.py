@@ -24,6 +24,7 @@ from genpolicy.runs import checkpoint
 from genpolicy.runs.identity import label
 from genpolicy.runs.journal import Journal, read
 from genpolicy.runs.run import POLICY, Run
+from genpolicy.runs.state import known_status
 from genpolicy.system.metrics import Usage
 from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Interrupted, PhaseTrained, Signals
@@ -31,7 +32,7 @@ from genpolicy.training import extending, initial
 from genpolicy.training.late import LATE_MEAN, late_mean
 from genpolicy.training.online import Collector, Replay
 from genpolicy.training.precision import arithmetic, require
-from genpolicy.training.sharing import Sharing
+from genpolicy.training.sharing import Sharing, differences
 from genpolicy.training.state import State
 
 OFFLINE = "offline"  # the result of the policy before an online phase
@@ -93,6 +94,8 @@ class Trainer:
         begun = last.exists()
         if begun:
             self._restore(last, checkpoint.load(last))
+        made = self.sharing.circumstances()
+        self.run.note(made=made if not begun or self.run.noted("made", None) == made else {"sessions": "that differ"})
         self.saved = self.begun = time.monotonic()  # when the last checkpoint was, and when the phase was resumed
         self.usage = Usage(self.device)
         with contextlib.closing(Journal(self.run.path("journal.jsonl"))) as self.journal:
@@ -181,6 +184,14 @@ class Trainer:
         if self._is_of_another_device(saved):
             self.progress.say(f"does not go on from {label(directory)}: it was trained on another kind of device")
             return
+        then = known_status(directory).get("made", {"code": "of an earlier version"})
+        if differs := differences(then, self.run.noted("made", {})):
+            if self.config.phases.reuse != "any":
+                self.progress.say(
+                    f"does not go on from {label(directory)}, trained with {', '.join(differs)}; phases.reuse=any does"
+                )
+                return
+            self.run.note(made=then)
         self.progress.say(f"goes on from {label(directory)}, after {steps:,} updates of the last phase")
         self._restore(directory / "last.pt", saved)
         state, phase = self.state, self.algorithm.phases[-1]

@@ -69,6 +69,21 @@ def test_a_run_that_others_cannot_go_on_from_is_not_in_their_way(trained, tmp_pa
     assert "extends" not in json.loads((longer_than(tmp_path, 61) / "status.json").read_text())
 
 
+def test_a_run_of_other_code_is_gone_on_from_only_if_that_was_said(trained, tmp_path):
+    """As a phase of other code is taken; and who goes on from such a run is of no one code itself."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    path = only_run(tmp_path) / "status.json"
+    status = json.loads(path.read_text())
+    assert status["made"].keys() >= {"torch", "device", "code"}
+    path.write_text(json.dumps(status | {"made": status["made"] | {"code": "0a0a0a0a"}}))
+    assert "trained with code 0a0a0a0a; phases.reuse=any does" in train(tmp_path, "algo.policy_steps=61").err
+    longer_than(tmp_path, 61).rename(tmp_path / "away")
+    assert "goes on from" in train(tmp_path, "algo.policy_steps=62", "phases.reuse=any").err
+    assert "goes on from" not in train(tmp_path, "algo.policy_steps=63").err
+    made = [json.loads((longer_than(tmp_path, n) / "status.json").read_text())["made"] for n in (62, 63)]
+    assert [each["code"] for each in made] == ["0a0a0a0a", status["made"]["code"]]
+
+
 def test_a_longer_phase_whose_schedule_is_another_one_begins_anew(tmp_path):
     cosine = "algo.policy_schedule=cosine"
     train(tmp_path / "both", cosine)
