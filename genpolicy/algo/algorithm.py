@@ -337,6 +337,17 @@ def require_velocity(config: Node, *times: float) -> None:
         )
 
 
+def require_independent_noise(config: Node, what: str) -> None:
+    """Refuse a model that pairs actions with noise. what: is done with actions and noise."""
+
+    def fits(model: Node) -> bool:
+        return "path" not in model or not locate(model["path"]["_target_"]).couples
+
+    if not fits(config.model):
+        legal = legal_options("model", having=fits)
+        raise UserError(f"model: {what}, which must be independent; legal: {legal}")
+
+
 def require_denoiser(config: Node) -> None:
     """Refuse an objective that does not regress a prediction at a noisy action."""
     require_flow(config)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.actor_critic import ActorCritic, require_one_rate
-from genpolicy.algo.algorithm import Phase
+from genpolicy.algo.algorithm import Phase, require_independent_noise
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options, refuse_unused
 from genpolicy.config.schema import component, locate, setting
@@ -54,6 +54,7 @@ class DAC(ActorCritic):
 
         if not fits(locate(config.objective._target_)):
             raise UserError(f"objective: the critic draws noise predictions; legal: {legal_options('objective', fits)}")
+        require_independent_noise(config, f"{cls.__name__} guides the noise of actions")
         if config.algo.eta_min > config.algo.eta_max:
             limits = f"algo.eta_min={config.algo.eta_min}: must be at most algo.eta_max={config.algo.eta_max}"
             raise UserError(f"{limits}, between which eta is held")

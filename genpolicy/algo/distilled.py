@@ -16,6 +16,7 @@ from genpolicy.algo.algorithm import (
     Phase,
     PolicySettings,
     require_denoiser,
+    require_independent_noise,
 )
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options
@@ -119,6 +120,7 @@ class Distilled(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, AB
     def check_compatibility(cls, config: Node) -> None:
         super().check_compatibility(config)
         require_denoiser(config)
+        require_independent_noise(config, f"{cls.__name__}'s actions are judged with noise")
 
     def plan(self) -> list[Phase]:
         frozen_modules = [self.behaviour, self.critic]

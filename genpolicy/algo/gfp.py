@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genpolicy.algo.algorithm import require_independent_noise
 from genpolicy.algo.fql import FQL
 from genpolicy.algo.update import Metrics
 from genpolicy.config.schema import component, setting
+from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws
 
@@ -23,6 +25,11 @@ class GFP(FQL):
     masks = False  # the weights are of whole actions
 
     eta: float = setting(1e-3, gt=0.0, le=1e6, doc="temperature of the weights, in units of the values' mean size")
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        super().check_compatibility(config)
+        require_independent_noise(config, "GFP weights pairs of action and noise")
 
     def matching(self, batch: Transitions, draws: Draws, q: Tensor) -> tuple[Tensor, Metrics]:
         matching, metrics = super().matching(batch, draws, q)

@@ -11,13 +11,18 @@ import copy
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, Phase, PolicySettings
+from genpolicy.algo.algorithm import (
+    Algorithm,
+    BehaviourSettings,
+    CriticSettings,
+    Phase,
+    PolicySettings,
+    require_independent_noise,
+)
 from genpolicy.algo.update import Metrics, Update, effective_sample_size, exponential_weight, imitation
-from genpolicy.config.legal import legal_options
-from genpolicy.config.schema import component, locate, setting
+from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
-from genpolicy.errors import UserError
 from genpolicy.model.policy import Policy
 from genpolicy.objective.objective import Draws
 
@@ -83,12 +88,7 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
         super().check_compatibility(config)
-        if couples(config.model):
-            independent = legal_options("model", having=lambda model: not couples(model))
-            raise UserError(
-                "model: GMPO's softmax variants weight pairs of action and noise, which must be independent; "
-                f"legal: {independent}"
-            )
+        require_independent_noise(config, "GMPO's softmax variants weight pairs of action and noise")
 
     def source(self) -> Policy:
         """What the K actions are of: the behaviour model."""
@@ -122,8 +122,3 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
             weight = torch.softmax(self.beta * q, -1)
         losses = self.objective.loss(self.policy, observation, action, flat).unflatten(0, weight.shape)
         return (weight * losses).sum(-1), {"effective_sample_size": effective_sample_size(weight)}
-
-
-def couples(model: Node) -> bool:
-    """Whether a configured model pairs actions with noise that is not independent of them."""
-    return bool(locate(model._target_).num_times) and locate(model.path._target_).couples

@@ -5,7 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, Phase, PolicySettings, require_flow
+from genpolicy.algo.algorithm import (
+    Algorithm,
+    BehaviourSettings,
+    CriticSettings,
+    Phase,
+    PolicySettings,
+    require_flow,
+    require_independent_noise,
+)
 from genpolicy.algo.update import Metrics, Update, effective_sample_size
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import EVALUATION, component, locate, setting
@@ -56,6 +64,7 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
     def check_compatibility(cls, config: Node) -> None:
         super().check_compatibility(config)
         require_flow(config)
+        require_independent_noise(config, "QGPO's energies are those of actions with noise")
         if not guidable(locate(config.model._target_)):
             raise UserError(f"model: a solution map cannot be guided; legal: {legal_options('model', guidable)}")
         # A score of noise alone says nothing of a velocity's change.

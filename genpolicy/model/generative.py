@@ -117,6 +117,12 @@ class GenerativePolicy(Policy):
                 f"or {objectives}" + ("" if requires in cls.supports else f" with {models}")
             )
 
+        if locate(config.solver._target_).takes_score and locate(config.model.path._target_).couples:
+            fitting = legal_options("solver", lambda solver: solver.requires in teaches and not solver.takes_score)
+            raise UserError(
+                "solver: adds noise along the score, which does not follow from a model that pairs actions with noise; "
+                f"legal: {fitting}"
+            )
         discrete, t_min = locate(config.model.path._target_).discrete, config.model.path.t_min
         solved = not discrete or locate(config.solver._target_).has_density  # as an ODE, up to t_min
         if Capability.FIELD in teaches and solved and not field_follows(config, t_min):

@@ -128,6 +128,8 @@ class ReverseSDE(FixedGrid, Solver):
     plain one needs steps below sigma^2 / g^2, and it agrees with it in the limit of small ones.
     """
 
+    takes_score = True
+
     @property
     def num_noises(self) -> int:
         return self.steps
@@ -159,6 +161,8 @@ class Ancestral(Solver):
 
     It starts from N(0, I), as if no signal were left, and ends with a prediction of the data.
     """
+
+    takes_score = True
 
     steps: int = setting(5, ge=1, le=10**5, doc="number of steps, one evaluation each; levels T of a DDPM path")
     variance: str = setting(

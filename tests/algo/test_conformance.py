@@ -247,6 +247,13 @@ def assert_works(config, word: str = "") -> None:
         ),
         ("algo=fac objective.prediction=data", "objective.prediction=data: this algorithm takes the flow's velocity"),
         ("algo=qam objective.prediction=noise", "objective.prediction=noise: this algorithm takes the flow's velocity"),
+        (
+            "algo=bc model=otcfm solver=sde",
+            "solver: adds noise along the score, which does not follow from a model that",
+        ),
+        ("algo=gfp model=otcfm", "model: GFP weights pairs of action and noise, which must be independent; legal: mod"),
+        ("algo=srpo model=otcfm", "model: SRPO's actions are judged with noise, which must be independent; legal: mod"),
+        ("algo=qgpo model=otcfm", "model: QGPO's energies are those of actions with noise, which must be independent"),
         ("algo=bc model=ddpm objective.prediction=velocity solver=rk4", "model.path.t_min=0: there is no noise then"),
         ("algo=bc model=consistency objective=meanflow_action", "objective: does not fit this model; legal: objective"),
         ("algo=bc model=tanh_gaussian objective=least_squares", "this model; legal: objective=likelihood\n"),
