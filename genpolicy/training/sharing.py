@@ -147,6 +147,8 @@ class Sharing:
                     )
                 return None
             weights, events = place.load()
+            if phases.read_record(place.directory) != record:  # another process has just written others
+                return self._load(place, phase, quiet)
             put(phase, weights)
         except (UserError, KeyError, TypeError, ValueError) as error:
             if not quiet:

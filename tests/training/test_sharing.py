@@ -143,6 +143,23 @@ def test_what_was_trained_otherwise_is_taken_only_if_that_was_said(trained, tmp_
     assert "critic: trained in gmpo" in said.out  # with this torch, by the last one
 
 
+def test_a_phase_that_is_written_anew_while_it_is_read_is_judged_again(trained, tmp_path, monkeypatch):
+    """As by a run on a GPU, while one without reads what one without had written."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    real = phases.SharedPhase.load
+
+    def load(place):
+        record = json.loads((place.directory / "phase.json").read_text())
+        record["circumstances"]["device"] = "H200"
+        (place.directory / "phase.json").write_text(json.dumps(record))
+        return real(place)
+
+    monkeypatch.setattr(phases.SharedPhase, "load", load)
+    said = train(tmp_path, "gmpo", "study=other")
+    assert "critic phase is there from gmpg" in said.err
+    assert "with device H200: trained anew" in said.err
+
+
 def test_a_phase_that_was_begun_otherwise_is_not_left_to_others(tmp_path, monkeypatch):
     """Stopped in the middle, and gone on with by another number of threads."""
     calls, real = [], Update.__call__
