@@ -82,7 +82,7 @@ class Sweep:
     def in_progress(self) -> Iterator[None]:
         """While entered, runs of the sweep wait for their turn in this process, and `launching` is true."""
         lock = Lock(self.directory / "lock")
-        lock.acquire()  # unless the same command holds it elsewhere
+        lock.acquire(1.0)  # longer than `is_locked` looks at it; unless the same command holds it elsewhere
         try:
             yield
         finally:

@@ -20,11 +20,25 @@ from genpolicy import app
 from genpolicy.config import sbatch
 from genpolicy.launch import local, pool, slurm, sweep
 from genpolicy.runs.run import find_runs
-from genpolicy.runs.state import read_status, run_state
-from genpolicy.system import forecast, squeue
+from genpolicy.runs.state import launching, read_status, run_state
+from genpolicy.system import files, forecast, squeue
 from genpolicy.system.files import last_line
 
 LOCAL = ["-m", "hydra/launcher=local", "launch.parallel=2"]
+
+
+def test_who_looks_whether_a_sweep_waits_does_not_keep_it_from_saying_so(tmp_path, monkeypatch):
+    """`is_locked` takes the lock for a blink."""
+    found, real = sweep.Sweep(tmp_path, "default", "0a0a0a0a"), files.fcntl.flock
+    found.directory.mkdir(parents=True)
+
+    def looked_at(*_):
+        monkeypatch.setattr(files.fcntl, "flock", real)
+        raise BlockingIOError
+
+    monkeypatch.setattr(files.fcntl, "flock", looked_at)
+    with found.in_progress():
+        assert launching(tmp_path)
 
 
 def test_a_sweep_is_named_by_what_varies():
