@@ -23,11 +23,12 @@ from genpolicy.dataset.download import Downloaded
 from genpolicy.dataset.ogbench_contents import another_data_set, parts_done
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.dataset.user_file import check_finite, check_shape, clip, read_npz
-from genpolicy.env.ogbench import BUTTONS, OGBench
+from genpolicy.env.ogbench import BUTTONS, PREFIX, OGBench
 from genpolicy.errors import UserError
 
 COLUMNS = ("observations", "actions", "terminals", "qpos")
 STATES = ("qpos", "qvel", BUTTONS)
+IN_PARTS = ("cube-double", "cube-triple", "cube-quadruple", "scene", "puzzle")
 
 
 @component
@@ -48,10 +49,16 @@ class OGBenchFile(Dataset):
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
-        """Only OGBench's tasks have data of OGBench's."""
+        """Only OGBench's tasks have data of OGBench's; those of one part are sparse as they are."""
         if locate(config.env._target_) is not OGBench:
             raise UserError(
                 f"dataset={cls.option} does not go with env={config.env.name}: it goes with env=ogbench-..."
+            )
+        data = config.env.name.removeprefix(PREFIX)
+        if config.dataset.sparse and not data.startswith(IN_PARTS):
+            raise UserError(
+                f"dataset.sparse=true: the tasks of {data} have one part, so that rewards are sparse already; "
+                "legal: false"
             )
 
     @abstractmethod

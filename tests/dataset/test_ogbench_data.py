@@ -245,6 +245,13 @@ def test_a_file_of_another_data_set_is_refused(monkeypatch, tmp_path):
         OGBenchData(directory=tmp_path).load(task)
 
 
+@pytest.mark.parametrize("env", ["pointmaze-medium-navigate", "antsoccer-arena-stitch", "cube-single-noisy"])
+def test_what_is_sparse_is_not_made_so(env):
+    with pytest.raises(UserError, match=f"dataset.sparse=true: the tasks of {env} have one part"):
+        nodes(f"env=ogbench-{env}", "dataset.sparse=true")
+    assert nodes("env=ogbench-cube-double-play", "dataset.sparse=true").dataset.sparse
+
+
 def test_data_and_tasks_go_together():
     with pytest.raises(UserError, match="dataset=ogbench does not go with env=hopper-medium-v2: it goes with env=ogb"):
         nodes("env=hopper-medium-v2", "dataset=ogbench")

@@ -118,7 +118,7 @@ def test_settings_tags_and_files(swept):
     ],
 )
 def test_the_protocol_is_a_tag_on_ogbench(more, said, tmp_path):
-    ((job, _),) = jobs(*words(tmp_path, "env=ogbench-pointmaze-medium-navigate", *more))
+    ((job, _),) = jobs(*words(tmp_path, "env=ogbench-cube-double-play", *more))
     run = open_run(job.config, job.choices)
     assert entities.tags(run, {}).get("genpolicy.protocol") == said
     run.close()
