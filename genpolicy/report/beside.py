@@ -14,7 +14,7 @@ from genpolicy.report.results import BEST, LAST, LATE, Comparison
 def beside_published(comparison: Comparison) -> Iterator[Table | Text]:
     """Our numbers and those of the papers that have the same method on the same task; with warnings about either."""
     cells = functools.cache(published)
-    rows, tasks, used, others = [], set(), set(), defaultdict(set)
+    rows, tasks, used, others, shortened = [], set(), set(), defaultdict(set), []
     for (task, method), runs in sorted(comparison.runs.items()):
         name, known_there = counterpart(runs[0].choices["algo"], runs[0].choices["model"]), False
         ours = {which: comparison.cell(task, method, f"{which}/{{kind}}_mean") for which in comparison.checkpoints}
@@ -33,6 +33,8 @@ def beside_published(comparison: Comparison) -> Iterator[Table | Text]:
             known = ", ".join(filter(None, (cell.source, cell.protocol, cell.comment)))
             rows.append([task, method, *shown, name, theirs, difference, known])
             used.add(cell.source)
+        if known_there and (budget := runs[0].known("budget") or "1.0") != "1.0":
+            shortened.append(f"{method} on {task}: trained for {budget} of its updates (budget).")
         if known_there:
             tasks.add((task, runs[0].name, runs[0].choices["dataset"]))
     if rows:
@@ -47,6 +49,7 @@ def beside_published(comparison: Comparison) -> Iterator[Table | Text]:
         yield Table("published", "Beside published numbers", head, rows, note)
     about = ((name, source) for name, source in sources().items() if name in used)
     lines = [f"{name}: {source.paper}; {source.table}. {source.comment}" for name, source in about]
+    lines += shortened
     for task, found in sorted(others.items()):
         if found:
             lines.append(f"{task}: not beside those of other protocols: {', '.join(sorted(found))}.")

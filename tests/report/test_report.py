@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 import pytest
-from reported import cell, document, result, said, table
+from reported import cell, document, lines, result, said, table
 
 from genpolicy.report.results import Comparison
 
@@ -84,6 +84,13 @@ def test_of_several_configurations_of_behaviour_cloning_the_highest_is_the_refer
     clones = [result("bc", score=score, settings={"algo.beta": str(score)}) for score in (40.0, 60.0, 50.0)]
     made = document(result(score=70.0), *clones)
     assert {row[4] for part in made.parts if part.name == "cost" for row in part.rows} == {"60.0"}
+
+
+def test_runs_of_a_part_of_the_updates_are_said_to_be_so_beside_published_numbers():
+    runs = [result(), result("gmpg", settings={"budget": "0.1"}), result("bc", settings={"budget": "1.0"})]
+    told = lines(document(*runs), "about_published")
+    assert "gmpg-gvp on hopper-medium-v2: trained for 0.1 of its updates (budget)." in told
+    assert told.count("of its updates") == 1
 
 
 def test_runs_of_different_revisions_are_said():
