@@ -98,7 +98,7 @@ def steps(
 def _played(
     task: Task, envs: Simulators, act: Callable[[torch.Tensor], torch.Tensor], seeds: list[int]
 ) -> Iterator[Step]:
-    observation = np.array(envs.reset(seeds), dtype=envs.dtype)
+    observation = np.array(envs.reset(seeds), dtype=np.float64)
     running, number = np.ones(len(seeds), dtype=bool), 0
     _check_finite(task, seeds, {"observation": observation}, running, "at the start")
     while running.any():

@@ -22,9 +22,7 @@ Steps = list[tuple[np.ndarray, float, bool, bool]]  # observation, reward, termi
 
 
 class Simulators(ABC):
-    """As many simulators as episodes, whose observations are of type `dtype`."""
-
-    dtype: np.dtype
+    """As many simulators as episodes."""
 
     @abstractmethod
     def reset(self, seeds: Sequence[int]) -> list[np.ndarray]:
@@ -39,7 +37,7 @@ class Here(Simulators):
     """In this process, one after the other."""
 
     def __init__(self, envs: list[gymnasium.Env]):
-        self.envs, self.dtype = envs, envs[0].observation_space.dtype
+        self.envs = envs
 
     def reset(self, seeds: Sequence[int]) -> list[np.ndarray]:
         return [env.reset(seed=seed)[0] for env, seed in zip(self.envs, seeds, strict=True)]
@@ -51,8 +49,8 @@ class Here(Simulators):
 class Beside(Simulators):
     """Simulator i in copy i modulo their number, so that each has as many of those that still run as the others."""
 
-    def __init__(self, connections: list[Connection], dtype: np.dtype):
-        self.connections, self.dtype = connections, dtype
+    def __init__(self, connections: list[Connection]):
+        self.connections = connections
 
     def reset(self, seeds: Sequence[int]) -> list[np.ndarray]:
         count, found = len(self.connections), [None] * len(seeds)
@@ -90,4 +88,4 @@ def simulators(task: Task, episodes: int, here: bool = False) -> Iterator[Simula
             connection.send(own.step(*connection.recv()))
 
     with forked(work, count) as connections:
-        yield Beside(connections, envs[0].observation_space.dtype)
+        yield Beside(connections)

@@ -111,6 +111,23 @@ def test_one_call_for_all_with_float32_observations_and_clipped_actions():
         np.testing.assert_array_equal(action, [[0.5, -1.0], [0.25, 0.5]][number])
 
 
+def test_observations_are_seen_as_they_are_given():
+    """Whatever type the space of an environment says."""
+    made, seen = make([2]), []
+
+    class Halves(Counting):
+        def __init__(self, *known):
+            super().__init__(*known)
+            self.observation_space = gymnasium.spaces.Box(0, 100, (3,), np.int64)
+
+        def observe(self):
+            return super().observe() + 0.5
+
+    made.simulate = lambda: Halves(0, 2, made.log)
+    rollout(made, lambda observation: seen.append(observation) or still(observation), 1, seed=0)
+    assert torch.cat(seen)[:, 2].tolist() == [0.5, 1.5]
+
+
 def test_a_diverged_policy_is_an_error_only_while_its_episode_runs():
     with pytest.raises(UserError, match="counting: the policy's action is not a number at step 1"):
         rollout(make([3]), lambda o: torch.full((1, 2), math.nan if o[0, 2] == 1 else 0.0), 1, 0)
