@@ -8,7 +8,10 @@ from torch import Tensor
 
 from genpolicy.config.schema import component, setting
 from genpolicy.model.flow import Capability, ProbabilityFlow
+from genpolicy.solver.exponential import HIGHEST_RATIO
 from genpolicy.solver.solver import FixedGrid, Solver
+
+PURE = 1e6  # sigma / alpha, beyond which there is noise alone
 
 
 @component
@@ -30,7 +33,8 @@ class Jumps(FixedGrid, Solver):
 class Renoise(Solver):
     """Jump to the data end, add noise again, jump: multistep consistency sampling (Song et al. 2023, algorithm 1).
 
-    The noise levels, sigma / alpha, fall linearly to `lowest`, as in Consistency-AC (Ding and Jin 2024).
+    The noise levels, sigma / alpha, fall linearly to `lowest`, as in Consistency-AC (Ding and Jin 2024); after a first
+    one of pure noise as after theirs of 80.
     """
 
     requires = Capability.END
@@ -44,9 +48,10 @@ class Renoise(Solver):
 
     def sample(self, flow: ProbabilityFlow, y: Tensor, noise: Tensor) -> Tensor:
         highest = flow.sigma_data * math.tan(flow.end)
+        highest = highest if highest <= PURE else HIGHEST_RATIO
         fall = (highest - min(self.lowest, highest)) / max(self.steps - 1, 1)
         for i in range(self.steps):
-            angle = math.atan2(highest - i * fall, flow.sigma_data)
+            angle = math.atan2(highest - i * fall, flow.sigma_data) if i else flow.end
             if i:
                 # the data have noise already
                 spread = math.sqrt(max(math.tan(angle) ** 2 - math.tan(flow.start) ** 2, 0.0))

@@ -1,6 +1,7 @@
 """Solution maps against exact ones: of Gaussians in closed form, of mixtures by their quantiles."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -148,6 +149,20 @@ def test_multistep_consistency_samples_follow_the_data():
     # the noise at sigma = 80 is not quite that of x_80, so the shares of the modes are off by 1e-3
     assert (samples > 0).double().mean().item() == pytest.approx(0.5, abs=0.03)
     assert (samples.abs() - 0.6).std().item() == pytest.approx(0.15, rel=0.05)
+
+
+@pytest.mark.parametrize(("path", "highest"), [(EDM(), 80.0), (ICFM(t_min=0.0), math.inf), (GVP(), math.inf)])
+@pytest.mark.parametrize("sigma_data", [0.3, 0.5, 1.0])
+def test_noise_levels_of_consistency_samples_fall_linearly_from_80(path, highest, sigma_data):
+    network = MLP(hidden=[8], action_size=2, observation_size=0, num_times=2).double()
+    more = {"prediction": "preconditioned", "likelihood": RK4(), "sigma_data": sigma_data}
+    policy = TrajectoryPolicy(path=path, network=network, solver=Renoise(steps=4, lowest=0.5), **more)
+    angles, noise = [], torch.randn(8, 4, 2, dtype=torch.float64)
+    flow = replace(policy.flow(nothing(8)), solution=lambda y, between: angles.append(between[0]) or y)
+    policy.solver.sample(flow, noise[:, 0], noise[:, 1:])
+    assert angles[0] == pytest.approx(math.atan2(highest, sigma_data))
+    levels = [sigma_data * math.tan(angle) for angle in angles[1:]]
+    assert levels == pytest.approx([80 - 79.5 / 3, 80 - 2 * 79.5 / 3, 0.5])
 
 
 def test_a_trajectory_policy_has_the_density_of_its_instantaneous_map():
