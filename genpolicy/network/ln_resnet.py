@@ -48,7 +48,9 @@ class LNResNet(nn.Module):
         choices=["pytorch", "flax"],
         doc="initialisation: that of nn.Linear, or Xavier's and in the blocks LeCun's, with zero biases",
     )
-    dropout: float = setting(0.1, ge=0.0, lt=1.0, doc="dropout rate of a block's inputs")
+    dropout: float = setting(
+        0.1, ge=0.0, lt=1.0, doc="dropout rate of a block's inputs, in objectives that regress a denoiser or velocity"
+    )
     time_size: int = setting(64, ge=2, le=2**14, doc="size of the Gaussian Fourier time embedding")
     time_scale: float = setting(
         30.0, gt=0.0, le=1e6, doc="standard deviation of its frequencies, in cycles over t in [0, 1]"
