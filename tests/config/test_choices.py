@@ -27,7 +27,7 @@ LEGAL = [
     "algo=fql,td3_bc critic.candidates=2",
     "algo=gtp,consistency_ac model.path.sigma_max=70",
     "algo=iql,awr model.log_std_max=1",
-    "algo=gtp,gtp_bc objective.target_steps=2",
+    "algo=gtp,gtp_bc objective.flow_weight=2",
     "env=hopper-medium-v2,walker2d-medium-v2 network.condition_hidden=64",
     "env=multi-goal,maze2d-medium-v1 dataset.episodes=7",
     "model=edm,edm objective.log_ratio_mean=-1 algo=bc,gmpo",
