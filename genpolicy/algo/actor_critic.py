@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -59,31 +59,56 @@ class PolicyEvaluation(Algorithm, ABC):
             trains={name: part for name, part in trained.items() if part is not None},
         )
 
-    def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
-        """Actions [B, num_samples, A] that the critic evaluates, clipped to the action space.
+    @property
+    def candidates(self) -> int:
+        """How many actions of the policy each is chosen from that the critic evaluates."""
+        return self.selection.num_candidates if self.selects else 1
+
+    def draw_target(self, batch: Transitions, generator: torch.Generator, num_samples: int, at: str) -> Draws:
+        """What is random in `num_samples` actions that the critic evaluates, at each state of a batch.
+
+        `{at}_noise` [B, num_samples * candidates, noises, A] and, if the choice is random, `{at}_choice`
+        [B, num_samples, candidates].
+        """
+        size, like = batch.size * num_samples, batch.action
+        noise = self.policy.draw_noise(size * self.candidates, generator, like)
+        drawn = {f"{at}_noise": noise.unflatten(0, (batch.size, -1))}
+        if self.candidates > 1:
+            choice = self.selection.draw_noise((size, self.candidates), generator, like)
+            drawn |= {} if choice is None else {f"{at}_choice": choice.unflatten(0, (batch.size, -1))}
+        return drawn
+
+    def target_action(self, observation: Tensor, draws: Draws, at: str) -> Tensor:
+        """Actions [B, num_samples, A] that the critic evaluates, of what was drawn for them; in the action space.
 
         Of the policy's moving average, if the algorithm uses it; each the chosen of several, if it `selects`.
         """
         policy = self.policy.target if self.uses_target else self.policy
-        count = self.selection.num_candidates if self.selects else 1
-        action = self.clip(policy.sample(observation, generator, count * num_samples))
-        if count == 1:
+        noise, choice = draws[f"{at}_noise"], draws.get(f"{at}_choice")
+        action = self.clip(policy.sample(observation, num_samples=noise.shape[1], noise=noise.flatten(0, 1)))
+        if self.candidates == 1:
             return action
-        several, repeated = action.unflatten(1, (num_samples, count)), observation.repeat_interleave(num_samples, 0)
-        chosen = self.selection.choose(self.critic, repeated, several.flatten(0, 1), generator)
+        several = action.unflatten(1, (-1, self.candidates))
+        repeated = observation.repeat_interleave(several.shape[1], 0)
+        choice = None if choice is None else choice.flatten(0, 1)
+        chosen = self.selection.choose(self.critic, repeated, several.flatten(0, 1), noise=choice)
         return chosen.unflatten(0, several.shape[:2])
 
-    def draw_next_action(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        """What the critic's loss takes: what it draws, and actions [B, candidates, A] at the next states, if any."""
+    def draw_for_critic(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """What is random in the critic's loss and in the actions at the next states, if it takes some."""
         drawn = self.critic.draw(batch, generator, progress)
         if self.critic.next_actions is None:
             return drawn
-        with torch.no_grad():
-            return drawn | self.evaluated(batch.next_observation, generator, self.critic.candidates)
+        return drawn | self.draw_target(batch, generator, self.critic.candidates, "next")
 
-    def evaluated(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Draws:
-        """What of the policy the critic's loss takes: actions `next_action` [B, num_samples, A] at next states."""
-        return {"next_action": self.target_action(observation, generator, num_samples)}
+    @property
+    def derive_for_critic(self) -> Callable[[Transitions, Draws], Draws] | None:
+        """`evaluated`, if the critic's loss takes actions at the next states."""
+        return None if self.critic.next_actions is None else self.evaluated
+
+    def evaluated(self, batch: Transitions, draws: Draws) -> Draws:
+        """What of the policy the critic's loss takes: `next_action` [B, critic.candidates, A] at the next states."""
+        return {"next_action": self.target_action(batch.next_observation, draws, "next")}
 
     def critic_loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """All losses of the critic together, [B], for an update that has more of them, and metrics."""
@@ -122,7 +147,7 @@ class JointTraining(PolicyEvaluation, ABC):
         require_one_rate(config)
 
     def plan(self) -> list[Phase]:
-        more = {"before": self.update_targets, "clip": self.gradient_norm}
+        more = {"before": self.update_targets, "clip": self.gradient_norm, "derive": self.derive_for_critic}
         update = Update(dict.fromkeys(self.trained()), self.lr, self.loss, self.draw, **more)
         return [self.training_phase(self.steps, self.batch_size, {"": update})]
 
@@ -137,9 +162,8 @@ class JointTraining(PolicyEvaluation, ABC):
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """What the critic and the behaviour model's objective draw."""
-        next_action = self.draw_next_action(batch, generator, progress)
-        matching = self.objective.draw(self.behaviour, batch.observation, batch.action, generator, progress)
-        return next_action | matching
+        drawn = self.draw_for_critic(batch, generator, progress)
+        return drawn | self.objective.draw(self.behaviour, batch.observation, batch.action, generator, progress)
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The losses of critic and behaviour model together, [B], and metrics."""
@@ -189,7 +213,7 @@ class ActorCritic(PolicyEvaluation, ABC):
 
     def critic_updates(self, **more: Any) -> dict[str, Update]:
         """The critic's updates, made before the actor's on the same batch. more: for the function of this name."""
-        given = {"draw": self.draw_next_action, "after": None}
+        given = {"draw": self.draw_for_critic, "derive": self.derive_for_critic, "after": None}
         given |= {"clip": self.gradient_norm, "clip_each": self.clip_each_q}
         return critic_updates(self.critic, **given | more)
 

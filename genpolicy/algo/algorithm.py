@@ -69,7 +69,7 @@ class Phase:
         batch = batch if self.extend is None else self.extend(batch)
         metrics, given = {}, (batch, generator, self.progress(step))
         due = {name: update for name, update in self.updates.items() if update.due(step)}
-        drawn = {name: update.draw(*given) for name, update in due.items()} if self.draws_first else {}
+        drawn = {name: update.drawn(*given) for name, update in due.items()} if self.draws_first else {}
         for name, update in due.items():
             metrics |= prefixed(name, update(*given, drawn.get(name)))
         return metrics

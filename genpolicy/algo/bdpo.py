@@ -138,15 +138,23 @@ class BDPO(BehaviourSettings, PolicyEvaluation):
     def critic_updates(self) -> dict[str, Update]:
         """The updates of Q and V, each with draws of its own, and then of their targets."""
         q, v = critic_updates(self.critic, clip=self.gradient_norm).values()
-        q.draw, v.draw = self.draw_chains, self.draw_steps
-        return {"critic_q": q, "critic_v": v}
+        more = {"draw": self.draw_chains, "derive": self.chains}
+        return {"critic_q": q.variant(**more), "critic_v": v.variant(draw=self.draw, derive=self.chain_steps)}
 
-    @torch.no_grad()
     def draw_chains(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """What is random in Q's loss, and in chains: where they begin, and all steps but the last.
+
+        `chain_noise` is [B, samples, levels, A].
+        """
+        shape = batch.size, self.critic.candidates, self.learner.path.steps, batch.action.shape[-1]
+        noise = standard_normal(shape, generator, batch.action)
+        return {"chain_noise": noise} | self.critic.draw(batch, generator, progress)
+
+    def chains(self, batch: Transitions, draws: Draws) -> Draws:
         """Actions [B, samples, A] of the policy at the next states, and the mean cost [B, 1] of their chains."""
         count, levels = self.critic.candidates, self.learner.path.steps
         observation = batch.next_observation.repeat_interleave(count, 0)
-        x, *noise = self.chain_noise(batch, generator).unbind(1)
+        x, *noise = draws["chain_noise"].flatten(0, 1).unbind(1)
         total = x.new_zeros(len(x))
         for level in range(levels, 0, -1):
             step = self.step(self.policy, x, x.new_full((len(x),), level / levels), observation)
@@ -155,13 +163,7 @@ class BDPO(BehaviourSettings, PolicyEvaluation):
                 total + step.divergence,
             )
         cost = self.eta * total.unflatten(0, (-1, count)).mean(1, keepdim=True)
-        drawn = self.critic.draw(batch, generator, progress)
-        return drawn | {"next_action": x.unflatten(0, (-1, count)), "next_cost": cost}
-
-    def chain_noise(self, batch: Transitions, generator: torch.Generator) -> Tensor:
-        """What is random in the chains [B * samples, levels, A]: where they begin, and all steps but the last."""
-        shape = batch.size * self.critic.candidates, self.learner.path.steps, batch.action.shape[-1]
-        return standard_normal(shape, generator, batch.action)
+        return {"next_action": x.unflatten(0, (-1, count)), "next_cost": cost}
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """Times t [B] and noise [B, A] of noisy actions of the data, and `step_noise` [B, samples, A] of a step."""
@@ -169,10 +171,9 @@ class BDPO(BehaviourSettings, PolicyEvaluation):
         shape = batch.size, self.critic.candidates, batch.action.shape[-1]
         return draws | {"step_noise": standard_normal(shape, generator, batch.action)}
 
-    @torch.no_grad()
-    def draw_steps(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+    def chain_steps(self, batch: Transitions, draws: Draws) -> Draws:
         """A step of the policy's chain from noisy actions of the data, as V's loss takes it."""
-        x, level, step, draws = self.noisy_step(self.policy, batch, self.draw(batch, generator, progress))
+        x, level, step, draws = self.noisy_step(self.policy, batch, draws)
         following = step.samples(draws["step_noise"])
         return {"x": x, "level": level, "following": following, "cost": self.eta * step.divergence}
 

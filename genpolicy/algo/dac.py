@@ -75,8 +75,9 @@ class DAC(ActorCritic):
             critic.after = self.update_target_q  # the actor climbs what it is now
             return [phase]
         more = {"clip": self.gradient_norm, "schedule": self.schedule, "observe": actor.observe}
+        more |= {"before": self.critic.update_target, "derive": self.derive_for_critic}
         parameters = [*self.critic.parameters(), *self.policy.parameters()]
-        both = Update(parameters, self.lr, self.joint_loss, self.joint_draw, before=self.critic.update_target, **more)
+        both = Update(parameters, self.lr, self.joint_loss, self.joint_draw, **more)
         return [self.training_phase(self.steps, self.batch_size, {"": both})]
 
     def actor_update(self) -> Update:
@@ -96,7 +97,7 @@ class DAC(ActorCritic):
     def joint_draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """What the critic and the noise prediction draw."""
         given = batch, generator, progress
-        return self.draw_next_action(*given) | self.draw(*given)
+        return self.draw_for_critic(*given) | self.draw(*given)
 
     def joint_loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The losses of critic and policy together, [B], and metrics."""

@@ -69,14 +69,22 @@ class FAC(BehaviourSettings, OneStepActor):
         return [self.behaviour_phase(), replace(training, prepare=prepare, exact=True)]
 
     def critic_updates(self, **more: Any) -> dict[str, Update]:
-        return super().critic_updates(draw=self.draw_for_critic, penalty=self.penalty, **more)
+        return super().critic_updates(penalty=self.penalty, **more)
 
     def draw_for_critic(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        """The next actions, the policy's action [B, A] that is penalised, and its probes, if there are any."""
-        draws = self.draw_next_action(batch, generator, progress)
-        with torch.no_grad():
-            action = self.target_action(batch.observation, generator, 1)[:, 0]
-        return draws | {"penalised_action": action, **self.draw_probes(action, generator)}
+        """What is random at the next states, in the policy's action that is penalised, and in that one's density."""
+        draws = super().draw_for_critic(batch, generator, progress)
+        draws |= self.draw_target(batch, generator, 1, "penalised")
+        return draws | self.draw_probes(batch.action, generator)
+
+    @property
+    def derive_for_critic(self) -> Callable[[Transitions, Draws], Draws]:
+        return self.penalised
+
+    def penalised(self, batch: Transitions, draws: Draws) -> Draws:
+        """The action [B, A] that is penalised, and those at the next states, if the critic takes some."""
+        evaluated = {} if self.critic.next_actions is None else self.evaluated(batch, draws)
+        return evaluated | {"penalised_action": self.target_action(batch.observation, draws, "penalised")[:, 0]}
 
     def draw_probes(self, action: Tensor, generator: torch.Generator) -> Draws:
         """The probes [B, density_steps, probes, A] of the log-density of actions [B, A], if it takes some."""

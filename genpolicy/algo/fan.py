@@ -45,15 +45,17 @@ class FAN(OneStepActor):
         update.frozen_modules += self.behaviour.parameters()  # the anchor is the flow as it is
         return update
 
-    def draw_next_action(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        """What the critic's loss takes, as `NoiseConditionedQ` says."""
+    def draw_for_critic(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """The noise [B, A] of the actions at the next states, the times [B] of their anchors, and the noise of Z."""
         noise = self.draw_noise(batch, generator)
         t = self.objective.draw_time(self.behaviour, batch.size, generator, batch.action)
-        with torch.no_grad():
-            action = self.clip(self.policy.sample(batch.next_observation, noise=noise))
-            anchor = self.anchor(batch.next_observation, action, noise, t).sum(-1)
-        value_noise = self.draw_noise(batch, generator)
-        return {"next_action": action, "next_noise": noise, "anchor": anchor, "value_noise": value_noise}
+        return {"next_noise": noise, "anchor_t": t, "value_noise": self.draw_noise(batch, generator)}
+
+    def evaluated(self, batch: Transitions, draws: Draws) -> Draws:
+        """What else the critic's loss takes, as `NoiseConditionedQ` says."""
+        observation, noise = batch.next_observation, draws["next_noise"]
+        action = self.clip(self.policy.sample(observation, noise=noise))
+        return {"next_action": action, "anchor": self.anchor(observation, action, noise, draws["anchor_t"]).sum(-1)}
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The noise [B, A] of the policy's actions, the times [B] of their anchors, and the noise [B, A] of their Q."""

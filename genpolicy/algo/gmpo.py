@@ -94,30 +94,34 @@ class GMPOSoftmax(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
         """What the K actions are of: the behaviour model."""
         return self.behaviour
 
-    def actions(self, batch: Transitions, generator: torch.Generator) -> Tensor:
+    @property
+    def num_weighted(self) -> int:
+        """How many actions a state are weighted."""
+        return self.num_actions
+
+    def actions(self, batch: Transitions, draws: Draws) -> Tensor:
         """The actions [B, K, A] that are weighted."""
         if self.static:
             return batch["behaviour_action"]
-        return self.source().sample(batch.observation, generator, self.num_actions)
+        noise = draws["sample_noise"]
+        return self.source().sample(batch.observation, num_samples=noise.shape[1], noise=noise.flatten(0, 1))
 
-    @torch.no_grad()
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        """The actions [B, K, A], and the objective's draws for each, [B, K, ...]."""
-        action = self.actions(batch, generator)
-        observation = batch.observation.repeat_interleave(action.shape[1], 0)
-        draws = self.objective.draw(self.policy, observation, action.flatten(0, 1), generator, progress)
-        return {
-            "action": action,
-            **{name: draw.unflatten(0, action.shape[:2]) for name, draw in draws.items()},
-        }
+        """The noise of the actions, if they are drawn afresh, and the objective's draws for each, [B, K, ...]."""
+        size, drawn = batch.size, {}
+        if not self.static:
+            drawn["sample_noise"] = self.source().draw_noise(size * self.num_actions, generator, batch.action)
+        each = (column.repeat_interleave(self.num_weighted, 0) for column in (batch.observation, batch.action))
+        drawn |= self.objective.draw(self.policy, *each, generator, progress)  # takes of actions their shape alone
+        return {name: draw.unflatten(0, (size, -1)) for name, draw in drawn.items()}
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """sum_k softmax_K(beta Q)_k loss(a_k | s), [B]."""
-        several = draws["action"].shape[:2]
-        observation = batch.observation.repeat_interleave(several[1], 0)
-        flat = {name: draw.flatten(0, 1) for name, draw in draws.items()}
-        action = flat.pop("action")
+        flat = {name: draw.flatten(0, 1) for name, draw in draws.items() if name != "sample_noise"}
         with torch.no_grad():
+            action = self.actions(batch, draws)
+            several, action = action.shape[:2], action.flatten(0, 1)
+            observation = batch.observation.repeat_interleave(several[1], 0)
             q = self.critic.q_min(observation, action).unflatten(0, several)
             weight = torch.softmax(self.beta * q, -1)
         losses = self.objective.loss(self.policy, observation, action, flat).unflatten(0, weight.shape)

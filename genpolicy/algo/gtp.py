@@ -43,12 +43,11 @@ class GTP(ActorCritic):
             every=self.policy_delay,
         )
 
-    @torch.no_grad()
     def draw_value(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        """The actions [B, value_samples, A] that V is the mean of, if it is."""
+        """What is random in the actions that V is the mean of, if it is."""
         if self.critic.expectile is not None:
             return {}
-        return {"value_action": self.target_action(batch.observation, generator, self.value_samples)}
+        return self.draw_target(batch, generator, self.value_samples, "value")
 
     @torch.no_grad()
     def weight(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
@@ -61,4 +60,4 @@ class GTP(ActorCritic):
     def _value(self, observation: Tensor, draws: Draws) -> Tensor:
         if self.critic.expectile is not None:
             return self.critic.v(observation)
-        return q_of_each(self.critic, observation, draws["value_action"]).mean(1)
+        return q_of_each(self.critic, observation, self.target_action(observation, draws, "value")).mean(1)

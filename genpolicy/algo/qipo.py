@@ -12,6 +12,7 @@ from genpolicy.algo.gmpo import GMPOSoftmax
 from genpolicy.config.schema import component, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.policy import Policy
+from genpolicy.objective.objective import Draws
 
 
 @component
@@ -58,6 +59,10 @@ class QIPO(GMPOSoftmax):
     def source(self) -> Policy:
         return self.supporting
 
-    def actions(self, batch: Transitions, generator: torch.Generator) -> Tensor:
+    @property
+    def num_weighted(self) -> int:
+        return 1 + self.num_actions
+
+    def actions(self, batch: Transitions, draws: Draws) -> Tensor:
         """The data's action and M of the support [B, 1 + M, A], clipped to the action space."""
-        return torch.cat([batch.action[:, None], self.clip(super().actions(batch, generator))], 1)
+        return torch.cat([batch.action[:, None], self.clip(super().actions(batch, draws))], 1)

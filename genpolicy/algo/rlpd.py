@@ -60,15 +60,15 @@ class RLPD(ActorCritic):
     def actor_update(self) -> Update:
         return self.climbing_update([*self.policy.parameters(), self.log_temperature])
 
-    def evaluated(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Draws:
-        """The actions, and `next_cost` [B, num_samples], what their values lose: temperature log pi."""
-        observation = observation.repeat_interleave(num_samples, 0)
-        noise = self.policy.draw_noise(len(observation), generator, observation)
-        action, log_prob = self.policy.actions_and_density(noise, observation)
-        drawn = {"next_action": self.clip(action)}
+    def evaluated(self, batch: Transitions, draws: Draws) -> Draws:
+        """The actions, and `next_cost` [B, critic.candidates], what their values lose: temperature log pi."""
+        noise = draws["next_noise"]
+        observation = batch.next_observation.repeat_interleave(noise.shape[1], 0)
+        action, log_prob = self.policy.actions_and_density(noise.flatten(0, 1), observation)
+        derived = {"next_action": self.clip(action)}
         if self.backup_entropy:
-            drawn["next_cost"] = self.log_temperature.exp() * log_prob
-        return {name: value.unflatten(0, (-1, num_samples)) for name, value in drawn.items()}
+            derived["next_cost"] = self.log_temperature.exp() * log_prob
+        return {name: value.unflatten(0, noise.shape[:2]) for name, value in derived.items()}
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The noise [B, 1, A] of the policy's actions."""

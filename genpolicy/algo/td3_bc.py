@@ -43,12 +43,9 @@ class TD3(ActorCritic, ABC):
     def actor_update(self) -> Update:
         return self.climbing_update(self.policy.parameters(), after=self.update_targets)
 
-    def target_action(self, observation: Tensor, generator: torch.Generator, num_samples: int) -> Tensor:
+    def target_action(self, observation: Tensor, draws: Draws, at: str) -> Tensor:
         """The moving average's mean with smoothing noise (Fujimoto et al. 2018, section 5.3)."""
-        mean = self.policy.target.mean(observation)[:, None]
-        shape = len(mean), num_samples, self.policy.action_size
-        noise = torch.randn(shape, generator=generator, device=mean.device, dtype=mean.dtype)
-        return self.smoothed(mean, noise)
+        return self.smoothed(self.policy.target.mean(observation)[:, None], draws[f"{at}_noise"].squeeze(2))
 
     def smoothed(self, action: Tensor, noise: Tensor) -> Tensor:
         """Actions [..., A] with limited multiples of standard normal noise [..., A], in the action space."""

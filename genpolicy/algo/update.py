@@ -39,6 +39,7 @@ class Update:
     """One gradient step on a pure loss: (batch, draws) -> (loss [B], metrics), all randomness being in `draws`.
 
     draw: (batch, generator, progress) -> draws, progress being the share of the phase that is done, in [0, 1).
+    derive: (batch, draws) -> further draws that follow from these, without gradient, as actions do from their noise.
     frozen_modules: what the loss passes through, whose own parameters are not to get gradients.
     before, after: called once before and after the optimiser's step, e.g. for a target network.
     observe: called after both with the step's metrics, for what follows from them, e.g. a dual variable.
@@ -72,6 +73,7 @@ class Update:
         observe: Callable[[Metrics], None] | None = None,
         first: int | None = None,
         scheduled: Callable[[], float] | None = None,
+        derive: Callable[[Transitions, Draws], Draws] | None = None,
     ):
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self.optimizer: Optimizer = (
@@ -82,7 +84,8 @@ class Update:
         self.frozen_modules = [parameter for module in frozen_modules for parameter in module.parameters()]
         self.lr, self.every, self.first = lr, every, every - 1 if first is None else first
         self.schedule, self.scheduled = schedule, scheduled
-        self.mode, self._loss = "none", loss
+        self.derive = derive
+        self.mode, self._loss, self._derive = "none", loss, None
 
     @property
     def count(self) -> int:
@@ -103,8 +106,12 @@ class Update:
         return other
 
     def compile(self, mode: str) -> None:
-        """From now on compute the loss and its gradient by what torch.compile makes of them, in a mode of its own."""
+        """From now on compute the loss and its gradient by what torch.compile makes of them, in a mode of its own.
+
+        So is what is derived from the draws.
+        """
         self.mode, self._loss = mode, compiled(self.loss, mode)
+        self._derive = None if self.derive is None else compiled(self.derive, mode)
 
     def due(self, step: int) -> bool:
         """Whether the update is made at this step of its phase."""
@@ -114,7 +121,16 @@ class Update:
         self, batch: Transitions, generator: torch.Generator, progress: float, draws: Draws | None = None
     ) -> Metrics:
         """Draw, if nothing is given, and step. The metrics are means over the batch, left on the device."""
-        return self.step(batch, self.draw(batch, generator, progress) if draws is None else draws, progress)
+        return self.step(batch, self.drawn(batch, generator, progress) if draws is None else draws, progress)
+
+    def drawn(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """All that the loss takes beside the batch: what is drawn, and what is derived from it."""
+        draws = self.draw(batch, generator, progress)
+        derive = self._derive or self.derive
+        if derive is None:
+            return draws
+        with torch.no_grad():
+            return draws | derive(batch, draws)
 
     def step(self, batch: Transitions, draws: Draws, progress: float = 0.0) -> Metrics:
         """Differentiate and step, with given draws."""

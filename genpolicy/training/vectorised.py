@@ -7,6 +7,7 @@ algorithm, its evaluation or its checkpoint, sees what the common updates have m
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,8 @@ from genpolicy.algo.algorithm import Algorithm, prefixed
 from genpolicy.algo.update import Metrics, Update, accumulate, compiled
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws
+
+T = TypeVar("T")
 
 
 class VectorisedPhase:
@@ -47,7 +50,7 @@ class VectorisedPhase:
             batches = [own.extend(batch) for own, batch in zip(self.phases, batches, strict=True)]
         given = batches, generators, first.progress(step)
         due = {name: update for name, update in self.updates.items() if update.updates[0].due(step)}
-        drawn = {name: update.draw(*given) for name, update in due.items()} if first.draws_first else {}
+        drawn = {name: update.drawn(*given) for name, update in due.items()} if first.draws_first else {}
         for name, update in due.items():
             for own, metrics in zip(found, update(*given, drawn.get(name)), strict=True):
                 own |= prefixed(name, metrics)
@@ -67,14 +70,19 @@ class _Vectorised:
         for number, parameter in enumerate(self.parameters):
             states = [update.optimizer.state[update.parameters[number]] for update in updates]
             self.optimizer.state[parameter] = _shared(states, parameter, self.optimizer.STATE)
-        self.loss = _Loss(algorithm, updates[0].loss)
-        self._losses = compiled(self._vectorise, updates[0].mode)
+        mode, derive = updates[0].mode, updates[0].derive
+        self._losses = compiled(self._vectorise(algorithm, updates[0].loss), mode)
+        self._derive = None if derive is None else compiled(self._vectorise(algorithm, derive), mode)
 
-    def draw(self, batches: Sequence[Transitions], generators: Sequence[torch.Generator], progress: float) -> Draws:
-        """The draws of each, [S, B, ...]."""
+    def drawn(self, batches: Sequence[Transitions], generators: Sequence[torch.Generator], progress: float) -> Draws:
+        """The draws of each and what is derived from them, [S, B, ...]."""
         each = zip(self.updates, batches, generators, strict=True)
         drawn = [update.draw(batch, generator, progress) for update, batch, generator in each]
-        return {name: torch.stack([own[name] for own in drawn]) for name in drawn[0]}
+        draws = {name: torch.stack([own[name] for own in drawn]) for name in drawn[0]}
+        if self._derive is None:
+            return draws
+        with torch.no_grad():
+            return draws | self._derive(_tables(batches), batches[0], draws)
 
     def __call__(
         self,
@@ -83,9 +91,9 @@ class _Vectorised:
         progress: float,
         draws: Draws | None = None,
     ) -> list[Metrics]:
-        draws = self.draw(batches, generators, progress) if draws is None else draws
+        draws = self.drawn(batches, generators, progress) if draws is None else draws
         first = self.updates[0]
-        tables = torch.stack([batch.table for batch in batches])
+        tables = _tables(batches)
         self.optimizer.zero_grad()
 
         def losses(part: slice) -> tuple[Tensor, Metrics]:
@@ -104,27 +112,38 @@ class _Vectorised:
             update.end(metrics)
         return each
 
-    def _vectorise(self, tables: Tensor, like: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
-        """The losses [S, B] and the metrics [S] of tables [S, B, W] and draws [S, B, ...]."""
+    def _vectorise(self, algorithm: Algorithm, function: Callable[[Transitions, Draws], T]) -> Callable[..., T]:
+        """A function of the first algorithm for all: of tables [S, B, W], a batch like theirs, and draws [S, B, ...].
 
-        def one(tensors: dict[str, Tensor], table: Tensor, draws: Draws) -> tuple[Tensor, Metrics]:
-            batch = Transitions(table, like.shapes, like.behaviour)  # a default for the last cannot be compiled
-            # Each module once, by its first name: swapped twice, a shared one would not be put back as it was.
-            return torch.func.functional_call(self.loss, tensors, (batch, draws), tie_weights=False)
+        What it gives has the dimension [S] before its own.
+        """
+        module = _Function(algorithm, function)
 
-        named = {f"algorithm.{name}": tensor for name, tensor in self.tensors.items()}
-        return torch.func.vmap(one)(named, tables, draws)
+        def each(tables: Tensor, like: Transitions, draws: Draws) -> T:
+            def one(tensors: dict[str, Tensor], table: Tensor, draws: Draws) -> T:
+                batch = Transitions(table, like.shapes, like.behaviour)  # a default for the last cannot be compiled
+                # Each module once, by its first name: swapped twice, a shared one would not be put back as it was.
+                return torch.func.functional_call(module, tensors, (batch, draws), tie_weights=False)
+
+            named = {f"algorithm.{name}": tensor for name, tensor in self.tensors.items()}
+            return torch.func.vmap(one)(named, tables, draws)
+
+        return each
 
 
-class _Loss(nn.Module):
-    """A loss as the forward pass of the module that its closures belong to, for `functional_call`."""
+class _Function(nn.Module):
+    """A function as the forward pass of the module that its closures belong to, for `functional_call`."""
 
-    def __init__(self, algorithm: Algorithm, loss: Callable[[Transitions, Draws], tuple[Tensor, Metrics]]):
+    def __init__(self, algorithm: Algorithm, function: Callable[[Transitions, Draws], Any]):
         super().__init__()
-        self.algorithm, self.loss = algorithm, loss
+        self.algorithm, self.function = algorithm, function
 
-    def forward(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
-        return self.loss(batch, draws)
+    def forward(self, batch: Transitions, draws: Draws) -> Any:
+        return self.function(batch, draws)
+
+
+def _tables(batches: Sequence[Transitions]) -> Tensor:
+    return torch.stack([batch.table for batch in batches])
 
 
 def _tensors(algorithm: Algorithm) -> dict[str, Tensor]:

@@ -141,8 +141,10 @@ def test_the_weights_are_those_of_the_paper():
     algorithm = make(GTP, critic, eta=1.5, value_samples=2)
     critic.q_network = LinearQ()
     batch = transitions(64, lambda action: torch.zeros(len(action)), False)
-    value_action = torch.rand(64, 2, 2, generator=torch.Generator().manual_seed(1))
-    weight, metrics = algorithm.weight(batch, {"value_action": value_action})
+    draws = algorithm.draw_value(batch, torch.Generator().manual_seed(1), 0.0)
+    with torch.no_grad():
+        value_action = algorithm.policy.target.sample(batch.observation, None, 2, draws["value_noise"]).clamp(-1, 1)
+    weight, metrics = algorithm.weight(batch, draws)
 
     def q_min(action):
         return torch.minimum(action[..., 0] - 2 * action[..., 1], 2 * action[..., 0] + action[..., 1])
@@ -152,11 +154,11 @@ def test_the_weights_are_those_of_the_paper():
     torch.testing.assert_close(weight, expected)
     assert weight.min() == 1
     algorithm.weight_clamp = 2.0
-    clamped, _ = algorithm.weight(batch, {"value_action": value_action})
+    clamped, _ = algorithm.weight(batch, draws)
     torch.testing.assert_close(clamped, expected.clamp(max=2.0))
     algorithm.weight_clamp = 100.0
     critic.q_network.slopes *= 100  # the unit of the reward does not matter
-    rescaled, _ = algorithm.weight(batch, {"value_action": value_action})
+    rescaled, _ = algorithm.weight(batch, draws)
     torch.testing.assert_close(rescaled, expected, rtol=1e-4, atol=0)
     assert metrics["advantage"].item() == pytest.approx(advantage.mean().item(), abs=1e-6)
 
@@ -182,13 +184,14 @@ def test_the_value_can_be_an_expectile_of_the_data():
 def test_targets_are_the_moving_average_s_actions_inside_the_action_space():
     critic = DoubleQ(observation_size=1, action_size=2)
     algorithm = make(GTP, critic)
-    observation = torch.zeros(64, 1)
-    actions = algorithm.target_action(observation, torch.Generator().manual_seed(0), 3)
+    batch = transitions(64, lambda action: action[:, 0], False)
+    draws = algorithm.draw_target(batch, torch.Generator().manual_seed(0), 3, "next")
+    actions = algorithm.target_action(batch.observation, draws, "next")
     assert actions.shape == (64, 3, 2)
     assert actions.abs().max() <= 1
     with torch.no_grad():
         algorithm.policy.network.layers[0].weight.mul_(0)  # not the average
-    torch.testing.assert_close(algorithm.target_action(observation, torch.Generator().manual_seed(0), 3), actions)
+    torch.testing.assert_close(algorithm.target_action(batch.observation, draws, "next"), actions)
 
 
 GUIDED = [

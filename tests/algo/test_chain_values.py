@@ -46,13 +46,11 @@ def test_the_cost_of_a_step_is_the_divergence_of_two_gaussians():
 def test_a_chain_is_the_samplers():
     torch.manual_seed(0)
     algorithm = made(*SMALL)
-    batch = type(
-        "Batch", (), {"next_observation": torch.randn(4, 5).double(), "size": 4, "action": torch.zeros(4, 3).double()}
-    )
-    noise = torch.randn(12, 5, 3).double()
-    algorithm.chain_noise = lambda *given: noise
-    sampled = algorithm.policy.sample(batch.next_observation, num_samples=3, noise=noise)
-    torch.testing.assert_close(algorithm.draw_chains(batch, None, 0.0)["next_action"], sampled, rtol=1e-9, atol=1e-9)
+    batch = type("Batch", (), {"next_observation": torch.randn(4, 5).double()})
+    noise = torch.randn(4, 3, 5, 3).double()
+    sampled = algorithm.policy.sample(batch.next_observation, num_samples=3, noise=noise.flatten(0, 1))
+    found = algorithm.chains(batch, {"chain_noise": noise})["next_action"]
+    torch.testing.assert_close(found, sampled, rtol=1e-9, atol=1e-9)
 
 
 def test_the_actor_begins_as_the_average_of_the_behaviour_model():
@@ -112,8 +110,8 @@ def test_what_goes_over_the_end_of_an_episode_is_left_out():
     batch = replace(batch, table=batch.table.double())
     valid = (torch.arange(8) % 3 > 0).double()
     generator = torch.Generator().manual_seed(0)
-    for draw, loss in ((algorithm.draw_chains, "q"), (algorithm.draw_steps, "v")):
-        draws, (_, function) = draw(batch, generator, 0.0), algorithm.critic.losses()[loss]
+    for name, (_, function) in algorithm.critic.losses().items():
+        draws = algorithm.phases[1].updates[f"critic_{name}"].drawn(batch, generator, 0.0)
         whole, _ = function(batch, draws)
         some, _ = function(batch.extended(valid=valid), draws)
         assert (whole > 0).all()

@@ -126,7 +126,7 @@ def test_losses_that_are_masked_take_nothing_behind_the_end_of_an_episode(name):
     for column in ("reward", "next_observation"):
         columns[column] = columns[column] * columns["valid"].view(-1, *[1] * (columns[column].dim() - 1))
     for update in algorithm.phases[0].updates.values():
-        draws = update.draw(batch, torch.Generator().manual_seed(0), 0.5)
+        draws = update.drawn(batch, torch.Generator().manual_seed(0), 0.5)
         draws |= {"t": torch.full_like(draws["t"], algorithm.behaviour.t_max)} if "t" in draws else {}
         losses = [update.loss(each, draws)[0] for each in (batch, Transitions.side_by_side(columns))]
         torch.testing.assert_close(*losses)

@@ -32,7 +32,7 @@ def test_what_qams_variants_add_changes_neither_the_flow_nor_the_critic(variant)
     for name in ("critic", "behaviour", "flow"):
         getattr(other, name).load_state_dict(getattr(plain, name).state_dict())
     batch = Transitions(torch.rand(16, 15).double(), SHAPES)
-    draws = other.draw(batch, torch.Generator().manual_seed(0), 0.0)
+    draws = other.phases[0].updates[""].drawn(batch, torch.Generator().manual_seed(0), 0.0)
     for algorithm in (plain, other):
         algorithm.loss(batch, draws)[0].mean().backward()
     for name in ("critic", "behaviour", "flow"):

@@ -78,13 +78,13 @@ def test_the_loss_is_by_hand():
         batch["behaviour_action"].mul_(3)
     draws = phase.updates[""].draw(batch, generator, 0.0)
     support = torch.cat([batch.action[:, None], batch["behaviour_action"].clamp(-1, 1)], 1)
-    assert torch.equal(draws["action"], support)
+    assert torch.equal(made.actions(batch, draws), support)
     assert support.shape == (6, 1 + made.num_actions, 2)
     total = torch.zeros(6)
     q = torch.stack([made.critic.q_min(batch.observation, support[:, k]) for k in range(support.shape[1])], 1)
     share = (2 * q).exp() / (2 * q).exp().sum(1, keepdim=True)
     for k in range(support.shape[1]):
-        own = {name: draw[:, k] for name, draw in draws.items() if name != "action"}
+        own = {name: draw[:, k] for name, draw in draws.items()}
         total += share[:, k] * made.objective.loss(made.policy, batch.observation, support[:, k], own)
     torch.testing.assert_close(made.loss(batch, draws)[0], total)
 

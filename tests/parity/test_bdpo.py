@@ -79,8 +79,7 @@ def matching(arrays, use: str, number: int) -> dict:
 def update(algorithm, arrays, number: int) -> dict:
     """One step with the fixture's draws; its metrics."""
     _, warm_up, training = algorithm.phases
-    batch, chains = batches(arrays)[number], arrays["draw/chain"][number].movedim(0, -2).flatten(0, -3)
-    algorithm.chain_noise = lambda *given: chains
+    batch, chains = batches(arrays)[number], arrays["draw/chain"][number].movedim(0, -2)
     uses = iter(["v", "actor"])
 
     def drawn(batch, generator, progress):
@@ -88,8 +87,9 @@ def update(algorithm, arrays, number: int) -> dict:
         return matching(arrays, use, number) | {"step_noise": arrays[f"draw/{use}_step"][number]}
 
     for phase in (warm_up, training):
-        phase.updates["critic_v"].draw = lambda *given: type(algorithm).draw_steps(algorithm, *given)
-    algorithm.draw = training.updates["actor"].draw = drawn
+        phase.updates["critic_q"].draw = lambda *given: {"chain_noise": chains}
+        phase.updates["critic_v"].draw = drawn
+    training.updates["actor"].draw = drawn
     algorithm.objective.draw = lambda *given: matching(arrays, "behaviour", number)
     phase, step = (warm_up, number) if number < WARM_UP else (training, number - WARM_UP)
     return phase.update(batch, torch.Generator(), step)

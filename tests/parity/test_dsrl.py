@@ -84,7 +84,7 @@ def update(algorithm, arrays, number: int) -> dict:
     given = {"t": 1 - arrays["draw/t"][number][:, 0], "noise": arrays["draw/flow_noise"][number]}
     algorithm.objective.draw = lambda *arguments: given
     batch = batches(arrays)[number]
-    drawn = algorithm.draw(batch, torch.Generator(), 0.0)
+    drawn = phase.updates[""].drawn(batch, torch.Generator(), 0.0)
     if "draw/latent" in arrays:
         drawn["latent_noise"] = arrays["draw/latent"][number]
     return phase.updates[""].step(batch, drawn)

@@ -57,8 +57,8 @@ def test_ten_updates_of_the_softmax_variants(name):
     double(update)
     for number, batch in enumerate(batches(arrays)):
         t = (1 - 1e-5) * arrays["draw/t_softmax"][number] + 1e-5
-        draws = {"t": t, "noise": arrays["draw/noise_softmax"][number]}
-        update.step(batch, draws | {"action": arrays["batch/behaviour_action"][number]}, number / 10)
+        algorithm.actions = lambda *given, number=number: arrays["batch/behaviour_action"][number]
+        update.step(batch, {"t": t, "noise": arrays["draw/noise_softmax"][number]}, number / 10)
         if number in (0, 9):
             wanted = network(arrays, f"softmax/{number + 1}", "guided", "policy")
             assert_moved(algorithm, start, wanted)

@@ -76,7 +76,7 @@ def update(algorithm, arrays, number: int) -> dict:
     batch, given = batches(arrays)[number], {"t": 1 - draws["t"][:, 0], "noise": draws["flow_noise"]}
     algorithm.policy.draw_noise = lambda *given: noise(arrays, number, "next_noise", "next_edit")
     algorithm.objective.draw = lambda *arguments: given
-    drawn = algorithm.draw(batch, torch.Generator(), 0.0) | {"sde_noise": draws["sde_noise"]}
+    drawn = phase.updates[""].drawn(batch, torch.Generator(), 0.0) | {"sde_noise": draws["sde_noise"]}
     if "draw/noise" in arrays:
         drawn["action_noise"] = noise(arrays, number, "noise", "edit")
     return phase.updates[""].step(batch, drawn)

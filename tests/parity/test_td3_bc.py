@@ -34,10 +34,8 @@ def test_updates_are_theirs():
     [phase] = algorithm.phases
     critic, initial = phase.updates["critic"], weights(arrays, 0)
     for number, batch in enumerate(batches(arrays)):
-        with torch.no_grad():
-            mean = algorithm.policy.target.mean(batch.next_observation)[:, None]
-            action = algorithm.smoothed(mean, arrays["draw/noise"][number][:, None])
-        critic.draw = lambda *given, action=action: {"next_action": action}
+        noise = arrays["draw/noise"][number][:, None, None]
+        critic.draw = lambda *given, noise=noise: {"next_noise": noise}
         phase.update(batch, torch.Generator(), number)
         if number in (0, 1, 9):
             assert_moved(algorithm, initial, weights(arrays, number + 1))
