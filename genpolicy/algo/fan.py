@@ -47,9 +47,9 @@ class FAN(OneStepActor):
 
     def draw_for_critic(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The noise [B, A] of the actions at the next states, the times [B] of their anchors, and the noise of Z."""
-        noise = self.draw_noise(batch, generator)
+        noise = self.standard_noise(batch, generator)
         t = self.objective.draw_time(self.behaviour, batch.size, generator, batch.action)
-        return {"next_noise": noise, "anchor_t": t, "value_noise": self.draw_noise(batch, generator)}
+        return {"next_noise": noise, "anchor_t": t, "value_noise": self.standard_noise(batch, generator)}
 
     def evaluated(self, batch: Transitions, draws: Draws) -> Draws:
         """What else the critic's loss takes, as `NoiseConditionedQ` says."""
@@ -59,12 +59,12 @@ class FAN(OneStepActor):
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The noise [B, A] of the policy's actions, the times [B] of their anchors, and the noise [B, A] of their Q."""
-        noise = self.draw_noise(batch, generator)
+        noise = self.standard_noise(batch, generator)
         t = self.objective.draw_time(self.behaviour, batch.size, generator, batch.action)
-        return {"action_noise": noise, "anchor_t": t, "value_noise": self.draw_noise(batch, generator)}
+        return {"action_noise": noise, "anchor_t": t, "value_noise": self.standard_noise(batch, generator)}
 
     @staticmethod
-    def draw_noise(batch: Transitions, generator: torch.Generator) -> Tensor:
+    def standard_noise(batch: Transitions, generator: torch.Generator) -> Tensor:
         """A standard normal draw [B, A]."""
         return standard_normal(batch.action.shape, generator, batch.action)
 

@@ -40,6 +40,8 @@ def test_an_algorithm_trains_is_evaluated_and_resumes_to_the_bit(name, tmp_path,
     final = {metric: value for metric, _, value in records(run) if metric.startswith("final/")}
     assert math.isfinite(final["final/return_mean"])
     algorithm = assemble(load_run(run).config, 2, -torch.ones(2), torch.ones(2))
+    drawn = algorithm.draw_noise(3), algorithm.draw_choice(3)
+    assert algorithm(torch.zeros(3, 2), *drawn).shape == (3, algorithm.policy.action_size)
     assert algorithm.policy.has_density == ("final/log_prob" in final)
     if algorithm.policy.has_density:
         assert math.isfinite(final["final/log_prob"])

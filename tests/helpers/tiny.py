@@ -36,7 +36,7 @@ def plain_words(outputs: Path, *more: str) -> list[str]:
     draw, rows, data = np.random.default_rng(0), 500, outputs / "data.npz"
     columns = {"obs": (3,), "action": (1,), "reward": ()}
     columns = {name: draw.uniform(-1, 1, (rows, *shape)) for name, shape in columns.items()}
-    np.savez(data, done=np.arange(rows) % 5 == 4, next_obs=np.roll(columns["obs"], -1, axis=0), **columns)
+    np.savez(data, done=np.arange(rows) % 4 == 3, next_obs=np.roll(columns["obs"], -1, axis=0), **columns)
     task = [
         "env=gym",
         "env.id=Pendulum-v1",

@@ -52,7 +52,7 @@ def update(algorithm, arrays, number: int) -> dict:
     draws = {key.removeprefix("draw/"): value[number] for key, value in arrays.items() if key.startswith("draw/")}
     noises = [draws[key] for key in ("noise", "actor_value_noise", "next_noise", "value_noise")]
     times = [1 - draws[key][:, 0] for key in ("anchor_t", "next_t")]
-    algorithm.draw_noise = lambda *given: noises.pop(0)
+    algorithm.standard_noise = lambda *given: noises.pop(0)
     algorithm.objective.draw_time = lambda *given: times.pop(0)
     matching = {"t": 1 - draws["t"][:, 0], "noise": draws["flow_noise"]}
     algorithm.objective.draw = lambda *given: matching
