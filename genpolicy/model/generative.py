@@ -91,6 +91,10 @@ class GenerativePolicy(Policy):
         self._kept: dict = {}  # what depends on times alone
         self._ends = tuple(angle_of(self.path, self.sigma_data, t) for t in (self.path.t_min, self.t_max))
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied and saved: what was kept inside a transform of torch.func could not be, and is made anew."""
+        return vars(self) | {"_kept": {}}
+
     @classmethod
     def parts(cls, config: DictConfig, action_low: Tensor, action_high: Tensor) -> dict[str, Any]:
         objective = locate(config.objective._target_)

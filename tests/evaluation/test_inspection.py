@@ -24,7 +24,7 @@ SHORT = ("algo.critic_steps=3", "algo.policy_steps=3", "eval.final_episodes=1")
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """The directory of a run of GMPO on random data of one action dimension, in episodes of five steps."""
+    """The directory of a run of GMPO on random data of one action dimension, in episodes of four steps."""
     outputs = tmp_path_factory.mktemp("inspected")
     result = genpolicy(*plain_words(outputs, *SHORT))
     assert result.code == 0, result.err
@@ -80,13 +80,13 @@ def test_a_slice_is_the_density_that_the_policy_gives(trained, inspected):
 
 
 def test_the_episode_and_what_it_earned(trained, inspected):
-    assert inspected._episode.tolist() == [15, 16, 17, 18, 19]
+    assert inspected._episode.tolist() == [12, 13, 14, 15]
     chunks = replace(inspected, data=Sequences.of_transitions(inspected.data, 3, 3, 0.9, masked=True).whole())
-    assert chunks._episode.tolist() == [15, 16, 17]
-    np.testing.assert_allclose(chunks._earned(), inspected._earned()[:3])  # to the episode's end, where no chunk begins
-    rewards = raw(trained)["reward"][15:20]
-    polynomial = [np.polyval(rewards[begin:][::-1], 0.9) for begin in range(5)]
-    rewards, terminated = torch.as_tensor(rewards), torch.zeros(5, dtype=torch.bool)
+    assert chunks._episode.tolist() == [12, 13]
+    np.testing.assert_allclose(chunks._earned(), inspected._earned()[:2])  # to the episode's end, where no chunk begins
+    rewards = raw(trained)["reward"][12:16]
+    polynomial = [np.polyval(rewards[begin:][::-1], 0.9) for begin in range(4)]
+    rewards, terminated = torch.as_tensor(rewards), torch.zeros(4, dtype=torch.bool)
     np.testing.assert_allclose(inspection._returns(rewards, terminated, 0.9), polynomial, rtol=1e-6)
     parts = [inspection._returns(part, torch.zeros(len(part)), 0.9) for part in (rewards[:2], rewards[2:])]
     terminated[1] = True  # as on OGBench, whose recorded episodes go on
@@ -99,7 +99,7 @@ def test_the_episode_and_what_it_earned(trained, inspected):
         (["inspect.rows=[500]"], "inspect.rows=[500]: this run's are 0 to 499"),
         (["inspect.dimensions=[1]"], "inspect.dimensions=[1]: this run's are 0 to 0"),
         (["inspect.dimensions=[0,0]"], "inspect.dimensions=[0, 0]: one or two different ones"),
-        (["inspect.episode=100"], "inspect.episode=100: the data have 0 to 99"),
+        (["inspect.episode=125"], "inspect.episode=125: the data have 0 to 124"),
     ],
 )
 def test_what_a_run_does_not_have_is_one_line(trained, words, said):

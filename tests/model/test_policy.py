@@ -1,5 +1,6 @@
 """Samples and log-likelihoods of policies whose exact prediction is known in closed form, in float64."""
 
+import copy
 import math
 
 import pytest
@@ -365,3 +366,11 @@ def test_a_trajectory_leads_from_the_noise_to_the_sample():
     torch.testing.assert_close(ways[0], noise)
     sample = policy.sample(nothing(8), noise=noise)
     torch.testing.assert_close(ways[-1], policy.path.alpha(times[-1]) * sample, atol=1e-4, rtol=0)
+
+
+def test_a_policy_whose_densities_were_asked_for_can_be_copied():
+    network = MLP(hidden=[8], action_size=3, observation_size=0)
+    policy = make_policy(PATHS["icfm"](), network, likelihood=RK4(steps=4))
+    observation, action = torch.zeros(4, 0), torch.zeros(4, 3)
+    expected = policy.log_prob(observation, action)
+    assert torch.equal(copy.deepcopy(policy).log_prob(observation, action), expected)
