@@ -10,6 +10,8 @@ from genpolicy.report.document import Table, Text
 from genpolicy.report.published import counterpart, published, sources
 from genpolicy.report.results import BEST, LAST, LATE, Comparison
 
+PUBLISHED = ("d4rl", "rl_unplugged", "ogbench")  # the options of data sets whose files are the papers'
+
 
 def beside_published(comparison: Comparison) -> Iterator[Table | Text]:
     """Our numbers and those of the papers that have the same method on the same task; with warnings about either."""
@@ -17,6 +19,8 @@ def beside_published(comparison: Comparison) -> Iterator[Table | Text]:
     rows, tasks, used, others, shortened = [], set(), set(), defaultdict(set), []
     for (task, method), runs in sorted(comparison.runs.items()):
         name, known_there = counterpart(runs[0].choices["algo"], runs[0].choices["model"]), False
+        data = runs[0].choices["dataset"]
+        about = task if data in PUBLISHED else f"{task}, dataset={data}"
         ours = {which: comparison.cell(task, method, f"{which}/{{kind}}_mean") for which in comparison.checkpoints}
         for cell in cells(runs[0].name):
             if cell.method != name or not len(ours[LAST].values):
@@ -31,12 +35,12 @@ def beside_published(comparison: Comparison) -> Iterator[Table | Text]:
             difference = f"{mine.mean() - cell.mean:+.1f}" if len(mine) else ""
             shown = [each.text(1, "missing") for each in ours.values()]
             known = ", ".join(filter(None, (cell.source, cell.protocol, cell.comment)))
-            rows.append([task, method, *shown, name, theirs, difference, known])
+            rows.append([about, method, *shown, name, theirs, difference, known])
             used.add(cell.source)
         if known_there and (budget := runs[0].known("budget") or "1.0") != "1.0":
             shortened.append(f"{method} on {task}: trained for {budget} of its updates (budget).")
         if known_there:
-            tasks.add((task, runs[0].name, runs[0].choices["dataset"]))
+            tasks.add((task, runs[0].name, data))
     if rows:
         note = (
             "The difference is ours less theirs: of our best checkpoint where they report the best, of our late mean "
@@ -47,18 +51,14 @@ def beside_published(comparison: Comparison) -> Iterator[Table | Text]:
         note += "checkpoints, settings and simulators differ."
         head = ["task", "method", *comparison.checkpoints, "published as", "published", "difference", "source"]
         yield Table("published", "Beside published numbers", head, rows, note)
-    about = ((name, source) for name, source in sources().items() if name in used)
-    lines = [f"{name}: {source.paper}; {source.table}. {source.comment}" for name, source in about]
+    cited = ((name, source) for name, source in sources().items() if name in used)
+    lines = [f"{name}: {source.paper}; {source.table}. {source.comment}" for name, source in cited]
     lines += shortened
     for task, found in sorted(others.items()):
         if found:
             lines.append(f"{task}: not beside those of other protocols: {', '.join(sorted(found))}.")
     for task, name, data in sorted(tasks):
-        own = (
-            ""
-            if data in ("d4rl", "rl_unplugged", "ogbench")
-            else f"the data come by dataset={data} and may not be the papers'. "
-        )
+        own = "" if data in PUBLISHED else f"the data come by dataset={data} and may not be the papers'. "
         lines.append(f"{task}: {own}{' '.join(background(options('env')[name]))}")
     if lines:
         yield Text("about_published", "About these numbers", lines)

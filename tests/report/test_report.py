@@ -154,6 +154,13 @@ def test_beside_published_numbers():
     assert "arXiv 2412.01245" in about
 
 
+def test_data_that_may_not_be_the_papers_are_named_beside_published_numbers():
+    made = document(result("gmpo", choices={"dataset": "hdf5"}), result("gmpg"))
+    (part,) = (part for part in made.parts if part.name == "published")
+    tasks = {row[1]: row[0] for row in part.rows}
+    assert tasks == {"gmpo-gvp": "hopper-medium-v2, dataset=hdf5", "gmpg-gvp": "hopper-medium-v2"}
+
+
 def ogbench(algo="fql", task="ogbench-scene-play", data="ogbench", score=70.0, **more):
     settings = {"dataset.sparse": "false", "critic.ensemble": "2", "env.task": "null"} | more.pop("settings", {})
     made = result(algo, task, choices={"model": "icfm", "dataset": data}, settings=settings, score=score, **more)
