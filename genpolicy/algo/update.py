@@ -130,7 +130,7 @@ class Update:
         if derive is None:
             return draws
         with torch.no_grad():
-            return draws | derive(batch, draws)
+            return draws | owned(derive(batch, draws), self.mode)
 
     def step(self, batch: Transitions, draws: Draws, progress: float = 0.0) -> Metrics:
         """Differentiate and step, with given draws."""
@@ -208,9 +208,10 @@ def accumulate(losses: Callable[[slice], tuple[Tensor, Metrics]], size: int, chu
         stop = min(start + (chunk or size), size)
         loss, metrics = losses(slice(start, stop))
         share = (stop - start) / size
-        (loss.mean(-1).sum() * share).backward()
-        for name, value in {"loss": loss.mean(-1), **metrics}.items():
+        mean = loss.mean(-1)
+        for name, value in {"loss": mean, **metrics}.items():  # before another CUDA graph runs over them
             total[name] = total.get(name, 0) + share * value.detach()
+        (mean.sum() * share).backward()
     return total
 
 
@@ -337,6 +338,11 @@ def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
         return result
 
     return call
+
+
+def owned(derived: Draws, mode: str) -> Draws:
+    """The same as tensors of their own: what a CUDA graph gives lasts until the next graph runs."""
+    return derived if mode == "none" else {name: value.clone() for name, value in derived.items()}
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from genpolicy.algo.algorithm import Algorithm, prefixed
-from genpolicy.algo.update import Metrics, Update, accumulate, compiled
+from genpolicy.algo.update import Metrics, Update, accumulate, compiled, owned
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws
 
@@ -82,7 +82,7 @@ class _Vectorised:
         if self._derive is None:
             return draws
         with torch.no_grad():
-            return draws | self._derive(_tables(batches), batches[0], draws)
+            return draws | owned(self._derive(_tables(batches), batches[0], draws), self.updates[0].mode)
 
     def __call__(
         self,
