@@ -138,8 +138,9 @@ class BDPO(BehaviourSettings, PolicyEvaluation):
     def critic_updates(self) -> dict[str, Update]:
         """The updates of Q and V, each with draws of its own, and then of their targets."""
         q, v = critic_updates(self.critic, clip=self.gradient_norm).values()
-        more = {"draw": self.draw_chains, "derive": self.chains}
-        return {"critic_q": q.variant(**more), "critic_v": v.variant(draw=self.draw, derive=self.chain_steps)}
+        q.draw, q.derive = self.draw_chains, self.chains
+        v.draw, v.derive = self.draw, self.chain_steps
+        return {"critic_q": q, "critic_v": v}
 
     def draw_chains(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """What is random in Q's loss, and in chains: where they begin, and all steps but the last.

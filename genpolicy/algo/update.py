@@ -209,9 +209,9 @@ def accumulate(losses: Callable[[slice], tuple[Tensor, Metrics]], size: int, chu
         loss, metrics = losses(slice(start, stop))
         share = (stop - start) / size
         mean = loss.mean(-1)
-        for name, value in {"loss": mean, **metrics}.items():  # before another CUDA graph runs over them
-            total[name] = total.get(name, 0) + share * value.detach()
         (mean.sum() * share).backward()
+        for name, value in {"loss": mean, **metrics}.items():
+            total[name] = total.get(name, 0) + share * value.detach()
     return total
 
 

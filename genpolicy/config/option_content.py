@@ -4,7 +4,7 @@ import functools
 from pathlib import Path
 
 from genpolicy.config import plain_yaml
-from genpolicy.config.arguments import conf_folders
+from genpolicy.config.arguments import conf_folders, has_option, options
 from genpolicy.config.schema import TARGET, completed, locate
 from genpolicy.errors import UserError
 
@@ -17,6 +17,11 @@ def merged(path: Path, group: str) -> dict:
         content.pop("defaults", None)
         node |= content.get(group, content if TARGET in content or TARGET in node else {})
     return node
+
+
+def given_settings(group: str, name: str) -> dict:
+    """The settings that the files of an option give; none if there is no such option."""
+    return merged(options(group)[name], group) if has_option(group, name) else {}
 
 
 def all_settings(path: Path, group: str) -> dict:

@@ -135,10 +135,9 @@ def transitions(columns: dict[str, np.ndarray], limit: int) -> np.ndarray:
 
 def recorded_ends(columns: dict[str, np.ndarray], task: Task) -> np.ndarray:
     """Where recorded episodes end [N]: at a time limit, and where they terminate, unless they go on after that."""
-    limited, goes_on = time_limits(columns, task.max_episode_steps), columns["terminals"].copy()
-    goes_on[-1] = False
-    goes_on[:-1] &= task.resumed(columns["observations"][:-1], columns["observations"][1:])
-    return limited | (columns["terminals"] & ~goes_on)
+    ended = columns["terminals"].copy()
+    ended[:-1] &= ~task.resumed(columns["observations"][:-1], columns["observations"][1:])
+    return ended | time_limits(columns, task.max_episode_steps)
 
 
 def qlearning(columns: dict[str, np.ndarray], task: Task) -> dict[str, np.ndarray]:

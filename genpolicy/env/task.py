@@ -16,8 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import gymnasium
 import numpy as np
 
-from genpolicy.config.arguments import has_option, options
-from genpolicy.config.option_content import merged
+from genpolicy.config.option_content import given_settings
 from genpolicy.config.schema import EVALUATION, component, setting
 from genpolicy.config.validation import Node
 from genpolicy.errors import UserError, message, one_line
@@ -69,7 +68,7 @@ class Task(ABC):
     def check_compatibility(cls, config: Node) -> None:
         """A benchmark's name is that of its own task, and scores have two ends."""
         env = config.env
-        own = merged(options("env")[env.name], "env") if cls.defining and has_option("env", env.name) else {}
+        own = given_settings("env", env.name) if cls.defining else {}
         for name in cls.defining:
             if name in own and env[name] != own[name]:
                 raise UserError(

@@ -2,8 +2,7 @@
 
 from collections.abc import Callable
 
-from genpolicy.config.arguments import has_option, options
-from genpolicy.config.option_content import merged
+from genpolicy.config.option_content import given_settings
 
 OGBENCH, CRITICS = "ogbench-", "2"  # begins its tasks; Q functions in the papers' tables unless they say otherwise
 
@@ -35,8 +34,7 @@ def protocol(known: Callable[[str], str | None]) -> str:
 
 def _unusual(known: Callable[[str], str | None], name: str) -> str | None:
     """The value of a setting of the task, if its option has another one. known: as above."""
-    env, value = known("env") or "", known(f"env.{name}")
-    usual = merged(options("env")[env], "env").get(name) if has_option("env", env) else None
+    value, usual = known(f"env.{name}"), given_settings("env", known("env") or "").get(name)
     return None if value is None or usual is None or value == str(usual) else value
 
 
