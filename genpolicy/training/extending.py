@@ -2,23 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+import torch
 
 from genpolicy.algo.algorithm import Algorithm
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, message
 from genpolicy.runs import checkpoint, journal, provenance
-from genpolicy.runs.identity import identity
+from genpolicy.runs.identity import identity, label
 from genpolicy.runs.run import Run, load_run
 from genpolicy.runs.state import known_status
+from genpolicy.training.sharing import differences
+from genpolicy.training.state import is_of_another_device
 
 AGAIN = ("final", "best/", "late/", "steps/", "evaluation-", "system/")  # begin the names of metrics of a run's end
 
 
-def shorter(run: Run, algorithm: Algorithm) -> tuple[Path, int] | None:
-    """The directory of the longest run that this one continues, and the updates of its last phase; None without one."""
+class Shorter(NamedTuple):
+    """A run that is gone on from, as it was when it finished."""
+
+    directory: Path
+    steps: int  # updates of its last phase
+    saved: dict  # its last checkpoint
+    best: dict | None  # its best one, if it has one
+    events: list[dict]  # its journal
+    made: dict[str, str]  # the circumstances that it was trained in
+
+
+def shorter(run: Run, algorithm: Algorithm, generator: torch.Generator, say: Callable[[str], None]) -> Shorter | None:
+    """The longest run that this one goes on from; None without one, or where `say` tells what stands against it.
+
+    generator: the run's, of its kind of device.
+    """
     if run.config.phases.reuse is False or not algorithm.phases or algorithm.phases[-1].online:
         return None
+    found = _longest(run, algorithm)
+    if found is None:
+        return None
+    directory, steps = found
+    try:
+        if reason := reason_against(algorithm):
+            raise UserError(reason)
+        begun = _load(directory, steps)
+        if is_of_another_device(begun.saved, generator):
+            raise UserError("it was trained on another kind of device")
+        differs = differences(begun.made, run.noted("made", {}))
+        if differs and run.config.phases.reuse != "any":
+            raise UserError(f"it was trained with {', '.join(differs)}; phases.reuse=any does")
+    except UserError as error:
+        say(f"does not go on from {label(directory)}: {message(error, 200)}")
+        return None
+    say(f"goes on from {label(directory)}, after {steps:,} updates of the last phase")
+    return begun
+
+
+def _longest(run: Run, algorithm: Algorithm) -> tuple[Path, int] | None:
+    """The directory of the longest run that this one continues, and the updates of its last phase."""
     name = steps_setting(run, algorithm)
     best = None
     for other in _siblings(run):
@@ -29,23 +70,19 @@ def shorter(run: Run, algorithm: Algorithm) -> tuple[Path, int] | None:
         same_data = provenance.digest_of(other.directory) == provenance.digest_of(run.directory)
         if identity(config) == identity(run.config) and same_data and (best is None or steps > best[1]):
             best = other.directory, steps
-    if best is None:
-        return None
-    return best[0], max(1, round(run.config.budget * best[1]))
+    return None if best is None else (best[0], max(1, round(run.config.budget * best[1])))
 
 
-def load(directory: Path) -> tuple[dict, list[dict], dict | None]:
-    """The last checkpoint of a run that is gone on from, its journal's events, and its best checkpoint, if it has one.
-
-    Raises `UserError` if one of them is missing or damaged.
-    """
+def _load(directory: Path, steps: int) -> Shorter:
+    """What the run has left; raises `UserError` if something of it is missing or damaged."""
     saved = checkpoint.load(last := directory / "last.pt")
     try:
         best = checkpoint.load(directory / "best.pt") if saved["state"]["best"] else None
         _ = saved["generators"]["run"]
     except (KeyError, TypeError) as error:
         raise checkpoint.mismatch(last, error) from error
-    return saved, journal.events(directory / "journal.jsonl"), best
+    made = known_status(directory).get("made", {"code": "of an earlier version"})
+    return Shorter(directory, steps, saved, best, journal.events(directory / "journal.jsonl"), made)
 
 
 def steps_setting(run: Run, algorithm: Algorithm) -> str:

@@ -32,3 +32,8 @@ class State:
         named = {name: total / self.counts[name] for name, total in zip(self.sums, sums, strict=True)}
         self.sums, self.counts = {}, {}
         return named
+
+
+def is_of_another_device(saved: dict, generator: torch.Generator) -> bool:
+    """Whether one of checkpoint and generator is of a GPU and the other is not: their states differ in size."""
+    return len(saved["generators"]["run"]) != len(generator.get_state())

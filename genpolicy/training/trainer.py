@@ -15,7 +15,7 @@ from genpolicy.algo.update import Metrics
 from genpolicy.config.schema import build
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
-from genpolicy.errors import UserError, counted, message
+from genpolicy.errors import UserError, counted
 from genpolicy.evaluation import toys
 from genpolicy.evaluation.evaluator import FINAL, Evaluator
 from genpolicy.evaluation.table import behaviour_metrics
@@ -24,7 +24,6 @@ from genpolicy.runs import checkpoint
 from genpolicy.runs.identity import label
 from genpolicy.runs.journal import Journal, read
 from genpolicy.runs.run import POLICY, Run
-from genpolicy.runs.state import known_status
 from genpolicy.system.metrics import Usage
 from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Interrupted, PhaseTrained, Signals
@@ -32,8 +31,8 @@ from genpolicy.training import extending, initial
 from genpolicy.training.late import LATE_MEAN, late_mean
 from genpolicy.training.online import Collector, Replay
 from genpolicy.training.precision import arithmetic, require
-from genpolicy.training.sharing import Sharing, differences
-from genpolicy.training.state import State
+from genpolicy.training.sharing import Sharing
+from genpolicy.training.state import State, is_of_another_device
 
 OFFLINE = "offline"  # the result of the policy before an online phase
 LOGGED = 20  # entries of a phase in the journal, at least
@@ -167,42 +166,19 @@ class Trainer:
     def _begin(self) -> None:
         """What a run begins with that others have trained."""
         initial.put(self.algorithm, self.run)
-        found = extending.shorter(self.run, self.algorithm)
-        if found is None:
+        shorter = extending.shorter(self.run, self.algorithm, self.generator, self.progress.say)
+        if shorter is None:
             return
-        directory, steps = found
-        if reason := extending.reason_against(self.algorithm):
-            self.progress.say(f"does not go on from {label(directory)}: {reason}")
-            return
-        try:
-            saved, events, best = extending.load(directory)
-        except UserError as error:
-            self.progress.say(
-                f"does not go on from {label(directory)}, of which something is damaged: {message(error, 200)}"
-            )
-            return
-        if self._is_of_another_device(saved):
-            self.progress.say(f"does not go on from {label(directory)}: it was trained on another kind of device")
-            return
-        then = known_status(directory).get("made", {"code": "of an earlier version"})
-        if differs := differences(then, self.run.noted("made", {})):
-            if self.config.phases.reuse != "any":
-                self.progress.say(
-                    f"does not go on from {label(directory)}, trained with {', '.join(differs)}; phases.reuse=any does"
-                )
-                return
-            self.run.note(made=then)
-        self.progress.say(f"goes on from {label(directory)}, after {steps:,} updates of the last phase")
-        self._restore(directory / "last.pt", saved)
+        self._restore(shorter.directory / "last.pt", shorter.saved)
         state, phase = self.state, self.algorithm.phases[-1]
-        state.phase, state.step, state.results = len(self.algorithm.phases) - 1, steps, {}
-        state.evaluated = sum(point <= steps for point in self._points(phase))
-        for event in events:
+        state.phase, state.step, state.results = len(self.algorithm.phases) - 1, shorter.steps, {}
+        state.evaluated = sum(point <= shorter.steps for point in self._points(phase))
+        for event in shorter.events:
             self.journal.log(event["step"], extending.kept(event), event.get("returns"))
-        if best is not None:
-            checkpoint.save(self.run.path("best.pt"), best)
-        self.sharing.inherit(directory)
-        self.run.note(extends=label(directory))
+        if shorter.best is not None:
+            checkpoint.save(self.run.path("best.pt"), shorter.best)
+        self.sharing.inherit(shorter.directory)
+        self.run.note(extends=label(shorter.directory), made=shorter.made)
         self._save()
 
     def _take(self, phase: Phase) -> bool:
@@ -418,7 +394,7 @@ class Trainer:
 
     def _restore(self, path: Path, saved: dict) -> None:
         try:
-            if self._is_of_another_device(saved):
+            if is_of_another_device(saved, self.generator):
                 raise UserError(
                     f"{path}: saved on another kind of device than {self.device}, with other random numbers; resume it "
                     "there (CUDA_VISIBLE_DEVICES= hides a GPU), or overwrite=true trains anew"
@@ -434,10 +410,6 @@ class Trainer:
             self.collected = saved.get("online")
         except (KeyError, TypeError, RuntimeError) as error:
             raise checkpoint.mismatch(path, error) from error
-
-    def _is_of_another_device(self, saved: dict) -> bool:
-        """Whether a checkpoint was saved on a GPU and this is none, or the reverse: their generators differ."""
-        return len(saved["generators"]["run"]) != len(self.generator.get_state())
 
 
 def steps_name(count: int) -> str:
