@@ -25,6 +25,7 @@ class GTP(ActorCritic):
     the policy ends 6 % below its optimum on a bandit of two arms.
     """
 
+    batch_size: int = setting(256, ge=2, le=2**20, doc="transitions an update; one alone has no std A")
     eta: float = setting(0.5, ge=0.0, le=1e6, doc="strength of the guidance; 0 is behaviour cloning")
     weight_clamp: float | None = setting(
         100.0, ge=1.0, le=1e30, doc="largest weight of a sample; null: no limit, as in the paper"

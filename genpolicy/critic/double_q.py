@@ -43,10 +43,15 @@ class DoubleQ(Critic):
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
-        """A subset is no larger than the whole."""
+        """A subset is no larger than the whole, and one target alone has no standard deviation."""
         subset, ensemble = config.critic.subset, config.critic.ensemble
         if subset is not None and subset > ensemble:
             raise UserError(f"critic.subset={subset}: there are critic.ensemble={ensemble} Q functions to draw from")
+        size = "critic_batch_size" if "critic_batch_size" in config.algo else "batch_size"
+        if config.critic.normalize and config.algo.get(size) == 1:
+            raise UserError(
+                f"algo.{size}=1: critic.normalize divides by the std of a batch's targets; legal: 2 or more"
+            )
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The numbers `members` [B, subset] of the Q functions that the target takes, in each row the same."""

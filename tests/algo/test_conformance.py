@@ -232,6 +232,12 @@ def assert_works(config, word: str = "") -> None:
         ("algo=qam model.path.sigma_min=0.1", "model: adjoint matching needs straight paths from noise to actions"),
         ("algo=qsm algo.policy_delay=2", "algo.policy_delay=2: with algo.joint one optimiser trains all; legal: 1"),
         ("algo=dac algo.joint=true algo.clip_each_q=true", "algo.clip_each_q=true: with algo.joint one optimiser"),
+        ("algo=gtp algo.batch_size=1", "algo.batch_size: 1 must be >= 2"),
+        ("algo=gtp_linear_q algo.batch_size=1 critic.normalize=true", "algo.batch_size=1: critic.normalize divides by"),
+        (
+            "algo=qgpo algo.critic_batch_size=1 critic.normalize=true",
+            "algo.critic_batch_size=1: critic.normalize",
+        ),
         ("algo=qc algo.ema_every=5", "algo.ema_every=5: this algorithm keeps no moving average of its actor; legal: 1"),
         ("algo=rebrac algo.eta=2", "algo.eta"),
         ("algo=td3_bc algo.own_size=true", "algo.own_size"),
