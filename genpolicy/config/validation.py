@@ -32,7 +32,8 @@ def check(config: DictConfig, choices: Mapping[str, str] | None = None, root: ty
     `choices` (group -> option) is used in messages; `root` is the dataclass of the settings outside all
     components (without it they are taken as they are). Raises `UserError` for an unknown or missing setting,
     a wrong type, a number outside its range, and for components that do not go together: each class with a
-    classmethod `check_compatibility(config)` is asked, once everything is typed.
+    classmethod `check_compatibility(config)` is asked, once everything is typed. One with a classmethod `canonical`
+    says how its settings [plain values] are written where several ways mean the same.
     """
     return created(checked(plain_values(config), choices, root))
 
@@ -156,7 +157,7 @@ class _Checker:
                     value = _duration(value, field.metadata["seconds"])
                 typed[name] = _convert(value, hints[name], prefix + name)
                 _check_range(typed[name], field, prefix + name)
-        return typed
+        return cls.canonical(typed) if hasattr(cls, "canonical") else typed
 
 
 def _mapping(value: Any, path: str) -> dict:

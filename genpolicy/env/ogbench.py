@@ -32,6 +32,9 @@ from genpolicy.env.task import Task, make_quietly
 PREFIX = "ogbench-"
 CACHE = "~/.ogbench/data"
 BUTTONS = "button_states"
+# The package's default tasks, by how the names of their simulators begin.
+_DEFAULTS = {"pointmaze": 1, "antmaze": 1, "humanoidmaze": 1, "antsoccer": 4, "cube": 2, "scene": 2}
+_DEFAULTS |= {"puzzle-3x3": 4, "puzzle-4x4": 4, "puzzle-4x5": 2, "puzzle-4x6": 2}
 _SHARED: dict[str, Any] = {}  # by all simulators of this process
 
 
@@ -42,7 +45,17 @@ class OGBench(Task):
     data_within_limit: ClassVar[bool] = False
 
     sizes: list[int] = setting(ge=1, le=10**4, doc="numbers of an observation and of an action")
-    task: int | None = setting(None, ge=1, le=5, doc="number of the task; null: the data set's default")
+    task: int | None = setting(
+        None, ge=1, le=5, doc="number of the task; null: the data set's default, which its number is taken for"
+    )
+
+    @classmethod
+    def canonical(cls, node: dict) -> dict:
+        """The default task's number is the default: they are one run."""
+        default = next(
+            (task for begin, task in _DEFAULTS.items() if node["name"].startswith(f"{PREFIX}{begin}-")), None
+        )
+        return node | {"task": None if node["task"] == default else node["task"]}
 
     @property
     def data(self) -> str:

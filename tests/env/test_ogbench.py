@@ -58,6 +58,7 @@ def test_a_task_is_the_packages(name, recwarn):
     if found.dear:
         assert env.metadata["render_fps"] == 20  # so that a video runs in real time
     env.reset(seed=0)
+    assert of(name, env.unwrapped.cur_task_id).task is None  # by its number the default is the default
     assert env.step(np.zeros(found.action_size, np.float32))[1:4] == (0, False, False)
     assert [str(warning.message) for warning in recwarn] == []
     env.close()

@@ -126,6 +126,14 @@ def test_what_makes_another_run_makes_other_weights_and_nothing_else_does(name):
         assert same(updated(changed), weights) == (identity(changed) == identity(config)), (key, value)
 
 
+def test_the_default_task_of_ogbench_is_one_run_by_name_and_by_number():
+    """Its identity is that of runs that were made without the number."""
+    tasks = ("env.task=null", "env.task=1", "env.task=2", "env.task=3")
+    found = [jobs("env=ogbench-cube-double-play", task)[0][0].config for task in tasks]
+    assert [config.env.task for config in found] == [None, 1, None, 3]
+    assert [identity(config) for config in found].count(identity(found[0])) == 2
+
+
 def test_number_length_and_kind_of_evaluations_change_no_weight(tmp_path):
     few = ("eval.per_phase=1", "eval.episodes=1", "eval.final_episodes=1", "likelihood=euler", "seed=3")
     many = (
