@@ -15,7 +15,7 @@ from torch import Tensor
 from genpolicy.algo.algorithm import Algorithm
 from genpolicy.config.setting_groups import executed
 from genpolicy.dataset.appended import Appended
-from genpolicy.dataset.dataset import Dataset
+from genpolicy.dataset.dataset import Dataset, remark
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
@@ -23,6 +23,17 @@ from genpolicy.errors import UserError
 from genpolicy.evaluation.rollout import evaluation_seed
 
 EPISODES = 2**31  # the first index of the seeds of training episodes: those of evaluations are below
+
+
+def remark_rewards(task: Task, dataset: Dataset, transitions: Transitions) -> None:
+    """Says if rewards of data and of added transitions may follow two rules: of files whose rule is not known."""
+    two_rules = type(task).simulate_as_recorded is not Task.simulate_as_recorded
+    if two_rules and transitions.size and not dataset.as_recorded:
+        remark(
+            f"{transitions.source}: transitions that are added online have the simulator's rewards, in {task.name} by "
+            "another rule than those of the published data; if these are such, their own option, as dataset=d4rl, adds "
+            "transitions by their rule"
+        )
 
 
 class Replay:

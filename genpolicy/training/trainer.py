@@ -13,6 +13,7 @@ import torch
 from genpolicy.algo.algorithm import Algorithm, Phase, stream
 from genpolicy.algo.update import Metrics
 from genpolicy.config.schema import build
+from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError, counted
@@ -29,7 +30,7 @@ from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Interrupted, PhaseTrained, Signals
 from genpolicy.training import extending, initial
 from genpolicy.training.late import LATE_MEAN, late_mean
-from genpolicy.training.online import Collector, Replay
+from genpolicy.training.online import Collector, Replay, remark_rewards
 from genpolicy.training.precision import arithmetic, require
 from genpolicy.training.sharing import Sharing
 from genpolicy.training.state import State, is_of_another_device
@@ -65,6 +66,8 @@ class Trainer:
         self.sharing = Sharing(run, algorithm, transitions.digest(), self.device, together, progress.say, signals.check)
         self.timed: dict[str, dict[str, float]] = {}  # the latency of each policy that is evaluated at the end
         self.seconds = run.noted("spent", 0.0)  # on the current phase, before `self.begun`
+        if run.config.online.steps:
+            remark_rewards(task, self._dataset(), transitions)
         for phase in algorithm.phases:
             phase.compile(run.config.compile)
         self.evaluator = Evaluator(task, transitions, algorithm, run.config, signals.check)
@@ -249,12 +252,16 @@ class Trainer:
 
     def _begin_online(self) -> Replay:
         """The replay buffer of an online phase, as it was when the run was saved last."""
-        dataset = build(self.config.dataset, directory=self.config.paths.data)
-        self.collector = Collector(self.task, dataset, self.transitions, self.algorithm, self.config, self.together)
+        self.collector = Collector(
+            self.task, self._dataset(), self.transitions, self.algorithm, self.config, self.together
+        )
         if self.collected is not None:
             self.collector.load_state_dict(self.collected)
             self.collected = None
         return self.collector.replay
+
+    def _dataset(self) -> Dataset:
+        return build(self.config.dataset, directory=self.config.paths.data)
 
     def _play(self, update: int) -> None:
         """The steps in the simulator that come before an update of an online phase."""

@@ -2,12 +2,14 @@
 
 import copy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gymnasium
 import numpy as np
 import pytest
 import torch
 from command_line import genpolicy, jobs, tried
+from composed import task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -23,7 +25,7 @@ from genpolicy.dataset.transitions import Transitions
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs
 from genpolicy.system.signals import Interrupted
-from genpolicy.training.online import Collector, Player, Replay
+from genpolicy.training.online import Collector, Player, Replay, remark_rewards
 from genpolicy.training.vectorised import VectorisedPhase
 
 ONLINE = ("online.steps=60", "online.start=23", "eval.per_phase=2", "eval.episodes=2", "eval.final_episodes=2")
@@ -92,6 +94,24 @@ def test_what_is_added_is_what_the_simulator_gave(tmp_path, monkeypatch):
     angle, speed = torch.atan2(rows.observation[:, 1], rows.observation[:, 0]), rows.observation[:, 2]
     expected = -(angle**2 + 0.1 * speed**2 + 0.001 * (2 * rows.action[:, 0]) ** 2)
     torch.testing.assert_close(rows.reward, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("env", "words", "said"),
+    [
+        ("maze2d-umaze-v1", {}, True),
+        ("kitchen-mixed-v0", {}, True),
+        ("maze2d-umaze-v1", {"as_recorded": True}, False),
+        ("maze2d-umaze-v1", {"size": 0}, False),
+        ("hopper-medium-v2", {}, False),
+    ],
+)
+def test_own_data_of_a_task_with_two_rules_of_rewards_are_remarked_on(env, words, said, capsys):
+    known = SimpleNamespace(**{"as_recorded": False, "size": 9, "source": f"/data/{env}.hdf5"} | words)
+    remark_rewards(task(env), known, known)
+    told = capsys.readouterr().err
+    assert told.startswith(f"/data/{env}.hdf5: transitions that are added online") == said
+    assert told.count("\n") == said
 
 
 class InPlace(gymnasium.Env):
