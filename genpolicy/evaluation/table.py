@@ -27,11 +27,12 @@ def behaviour_metrics(data: Behaviour, task: Task) -> dict[str, float]:
     return values
 
 
-def print_table(title: str, results: dict[str, dict[str, float]], recorded: bool = True) -> None:
+def print_table(title: str, results: dict[str, dict[str, float]], recorded: bool = True, unscaled: str = "") -> None:
     """Return, normalised score, log-likelihood (nats) and latency of each policy, one a line, on stdout.
 
     Where actions were held out, their log-likelihood is a column of its own. Data of which no return is known are left
-    out. recorded: whether there were actions of data to take log-likelihoods of.
+    out. recorded: whether there were actions of data to take log-likelihoods of. unscaled: why scores are not the
+    benchmark's, if they are not.
     """
     results = {name: values for name, values in results.items() if values}
     apart = any("held_out_log_prob" in values for values in results.values())
@@ -53,6 +54,8 @@ def print_table(title: str, results: dict[str, dict[str, float]], recorded: bool
         cells.append(f"{values['ms_per_action']:.2f} ms" if "ms_per_action" in values else "-")
         shown.add_row(_TITLES.get(name, name), *cells)
     Console().print(shown)
+    if unscaled and any("score_mean" in values for values in results.values()):
+        print(f"score: not the benchmark's, whose reference returns are of the task as published; here: {unscaled}")
     for name, values in results.items():
         change = abs(values["log_prob_halved"] - values["log_prob"]) if "log_prob_halved" in values else 0.0
         if change > SOLVER_ERROR:

@@ -1,8 +1,11 @@
 """What numbers must have in common to be compared: beyond the task, how it was used."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.config.option_content import given_settings
+from genpolicy.runs.evaluations import as_text
 
 OGBENCH, CRITICS = "ogbench-", "2"  # begins its tasks; Q functions in the papers' tables unless they say otherwise
 
@@ -18,10 +21,7 @@ def protocol(known: Callable[[str], str | None]) -> str:
     data, critics = known("dataset") or "", known("critic.ensemble") or CRITICS
     chunk, steps = known("chunk.length") or "1", known("critic.steps") or "1"
     online = known("online.steps") or "0"
-    limit, simulator = (_unusual(known, name) for name in ("max_episode_steps", "simulator"))
-    words = {
-        f"episodes of {limit} steps": limit is not None,
-        f"played in {simulator}": simulator is not None,
+    words = _played(known) | {
         data.removeprefix("ogbench_"): ogbench and data != "ogbench",
         "sparse": ogbench and known("dataset.sparse") == "true",
         f"chunks of {chunk}": chunk != "1",
@@ -29,7 +29,38 @@ def protocol(known: Callable[[str], str | None]) -> str:
         f"{critics} critics": ogbench and critics != CRITICS,
         f"{online} steps online": online != "0",
     }
+    return _listed(words)
+
+
+def known_of(config: DictConfig, choices: Mapping[str, str]) -> Callable[[str], str | None]:
+    """What `protocol` asks for, of a whole configuration and the options that it is composed of."""
+
+    def known(name: str) -> str | None:
+        value = choices.get(name, OmegaConf.select(config, name))
+        return None if value is None else as_text(value)
+
+    return known
+
+
+def unscaled(config: DictConfig, choices: Mapping[str, str]) -> str:
+    """Why normalised scores are not the benchmark's, though its reference returns are used; "" if they are.
+
+    config, choices: as for `known_of`.
+    """
+    env, own = config.env, given_settings("env", choices["env"])
+    if env.reference_min is None or any(env[name] != own.get(name) for name in ("reference_min", "reference_max")):
+        return ""
+    return _listed(_played(known_of(config, choices)))
+
+
+def _listed(words: Mapping[str, bool]) -> str:
     return ", ".join(word for word, said in words.items() if said)
+
+
+def _played(known: Callable[[str], str | None]) -> dict[str, bool]:
+    """In words, whether episodes are of another length, or of another simulator, than the task's. known: as above."""
+    limit, simulator = (_unusual(known, name) for name in ("max_episode_steps", "simulator"))
+    return {f"episodes of {limit} steps": limit is not None, f"played in {simulator}": simulator is not None}
 
 
 def _unusual(known: Callable[[str], str | None], name: str) -> str | None:

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from genpolicy.errors import counted
 from genpolicy.runs.evaluations import LATER, as_text, recorded
 from genpolicy.runs.identity import GROUPS, settings
-from genpolicy.runs.protocol import protocol
+from genpolicy.runs.protocol import known_of, protocol
 from genpolicy.runs.run import POLICY, Run
 from genpolicy.system.files import read_regular
 
@@ -46,7 +46,7 @@ def tags(run: Run, status: dict) -> dict[str, str]:
     labels |= {"genpolicy.sweep": run.sweep, MLFLOW_SOURCE_NAME: "genpolicy", MLFLOW_USER: getpass.getuser()}
     facts = ("state", "reason", "host", "pid", "device", "job", "dirty", "simulator")
     labels |= {f"genpolicy.{name}": status.get(name) for name in facts}
-    labels |= {MLFLOW_GIT_COMMIT: status.get("commit"), "genpolicy.protocol": _protocol(run) or None}
+    labels |= {MLFLOW_GIT_COMMIT: status.get("commit"), "genpolicy.protocol": _protocol(run)}
     if versions := status.get("plugins"):
         labels["genpolicy.plugins"] = ", ".join(f"{package} {version}" for package, version in versions.items())
     for name, told in status.get("phases", {}).items():
@@ -59,12 +59,8 @@ def tags(run: Run, status: dict) -> dict[str, str]:
     return {name: str(value)[:TAG_LENGTH] for name, value in labels.items() if value is not None}
 
 
-def _protocol(run: Run) -> str:
-    def known(name: str) -> str | None:
-        value = run.choices.get(name, OmegaConf.select(run.config, name))
-        return None if value is None else as_text(value)
-
-    return protocol(known)
+def _protocol(run: Run) -> str | None:
+    return protocol(known_of(run.config, run.choices)) or None
 
 
 def sweep_note(children: Sequence[MlflowRun]) -> str:
@@ -75,6 +71,7 @@ def sweep_note(children: Sequence[MlflowRun]) -> str:
     """
     options = {group: {run.data.tags.get(f"genpolicy.{group}", "") for run in children} for group in GROUPS}
     shown = [group for group in GROUPS if group in ("env", "algo", "model") or len(options[group]) > 1]
+    shown += ["protocol"] if any("genpolicy.protocol" in run.data.tags for run in children) else []
     values: dict[tuple, set[str]] = {}  # of each setting, those of runs of the same options, which say others' settings
     for run in children:
         chosen = tuple(run.data.tags.get(f"genpolicy.{group}") for group in GROUPS)

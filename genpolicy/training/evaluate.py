@@ -12,6 +12,7 @@ from genpolicy.evaluation.table import behaviour_metrics, print_table
 from genpolicy.runs import provenance
 from genpolicy.runs.evaluations import Evaluation
 from genpolicy.runs.journal import Journal
+from genpolicy.runs.protocol import unscaled
 from genpolicy.runs.run import Run
 from genpolicy.training.setup import choose_device, fresh_algorithm, load, restore
 from genpolicy.training.trainer import draw_steps, steps_name
@@ -67,5 +68,6 @@ def show(run: Run, asked: Evaluation) -> None:
     record = asked.record()
     at = f"{record['checkpoint']} after {record['updates']:,} updates"
     recorded = run.status().get("data", {}).get("transitions") != 0
-    print_table(f"{run.name}: {at}, {asked.title(run)}", record["results"], recorded)
+    title = f"{run.name}: {at}, {asked.title(run)}"
+    print_table(title, record["results"], recorded, unscaled(run.config, run.choices))
     print(asked.path(".json"))

@@ -9,6 +9,7 @@ from genpolicy.env.task import Task
 from genpolicy.evaluation.table import print_table
 from genpolicy.runs import provenance
 from genpolicy.runs.evaluations import pending
+from genpolicy.runs.protocol import unscaled
 from genpolicy.runs.run import Run
 from genpolicy.system.forecast import duration
 from genpolicy.system.progress import Progress
@@ -74,7 +75,7 @@ def training(
             )
             yield trainer
             results = trainer.results()
-        print_table(run.name, results, transitions.size > 0)
+        print_table(run.name, results, transitions.size > 0, unscaled(run.config, run.choices))
         for name, told in trainer.sharing.told.items():
             if told["reused"]:
                 print(f"{name}: trained in {told['run']}, {duration(told['seconds'])} saved", flush=True)

@@ -82,6 +82,10 @@ def test_only_runs_that_differ_in_their_seeds_alone_share_a_line_of_a_sweeps_des
     head, _, *lines = entities.sweep_note(runs).splitlines()[2:]
     assert head.endswith("| env | algo.beta | final score (runs) |")
     assert [line.split(" | ")[0] for line in lines] == 2 * ["| gmpg"] + 2 * ["| gmpo"]
+    runs[0].data.tags["genpolicy.protocol"] = "episodes of 50 steps"
+    head, _, *_, last = entities.sweep_note(runs).splitlines()[2:]
+    assert head.endswith("| env | protocol | algo.beta | final score (runs) |")
+    assert last.endswith("| episodes of 50 steps | 1.0 | 10.0 (1) |")
     assert [line.rpartition("- | ")[2] for line in lines] == 2 * ["1.0 | 10.5 ± 0.7 (2) |", "4.0 | 40.5 ± 0.7 (2) |"]
 
 
