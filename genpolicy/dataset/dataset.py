@@ -1,7 +1,6 @@
 """What every data set does: load the transitions of a task, their rewards transformed for training."""
 
 import contextlib
-import functools
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -13,7 +12,6 @@ import gymnasium
 import numpy as np
 import torch
 from filelock import FileLock
-from rich.console import Console
 
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, digest, locate, setting
@@ -22,6 +20,7 @@ from genpolicy.dataset.transitions import Behaviour, Transitions
 from genpolicy.env.replay import check_robot
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
+from genpolicy.system.console import remark
 from genpolicy.system.files import open_regular, read_regular
 
 
@@ -278,9 +277,3 @@ def require_space(folder: Path, needed: int, what: str) -> None:
     if (free := shutil.disk_usage(folder).free) < needed:
         sizes = f"{needed / 2**20:,.0f} MiB are needed, {free / 2**20:,.0f} MiB are free"
         raise UserError(f"{folder}: the disk is too small for {what}: {sizes}")
-
-
-@functools.cache  # data may be looked at before they are loaded, and are loaded for each run of a sweep
-def remark(text: str) -> None:
-    """Says in a line on stderr, once, what data were taken for, where they could mean something else."""
-    Console(stderr=True).print(text, soft_wrap=True, markup=False, highlight=False)

@@ -20,13 +20,14 @@ from typing import ClassVar
 import numpy as np
 
 from genpolicy.config.schema import component
-from genpolicy.dataset.dataset import Dataset, remark
+from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.follow import ended_at_limit, follows, without_end
 from genpolicy.dataset.hdf5_file import read, read_infos
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.dataset.user_file import OwnFile
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
+from genpolicy.system.console import remark
 
 SHORT = 10  # steps: more breaks than episodes of this length would make are not the ends of episodes
 

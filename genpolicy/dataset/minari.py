@@ -16,7 +16,7 @@ import numpy as np
 
 from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node
-from genpolicy.dataset.dataset import Dataset, remark
+from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.transition_table import COLUMNS, checked, transitions
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.dataset.user_file import check_size, limited_memory, reason
@@ -24,6 +24,7 @@ from genpolicy.env.adroit import Adroit
 from genpolicy.env.gym import Gym
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
+from genpolicy.system.console import remark
 
 CONNECTION_SECONDS = 5.0
 

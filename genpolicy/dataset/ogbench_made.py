@@ -22,11 +22,12 @@ import numpy as np
 
 from genpolicy.config.schema import component, digest, setting
 from genpolicy.config.validation import Node
-from genpolicy.dataset.dataset import cached_file, remark, require_space
+from genpolicy.dataset.dataset import cached_file, require_space
 from genpolicy.dataset.ogbench import OGBenchFile
 from genpolicy.dataset.ogbench_oracle import Recorder, published_size
 from genpolicy.env.ogbench import PREFIX, OGBench
 from genpolicy.errors import UserError
+from genpolicy.system.console import remark
 from genpolicy.system.files import no_link
 from genpolicy.system.forked import cores, forked, receive
 from genpolicy.system.progress import shown

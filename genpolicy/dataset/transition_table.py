@@ -4,12 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from genpolicy.dataset.dataset import remark
 from genpolicy.dataset.follow import ended_at_limit, follows, without_end
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.dataset.user_file import check_finite, check_shape, clip
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
+from genpolicy.system.console import remark
 
 COLUMNS = ("obs", "action", "next_obs", "reward", "done")
 SHORT = 3  # steps: more breaks than episodes of this length would make are not the ends of episodes

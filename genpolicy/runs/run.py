@@ -2,7 +2,7 @@
 
     outputs/<study>/<env>/<algo>-<model>-<hash8>/seed<k>/
         config.yaml              what runs: identity, choices, sweep and the whole configuration; written once, but for
-                                 where it is tracked and data lie, which each command says anew
+                                 where it is tracked and data lie, and what computes it, which each command says anew
         status.json              how it goes: state, process, step, times, the reason of a failure
         journal.jsonl            every metric (genpolicy.runs.journal); journal.index, its last steps, to go on quickly
         last.pt, best.pt         checkpoints (genpolicy.runs.checkpoint)
@@ -43,6 +43,7 @@ from genpolicy.runs import provenance, records
 from genpolicy.runs.evaluations import Evaluation, own_evaluation
 from genpolicy.runs.identity import directory_of
 from genpolicy.runs.state import read_status
+from genpolicy.system.console import remark
 from genpolicy.system.files import Lock, new_folder, no_link, read_regular, unwritable, write_atomically
 from genpolicy.system.git import revision
 from genpolicy.system.signals import Interrupted
@@ -51,6 +52,8 @@ _ID = re.compile("[0-9a-f]{32}")
 POLICY = "policy.pt"
 _CONTENT = ("last.pt", "best.pt", POLICY, "journal.jsonl", "journal.index", "evaluation-*", "figures/*", "export/*")
 _CONTENT += ("tracking.json", "tracking.log", "log.txt", "job.json", "data.json", "status.json", "config.yaml")
+COMPUTED = ("device", "threads", "compile", "checkpoint_seconds")  # how a run is computed and saved from now on
+RECORDED = ("log_every", "eval.per_phase", "eval.episodes")  # what its journal has of it, from its begin to its end
 # Settings of an algorithm that an earlier version had, and that changed nothing.
 _DROPPED = {"genpolicy.algo.td3_bc.TD3BC": ("own_size",), "genpolicy.algo.rebrac.ReBRAC": ("eta", "own_size")}
 
@@ -154,8 +157,9 @@ def open_run(config: DictConfig, choices: Mapping[str, str], sweep: str | None =
 
     A new run directory gets the configuration, frozen. An existing one keeps its own, which is what runs, but for where
     it is tracked and where data lie: the folder may come from other people, and theirs are no places to send or write
-    anything to. It is asked for an evaluation if the configuration's is another one, made on the device that the
-    configuration says. With `overwrite` its content is deleted first, by the names that genpolicy gives and nothing
+    anything to; and, until it has finished, for `COMPUTED`. If the configuration has others of `RECORDED`, which it
+    keeps, a line says so. It is asked for an evaluation if the configuration's is another one, made on the device that
+    the configuration says. With `overwrite` its content is deleted first, by the names that genpolicy gives and nothing
     else. `sweep` names the multirun. Raises `UserError` if another process owns the run, if its data have changed, or
     if the folder cannot be written.
     """
@@ -175,14 +179,16 @@ def open_run(config: DictConfig, choices: Mapping[str, str], sweep: str | None =
                     lock.path.unlink()
                 raise
         run = load_run(directory)
-        places = _places(config)
-        moved = any(run.config[name] != places[name] for name in places)
-        run.config.merge_with(places)
+        anew = _places(config) | ({} if run.finished else {name: config[name] for name in COMPUTED})
+        differs = any(run.config[name] != anew[name] for name in anew)
+        run.config.merge_with(anew)
         provenance.verify(run.directory, run.config)
-        if moved:
+        if differs:
+            run.config = check(run.config, run.choices, root=TrainSettings)
             changed = read_frozen(directory)
-            changed["config"] |= places
+            changed["config"] |= anew
             write_atomically(frozen, plain_yaml.dump(changed))
+        _remark_recorded(run.config, config)
         asked = Evaluation.of(directory, config, choices)
         if asked.digits != own_evaluation(run).digits:
             run.asked = asked
@@ -244,11 +250,19 @@ def _freeze(config: DictConfig, choices: Mapping[str, str], sweep: str | None, r
 
 
 def _places(config: DictConfig) -> dict:
-    """How a command has its runs tracked, and where things lie for it, as it is frozen."""
+    """How a command has its runs tracked, and where things and other runs lie for it, as it is frozen."""
     tracking, paths = (OmegaConf.to_container(config[name], resolve=True) for name in ("tracking", "paths"))
     paths = {name: str(Path(path).expanduser().absolute()) for name, path in paths.items()}
-    reuse = OmegaConf.to_container(config.phases)
-    return {"tracking": tracking | {"uri": absolute_uri(tracking["uri"])}, "paths": paths, "phases": reuse}
+    others = {name: OmegaConf.to_container(config[name]) for name in ("phases", "init")}  # runs that it takes parts of
+    return {"tracking": tracking | {"uri": absolute_uri(tracking["uri"])}, "paths": paths} | others
+
+
+def _remark_recorded(own: DictConfig, wanted: DictConfig) -> None:
+    """Says which of `RECORDED` a command has other values of than a run that has begun."""
+    values = {name: (OmegaConf.select(own, name), OmegaConf.select(wanted, name)) for name in RECORDED}
+    kept = [f"{name}={then}, not {now}" for name, (then, now) in values.items() if then != now]
+    if kept:
+        remark(f"a run that was begun records what it did then: {'; '.join(kept)}; overwrite=true begins anew")
 
 
 def read_frozen(directory: Path) -> dict:

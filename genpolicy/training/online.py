@@ -15,12 +15,13 @@ from torch import Tensor
 from genpolicy.algo.algorithm import Algorithm
 from genpolicy.config.setting_groups import executed
 from genpolicy.dataset.appended import Appended
-from genpolicy.dataset.dataset import Dataset, remark
+from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.evaluation.rollout import evaluation_seed
+from genpolicy.system.console import remark
 
 EPISODES = 2**31  # the first index of the seeds of training episodes: those of evaluations are below
 

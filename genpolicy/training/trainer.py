@@ -404,7 +404,7 @@ class Trainer:
             if is_of_another_device(saved, self.generator):
                 raise UserError(
                     f"{path}: saved on another kind of device than {self.device}, with other random numbers; resume it "
-                    "there (CUDA_VISIBLE_DEVICES= hides a GPU), or overwrite=true trains anew"
+                    "there (device=cpu leaves a GPU alone), or overwrite=true trains anew"
                 )
             self.algorithm.load_state_dict(saved["algorithm"])
             state = saved["state"]

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import fields
 
 import pytest
 import yaml
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from tiny import configured, ended, only_run, opened, records, words
 
+from genpolicy.config.run_settings import NO_EFFECT, OF_ONE_MODE
+from genpolicy.config.setting_groups import Evaluation
 from genpolicy.errors import UserError
 from genpolicy.runs.identity import directory_of, identity
-from genpolicy.runs.run import Run, find_runs, load_run
+from genpolicy.runs.run import COMPUTED, RECORDED, Run, find_runs, load_run
 from genpolicy.system.signals import Interrupted
 
 ELSEWHERE = ["seed=7", "study=other", "device=cpu", "threads=2", "log_every=3", "checkpoint_seconds=9"]
@@ -79,11 +82,49 @@ def test_the_frozen_configuration_is_whole_and_never_changes(tmp_path, monkeypat
     }
     assert all(frozen["config"][name] == plain[name] for name in frozen["config"].keys() - {"paths"})
     before = run.path("config.yaml").read_bytes()
-    again = opened("outputs", "log_every=1", "threads=2", sweep="sweep-2")
+    again = opened("outputs", "log_every=1", sweep="sweep-2")
     again.close()
     assert run.path("config.yaml").read_bytes() == before
     assert (again.id, again.sweep, again.config.log_every) == (run.id, "sweep-1", 7)
     assert list(find_runs(tmp_path / "outputs")) == [run.directory]
+
+
+def test_how_a_run_is_computed_and_saved_each_command_says_anew_until_it_has_finished(tmp_path):
+    opened(tmp_path).close()
+    run = opened(tmp_path, "device=cpu", "threads=3", "compile=default", "checkpoint_seconds=9", "init.policy=/moved")
+    expected = {"device": "cpu", "threads": 3, "compile": "default", "checkpoint_seconds": 9}
+    for config in (run.config, load_run(run.directory).config):  # as a launcher's process reads it
+        assert {name: config[name] for name in COMPUTED} == expected
+        assert config.init.policy == "/moved"
+    with run.recorded():
+        pass
+    run.close()
+    again = opened(tmp_path, "threads=2")
+    again.close()
+    assert again.config.threads == 2  # for an evaluation
+    assert load_run(run.directory).config.threads == 3  # it was trained with
+
+
+def test_what_a_run_records_stays_as_it_was_begun_and_a_line_says_so(tmp_path, capsys):
+    opened(tmp_path).close()
+    assert capsys.readouterr().err == ""
+    for _ in range(2):  # as two runs of a sweep
+        run = opened(tmp_path, "eval.per_phase=91", "log_every=92", "eval.episodes=93")
+        run.close()
+    assert (run.config.eval.per_phase, run.config.log_every, run.config.eval.episodes) == (3, 7, 4)
+    said = capsys.readouterr().err
+    assert "log_every=7, not 92; eval.per_phase=3, not 91; eval.episodes=4, not 93; overwrite=true" in said
+    assert said.count("\n") == 1
+
+
+def test_of_every_setting_without_effect_on_weights_it_is_known_what_an_existing_run_does_with_it():
+    anew = {"tracking", "paths", "phases", *COMPUTED}
+    recorded = {name.partition(".")[0] for name in RECORDED}
+    of_the_command = {"mode", "study", "seeds", "overwrite", "checkpoint", "sweep", "follow"}
+    of_the_command |= {"launch", "search", "genpolicy", *OF_ONE_MODE}
+    assert anew | recorded - {"eval"} | of_the_command == NO_EFFECT
+    of_evaluations = {field.name for field in fields(Evaluation) if field.metadata["affects"] is None}
+    assert {f"eval.{name}" for name in of_evaluations} == {name for name in RECORDED if "." in name}
 
 
 def test_one_owner_at_a_time(tmp_path):

@@ -174,9 +174,7 @@ def test_a_phase_that_was_begun_otherwise_is_not_left_to_others(tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(Update, "__call__", stopping)
         assert genpolicy(*words).code == 143
-    frozen = only_run(tmp_path) / "config.yaml"
-    frozen.write_text(frozen.read_text().replace("threads: 1", "threads: 2"))
-    assert genpolicy(*words).code == 0
+    assert genpolicy(*words, "threads=2").code == 0
     assert not list(tmp_path.glob("phases/*/phase.json"))
 
 
