@@ -11,6 +11,7 @@ from command_line import genpolicy
 from composed import CONF, names, nodes, task
 from d4rl_package import d4rl, infos, maze_model
 
+from genpolicy.config.option_content import given_settings
 from genpolicy.config.schema import locate
 from genpolicy.env.maze2d import PointMaze
 from genpolicy.env.task import make_quietly
@@ -144,8 +145,8 @@ def simulated() -> list[str]:
     """A task for each simulator: those that differ in their data only would be the same test again."""
     first = {}
     for name in TASKS:
-        env = nodes(f"env={name}", only=["env"]).env
-        first.setdefault((env._target_, *(str(env.get(key)) for key in ("simulator", "maze", "things"))), name)
+        env = given_settings("env", name)
+        first.setdefault(tuple(str(env.get(key)) for key in ("_target_", "simulator", "maze", "things")), name)
     return list(first.values())
 
 

@@ -1,11 +1,12 @@
 """Components as the command line would compose them, for the tests."""
 
+import functools
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.config.compose import hydra_words
+from genpolicy.config.loader import Loader
 from genpolicy.config.schema import build
 from genpolicy.config.validation import check
 from genpolicy.env.task import Task
@@ -13,10 +14,15 @@ from genpolicy.env.task import Task
 CONF = Path(__file__).resolve().parents[2] / "conf"
 
 
+@functools.cache
+def loader() -> Loader:
+    """The loader of all that a test process composes, which keeps what it has read."""
+    return Loader()
+
+
 def nodes(*overrides: str, only=("env", "dataset")) -> DictConfig:
     """The checked nodes of the composed configuration named in `only`."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config = compose("config", overrides=hydra_words(overrides))
+    config, _ = loader().job(hydra_words(overrides))
     return check(OmegaConf.create({name: config[name] for name in only}))
 
 
