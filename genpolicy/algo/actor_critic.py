@@ -126,6 +126,11 @@ def require_one_rate(config: Node) -> None:
         raise UserError(f"critic.lr={config.critic.lr}: one optimiser trains all; legal: {config.algo.lr}, as algo.lr")
 
 
+def target_first(config: Node) -> dict[str, str]:
+    """That a critic's target cannot be asked to follow, where one optimiser trains all; for `without_effect`."""
+    return {} if config.critic.lagged_target else {"critic.lagged_target": "where one optimiser trains all"}
+
+
 @component
 class JointTraining(PolicyEvaluation, ABC):
     """One optimiser of critic, behaviour model and policy, as in QAM's code: all step together, moving averages first.
@@ -145,6 +150,11 @@ class JointTraining(PolicyEvaluation, ABC):
         super().check_compatibility(config)
         require_flow(config)
         require_one_rate(config)
+
+    @classmethod
+    def without_effect(cls, config: Node) -> dict[str, str]:
+        """What joint training decides (`remark_unused`)."""
+        return target_first(config)
 
     def plan(self) -> list[Phase]:
         more = {"before": self.update_targets, "clip": self.gradient_norm, "derive": self.derive_for_critic}
@@ -204,6 +214,11 @@ class ActorCritic(PolicyEvaluation, ABC):
             refuse_unused(
                 config, "algo", ("ema_start", "ema_every"), "this algorithm keeps no moving average of its actor"
             )
+
+    @classmethod
+    def without_effect(cls, config: Node) -> dict[str, str]:
+        """How gradients are clipped that are not (`remark_unused`)."""
+        return {} if config.algo.gradient_norm else {"algo.clip_each_q": "without algo.gradient_norm"}
 
     def plan(self) -> list[Phase]:
         updates = prefixed("critic", self.critic_updates()) | {"actor": self.actor_update()}

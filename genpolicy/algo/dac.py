@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genpolicy.algo.actor_critic import ActorCritic, require_one_rate
+from genpolicy.algo.actor_critic import ActorCritic, require_one_rate, target_first
 from genpolicy.algo.algorithm import Phase, require_independent_noise
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options, refuse_unused
@@ -61,6 +61,10 @@ class DAC(ActorCritic):
         if config.algo.joint:
             require_one_rate(config)
             refuse_unused(config, "algo", ("policy_delay", "clip_each_q"), "with algo.joint one optimiser trains all")
+
+    @classmethod
+    def without_effect(cls, config: Node) -> dict[str, str]:
+        return super().without_effect(config) | (target_first(config) if config.algo.joint else {})
 
     def policies(self, model: Policy) -> tuple[Policy, None]:
         if self.joint:

@@ -10,6 +10,7 @@ from torch import Tensor
 from genpolicy.algo.actor_critic import ActorCritic
 from genpolicy.algo.update import Metrics, Update, imitation, limited_exp, weight_metrics
 from genpolicy.config.schema import component, setting
+from genpolicy.config.validation import Node
 from genpolicy.critic.critic import q_of_each
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws
@@ -31,6 +32,11 @@ class GTP(ActorCritic):
         100.0, ge=1.0, le=1e30, doc="largest weight of a sample; null: no limit, as in the paper"
     )
     value_samples: int = setting(1, ge=1, le=10**3, doc="actions whose mean Q is V(s), if the critic learns no V")
+
+    @classmethod
+    def without_effect(cls, config: Node) -> dict[str, str]:
+        learned = {} if config.critic.expectile is None else {"algo.value_samples": "where the critic learns V"}
+        return super().without_effect(config) | learned
 
     def actor_update(self) -> Update:
         return imitation(

@@ -1,6 +1,10 @@
-"""Which options and settings go together with the others: for the messages that refuse one that does not."""
+"""Which options and settings go together with the others: for the messages that refuse one that does not.
 
-from collections.abc import Callable, Collection
+Of those that go with the others and mean nothing there, a line is said if the command gives them: files of options, and
+sweeps over several algorithms, may have them for others.
+"""
+
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import fields
 
 from genpolicy.config.arguments import PLACED, options
@@ -38,3 +42,23 @@ def refuse_unused(config: Node, group: str, names: Collection[str], why: str) ->
         value, default = config[group].get(field.name), default_of(field)
         if field.name in names and value != default:
             raise UserError(f"{group}.{field.name}={written(value)}: {why}; legal: {written(default)}")
+
+
+def remark_unused(settings: dict, root: type, words: Sequence[str]) -> None:
+    """Says of words of a command that they mean nothing in the whole checked configuration, and where that is so.
+
+    Each class of it may have a classmethod `without_effect(config)`: the dotted names of settings, or of groups of
+    them, that nothing depends on there, and where that is. root: the dataclass of the settings outside all components.
+    """
+    unused: dict[str, str] = {}
+    nodes = (node for node in settings.values() if isinstance(node, dict) and TARGET in node)
+    for cls in (root, *(locate(node[TARGET]) for node in nodes)):
+        if (says := getattr(cls, "without_effect", None)) is not None:
+            unused |= says(Node(settings))
+    for word in words:
+        key = word.lstrip("+~").partition("=")[0].rpartition("@")[2]
+        where = next((why for name, why in unused.items() if f"{key}.".startswith(f"{name}.")), None)
+        if where is not None:
+            from genpolicy.system.console import remark  # whose package is slow to import
+
+            remark(f"{key}: means nothing {where}")

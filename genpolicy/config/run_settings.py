@@ -207,6 +207,17 @@ class TrainSettings(CheckSettings):
             if config.compile != "none":
                 raise UserError("compile: this solver chooses its steps itself, by what it computes; leave compile out")
 
+    @classmethod
+    def without_effect(cls, config: Node) -> dict[str, str]:
+        """What an algorithm without a critic, and a model without a flow, do not take (`remark_unused`)."""
+        found = {}
+        if not locate(config.algo._target_).learns_critic:
+            found["critic"] = "where an algorithm learns no critic"
+        if not locate(config.model._target_).num_times:
+            timed = [f"network.{name}" for name in config.network if name.startswith("time_")]
+            found |= dict.fromkeys(["solver", "likelihood", *timed], "where a model has no flow")
+        return found
+
 
 def filled(config: DictConfig, root: type = TrainSettings) -> DictConfig:
     """A composed configuration, unresolved, with the defaults of all settings of `root` that no file lists.

@@ -72,6 +72,16 @@ class Critic(nn.Module, ABC):
     action_size: InitVar[int]
     horizon: InitVar[int] = 1
 
+    @classmethod
+    def without_effect(cls, config: Node) -> dict[str, str]:
+        """How layers are normalised that are not, or are not there (`remark_unused`)."""
+        found = {}
+        if not config.critic.layer_norm:
+            found |= dict.fromkeys(("critic.layer_norm_first", "critic.v_layer_norm"), "without critic.layer_norm")
+        if config.critic.expectile is None:
+            found |= dict.fromkeys(("critic.v_layer_norm", "critic.v_input_norm"), "where a critic learns no V")
+        return found
+
     def __init_subclass__(cls, **more: Any) -> None:
         super().__init_subclass__(**more)
         if not hasattr(cls, "next_actions"):

@@ -53,6 +53,11 @@ class DoubleQ(Critic):
                 f"algo.{size}=1: critic.normalize divides by the std of a batch's targets; legal: 2 or more"
             )
 
+    @classmethod
+    def without_effect(cls, config: Node) -> dict[str, str]:
+        single = {"critic.over_candidates": "with critic.candidates=1"} if config.critic.candidates == 1 else {}
+        return super().without_effect(config) | single
+
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The numbers `members` [B, subset] of the Q functions that the target takes, in each row the same."""
         if self.subset is None:

@@ -2,6 +2,9 @@
 
 import contextlib
 
+from omegaconf import OmegaConf
+
+from genpolicy.config.legal import remark_unused
 from genpolicy.config.run_settings import TrainSettings
 from genpolicy.config.validation import check
 from genpolicy.errors import UserError
@@ -34,6 +37,7 @@ def run(job: Job) -> None:
             f"solver, select, chunk.execute: the updates of {found.directory} depend on what is given, and another one "
             "makes another run; leave it out, or give other numbers of solver steps as in eval.steps=[1,2,5]"
         )
+    remark_unused(OmegaConf.to_container(wanted), TrainSettings, job.overrides)
     asked = Evaluation.of(found.directory, wanted, chosen, stage_of(found, path))
     provenance.verify(found.directory, found.config)
     if asked.record() is not None and asked.path(".mp4").exists() >= config.eval.video:

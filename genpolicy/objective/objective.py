@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.config.schema import component, setting
+from genpolicy.config.validation import Node
 from genpolicy.model.flow import Capability
 from genpolicy.model.policy import Policy
 
@@ -24,6 +25,11 @@ class Objective(ABC):
     scheduled: ClassVar[bool] = False  # whether draws depend on the share of the training that is done
     masks: ClassVar[bool] = False  # whether `valid` [B, A] of the draws says which parts of an action count
     prediction: ClassVar[str]  # what a flow's network predicts
+
+    @classmethod
+    def without_effect(cls, config: Node) -> dict[str, str]:
+        """Units are left out where a prediction is regressed (`remark_unused`)."""
+        return {"network.dropout": "where an objective does not regress a prediction"}
 
     @abstractmethod
     def draw(

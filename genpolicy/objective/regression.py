@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from genpolicy.config.schema import component, setting
+from genpolicy.config.validation import Node
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.path import PREDICTIONS
@@ -33,6 +34,10 @@ class Regression(SquaredError):
     regressed: ClassVar[str]  # the prediction whose error is squared
 
     prediction: str = network_output("auto")
+
+    @classmethod
+    def without_effect(cls, config: Node) -> dict[str, str]:
+        return {}
 
     def draw(
         self,

@@ -9,6 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.config import arguments, plugins
+from genpolicy.config.legal import remark_unused
 from genpolicy.config.nodes import created, texts
 from genpolicy.config.run_settings import (
     MODES_OF,
@@ -129,6 +130,8 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
                 raise UserError(f"{word}: mode={mode} takes no such setting; {suggest(top, legal, 'settings')}")
         settings |= _chosen(config, overrides, FOR_POLICY.get(mode, ()))
     option_files.check_said(settings, overrides)
+    if mode == "train":
+        remark_unused(settings, TrainSettings, overrides)
     settings["tracking"]["uri"] = absolute_uri(settings["tracking"]["uri"])
     settings["paths"] = {name: absolute(path) for name, path in settings["paths"].items()}
     if "path" in settings.get("dataset", ()):
