@@ -214,6 +214,9 @@ class ActorCritic(PolicyEvaluation, ABC):
             refuse_unused(
                 config, "algo", ("ema_start", "ema_every"), "this algorithm keeps no moving average of its actor"
             )
+        critic = config.critic
+        if critic.expectile is not None and not critic.get("value_first") and config.algo.gradient_norm is not None:
+            refuse_unused(config, "algo", ("clip_each_q",), "Q is updated together with V, which is no Q function")
 
     @classmethod
     def without_effect(cls, config: Node) -> dict[str, str]:

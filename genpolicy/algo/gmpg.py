@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -55,9 +56,15 @@ class Guided(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, ABC):
             frozen_modules,
             self.chunk,
             schedule=self.policy_schedule,
+            derive=self.derive,
         )
         phase = self.policy_phase(update, start=self.copy_behaviour, exact=True)  # log-densities must not be rounded
         return [self.behaviour_phase(), self.critic_phase(), phase]
+
+    @property
+    def derive(self) -> Callable[[Transitions, Draws], Draws] | None:
+        """What makes of the draws all that the loss of a chunk takes of the whole batch, if it takes anything."""
+        return None
 
     def copy_behaviour(self) -> None:
         """Start from the behaviour model, if no other start is given."""
@@ -166,19 +173,31 @@ class GMPGReinforce(GuidedByDensity):
         super().check_compatibility(config)
         require_value(config)
 
+    @property
+    def derive(self) -> Callable[[Transitions, Draws], Draws]:
+        return self.weighted
+
+    def weighted(self, batch: Transitions, draws: Draws) -> Draws:
+        """Actions [B, A] of the behaviour model, and the weighted cost, log mu and Q of each [B].
+
+        The means that the weights are divided by, and the cost is centred by, are those of the batch.
+        """
+        observation, probe, solver = batch.observation, draws.get("probe"), self.policy.solver
+        action = self.behaviour.sample(observation, noise=draws["noise"])
+        log_pi, log_mu = (
+            policy.log_prob(observation, action, solver=solver, probe=probe) for policy in (self.policy, self.behaviour)
+        )
+        q = self.critic.q_min(observation, action)
+        exponent = self.beta * (q - self.critic.v(observation))
+        weight = exponent.exp().clamp(max=self.weight_clamp)
+        weight, cost = weight / weight.mean(), log_pi - log_mu - exponent
+        return {"action": action, "cost": weight * (cost - (weight * cost).mean()), "log_mu": log_mu, "q": q}
+
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
-        observation, probe = batch.observation, draws.get("probe")
-        with torch.no_grad():
-            action = self.behaviour.sample(observation, noise=draws["noise"])
-            log_mu = self.behaviour.log_prob(observation, action, solver=self.policy.solver, probe=probe)
-            q = self.critic.q_min(observation, action)
-            advantage = q - self.critic.v(observation)
-            weight = (self.beta * advantage).exp().clamp(max=self.weight_clamp)
-            weight = weight / weight.mean()
-        log_pi = self.policy.log_prob(observation, action, solver=self.policy.solver, probe=probe)
-        cost = log_pi.detach() - log_mu - self.beta * advantage
-        cost = cost - (weight * cost).mean()
-        return weight * cost * log_pi, {"log_ratio": (log_pi.detach() - log_mu).mean(), "q": q.mean()}
+        solver = self.policy.solver
+        log_pi = self.policy.log_prob(batch.observation, draws["action"], solver=solver, probe=draws.get("probe"))
+        metrics = {"log_ratio": (log_pi.detach() - draws["log_mu"]).mean(), "q": draws["q"].mean()}
+        return draws["cost"] * log_pi, metrics
 
 
 @component

@@ -159,7 +159,7 @@ class Update:
         if not dimensions:
             return nn.utils.clip_grad_norm_(parameters, self.clip)
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        squares = [gradient.square().flatten(dimensions).sum(-1) for gradient in gradients]
+        squares = [gradient.square().reshape(*gradient.shape[:dimensions], -1).sum(-1) for gradient in gradients]
         norm = torch.stack(squares).sum(0).sqrt()
         factor = (self.clip / (norm + 1e-6)).clamp(max=1.0)
         for gradient in gradients:

@@ -238,6 +238,7 @@ def assert_works(config, word: str = "") -> None:
             "algo=qgpo algo.critic_batch_size=1 critic.normalize=true",
             "algo.critic_batch_size=1: critic.normalize",
         ),
+        ("algo=edp critic.expectile=0.7 algo.gradient_norm=1", "algo.clip_each_q=true: Q is updated together with V"),
         ("algo=qc algo.ema_every=5", "algo.ema_every=5: this algorithm keeps no moving average of its actor; legal: 1"),
         ("algo=rebrac algo.eta=2", "algo.eta"),
         ("algo=td3_bc algo.own_size=true", "algo.own_size"),

@@ -80,6 +80,8 @@ def test_the_terms_of_the_score_function_gradient():
     weight = (algorithm.beta * advantage).exp().clamp(max=2.0)
     assert 0 < (weight == 2.0).sum() < len(weight)
     weight, cost = weight / weight.mean(), log_pi - log_mu - algorithm.beta * advantage
+    with torch.no_grad():
+        draws |= algorithm.derive(batch, draws)
     found, _ = algorithm.loss(batch, draws)
     torch.testing.assert_close(found, weight * (cost - (weight * cost).mean()) * log_pi, rtol=1e-9, atol=0.0)
     found.mean().backward()
@@ -146,7 +148,7 @@ def test_the_policy_begins_as_the_behaviour_model_and_adam_moves_it(name):
     adam = torch.optim.Adam(expected.values(), lr=1e-4)
     update, generator = phase.updates[""], torch.Generator().manual_seed(0)
     for step in range(2):
-        draws = update.draw(batch, generator, step / 2)
+        draws = update.drawn(batch, generator, step / 2)
         gradients = torch.autograd.grad(algorithm.loss(batch, draws)[0].mean(), free.values())
         for value, gradient in zip(expected.values(), gradients, strict=True):
             value.grad = gradient

@@ -13,6 +13,7 @@ from tiny import records, same, undrawn
 from tiny import words as tiny_words
 
 from genpolicy.algo.algorithm import assemble
+from genpolicy.algo.update import Update
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint
@@ -110,6 +111,24 @@ def test_common_updates_are_those_of_each_alone(chosen):
     for first, single, joint in zip(begin, alone, together, strict=True):
         assert (weights(joint) - weights(single)).norm() < 1e-2 * (weights(single) - first).norm()
         assert moments(single.phases[0].state_dict()) == moments(joint.phases[0].state_dict()) > 0
+
+
+def test_gradients_are_limited_of_each_by_itself():
+    """One parameter has no dimensions, as V where there are no observations."""
+    shapes, limit = [(), (3, 4)], 0.5
+    gradients = [torch.randn(SEEDS, *shape, generator=torch.Generator().manual_seed(0)) for shape in shapes]
+    alone = [[torch.zeros(shape, requires_grad=True) for shape in shapes] for _ in range(SEEDS)]
+    together = [torch.zeros(SEEDS, *shape, requires_grad=True) for shape in shapes]
+    for seed, parameters in enumerate(alone):
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient[seed].clone()
+    for parameter, gradient in zip(together, gradients, strict=True):
+        parameter.grad = gradient.clone()
+    update = Update([], 1.0, lambda batch, draws: (batch.reward, {}), clip=limit)
+    norms = update.clip_gradients(together, stacked=True)
+    torch.testing.assert_close(norms, torch.stack([update.clip_gradients(parameters) for parameters in alone]))
+    for number, parameter in enumerate(together):
+        torch.testing.assert_close(parameter.grad, torch.stack([parameters[number].grad for parameters in alone]))
 
 
 # Whole runs.
