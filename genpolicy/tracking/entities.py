@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import os
 import statistics
 import tempfile
 from collections import Counter
@@ -43,7 +44,7 @@ def choices(run: Run) -> dict[str, str]:
 def tags(run: Run, status: dict) -> dict[str, str]:
     """What MLflow shows of a run beside its settings and metrics."""
     labels = choices(run) | {"genpolicy.id": run.id, "genpolicy.run_dir": run.directory}
-    labels |= {"genpolicy.sweep": run.sweep, MLFLOW_SOURCE_NAME: "genpolicy", MLFLOW_USER: getpass.getuser()}
+    labels |= {"genpolicy.sweep": run.sweep, MLFLOW_SOURCE_NAME: "genpolicy", MLFLOW_USER: _user()}
     facts = ("state", "reason", "host", "pid", "device", "job", "dirty", "simulator")
     labels |= {f"genpolicy.{name}": status.get(name) for name in facts}
     labels |= {MLFLOW_GIT_COMMIT: status.get("commit"), "genpolicy.protocol": _protocol(run)}
@@ -57,6 +58,13 @@ def tags(run: Run, status: dict) -> dict[str, str]:
         told = {name: record[name] for name in ("choices", "changed", "without")}
         labels[f"{LATER}{digits}"] = json.dumps(told | {"changed": {k: as_text(v) for k, v in told["changed"].items()}})
     return {name: str(value)[:TAG_LENGTH] for name, value in labels.items() if value is not None}
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return str(os.getuid())
 
 
 def _protocol(run: Run) -> str | None:

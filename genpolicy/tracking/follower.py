@@ -132,13 +132,13 @@ def sync_run(directory: Path, *trackers: str) -> None:
     """Ship a run until it has ended and all of it is shipped; then what earlier runs beside it have missed.
 
     To `trackers`; without any, to those of its configuration. Raises `SystemExit(1)` if one still fails a minute after
-    the run has ended.
+    the run has ended. Ends, too, when the run is no longer there.
     """
     run, known = Run(directory), {}
     left = list(trackers or chosen(run.config.tracking, run.outputs))
     trackers, deadline, wait = tuple(left), None, POLL_SECONDS
     with Lock(run.path("tracking.lock")):  # held by the child of an earlier process of the run until it is done
-        while True:
+        while _is_there(run):
             failed = False
             for each in tuple(left):
                 try:
@@ -233,6 +233,14 @@ def sync_all(
 def _known(directory: Path, _changed: int) -> Run:
     """The run, read once as long as its configuration is the same: a follower looks at hundreds again and again."""
     return Run(directory)
+
+
+def _is_there(run: Run) -> bool:
+    """Whether the folder of a run has not been deleted, or overwritten by another run."""
+    try:
+        return _known(run.directory, run.path("config.yaml").stat().st_mtime_ns).id == run.id
+    except (FileNotFoundError, UserError):
+        return False
 
 
 def opened(uri: str, outputs: Path) -> dict[str, Store]:

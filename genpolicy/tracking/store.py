@@ -119,12 +119,13 @@ class Store:
     def describe_sweeps(self) -> None:
         """Describe the sweeps on their parents of which runs have ended since the last time."""
         while self._parents:
-            parent, experiment = self._parents.popitem()
+            parent, experiment = next(iter(self._parents.items()))
             with self._lock:
                 children = self._search(experiment, f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'")
                 self.client.set_tag(parent, MLFLOW_RUN_NOTE, entities.sweep_note(children))
-                last = max(child.info.end_time or 0 for child in children)
+                last = max((child.info.end_time or 0 for child in children), default=None)
                 self.client.set_terminated(parent, RunStatus.to_string(RunStatus.FINISHED), last)
+            del self._parents[parent]
 
     def directory(self, number: str) -> tuple[Path, str]:
         """The run directory of an MLflow run id, as last shipped, and the run's own id.
@@ -217,6 +218,7 @@ class Store:
 
     def _parent(self, experiment: str, sweep: str) -> str:
         """The run under which MLflow shows the runs of a multirun; a heading, so it never runs."""
+        sweep = sweep.replace("'", '"')  # which MLflow's search knows no way to write
         found = self._tagged(experiment, "genpolicy.parent", sweep)
         if found:
             return found[0].info.run_id

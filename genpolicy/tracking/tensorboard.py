@@ -1,7 +1,6 @@
 """TensorBoard's view of a run: one event file in its directory, which `tensorboard --logdir outputs` shows."""
 
 import json
-import os
 from typing import BinaryIO
 
 from omegaconf import OmegaConf
@@ -32,9 +31,9 @@ class TensorBoard:
         place, status = tracked.place(run.directory), run.status()
         record = Record(run.directory, self.uri, run.id)
         before, path = dict(record), run.path(EVENTS)
-        if not os.path.lexists(path):
-            record.clear()
         with open_regular(path, "ab") as file:
+            if file.tell() < record.get("size", 0):  # it is new, or was copied in part
+                record.clear()
             file.truncate(record.get("size", 0))
             if "size" not in record:
                 self._begin(file, run)

@@ -74,6 +74,9 @@ def test_tensorboards_file_is_the_same_however_often_it_is_gone_on_with(outputs,
     whole = run.path(EVENTS).read_bytes()
     assert follower.sync_all(outputs, "tensorboard", {}).shipped == 1
     assert run.path(EVENTS).read_bytes() == whole
+    run.path(EVENTS).write_bytes(whole[:-20])  # as a copy that was made while it grew
+    assert follower.sync_all(outputs, "tensorboard", {}).shipped == 1
+    assert run.path(EVENTS).read_bytes() == whole
     run.path(EVENTS).unlink()
     run.path("figures/samples.png").rename(outputs / "later.png")
     lines = run.path("journal.jsonl").read_bytes().splitlines(keepends=True)

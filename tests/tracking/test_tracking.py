@@ -1,9 +1,11 @@
 """MLflow as a view of the journal: complete, and without doubles. The oracle is the SQLite file itself."""
 
+import contextlib
 import itertools
 import json
 import os
 import re
+import shutil
 import socket
 from pathlib import Path
 from types import SimpleNamespace
@@ -69,6 +71,59 @@ def test_the_parent_describes_what_has_become_of_the_sweep(outputs):
     )
     assert said.startswith("3 runs: 3 finished\n")
     assert "| gmpo | gvp | swiss-roll | 30.0 ± 26.5 (3) |" in said
+
+
+def test_a_sweep_over_quoted_words_has_one_parent_whose_description_is_tried_again(outputs, monkeypatch):
+    for seed in range(2):
+        ended(outputs, f"seed={seed}", SQLITE, sweep="dataset.path='a b','c' (0123abcd)")
+    store = follower.open_store(follower.store_uri(None, outputs), outputs)
+    known = {store.uri: store}
+    with monkeypatch.context() as away:
+        away.setattr(store.client, "set_tag", lambda *_: 1 / 0)
+        (failure,) = follower.sync_all(outputs, None, known).failures
+    assert "division by zero" in failure
+    assert follower.sync_all(outputs, None, known).failures == []
+    assert ask(outputs, "SELECT COUNT(*) FROM runs") == [(3,)]
+    ((said,),) = ask(outputs, "SELECT value FROM tags WHERE key = 'mlflow.note.content'")
+    assert said.startswith("2 runs: 2 finished\n")
+
+
+def test_a_user_without_a_name_is_a_number(outputs, monkeypatch):
+    """As in a container that is run as some number."""
+
+    def nameless():
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    monkeypatch.setattr(entities.getpass, "getuser", nameless)
+    run = ended(outputs, SQLITE)
+    assert entities.tags(run, run.status())["mlflow.user"] == str(os.getuid())
+
+
+@pytest.mark.parametrize("overwritten", [False, True])
+def test_who_ships_a_run_ends_when_it_is_no_longer_there(tmp_path, monkeypatch, overwritten):
+    """It would go on for ever, or send what another run in the folder writes under the name of the old one."""
+    run, shipped = opened(tmp_path, SQLITE), []
+
+    class Away:
+        def ship(self, each):
+            shipped.append(each.id)
+            if len(shipped) > 1:
+                return "finished"
+            config = run.path("config.yaml")
+            if overwritten:
+                config.write_text(config.read_text().replace(run.id, "f" * 32))
+            else:
+                shutil.rmtree(run.directory)
+            return "running"
+
+        def describe_sweeps(self):
+            pass
+
+    monkeypatch.setattr(follower, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(follower, "open_tracker", lambda *_: Away())
+    with contextlib.suppress(UserError), run.recorded():
+        follower.sync_run(run.directory)
+    assert shipped == [run.id, *(["f" * 32] if overwritten else [])]
 
 
 def test_only_runs_that_differ_in_their_seeds_alone_share_a_line_of_a_sweeps_description():
