@@ -46,7 +46,7 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
 
     def ended(task: Task, code: int) -> None:
         title = sweep.runs[task.run]
-        unstarted = any(children.codes[before] for before in task.after)
+        unstarted = any(children.codes.get(before) for before in task.after)  # of which others may still run
         if task.until:
             if code == 0:
                 print(f"{title}: {task.until} phase trained", flush=True)

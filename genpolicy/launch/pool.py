@@ -3,6 +3,7 @@
 python -m genpolicy.launch.worker RUN_DIRECTORY [PHASE]  # what each runs; what it prints goes to the run's log.txt
 """
 
+import itertools
 import os
 import signal
 import subprocess
@@ -104,10 +105,14 @@ def slots(gpus: Sequence[str], at_once: int) -> list[dict[str, str]]:
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; nvidia-smi counts them if it is unset."""
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; nvidia-smi counts them if it is unset.
+
+    As for CUDA, a negative number ends the list: -1 alone hides them all.
+    """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
-        return [name.strip() for name in named.split(",") if name.strip()]
+        names = itertools.takewhile(lambda name: not name.startswith("-"), map(str.strip, named.split(",")))
+        return [name for name in names if name]
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True).stdout
     except (OSError, subprocess.SubprocessError):

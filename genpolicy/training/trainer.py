@@ -113,15 +113,15 @@ class Trainer:
             except Interrupted as error:
                 try:
                     self._save()
-                    print(f"{error.signal}: checkpoint saved; the same command resumes the run", flush=True)
+                    _say(f"{error.signal}: checkpoint saved; the same command resumes the run")
                 except UserError as failed:  # which must not let a sweep go on that was told to stop
-                    print(UNSAVED.format(error.signal, failed), flush=True)
+                    _say(UNSAVED.format(error.signal, failed))
                 raise
             except UserError as failed:
                 if self.signals.received is None:
                     raise
                 error = Interrupted(self.signals.received)  # sent to all processes, it ends a compiler at work, too
-                print(UNSAVED.format(error.signal, failed), flush=True)
+                _say(UNSAVED.format(error.signal, failed))
                 raise error from failed
             finally:
                 self.sharing.close()
@@ -417,6 +417,12 @@ class Trainer:
             self.collected = saved.get("online")
         except (KeyError, TypeError, RuntimeError) as error:
             raise checkpoint.mismatch(path, error) from error
+
+
+def _say(text: str) -> None:
+    """Prints a line, unless nobody reads on: Ctrl-C at `genpolicy ... | tee log` ends tee, too."""
+    with contextlib.suppress(BrokenPipeError):
+        print(text, flush=True)
 
 
 def steps_name(count: int) -> str:

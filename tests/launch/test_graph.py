@@ -1,6 +1,7 @@
 """Sweeps as graphs: each phase that runs share is trained once, before what needs it."""
 
 import json
+import subprocess
 from collections import Counter
 
 import pytest
@@ -8,6 +9,8 @@ from command_line import genpolicy, jobs
 from tiny import ended, opened
 from tiny import plain_words as words
 
+from genpolicy.errors import UserError
+from genpolicy.launch import local, pool
 from genpolicy.launch.graph import Task, dependents, drawing, tasks, tell
 from genpolicy.runs.run import find_runs
 
@@ -54,6 +57,26 @@ def test_a_run_that_waited_in_vain_keeps_its_phases_and_a_finished_one_its_resul
     assert waiting.status()["phases"] == phase
     assert finished.status() == before
     assert not [task for task in tasks({run.directory: run.config for run in (waiting, finished)}) if task.until]
+
+
+def test_of_two_phases_that_a_run_waits_for_one_fails_while_the_other_is_trained(tmp_path, monkeypatch, capsys):
+    """What the launcher says of it does not take the others along."""
+    seeds = [job for job, _ in jobs("-m", "hydra/launcher=local", *words(tmp_path), "seed=0,1,2")]
+    first, second, third = (job.directories[0] for job in seeds)
+    good, bad = Task(first, "critic"), Task(second, "behaviour")
+    todo = [good, bad, Task(third, None, (good, bad))]
+    codes = {good: "sleep 0.6", bad: "exit 1"}
+
+    def start(_module, *words, **_):
+        return subprocess.Popen(["sh", "-c", next(how for task, how in codes.items() if task.words == [*words])])
+
+    monkeypatch.setattr(local, "tasks", lambda _: todo)
+    monkeypatch.setattr(pool.process, "start", start)
+    with pytest.raises(UserError, match="1 of 3 runs failed"):
+        local.launch(seeds)
+    said = capsys.readouterr().out
+    assert "seed=0: critic phase trained" in said
+    assert "seed=2: the behaviour phase failed in" in said
 
 
 def _after(task, other) -> bool:

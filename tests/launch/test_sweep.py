@@ -221,8 +221,9 @@ def test_slots_are_dealt_out_over_gpus(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
     assert pool.visible_gpus() == ["0", "3"]
     assert [slot["CUDA_VISIBLE_DEVICES"] for slot in pool.slots(["0", "3"], 4)] == ["0", "3", "0", "3"]
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert pool.visible_gpus() == []
+    for hidden in ("", "-1", "-1,0"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+        assert pool.visible_gpus() == []
     assert pool.slots([], 2) == [{}, {}]
 
 

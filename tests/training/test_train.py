@@ -22,7 +22,7 @@ from genpolicy.evaluation import evaluator
 from genpolicy.evaluation.rollout import evaluation_seed
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs
-from genpolicy.training import lockstep
+from genpolicy.training import lockstep, trainer
 from genpolicy.training.setup import fresh_algorithm
 from genpolicy.training.state import State
 from genpolicy.training.trainer import spread
@@ -122,6 +122,24 @@ def test_a_sweep_that_is_told_to_stop_stops_even_if_nothing_can_be_saved(tmp_pat
     assert result.code == 143
     assert "SIGTERM: no checkpoint saved (the disk is full); the last one is resumed" in result.out
     assert len(list(find_runs(tmp_path))) == 1
+
+
+def test_a_signal_that_ends_who_reads_the_output_is_an_interruption(tmp_path, monkeypatch):
+    """Ctrl-C at `genpolicy ... | tee log` ends tee, too."""
+
+    real = Update.__call__
+
+    def stopping(*arguments):
+        os.kill(os.getpid(), signal.SIGINT)
+        return real(*arguments)
+
+    def unread(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(Update, "__call__", stopping)
+    monkeypatch.setattr(trainer, "print", unread, raising=False)
+    assert genpolicy(*words(tmp_path)).code == 130
+    assert json.loads((only_run(tmp_path) / "status.json").read_text())["state"] == "interrupted"
 
 
 @pytest.mark.parametrize("seeds", ["seed=0", "seeds=0,1"])
