@@ -44,7 +44,8 @@ class Scaling(nn.Module):
         self.register_buffer("mean", torch.zeros(observation_size))
         self.register_buffer("std", torch.ones(observation_size))
         self.register_buffer("centre", torch.where(self.by_space, (action_low + action_high) / 2, 0 * one))
-        self.register_buffer("reach", torch.where(self.by_space, (action_high - action_low) / 2, one))
+        half = (action_high - action_low) / 2
+        self.register_buffer("reach", torch.where(self.by_space & (half > 0), half, one))  # 0: a part that is fixed
 
     def fit(self, transitions: Transitions) -> None:
         """Take from data what follows from them; of none, nothing."""

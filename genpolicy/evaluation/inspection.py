@@ -104,7 +104,8 @@ class Inspection:
             axes = [axes[column] for axes in rows]
             if len(sides) == 2:
                 values = self._slice(observation, action, np.stack(np.meshgrid(*sides), -1).reshape(-1, 2))
-                ends = (low[0], high[0], low[1], high[1])
+                half = (high - low) / (2 * (GRID - 1))  # of a cell, in whose middle a value is taken
+                ends = (low[0] - half[0], high[0] + half[0], low[1] - half[1], high[1] + half[1])
                 image = axes[0].imshow(
                     values.reshape(GRID, GRID),
                     origin="lower",

@@ -49,9 +49,9 @@ def compare(actor: Actor, graph: Graph, observation: Tensor, batch: int | None) 
 
 
 def action_range(actor: Actor) -> Tensor:
-    """The ranges [A] of actions: of the action space or, where that has none, of the data."""
+    """The ranges [A] of actions: of the action space or, where that has none or is a point, of the scaling."""
     space = actor.scaling.high - actor.scaling.low
-    return torch.where(space.isfinite(), space, 2 * actor.scaling.reach)
+    return torch.where(space.isfinite() & (space > 0), space, 2 * actor.scaling.reach)
 
 
 def _tied(actor: Actor, inputs: dict[str, Tensor]) -> Tensor:

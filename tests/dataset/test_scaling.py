@@ -9,9 +9,12 @@ from command_line import jobs
 from omegaconf import OmegaConf
 from small import sizes
 
+from genpolicy.algo.actor import Actor
 from genpolicy.algo.algorithm import assemble
 from genpolicy.dataset.scaling import Scaling, moments
 from genpolicy.dataset.transitions import Transitions
+from genpolicy.export.parity import action_range
+from genpolicy.select.selection import NoSelection
 
 UNITS = {  # observation: factor and shift; action: the same
     "as they are": ((1.0, 0.0), (1.0, 0.0)),
@@ -91,6 +94,18 @@ def test_what_becomes_minus_one_to_one():
         assert scaling.bounds[1].tolist() == inside
         torch.testing.assert_close(scaling.unscale_action(scaling.scale_action(data.action)), data.action)
         assert scaling.log_volume().item() == pytest.approx(scaling.reach.log().sum().item())
+
+
+def test_a_part_of_an_action_that_is_fixed_stays_what_it_is():
+    """An action space may be a point there: no range to divide by."""
+    low, high = torch.tensor([-2.0, 0.5]), torch.tensor([4.0, 0.5])
+    scaling = Scaling(2, low, high, action="space")
+    action = torch.tensor([[-2.0, 0.5], [4.0, 0.5]])
+    assert scaling.scale_action(action).tolist() == [[-1, 0], [1, 0]]
+    assert torch.equal(scaling.unscale_action(torch.tensor([[-1.0, 0.7], [1.0, -3.0]])), action)
+    assert scaling.log_volume().item() == pytest.approx(math.log(3))
+    actor = Actor(None, None, NoSelection(), scaling)
+    assert action_range(actor).tolist() == [6, 2]
 
 
 def trained(algo: str, units: str):

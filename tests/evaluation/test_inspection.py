@@ -79,6 +79,20 @@ def test_a_slice_is_the_density_that_the_policy_gives(trained, inspected):
     np.testing.assert_allclose(inspected._slice(observation[0], action[0], points), expected, rtol=1e-5)
 
 
+def test_a_density_is_drawn_where_it_was_taken(inspected, monkeypatch):
+    inspected = replace(inspected, dimensions=[0, 1])
+    inspected.__dict__["_here"] = torch.zeros(2, 3), torch.zeros(2, 2)
+    monkeypatch.setattr(Inspection, "_reach", lambda *_: (np.array([-1.0, 2.0]), np.array([3.0, 8.0])))
+    monkeypatch.setattr(Inspection, "_slice", lambda _, observation, action, shown: 10 * shown[:, 0] + shown[:, 1])
+    image = inspected.density().axes[0].images[0]
+    left, right, bottom, top = image.get_extent()
+    values = image.get_array()
+    for row, column in ((0, 0), (0, -1), (-1, 0)):
+        x = left + (np.arange(31)[column] + 0.5) * (right - left) / 31
+        y = bottom + (np.arange(31)[row] + 0.5) * (top - bottom) / 31
+        assert values[row, column] == pytest.approx(10 * x + y)
+
+
 def test_the_episode_and_what_it_earned(trained, inspected):
     assert inspected._episode.tolist() == [12, 13, 14, 15]
     chunks = replace(inspected, data=Sequences.of_transitions(inspected.data, 3, 3, 0.9, masked=True).whole())
