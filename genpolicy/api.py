@@ -57,8 +57,11 @@ def load_policy(reference: str | Path, *words: str) -> TrainedPolicy:
     """The policy of a run directory, one of its checkpoints or an MLflow run id.
 
     words: settings of the command line that are needed to find it or to compute, as `tracking.uri=...`,
-    `paths.outputs=...`, `device=cuda`. Raises `UserError` if there is no such policy.
+    `paths.outputs=...`, `device=cuda`. Without `threads=...` torch's threads stay as they are. Raises `UserError` if
+    there is no such policy.
     """
+    if not any(word.startswith("threads=") for word in words):
+        words = ("threads=0", *words)
     config = _job("mode=eval", f"checkpoint={quoted(str(reference))}", *words).config
     run, path = setup.find_run(str(reference), config)
     return restored(run.config, path, config.device)

@@ -178,12 +178,17 @@ def test_the_package_gives_both_by_itself():
     subprocess.run([sys.executable, "-c", command], check=True)
 
 
-def test_loading_leaves_the_callers_draws_alone(trained):
+def test_loading_leaves_the_callers_draws_and_threads_alone(trained, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
     genpolicy.load_policy(trained.directory)
     assert torch.equal(torch.rand(3), expected)
+    assert asked == []
+    genpolicy.load_policy(trained.directory, "threads=2")
+    assert asked == [2]
 
 
 @pytest.mark.slow
