@@ -332,6 +332,7 @@ class Trainer:
         for name, policy in self._final_policies().items():
             if self._evaluate_finally(name, policy) and self.config.eval.video and policy is self.algorithm.policy:
                 self._film()
+        self._note(self.state.results["final"])  # also if another process made that evaluation, and was stopped then
         self.journal.sync()
         if late := late_mean(self.journal.path, self.algorithm):
             self.journal.log(self.state.updates, {f"late/{name}": value for name, value in late.items()})

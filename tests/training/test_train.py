@@ -22,6 +22,7 @@ from genpolicy.evaluation import evaluator
 from genpolicy.evaluation.rollout import evaluation_seed
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs
+from genpolicy.system.signals import Interrupted
 from genpolicy.training import lockstep, trainer
 from genpolicy.training.setup import fresh_algorithm
 from genpolicy.training.state import State
@@ -122,6 +123,23 @@ def test_a_sweep_that_is_told_to_stop_stops_even_if_nothing_can_be_saved(tmp_pat
     assert result.code == 143
     assert "SIGTERM: no checkpoint saved (the disk is full); the last one is resumed" in result.out
     assert len(list(find_runs(tmp_path))) == 1
+
+
+def test_a_run_stopped_after_its_final_evaluation_has_its_result(tmp_path, monkeypatch):
+    """A search would take it for one without a score."""
+
+    def stopped(*_):
+        raise Interrupted(signal.SIGTERM)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "late_mean", stopped)
+        assert genpolicy(*words(tmp_path)).code == 143
+    status = only_run(tmp_path) / "status.json"
+    before = json.loads(status.read_text())
+    assert genpolicy(*words(tmp_path)).code == 0
+    after = json.loads(status.read_text())
+    assert (before["state"], after["state"]) == ("interrupted", "finished")
+    assert after["result"] == before["result"]
 
 
 def test_a_signal_that_ends_who_reads_the_output_is_an_interruption(tmp_path, monkeypatch):
