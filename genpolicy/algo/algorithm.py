@@ -58,11 +58,12 @@ class Phase:
     depends: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     online: bool = False  # whether transitions are added while it goes on
+    goes_on: bool = False  # whether it trains what phases before it, or other runs, have trained to their ends
     finished: bool = False  # whether what it trains stays as it is in online training
 
     def progress(self, step: int) -> float:
         """The share of the phase that is done, in [0, 1); of one that goes on where others have ended, 1."""
-        return 1.0 if self.online else step / self.steps
+        return 1.0 if self.goes_on else step / self.steps
 
     def update(self, batch: Transitions, generator: torch.Generator, step: int) -> Metrics:
         """Step number `step`, from 0, of each update that is due, on a batch."""
@@ -158,20 +159,22 @@ class Algorithm(Actor, ABC):
     def plan(self) -> list[Phase]:
         """The phases, in order."""
 
-    def online_phase(self, steps: int) -> Phase:
+    def online_phase(self, steps: int, goes_on: bool = True) -> Phase:
         """All updates of all phases on each batch, for transitions to which those of the policy are added.
 
-        What several phases train, by one optimiser, is trained as in the last of them.
+        What several phases train, by one optimiser, is trained as in the last of them. goes_on: whether the policy has
+        been trained before; if not, it begins as in the last phase.
         """
         phases, updates = [phase for phase in self.phases if not phase.finished], {}
         last = {id(update.optimizer): phase for phase in phases for update in phase.updates.values()}
         several = len({phase.name for phase in last.values()}) > 1
         for phase in phases:
             own = {name: update for name, update in phase.updates.items() if last[id(update.optimizer)] is phase}
-            own = {name: update.unscheduled() for name, update in own.items()}
+            own = {name: update.unscheduled(ended=goes_on) for name, update in own.items()}
             updates |= prefixed(phase.name if several else "", own)
         fields = {"name": "online", "steps": steps, "updates": updates, "policy": self.policy, "online": True}
-        return dataclasses.replace(self.phases[-1], **fields, start=None, trains={}, depends=(), reads=())
+        fields |= {"goes_on": goes_on, "start": None if goes_on else self.phases[-1].start}
+        return dataclasses.replace(self.phases[-1], **fields, trains={}, depends=(), reads=())
 
     def get_extra_state(self) -> dict[str, Any]:
         """The optimisers' states, so that `state_dict` is all there is to save."""

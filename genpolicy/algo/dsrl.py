@@ -12,10 +12,12 @@ from genpolicy.algo.algorithm import BehaviourSettings, Phase
 from genpolicy.algo.distilled import PerceptronSettings, network_beside, require_noise_at_start
 from genpolicy.algo.entropy import entropy_loss
 from genpolicy.algo.update import Metrics
-from genpolicy.config.schema import component, setting
+from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
 from genpolicy.critic.critic import climbed
+from genpolicy.dataset.nothing import Nothing
 from genpolicy.dataset.transitions import Transitions
+from genpolicy.errors import UserError
 from genpolicy.model.edited import LOG_STD_MAX, LOG_STD_MIN
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.policy import Policy
@@ -47,6 +49,11 @@ class DSRL(BehaviourSettings, PerceptronSettings, JointTraining):
     def check_compatibility(cls, config: Node) -> None:
         super().check_compatibility(config)
         require_noise_at_start(config, "DSRL steers a flow")
+        untrained = locate(config.dataset._target_) is Nothing and config.init.behaviour is None
+        if config.algo.frozen and untrained:
+            raise UserError(
+                "algo.frozen=true: dataset=none trains no flow before it; legal: false, or init.behaviour=RUN"
+            )
 
     def policies(self, model: Policy) -> tuple[Policy, Policy]:
         model.keep_average()

@@ -92,12 +92,13 @@ class Update:
         """Steps made, those before a restart and the one that `before` and `after` are called with included."""
         return self.optimizer.count
 
-    def unscheduled(self) -> Update:
-        """The same update, of the same parameters by the same optimiser, for training that goes on behind its schedule.
+    def unscheduled(self, ended: bool) -> Update:
+        """The same update, of the same parameters by the same optimiser, for training without its schedule.
 
-        The learning rate is that which the schedule ends at, or the whole one where that is 0.
+        ended: whether that has ended before: the learning rate is what it ends at, or the whole one where that is 0.
         """
-        return self.variant(schedule="constant", lr=self.scheduled_lr(1.0) or self.lr)
+        last = self.scheduled_lr(1.0) if ended else self.lr
+        return self.variant(schedule="constant", lr=last or self.lr)
 
     def variant(self, **changes: Any) -> Update:
         """The same update, of the same parameters by the same optimiser, with other attributes."""

@@ -116,10 +116,12 @@ def fresh_algorithm(config: DictConfig, task: Task, device: torch.device) -> Alg
 def shorten(algorithm: Algorithm, config: DictConfig) -> Algorithm:
     """The algorithm with the phases that its run trains: not those of given parts; with its share of the updates."""
     algorithm.given = frozenset(config.init.digests)
-    online = config.online
-    last = [algorithm.online_phase((online.steps - online.start) * online.updates)] if online.steps else []
+    online, last = config.online, []
     alone = locate(config.dataset._target_) is Nothing or (online.steps and algorithm.begins_online)
     offline = [] if alone else algorithm.phases
+    if online.steps:
+        goes_on = not alone or "policy" in algorithm.given
+        last = [algorithm.online_phase((online.steps - online.start) * online.updates, goes_on)]
 
     def given(phase: Phase) -> bool:
         """Whether all that a phase trains is given, and it is no joint one, which is what goes on from that."""

@@ -18,7 +18,7 @@ from small import ALGORITHMS, random_transitions, sizes
 from tiny import only_run, plain_words, records, same
 
 from genpolicy.algo.actor import Actor
-from genpolicy.algo.algorithm import Algorithm, assemble
+from genpolicy.algo.algorithm import Algorithm, Phase, assemble
 from genpolicy.algo.update import Update
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
@@ -26,6 +26,7 @@ from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs
 from genpolicy.system.signals import Interrupted
 from genpolicy.training.online import Collector, Player, Replay, remark_rewards
+from genpolicy.training.setup import shorten
 from genpolicy.training.vectorised import VectorisedPhase
 
 ONLINE = ("online.steps=60", "online.start=23", "eval.per_phase=2", "eval.episodes=2", "eval.final_episodes=2")
@@ -523,6 +524,36 @@ def test_online_the_learning_rate_is_what_its_schedule_ended_at_or_the_whole_one
     assert found == pytest.approx(rates if isinstance(rates, dict) else dict.fromkeys(found, rates))
 
 
+def begun_online(*words: str, given: tuple[str, ...] = ()) -> tuple[Algorithm, Phase]:
+    """An algorithm that is trained online alone, and its phase. given: its parts that are taken from other runs."""
+    words = (*words, "tuned=none", "network=mlp", "env=multi-goal", "dataset=none", "online.steps=9", "online.start=2")
+    [(job, _)] = jobs(*words)
+    for key, size in sizes(job.config).items():
+        OmegaConf.update(job.config, key, size)
+    job.config.init.digests = dict.fromkeys(given, "")
+    algorithm = shorten(assemble(job.config, 2, -torch.ones(2), torch.ones(2)), job.config)
+    [phase] = algorithm.phases
+    return algorithm, phase
+
+
+@pytest.mark.parametrize(("given", "rate", "progress"), [((), 1e-4, 3 / 7), (("policy", "critic"), 1e-5, 1.0)])
+def test_from_nothing_no_schedule_has_ended(given, rate, progress):
+    _, phase = begun_online("algo=meanflow_ql", given=given)
+    generator = torch.Generator().manual_seed(0)
+    phase.update(random_transitions().sample(8, generator), generator, 0)
+    assert phase.updates["actor"].optimizer.param_groups[0]["lr"] == pytest.approx(rate)
+    assert phase.progress(3) == progress
+
+
+def test_from_nothing_a_policy_begins_as_the_behaviour_model_that_is_given():
+    algorithm, phase = begun_online("algo=gmpg", given=("behaviour",))
+    with torch.no_grad():
+        for parameter in algorithm.behaviour.parameters():
+            parameter += 1.0
+    phase.start()
+    assert same(algorithm.policy.state_dict(), algorithm.behaviour.state_dict())
+
+
 def test_meanflow_qls_alpha_changes_online_too():
     """As in its authors' code, which counts its updates on."""
     algorithm, generator = small_algorithm("algo=meanflow_ql", "algo.factor=1"), torch.Generator().manual_seed(0)
@@ -555,6 +586,10 @@ def test_meanflow_qls_alpha_changes_online_too():
         ),
         ("env.max_episode_steps=1", "env.max_episode_steps=1: the data are without each episode's last step"),
         ("env=swiss-roll algo=qc chunk.length=2", "chunk.length=2: an episode of swiss-roll is one action"),
+        (
+            "dataset=none algo=dsrl algo.frozen=true online.steps=9 online.start=1",
+            "algo.frozen=true: dataset=none trains no flow before it; legal: false, or init.behaviour=RUN",
+        ),
         ("algo=awr online.steps=9 online.start=1", "this algo learns of data that do not grow, as its returns"),
     ],
 )
