@@ -261,8 +261,9 @@ def opened(uri: str, outputs: Path) -> dict[str, Store]:
 def sync_until_idle(outputs: Path, trackers: list[str]) -> None:
     """Ship the runs below `outputs` to those of the trackers that their configurations name, as they grow.
 
-    Goes on until no run is left that trains or waits for its SLURM job; a tracker that then fails is tried for some
-    minutes more. Only one process does this for a folder and its trackers; another one returns at once.
+    Goes on until no run is left that trains or waits for its SLURM job; a tracker that then fails, or a run that
+    another process is shipping, is tried for some minutes more. Only one process does this for a folder and its
+    trackers; another one returns at once.
     """
     other = (
         "" if trackers == [store_uri(None, outputs)] else f"-{hashlib.sha256(str(trackers).encode()).hexdigest()[:8]}"
@@ -271,17 +272,15 @@ def sync_until_idle(outputs: Path, trackers: list[str]) -> None:
     while lock.acquire():
         while True:
             last = not _unfinished(outputs)  # before shipping, so that all that has ended is shipped
-            failures = [
-                message
-                for each in trackers
-                for message in sync_all(outputs, each, known, thorough=False, own=True).failures
-            ]
+            outcomes = [sync_all(outputs, each, known, thorough=False, own=True) for each in trackers]
+            failures = [message for outcome in outcomes for message in outcome.failures]
             for message in failures:
                 _log(message)
             if not failures:
                 settle(outputs)
             deadline = (deadline or time.monotonic() + FOLLOW_PATIENCE_SECONDS) if last else None
-            if last and (not failures or time.monotonic() > deadline):
+            busy = any(outcome.busy for outcome in outcomes)  # maybe with another tracker
+            if last and (not (failures or busy) or time.monotonic() > deadline):
                 break
             time.sleep(FOLLOW_SECONDS)
         lock.release()

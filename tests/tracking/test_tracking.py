@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import socket
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,6 +23,7 @@ from genpolicy.modes import sync
 from genpolicy.runs.identity import GROUPS
 from genpolicy.runs.job import Job
 from genpolicy.runs.run import open_run
+from genpolicy.system.files import Lock
 from genpolicy.tracking import entities, follower
 
 RUNS = 3
@@ -315,6 +317,17 @@ def test_nothing_to_ship_is_no_failure(tmp_path):
     assert not (tmp_path / "mlflow.db").exists()
     with pytest.raises(UserError, match="there is no store to ship to"):
         sync.run(Job(opened(tmp_path).config, {}, []))
+
+
+def test_a_follower_waits_for_who_ships_a_run_to_another_tracker(outputs, monkeypatch):
+    """As the process beside a run of a sweep does, which holds the run's lock for a while after its end."""
+    run = ended(outputs, SQLITE)
+    monkeypatch.setattr(follower, "FOLLOW_SECONDS", 0.01)
+    other = Lock(run.path("tracking.lock"))
+    assert other.acquire()
+    threading.Timer(0.3, other.release).start()
+    follower.sync_until_idle(outputs, [follower.store_uri(None, outputs)])
+    assert stored(outputs) == {run.id: journaled(run)}
 
 
 def test_a_follower_waits_for_runs_that_wait_for_their_turn(tmp_path):
