@@ -130,8 +130,6 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
                 raise UserError(f"{word}: mode={mode} takes no such setting; {suggest(top, legal, 'settings')}")
         settings |= _chosen(config, overrides, FOR_POLICY.get(mode, ()))
     option_files.check_said(settings, overrides)
-    if mode == "train":
-        remark_unused(settings, TrainSettings, overrides)
     settings["tracking"]["uri"] = absolute_uri(settings["tracking"]["uri"])
     settings["paths"] = {name: absolute(path) for name, path in settings["paths"].items()}
     if "path" in settings.get("dataset", ()):
@@ -141,6 +139,8 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
 
         if not torch.cuda.is_available():
             raise UserError("device=cuda: torch finds no GPU here; use device=cpu or device=auto")
+    if mode == "train":
+        remark_unused(settings, TrainSettings, overrides)
     return Job(created(settings), choices, overrides)
 
 
