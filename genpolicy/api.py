@@ -19,7 +19,7 @@ from genpolicy.critic.critic import Critic
 from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint
 from genpolicy.runs.job import Job, each_job
-from genpolicy.runs.run import POLICY, Run, open_run
+from genpolicy.runs.run import POLICY, load_run, open_run
 from genpolicy.training import checks, setup
 from genpolicy.training import train as training
 
@@ -203,7 +203,7 @@ class Served:
 
 def _load_pyfunc(path: str) -> Served:
     """Called by MLflow with the folder that `genpolicy.tracking.entities.save_policy` filled. Needs no data set."""
-    return Served(restored(Run(Path(path)).config, Path(path) / POLICY))
+    return Served(restored(load_run(Path(path)).config, Path(path) / POLICY))
 
 
 def _like(value: Tensor, given: Array) -> Array:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from command_line import genpolicy
 from tiny import events, only_run, undrawn
@@ -61,6 +62,18 @@ def test_a_policy_alone_loads_too():
     observation = np.array(EXPECTED["bc"]["observation"], np.float32)
     found = api.load_policy(KEPT / "bc" / "policy.pt", "device=cpu").act(observation, seed=1)
     np.testing.assert_allclose(found, EXPECTED["bc"]["act"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_policy_that_mlflow_has_kept_is_served(tmp_path):
+    """A logged model holds these two files."""
+    for name in ("config.yaml", "policy.pt"):
+        shutil.copy(KEPT / "bc" / name, tmp_path)
+    observation = np.array(EXPECTED["bc"]["observation"], np.float32)
+    found = []
+    for act in (api._load_pyfunc(str(tmp_path)).predict, api.load_policy(tmp_path / "policy.pt").act):
+        torch.manual_seed(0)
+        found.append(act(observation))
+    np.testing.assert_array_equal(*found)
 
 
 @pytest.mark.parametrize(("mix", "ratio"), [("union", None), ("half", 0.5)])
