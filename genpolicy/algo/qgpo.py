@@ -83,10 +83,13 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
             path=model.path,
             sigma_data=model.sigma_data,
             divergence=model.divergence,
+            clip_denoised=model.clip_denoised,
             network=GuidedNetwork(model, energy, self.guidance_scale, noisy),
             prediction=model.prediction,
             solver=model.solver,
             likelihood=model.likelihood,
+            has_density=model.has_density,
+            bounds=None if model.lowest is None else (model.lowest, model.highest),
         )
         return guided, model
 

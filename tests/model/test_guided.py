@@ -2,9 +2,11 @@
 
 import pytest
 import torch
+from command_line import jobs
 from gaussian import PATHS, GaussianNetwork, make_policy
 from torch import nn
 
+from genpolicy.algo.algorithm import assemble
 from genpolicy.model.guided import GuidedNetwork
 
 MEAN = torch.tensor([0.2, -0.3], dtype=torch.float64)
@@ -91,3 +93,19 @@ def test_energies_are_those_whose_gradient_guides():
     with torch.no_grad():
         change = guided.score(x, t, x[:, :0]) - behaviour.score(x, t, x[:, :0])
     torch.testing.assert_close(change, slope, atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("words", ["model=ddpm solver=ancestral", "model.clip_denoised=true", "model=ddpm_idql"])
+def test_a_flow_that_nothing_guides_is_the_behaviours(words):
+    """Clipped where that is, and without a density where that has none."""
+    words = ["algo=qgpo", "algo.guidance_scale=0", "network=mlp", "env=multi-goal", "tuned=none", *words.split()]
+    [(job, _)] = jobs(*words)
+    algorithm = assemble(job.config, 2, -torch.ones(2), torch.ones(2), seed=0)
+    policy, behaviour, observation = algorithm.policy, algorithm.behaviour, torch.zeros(20, 2)
+    assert policy.has_density == behaviour.has_density
+    with torch.no_grad():
+        for parameter in behaviour.parameters():
+            parameter *= 3  # to where it is clipped
+        noise = behaviour.draw_noise(20, torch.Generator().manual_seed(0), observation)
+        found = [model.sample(observation, noise=noise) for model in (policy, behaviour)]
+    torch.testing.assert_close(*found)
