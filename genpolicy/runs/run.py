@@ -36,7 +36,8 @@ from omegaconf import DictConfig, OmegaConf
 from genpolicy.config import plain_yaml, plugins
 from genpolicy.config.plugins import PluginNeeded
 from genpolicy.config.run_settings import OF_ONE_MODE, TrainSettings, absolute_uri
-from genpolicy.config.schema import TARGET, modules
+from genpolicy.config.schema import TARGET, completed, modules
+from genpolicy.config.setting_groups import Chunk, Tracking
 from genpolicy.config.validation import check, refuse_interpolation
 from genpolicy.errors import UserError, message, one_line, printable
 from genpolicy.runs import provenance, records
@@ -289,7 +290,12 @@ def read_frozen(directory: Path) -> dict:
 
 
 def _modernise(config: dict) -> None:
-    """Gives what an earlier version called `online.mix` its name of today, and drops what is no setting any more."""
+    """Gives what an earlier version called `online.mix` its name of today, and drops what is no setting any more.
+
+    What trackers read has the defaults of settings that it had not.
+    """
+    for name, kind in {"tracking": Tracking, "chunk": Chunk}.items():
+        config[name] = completed(config.get(name, {}), kind)
     online, algo = (config.get(name) for name in ("online", "algo"))
     if isinstance(online, dict) and "mix" in online:
         online["offline_ratio"] = 0.5 if online.pop("mix") == "half" else None

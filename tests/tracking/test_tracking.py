@@ -22,7 +22,7 @@ from genpolicy.launch.sweep import Sweep
 from genpolicy.modes import sync
 from genpolicy.runs.identity import GROUPS
 from genpolicy.runs.job import Job
-from genpolicy.runs.run import open_run
+from genpolicy.runs.run import load_run, open_run
 from genpolicy.system.files import Lock
 from genpolicy.tracking import entities, follower
 
@@ -231,6 +231,16 @@ def test_a_run_is_found_by_its_mlflow_id(swept):
 
 
 @pytest.mark.slow
+def test_a_run_of_an_earlier_version_is_shipped(outputs):
+    folder = outputs / "default" / "task" / "gmpo" / "seed0"
+    shutil.copytree(Path(__file__).parents[1] / "data" / "earlier_runs" / "gmpo", folder)
+    frozen = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(frozen.replace("uri: none", "uri: null"))
+    assert follower.sync_all(outputs, None, {}).failures == []
+    run = load_run(folder)
+    assert stored(outputs) == {run.id: journaled(run)}
+
+
 def test_a_store_thrown_away_is_filled_again(outputs):
     run = ended(outputs, SQLITE)
     assert genpolicy("mode=sync", f"paths.outputs={outputs}").code == 0
