@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.distilled import Distilled, one_step_policy
-from genpolicy.config.schema import component, setting
+from genpolicy.config.legal import refuse_unused
+from genpolicy.config.schema import component, locate, setting
+from genpolicy.config.validation import Node
 from genpolicy.model.direct import DeterministicPolicy
 from genpolicy.model.policy import Policy
 
@@ -32,6 +34,13 @@ class SRPO(Distilled):
         lt=0.5,
         doc="t of the score is uniform in [margin, 1 - margin]; 0: as the behaviour model is trained",
     )
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        """Times are those that the behaviour model knows."""
+        super().check_compatibility(config)
+        if locate(config.model.path._target_).discrete:
+            refuse_unused(config, "algo", ("time_margin",), "this model knows the times of its noise levels alone")
 
     def policies(self, model: Policy) -> tuple[Policy, Policy]:
         shape = {"hidden": self.policy_hidden, "activation": self.policy_activation}

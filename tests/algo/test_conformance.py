@@ -254,6 +254,10 @@ def assert_works(config, word: str = "") -> None:
             "algo=bc model=icfm model.path.t_min=0 objective.prediction=data",
             "model.path.t_min=0: there is no noise then, where data predictions do not say how the flow goes on; legal",
         ),
+        (
+            "algo=srpo model=ddpm",
+            "algo.time_margin=0.02: this model knows the times of its noise levels alone; legal: 0",
+        ),
         ("algo=fac objective.prediction=data", "objective.prediction=data: this algorithm takes the flow's velocity"),
         ("algo=qam objective.prediction=noise", "objective.prediction=noise: this algorithm takes the flow's velocity"),
         (
