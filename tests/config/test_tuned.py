@@ -35,6 +35,16 @@ def test_a_file_is_of_an_algorithm_and_of_a_task_or_a_family_whose_tasks_it_name
         assert merged(tasks[task], "env")["family"] == path.stem
 
 
+def test_observations_are_raw_but_where_the_authors_standardise_them():
+    """And where values of the toys and of the embedded data were chosen here."""
+    standardised = set()
+    for path in FILES:
+        content = plain_yaml.read(path)
+        if tuned.TABLE in content and content.get("scaling", {}).get("observation") != "none":
+            standardised.add((path.parent.name, path.stem))
+    assert standardised == {("td3_bc", "locomotion"), ("meanflow_ql", "ogbench")}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("algo", sorted({path.parent.name for path in FILES}))
 def test_values_are_legal_and_taken(algo):
