@@ -59,7 +59,10 @@ class Journal:
 
     def sync(self) -> None:
         """Force everything to the disk: a checkpoint must never be newer than the journal."""
-        os.fsync(self._file.fileno())
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:  # a network's file system may say only now that it is full
+            raise unwritable(self.path, error) from error
         index = {"offset": self._end, "digest": _digest(self.path, self._end), "last": self._last}
         write_atomically(self._index, json.dumps(index).encode())
 

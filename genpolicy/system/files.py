@@ -172,10 +172,13 @@ def unwritable(path: Path, error: OSError) -> UserError:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename outlast a power failure."""
+    """Make a rename outlast a power failure, where the file system can."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of those that sync no folders, as some networks'
+            raise
     finally:
         os.close(handle)
 

@@ -1,5 +1,6 @@
 """The journal: nothing twice, nothing lost, whatever a crash leaves of the file."""
 
+import errno
 import json
 import os
 import resource
@@ -85,6 +86,20 @@ def test_every_event_is_readable_at_once_and_has_its_time(tmp_path):
     journal.log(5, {"x": 2.5})
     journal.log(4, {"x": 2.5, "y": 0.0})
     assert plain(tmp_path / "journal")[1]["metrics"] == {"y": 0.0}
+    journal.close()
+
+
+def test_a_disk_that_says_late_that_it_is_full_is_one_line(tmp_path, monkeypatch):
+    """As one behind a network does, whose writes are made later."""
+
+    def full(_):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.log(1, {"loss": 1.0})
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="the disk is full"):
+        journal.sync()
     journal.close()
 
 

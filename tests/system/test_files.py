@@ -1,8 +1,11 @@
 """Atomic writing and locks, with real processes that are really killed."""
 
+import contextlib
+import errno
 import fcntl
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -114,3 +117,15 @@ def test_a_folder_in_the_way_is_one_line(tmp_path):
     (tmp_path / "file" / "inside").mkdir(parents=True)
     with pytest.raises(UserError, match="a file stands where a folder is needed"):
         write_atomically(tmp_path / "file", b"content")
+
+
+@pytest.mark.parametrize(("number", "written"), [(errno.EINVAL, True), (errno.EIO, False)])
+def test_a_file_system_that_syncs_no_folders_is_written_to(tmp_path, monkeypatch, number, written):
+    def sync(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", sync)
+    with contextlib.nullcontext() if written else pytest.raises(UserError, match="cannot be written"):
+        write_atomically(tmp_path / "file", b"content")
+    assert (tmp_path / "file").read_bytes() == b"content"
