@@ -90,4 +90,6 @@ def side_by_side(settings: DictConfig) -> int:
 
 
 def _at_once(settings: DictConfig, gpus: Sequence[str]) -> int:
-    return settings.parallel or len(gpus) * settings.runs_per_gpu or os.cpu_count() or 1
+    # Of a machine that is shared, this process may have a part of the cores.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return settings.parallel or len(gpus) * settings.runs_per_gpu or cores

@@ -227,6 +227,14 @@ def test_slots_are_dealt_out_over_gpus(monkeypatch):
     assert pool.slots([], 2) == [{}, {}]
 
 
+def test_as_many_runs_at_once_as_there_are_cores_to_use(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5, 6}, raising=False)
+    settings = SimpleNamespace(parallel=0, runs_per_gpu=2)
+    assert local._at_once(settings, []) == 3
+    assert local._at_once(settings, ["0", "1"]) == 4
+    assert local._at_once(SimpleNamespace(parallel=7), []) == 7
+
+
 def test_slurms_signal_waits_until_the_job_listens(tmp_path):
     late = tmp_path / "late.py"
     late.write_text(
