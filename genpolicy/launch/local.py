@@ -59,7 +59,7 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
             running = [children.seconds(other) for other in children.running]
             outcome = "finished" + shown_left(time_left(took, running, len(children.waiting), at_once))
         elif unstarted:
-            outcome = known_status(task.run).get("reason")
+            outcome = known_status(task.run).get("reason") or "not started, as a phase that it waits for was stopped"
         else:
             outcome = last_line(task.run / "log.txt")
         print(f"{len(done)} of {len(runs)}: {title}: {outcome}", flush=True)
