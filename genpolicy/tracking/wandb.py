@@ -37,6 +37,7 @@ class WeightsAndBiases:
         for event, end in tracked.unsent(run, record):
             shown.log({"step": event["step"], **event["metrics"]})
             record["offset"] = end
+        record.keep()  # or a figure that fails would have all of them logged again, each time
         for name, now in tracked.changed(run, record):
             if (kind := SHOWN.get(Path(name).suffix)) is not None:
                 shown.log({name.removesuffix(Path(name).suffix): kind(str(run.path(name)))})

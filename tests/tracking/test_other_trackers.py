@@ -141,6 +141,23 @@ def test_weights_and_biases_shows_them_offline(outputs, run, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_figure_that_fails_has_nothing_logged_twice(run):
+    """At Weights & Biases, where what was logged stays."""
+    tracker, logged = WeightsAndBiases(), []
+
+    class Shown:
+        def log(self, values):
+            if "step" not in values:
+                raise OSError("not a picture")
+            logged.append(values["step"])
+
+    tracker._open[run.id] = Shown()
+    for _ in range(2):
+        with pytest.raises(OSError, match="not a picture"):
+            tracker.ship(run)
+    assert logged == [0, 1, 2]
+
+
 def test_a_tracker_that_fails_keeps_nothing_from_the_others(outputs, run, monkeypatch, capsys):
     def away(*_, **__):
         raise OSError("no network")
