@@ -13,7 +13,7 @@
         data.json                what data it is made of (genpolicy.runs.provenance)
         lock                     held by the process that owns the run
         job.json, log.txt        the SLURM job it was given to; what its process printed, if a launcher started it
-        tracking.*               what MLflow has been told (genpolicy.tracking.follower)
+        tracking.*               what trackers have been told (genpolicy.tracking.tracked)
 
 There is no time in the name: the same command finds the same run.
 """

@@ -137,7 +137,9 @@ def sync_run(directory: Path, *trackers: str) -> None:
     run, known = Run(directory), {}
     left = list(trackers or chosen(run.config.tracking, run.outputs))
     trackers, deadline, wait = tuple(left), None, POLL_SECONDS
-    with Lock(run.path("tracking.lock")):  # held by the child of an earlier process of the run until it is done
+    with contextlib.ExitStack() as held:
+        for path in sorted({tracked.lock_of(run.directory, each) for each in trackers}):
+            held.enter_context(Lock(path))  # which the child of an earlier process of the run holds until it is done
         while _is_there(run):
             failed = False
             for each in tuple(left):
@@ -201,7 +203,7 @@ def sync_all(
             state = run.status()["state"]
             if state == "queued" or (broken and not thorough):
                 continue
-            lock = Lock(run.path("tracking.lock"))
+            lock = Lock(tracked.lock_of(run.directory, target))
             if not lock.acquire(max(0.0, deadline - time.monotonic()) if state in FINAL else 0.0):
                 outcome.busy.append(directory)
                 continue

@@ -12,7 +12,7 @@ from genpolicy.runs import journal, records
 from genpolicy.runs.run import Run
 from genpolicy.runs.state import FINAL
 from genpolicy.system import sqlite
-from genpolicy.system.files import regular_files, write_atomically
+from genpolicy.system.files import Lock, regular_files, write_atomically
 
 FILES = ("figures/*", "evaluation-*", "export/*")  # that are shipped of every run
 
@@ -31,8 +31,14 @@ class Record(dict):
     def keep(self, **facts: Any) -> None:
         """Note `facts` in the file."""
         self.update(facts)
-        content = _read(self._path) | {self._uri: {"id": self._id} | self}
-        write_atomically(self._path, json.dumps(content, indent=1).encode())
+        with Lock(self._path.with_name("tracking.json.lock")):  # others keep what other trackers have been told
+            content = _read(self._path) | {self._uri: {"id": self._id} | self}
+            write_atomically(self._path, json.dumps(content, indent=1).encode())
+
+
+def lock_of(directory: Path, uri: str) -> Path:
+    """The file of the `Lock` that who ships a run to a tracker holds: to MLflow, or to one of `tracking.also`."""
+    return directory / (f"tracking.{uri}.lock" if uri in ("tensorboard", "wandb") else "tracking.lock")
 
 
 def unsent(run: Run, record: Record) -> Iterator[tuple[dict, int]]:

@@ -10,6 +10,7 @@ import socket
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from unittest import mock
 
 import pytest
 from command_line import genpolicy, jobs
@@ -25,6 +26,7 @@ from genpolicy.runs.job import Job
 from genpolicy.runs.run import load_run, open_run
 from genpolicy.system.files import Lock
 from genpolicy.tracking import entities, follower
+from genpolicy.tracking.tracked import Record
 
 RUNS = 3
 
@@ -329,8 +331,42 @@ def test_nothing_to_ship_is_no_failure(tmp_path):
         sync.run(Job(opened(tmp_path).config, {}, []))
 
 
-def test_a_follower_waits_for_who_ships_a_run_to_another_tracker(outputs, monkeypatch):
-    """As the process beside a run of a sweep does, which holds the run's lock for a while after its end."""
+def test_a_run_is_shipped_to_mlflow_while_another_process_ships_it_elsewhere(outputs):
+    """As the process beside a run of a sweep does with `tracking.also`, as long as the run is trained."""
+    run, seen = ended(outputs, SQLITE), []
+    store = follower.open_store(None, outputs)
+
+    class Elsewhere:
+        def ship(self, each):
+            seen.append(follower.sync_all(outputs, None, {store.uri: store}))
+            seen.append(follower.sync_all(outputs, "tensorboard", {}))
+            return "finished"
+
+        def describe_sweeps(self):
+            pass
+
+    with mock.patch.object(follower, "open_tracker", return_value=Elsewhere()):
+        follower.sync_run(run.directory, "tensorboard", "tensorboard")  # as a list may say it twice
+    assert [(outcome.shipped, outcome.busy) for outcome in seen[:2]] == [(1, []), (0, [run.directory])]
+    assert stored(outputs) == {run.id: journaled(run)}
+
+
+def test_what_two_trackers_have_been_told_is_kept_one_after_the_other(tmp_path):
+    both = [Record(tmp_path, uri, "0a") for uri in ("tensorboard", "wandb")]
+    other = Lock(tmp_path / "tracking.json.lock")
+    assert other.acquire()
+    keeping = threading.Thread(target=both[0].keep, kwargs={"offset": 1})
+    keeping.start()
+    keeping.join(0.2)
+    assert keeping.is_alive()
+    other.release()
+    keeping.join()
+    both[1].keep(offset=2)
+    assert [Record(tmp_path, uri, "0a")["offset"] for uri in ("tensorboard", "wandb")] == [1, 2]
+
+
+def test_a_follower_waits_for_who_ships_a_run(outputs, monkeypatch):
+    """As the process beside a run does, for a while after its end."""
     run = ended(outputs, SQLITE)
     monkeypatch.setattr(follower, "FOLLOW_SECONDS", 0.01)
     other = Lock(run.path("tracking.lock"))
