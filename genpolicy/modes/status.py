@@ -64,9 +64,9 @@ def summary(found: Sequence[RunState]) -> str:
 def table(found: Sequence[RunState], titles: Mapping[Path, str]) -> Table:
     """The runs, a line each."""
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name, justify in (("run", "left"), ("state", "left"), ("job", "left"), ("updates", "right")):
+    shown.add_column("run", overflow="fold")
+    for name, justify in (("state", "left"), ("job", "left"), ("updates", "right"), ("score", "right")):
         shown.add_column(name, justify=justify, no_wrap=True)
-    shown.add_column("score", justify="right", no_wrap=True)
     shown.add_column("", overflow="fold")
     for run in found:
         row = (titles[run.directory], run.state, run.job or "", _progress(run.status), _score(run.status), _remark(run))

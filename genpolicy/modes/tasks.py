@@ -21,10 +21,10 @@ def run(job: Job) -> None:
     """
     config = job.config
     shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, title=plain(f"data: {config.paths.data}"), title_justify="left")
-    for name, justify in (("env", "left"), ("O", "right"), ("A", "right"), ("steps", "right"), ("simulator", "left")):
-        shown.add_column(name, justify=justify, no_wrap=True)
-    for name in ("scores 0", "scores 100", "data"):
-        shown.add_column(name, justify="right", no_wrap=True)
+    for name in ("env", "O", "A", "steps", "simulator", "scores 0", "scores 100", "data"):
+        text = name in ("env", "simulator", "data")  # which a narrow terminal folds
+        justify = "left" if name in ("env", "simulator") else "right"
+        shown.add_column(name, justify=justify, no_wrap=not text, overflow="fold")
     for name, path in options("env").items():
         node = all_settings(path, "env")
         if MISSING in node.values():  # what the user has to name first

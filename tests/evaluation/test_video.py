@@ -21,6 +21,7 @@ from genpolicy.env.camera import HEIGHT, WIDTH
 from genpolicy.env.gym import Gym
 from genpolicy.errors import UserError
 from genpolicy.evaluation import video
+from genpolicy.evaluation.evaluator import Evaluator
 from genpolicy.evaluation.rollout import Episode, rollout
 from genpolicy.evaluation.video import encoded, film
 from genpolicy.runs import checkpoint
@@ -262,6 +263,18 @@ def test_a_video_that_fails_costs_no_results(tmp_path):
     (kept,) = run.glob("evaluation-*.json")
     assert len(json.loads(kept.read_text())["returns"]) == 3
     assert "policy" in told.out
+
+
+def test_a_run_that_was_killed_while_it_drew_says_that_there_is_no_video(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, "film", killed)
+        with pytest.raises(AssertionError):
+            train(tmp_path, "Dark", "eval.video=true")
+    result, _ = train(tmp_path, "Dark", "eval.video=true")
+    assert result.err.count("no video: the run was stopped while it was drawn; mode=eval ") == 1
 
 
 @pytest.mark.parametrize("env", ["swiss-roll", "multi-goal"])
