@@ -159,8 +159,9 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
             needed = f"one of {', '.join(legal)}" if legal else "a value"
             raise UserError(f"{name} {value}".rstrip() + f": needs {needed}")
         flags.append(f"{name}={value}")
-    if "--resolve" in flags and not any(flag.startswith("--cfg") for flag in flags):
-        raise UserError("--resolve goes with --cfg job")
+    for flag in flags:
+        if flag.startswith(("--resolve", "--package")) and not any(other.startswith("--cfg") for other in flags):
+            raise UserError(f"{flag.replace('=', ' ')} goes with --cfg job")
     if len(asked := [flag for flag in flags if flag.startswith(("--cfg", "--info", "--multirun"))]) > 1:
         raise UserError(f"{' and '.join(asked)} do not go together")
     return flags, overrides

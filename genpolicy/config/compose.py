@@ -174,7 +174,9 @@ def explain(error: Exception) -> str:
     if isinstance(error, OverrideParseException):
         text = f"cannot read {error.override!r}; {_how_to_write(error.override)}"
     elif isinstance(error, MissingConfigException):
-        text = str(error).split("\n")[0] + (f" legal: {', '.join(error.options)}" if error.options else "")
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        text = f"{group}={option}, which a file chooses: no such option; {suggest(option, options(group), group)}"
+        text = text if group in groups() else str(error).split("\n")[0]
     elif isinstance(cause, OmegaConfBaseException):
         text = _explain_node(cause)
     elif isinstance(error, yaml.YAMLError):
@@ -187,10 +189,12 @@ def explain(error: Exception) -> str:
 def _how_to_write(word: str) -> str:
     """How a word that cannot be read is written if its value is text, as that of a path."""
     value = word.partition("=")[2]
-    plain = value.isascii() and not {*value} & {*"[]{}(),:=' "}
-    if plain or value[0] in "[{('\"" or re.match(r"\w+\(", value, re.ASCII):
-        return "see genpolicy --help for the forms"
-    what = "with commas or brackets" if value.isascii() else "of other letters than a to z"
+    if value[:1] in ("[", "{", "(", "'", '"') or re.match(r"\w+\(", value, re.ASCII):
+        return "the forms are 3, [1,2], {a:1}, 'a text', and for sweeps 1,2 or range(3) or glob(a*)"
+    if value.startswith("="):
+        return f"say {word.partition('=')[0]}={value.lstrip('=')}"
+    what = "with such characters" if {*value}.isdisjoint("[]{}(),:=' ") else "with commas or brackets"
+    what = what if value.isascii() else "of other letters than a to z"
     return f"text {what} is quoted, for the shell and in itself: {_quoted_word(word)}"
 
 
@@ -213,7 +217,9 @@ def _check_key(override: Override, known: list[str], words: list[str]) -> None:
     top = key.replace("/", ".").split(".")[0]
     if top == "hydra":
         if key not in HYDRA_GROUPS:
-            raise UserError(f"{key}: genpolicy arranges this itself; legal: {', '.join(HYDRA_GROUPS)}")
+            folders = "say paths.outputs=<folder> study=<name>" if key.endswith((".dir", ".subdir")) else ""
+            legal = f"legal: {', '.join(HYDRA_GROUPS)}"
+            raise UserError(f"{key}: genpolicy arranges this itself; {folders or legal}")
         if override.is_delete():
             raise UserError(f"{override.input_line}: cannot be left out; choose one, as in {key}=<option>")
         return

@@ -6,6 +6,9 @@ Nothing heavy is imported, unless the settings of one option are asked for.
 import dataclasses
 import inspect
 import itertools
+import re
+import shutil
+import sys
 import textwrap
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,6 +21,7 @@ from genpolicy.config.schema import TARGET, completed, field_types, is_nested, l
 from genpolicy.errors import UserError, printable, suggest, written
 
 WIDTH = 100  # columns of the first page, which fits a screen
+NARROW = 20  # columns in which nothing is folded
 _INTRODUCTION = """\
 Trains, evaluates and compares generative policies (diffusion, flow, trajectory) on offline data.
 
@@ -38,7 +42,7 @@ Modes: %s
 _MORE = """\
     genpolicy --help algo                                  the options of a group, explained
     genpolicy --help algo=gmpg                             the settings of an option, explained
-    genpolicy --help settings                              the settings of every run
+    genpolicy --help settings                              settings of every run; --help eval: some
 
 The same command finds the same run: it resumes where it was stopped; overwrite=true starts it anew.
 Your own options in ./conf/<group>/<option>.yaml are found too. Completion of words by the shell:
@@ -62,7 +66,23 @@ def show(words: list[str]) -> None:
 
 
 def _print(lines: Iterable[str]) -> None:
-    print("\n".join(map(printable, lines)))
+    print("\n".join(part for line in lines for part in _folded(printable(line))))
+
+
+def _columns() -> int | None:
+    """Of the terminal; None for a file or a pipe, whose lines are as long as they are."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def _folded(line: str) -> list[str]:
+    """The line as one or more that the terminal has room for, the others below the start of its last column."""
+    width = _columns()
+    if width is None or len(line) <= width:
+        return [line]
+    start = max(found.end() for found in re.finditer(r"^ *|  +(?=\S)", line))
+    if width - start < NARROW:
+        start = len(line) - len(line.lstrip()) + 4
+    return textwrap.wrap(line, width, subsequent_indent=" " * start, break_long_words=False, break_on_hyphens=False)
 
 
 def _groups() -> list[str]:
@@ -72,7 +92,8 @@ def _groups() -> list[str]:
         chosen = defaults.get(f"{PLACED[group]}@{group}" if group in PLACED else group)
         others = [name for name in options(PLACED.get(group, group)) if name != chosen]
         start = f"  {f'{group}={chosen}' if chosen else group:24} "
-        wrapped = textwrap.wrap(", ".join(others), WIDTH - len(start) - len(" ..."), break_on_hyphens=False)
+        width = min(WIDTH, _columns() or WIDTH)
+        wrapped = textwrap.wrap(", ".join(others), width - len(start) - len(" ..."), break_on_hyphens=False)
         lines.append(start + " ".join(wrapped[:1] + ["..."] * (len(wrapped) > 1)))
     return lines
 
@@ -104,10 +125,7 @@ def _group(group: str) -> list[str]:
 
 def _settings() -> list[str]:
     """The settings that belong to no group."""
-    return [
-        "Settings of every run",
-        *_fields(RunSettings, completed(plain_yaml.read(CONF / "config.yaml"), RunSettings), "  "),
-    ]
+    return _fields(RunSettings, completed(plain_yaml.read(CONF / "config.yaml"), RunSettings), "  ")
 
 
 def _tasksets() -> list[str]:
@@ -116,11 +134,13 @@ def _tasksets() -> list[str]:
 
 
 def _explained(word: str) -> list[str]:
-    """The help of one word: a group, an option of one, or "settings"."""
+    """The help of one word: a group, an option of one, "settings", or the beginning of some settings' names."""
     group, equals, name = word.partition("=")
     legal = [*groups(), *PLACED, *HYDRA_GROUPS]
     if word == "settings":
-        return _settings()
+        return ["Settings of every run", *_settings()]
+    if found := [line for line in _settings() if re.match(rf"  {re.escape(group)}[.=]", line)]:
+        return found
     if group not in legal:
         raise UserError(
             f"--help {word}: ask for a group, such as algo, an option, such as algo=gmpg, or settings; "

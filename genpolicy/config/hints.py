@@ -9,6 +9,7 @@ from genpolicy.config.option_content import all_settings
 from genpolicy.config.run_settings import MODES, OF_ONE_MODE, TrainSettings
 
 MANY = 5  # places of a setting that are named at most
+OWN_FILES = ("config-dir", "cd", "config-path", "cp", "config-name", "cn")  # flags of Hydra's that ask for these
 MODE_SETTINGS = (*OF_ONE_MODE, "launch", "search")  # which are rarely meant
 
 
@@ -38,8 +39,12 @@ def _places(node: DictConfig, name: str, prefix: str = "") -> Iterator[str]:
 
 
 def flag(word: str, rest: Sequence[str]) -> str:
-    """'say seed=3' for `--seed 3` and `--seed=3`; empty if it is no setting either."""
+    """'say seed=3' for `--seed 3` and `--seed=3`, where files of one's own lie; empty if it is neither."""
     name, equals, value = word.lstrip("-").partition("=")
+    if name in OWN_FILES:
+        return (
+            "files of your own lie in ./conf/<group>/<option>.yaml, say conf/experiment/mine.yaml for experiment=mine"
+        )
     name = name.replace("-", "_")
     if name.partition(".")[0] not in {*TrainSettings.__dataclass_fields__, *arguments.groups()}:
         return ""

@@ -85,13 +85,14 @@ def _parts(content: dict, task: str, path: Path) -> tuple[dict, dict]:
     return shared, own
 
 
-def explained(name: str) -> list[tuple[Path, str, list[tuple[str, Any, str]]]]:
+def explained(name: str, group: str = "tuned") -> list[tuple[Path, str, list[tuple[str, Any, str]]]]:
     """What gives values to `<algo>/<task>`, the strongest first: a file, the part of it, and what that gives.
 
+    Or, of another `group` whose files hold values of several, to one of its options.
     Each value with its full name and the file's comment on it; values that a stronger part replaces are left out.
     """
     task, found, given = name.partition("/")[2], [], set()
-    for path in reversed(lineage(options("tuned")[name])):
+    for path in reversed(lineage(options(group)[name])):
         comments, row = plain_yaml.comments(path), f"{TABLE}.{task}"
         shared, own = _parts(settings_of(path), task, path)
         about = "; ".join(comments[above] for above in (TABLE, row) if above in comments)

@@ -88,7 +88,7 @@ def walk(maze: PointMaze, episodes: int, steps: int, noise: float, seed: int) ->
         for name, size in {"observations": 4, "actions": 2, "infos/goal": 2}.items()
     }
     maze.reset(seed=seed)
-    with shown(f"making {rows} steps of waypoint data", rows) as done:
+    with shown(f"making {rows:,} steps of waypoint data", rows) as done:
         for episode in range(episodes):
             observation, _ = maze.reset()
             disturbance = rng.normal(0.0, noise, (steps, 2))

@@ -22,7 +22,7 @@ from genpolicy.tracking import follower
 def launch(jobs: Sequence, name: str | None = None) -> None:
     """Run what is missing of a sweep of checked jobs (`runs.job.Job`; `Sweep.of` has the `name`).
 
-    On SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 has the runs save their checkpoints, and raises `Interrupted`. Raises
+    On a signal of `Signals.NOTED` has the runs save their checkpoints, and raises `Interrupted`. Raises
     `UserError` at the end if runs have failed.
     """
     settings = common_launch(jobs)

@@ -29,7 +29,7 @@ from genpolicy.errors import UnknownSetting, UserError, suggest
 from genpolicy.runs.evaluations import CHOSEN
 from genpolicy.runs.identity import directory_of, each_seed
 
-PRESETS = ("tuned", "experiment")  # groups whose options set what belongs to others
+PLACES = {"tuned": "_global_", "experiment": "_global_", "cluster": "launch"}  # of what a group's files hold
 COMPONENTS = {"check": CheckSettings, "collect": CollectSettings}
 # The groups that another option may be chosen of for a trained policy.
 FOR_POLICY = {"eval": CHOSEN, "export": tuple(group for group in CHOSEN if group != "likelihood")}
@@ -91,6 +91,39 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
     Modes other than train read no component but those of `COMPONENTS`: their configuration holds nothing else. But that
     of mode=eval and mode=export has what the words say of `FOR_POLICY`, to be checked with the run that it is for.
     """
+    try:
+        return _prepared(config, choices, overrides)
+    except UnknownSetting as error:
+        said = {word.lstrip("+").partition("=")[0]: word for word in overrides}
+        if place := PLACES.get(error.name):
+            option = said.get(error.name, f"{error.name}={choices.get(error.name)}")
+            raise UserError(f"{option}: a file of this group begins with the line '# @package {place}'") from error
+        source = "" if error.name in said else _source(error.name, choices, overrides)
+        if not source:
+            raise
+        raise UserError(f"{error}; it comes from {source}") from error
+
+
+def _source(name: str, choices: dict[str, str], words: Sequence[str]) -> str:
+    """The option whose file gives a setting, and the file; empty if no file does."""
+    from genpolicy.config import tuned
+    from genpolicy.config.option_content import given_settings
+
+    experiments = next((word.partition("=")[2] for word in words if word.startswith("experiment=")), "")
+    presets = [("experiment", option) for option in reversed(experiments.strip("[]").split(","))]
+    for group, option in [*presets, ("tuned", choices.get("tuned", "none"))]:
+        if option in arguments.options(group):
+            for file, _, values in tuned.explained(option, group):
+                if any(f"{full}.".startswith(f"{name}.") for full, _, _ in values):
+                    return f"{group}={option} ({file})"
+    group, _, inner = name.partition(".")
+    option, group = choices.get(group), arguments.PLACED.get(group, group)
+    if option and inner.split(".")[0] in given_settings(group, option):
+        return str(arguments.options(group)[option])
+    return ""
+
+
+def _prepared(config: DictConfig, choices: dict[str, str], overrides: list[str]) -> Job:
     from genpolicy.config import option_files  # which imports Hydra
 
     own = {field.name for field in fields(RunSettings)}
@@ -106,14 +139,8 @@ def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -
         if (legal := MODES_OF[name]) and mode not in legal:
             raise UserError(f"{said}: goes with {' or '.join(f'mode={each}' for each in legal)}")
     if mode == "train":
-        try:
-            plain |= plain_values(config, config.keys() - own)
-            settings = checked(plain, choices, root=TrainSettings)
-        except UnknownSetting as error:
-            presets = [f"{group}={choices[group]}" for group in PRESETS if choices.get(group, "none") != "none"]
-            if presets and not any(error.name == word.lstrip("+").partition("=")[0] for word in overrides):
-                raise UserError(f"{error}; it comes from {' or '.join(presets)}") from error
-            raise
+        plain |= plain_values(config, config.keys() - own)
+        settings = checked(plain, choices, root=TrainSettings)
         if settings["seeds"] and "seed" in tops.values():
             raise UserError("seed and seeds do not go together; leave one out")
         of_online = [word for word, top in tops.items() if top == "online"]

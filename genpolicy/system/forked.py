@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from typing import Any
 
-IGNORED = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)  # the process they work for obeys them
+from genpolicy.system.signals import Signals
 
 
 def cores() -> int:
@@ -60,7 +60,7 @@ def receive(connection: Connection) -> Any:
 def _run(
     work: Callable[[int, Connection], None], number: int, connection: Connection, others: list[Connection]
 ) -> None:
-    for each in IGNORED:
+    for each in Signals.NOTED:  # which the process that they work for obeys
         signal.signal(each, signal.SIG_IGN)
     for other in others:  # or a copy would not learn that the process they work for is gone
         other.close()

@@ -1,6 +1,7 @@
 """What a person sees of work in progress: bars on a terminal, plain lines elsewhere."""
 
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Iterator
 from typing import Self
@@ -17,6 +18,17 @@ TERMINAL_SECONDS = 0.5
 LINE_SECONDS = 10.0
 
 
+class Stderr(Console):
+    """The console of a process that stops as if a terminal had been closed once nobody reads what it says."""
+
+    def __init__(self) -> None:
+        super().__init__(stderr=True)
+
+    def on_broken_pipe(self) -> None:
+        """Raises SIGHUP, which ends a process that does not listen to it."""
+        signal.raise_signal(signal.SIGHUP)
+
+
 class Progress:
     """Shows on stderr how far the phases are: steps, rate, time left, the metrics last read.
 
@@ -28,7 +40,7 @@ class Progress:
     """
 
     def __init__(self, console: Console | None = None, steps: bool = True, transient: bool = False):
-        self.console = console or Console(stderr=True)
+        self.console = console or Stderr()
         self._steps_shown, self._bars = steps, None
         if self.console.is_terminal and steps:
             self._bars = Bars(*_columns(), console=self.console, refresh_per_second=2, expand=True, transient=transient)

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 import numpy as np
 import torch
 from omegaconf import DictConfig
-from rich.console import Console
 
 from genpolicy.algo.algorithm import horizon
 from genpolicy.algo.update import Metrics
@@ -24,7 +23,7 @@ from genpolicy.errors import UserError, message, one_line
 from genpolicy.runs import provenance
 from genpolicy.runs.identity import each_seed
 from genpolicy.runs.run import Run, open_run
-from genpolicy.system.progress import Progress
+from genpolicy.system.progress import Progress, Stderr
 from genpolicy.system.signals import Interrupted, Signals
 from genpolicy.tracking import follower
 from genpolicy.training.setup import bounds, choose_device, fresh_algorithm, load, sequences
@@ -54,7 +53,7 @@ def train(config: DictConfig, choices: Mapping[str, str], sweep: str | None = No
             data = load(todo[0].config, task, device)
             for run in todo:
                 provenance.compare(run.directory, data, now)
-            signals, console = stack.enter_context(Signals()), Console(stderr=True)
+            signals, console = stack.enter_context(Signals()), Stderr()
             fresh = [run for run in todo if not run.finished]
             shown = [Progress(console, steps=run is fresh[0]) for run in fresh]
             members = [

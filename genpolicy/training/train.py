@@ -27,7 +27,7 @@ def train(run: Run, synced_elsewhere: bool = False, until: str | None = None) ->
 
     until: a phase, after which it raises `PhaseTrained`.
     A finished run is evaluated as was asked, or left as it is. synced_elsewhere: whether another process ships the run
-    to a store in a file. On SIGINT, SIGTERM, SIGUSR1 and SIGUSR2 saves a checkpoint and raises `Interrupted`.
+    to a store in a file. On a signal of `Signals.NOTED` saves a checkpoint and raises `Interrupted`.
     """
     with Signals() as signals, contextlib.closing(run):
         if not run.finished:

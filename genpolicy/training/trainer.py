@@ -361,7 +361,7 @@ class Trainer:
         """The final evaluation of a policy, under a name; whether it had not been made before."""
         if name in self.state.results:
             return False
-        self.progress.say(f"evaluating the {name} policy, {self.config.eval.final_episodes} episodes")
+        self.progress.say(f"evaluating the {name} policy, {counted(self.config.eval.final_episodes, 'episode')}")
         metrics, returns = self.evaluator.final(policy, self.config.eval.final_episodes)
         logged = {f"{name}/{key}": value for key, value in metrics.items()}
         self.journal.log(self.state.updates, logged, returns)

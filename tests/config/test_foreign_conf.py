@@ -1,6 +1,7 @@
 """A folder `./conf` from other people: its options give values to settings, and nothing more comes of them."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -125,6 +126,43 @@ def test_options_of_ones_own_are_what_they_were(folder):
     for node in plain:
         del node["overrides"], node["runtime"], node["job"]
     assert plain[0] == plain[1]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "words", "said"),
+    [
+        ("algo/mine", "defaults: [bc]\nbet: 3\n", "algo=mine", "algo=mine has no such setting; .*algo/mine.yaml"),
+        (
+            "algo/mine",
+            "defaults: [bcc]\n",
+            "algo=mine",
+            "algo=bcc, which a file chooses: no such option; did you mean bc",
+        ),
+        ("algo/mine", "defaults: [/model: gv]\n", "algo=mine", "model=gv, which a file chooses: no such option; did "),
+        (
+            "experiment/mine",
+            f"{GLOBAL}algo: {{bet: 3}}\n",
+            "experiment=mine",
+            "it comes from experiment=mine .*mine.yaml",
+        ),
+        ("experiment/mine", f"{GLOBAL}algo: {{bet: 3}}\n", "experiment=[short,mine]", "it comes from experiment=mine "),
+        ("experiment/mine", f"{GLOBAL}eval: {{episode: 3}}\n", "experiment=mine", "it comes from experiment=mine "),
+        ("experiment/mine", "seed: 3\n", "experiment=mine", "experiment=mine: .* begins with .*# @package _global_"),
+        ("experiment/mine", "", "experiment=[mine,short]", "experiment=.mine,short.: .* begins with .*# @package _glo"),
+        ("tuned/bc/swiss-roll", "seed: 3\n", "env=swiss-roll algo=bc", "tuned=bc/swiss-roll: .*# @package _global_"),
+        (
+            "cluster/mine",
+            "cpus: 3\n",
+            "-m hydra/launcher=slurm cluster=mine",
+            "cluster=mine: .* with .*# @package launch",
+        ),
+    ],
+)
+def test_what_is_wrong_in_a_file_is_said_of_it(folder, file, text, words, said):
+    write(folder / f"conf/{file}.yaml", text)
+    result, started = tried(*words.split())
+    assert (result.code, result.err.count("\n"), started) == (1, 1, [])
+    assert re.search(said, result.err), result.err
 
 
 def test_what_a_file_asks_of_another_mode_is_refused(folder):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from command_line import genpolicy, jobs
 
-from genpolicy.config import plain_yaml, tuned
+from genpolicy.config import help, plain_yaml, tuned
 from genpolicy.config.arguments import HYDRA_GROUPS, PLACED, groups, options
 from genpolicy.config.run_settings import MODES, RunSettings
 
@@ -34,6 +34,24 @@ def test_the_settings_of_every_run_are_all_there():
     said = genpolicy("--help", "settings").out
     for field in dataclasses.fields(RunSettings):
         assert f"\n  {field.name}=" in said or f"\n  {field.name}." in said
+
+
+def test_settings_can_be_asked_for_by_the_beginning_of_their_names():
+    said = genpolicy("--help", "settings").out.splitlines()
+    assert genpolicy("--help", "eval").out.splitlines() == [line for line in said if line.startswith("  eval.")]
+    assert genpolicy("--help", "eval.video", "mode=train").out.count("\n") == 2
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_on_a_terminal_no_line_is_longer_than_it_is_wide(columns, monkeypatch):
+    words = "--help", "algo=gmpg", "algo", "tuned=gmpo/hopper-medium-v2", "settings"
+    whole = genpolicy(*words).out
+    monkeypatch.setattr(help, "_columns", lambda: columns)
+    for said in genpolicy(*words).out, genpolicy("--help").out:
+        assert max(map(len, said.splitlines())) <= columns
+    said = genpolicy(*words).out
+    assert said.split() == whole.split()
+    assert "\n                                       " in said
 
 
 def test_tuned_values_are_those_of_the_task_and_say_where_they_come_from():

@@ -53,7 +53,7 @@ class CheckedLauncher(Launcher):
         from genpolicy.system import forecast
 
         if not job_overrides:
-            raise UserError("the sweep is empty: one of its patterns matches no option")
+            raise UserError("the sweep is empty: one of its patterns matches no option, or one of its ranges is empty")
         jobs, unknown, tried, said = [], [], set(), forecast.now()
         for number, overrides in enumerate(job_overrides):
             chosen = compose.choosing(overrides)
@@ -70,7 +70,8 @@ class CheckedLauncher(Launcher):
             except Exception as error:
                 if unknown:
                     continue
-                raise UserError(f"{compose.explain(error)} (in the job {' '.join(overrides)})") from error
+                where = f" (in the job {' '.join(overrides)})" if len(job_overrides) > 1 else ""
+                raise UserError(f"{compose.explain(error)}{where}") from error
         if unknown:
             raise UserError(lacking(unknown, jobs))
         return jobs
