@@ -1,9 +1,11 @@
 """The words of a command line, before Hydra sees them, and the folders that its options come from."""
 
+import dataclasses
+import functools
 import os
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from genpolicy.config import plain_yaml, sbatch
@@ -31,6 +33,7 @@ _FLAGS = {
 }
 _WORDS = {"--follow": "follow=true"}  # what reads better as a flag
 _PLAIN = re.compile(r"(?!(true|false|null|inf|nan)$)[a-z_][\w-]*|[\w.@%+-]*/[\w./@%+-]*", re.ASCII | re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?[\d._]*\d[\d._]*(e[+-]?[\d_]+)?|true|false", re.ASCII | re.IGNORECASE)
 _SHORT = {"-m": "--multirun", "-c": "--cfg", "-p": "--package", "-i": "--info", "-sc": "--shell-completion"}
 
 
@@ -182,8 +185,10 @@ def _rewrite_override(word: str, multirun: bool) -> str:
     if value.startswith("~/"):  # the shell does not expand it there, and Hydra cannot read it
         home = str(Path(value).expanduser())
         return f"{key}={quoted(home) if _PLAIN.fullmatch(value[1:]) else home}"
-    if key == "sweep" and re.fullmatch(r"[0-9a-f]{8}", value):  # where Hydra might see a number
-        return f"sweep={quoted(value)}"
+    if (
+        _NUMBER.fullmatch(value) and key.lstrip("+") in _texts()
+    ):  # 1.10 and 2026_11_29, where Hydra sees 1.1 and 20261129
+        return f"{key}={quoted(value)}"
     if key.lstrip("+") == "seeds":  # a list, where Hydra would see a sweep
         if not re.fullmatch(r"\d+(,\d+)+|\[[\d, ]*\]", value):
             raise UserError(f"{word}: not a list of seeds; write it as in seeds=0,1,2")
@@ -203,6 +208,22 @@ def _rewrite_override(word: str, multirun: bool) -> str:
         raise UserError(f"{word}: a set of tasks; add -m to train on each of them")
     tasks = [task for name in names for task in (_taskset(sets[name]) if name in sets else [name])]
     return f"env={','.join(dict.fromkeys(tasks))}"
+
+
+@functools.cache
+def _texts() -> frozenset[str]:
+    """The full names of the settings of every run that are text."""
+    from genpolicy.config.run_settings import RunSettings  # which takes what it needs of schema
+    from genpolicy.config.schema import field_types
+
+    def names(cls: type, prefix: str) -> Iterator[str]:
+        for name, hint in field_types(cls).items():
+            if dataclasses.is_dataclass(hint):
+                yield from names(hint, f"{prefix}{name}.")
+            elif hint in (str, str | None):
+                yield f"{prefix}{name}"
+
+    return frozenset(names(RunSettings, ""))
 
 
 def _taskset(path: Path) -> list[str]:

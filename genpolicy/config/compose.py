@@ -53,8 +53,13 @@ def run(words: list[str], task: Callable[[Composed], None]) -> None:
 
 
 def complete(words: list[str]) -> None:
-    """Has Hydra answer --shell-completion."""
-    Hydra("genpolicy", _Completing()).shell_completion("config", [word for word in words if not word.startswith("-")])
+    """Has Hydra answer --shell-completion. Raises `UserError` for words that a shell does not ask with."""
+    asked = [word for word in words if not word.startswith("-")]
+    if not re.fullmatch(r"(install|uninstall|query)=(bash|fish|zsh)", " ".join(asked)):
+        raise UserError("-sc: needs install=bash, or uninstall=bash; legal: bash, fish, zsh")
+    if asked[0].startswith("query=") and "COMP_LINE" not in os.environ:
+        raise UserError(f"-sc {asked[0]}: is asked by the shell itself, once -sc install has told it to")
+    Hydra("genpolicy", _Completing()).shell_completion("config", asked)
 
 
 class _Completing(Loader):
@@ -230,7 +235,7 @@ def _check_key(override: Override, known: list[str], words: list[str]) -> None:
         raise UserError(f"{key}: no such setting; {hint}")
     if override.package is not None and PLACED.get(override.package) != key:
         raise UserError(f"{override.input_line}: {key} has no second place; write {key}=<option>")
-    if override.is_delete() and top not in ("tuned", "experiment"):
+    if override.is_delete() and override.input_line not in ("~tuned", "~experiment"):
         raise UserError(f"{override.input_line}: only ~tuned and ~experiment can be left out")
 
 
@@ -262,6 +267,8 @@ def _check_options(override: Override) -> None:
     for name in chosen:
         if not isinstance(name, str) or not has_option(override.key_or_group, name):
             shown, legal = "null" if name is None else str(name), options(override.key_or_group)
+            if name is None and has_option(override.key_or_group, "none"):
+                raise UserError(f"{group}=null: no such option; say {group}=none")
             legal |= {"none": None} if group == "tuned" else options("taskset") if group == "env" else {}
             hint = (group == "env" and hints.task(shown)) or suggest(shown, legal, group)
             raise UserError(f"{group}={shown}: no such option; {hint}")

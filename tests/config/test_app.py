@@ -297,6 +297,12 @@ def test_a_defect_is_one_line_and_its_traceback_on_request(monkeypatch, said, sh
         ("--cfg", "--cfg: needs one of job, hydra, all"),
         ("--cfg fog", "--cfg fog: needs one of job, hydra, all"),
         ("--resolve", "--resolve goes with --cfg job"),
+        ("-sc install=csh", "-sc: needs install=bash, or uninstall=bash; legal: bash, fish, zsh"),
+        ("-sc", "-sc: needs install=bash, "),
+        ("-sc query=bash", "-sc query=bash: is asked by the shell itself, "),
+        ("tuned=null", "tuned=null: no such option; say tuned=none"),
+        ("select=null", "select=null: no such option; say select=none"),
+        ("~tuned=bc", "~tuned=bc: only ~tuned and ~experiment can be left out"),
         ("--package algo", "--package algo goes with --cfg job"),
         ("algo==bc", "cannot read 'algo==bc'; say algo=bc"),
         ("network.hidden=[64", "cannot read 'network.hidden=[64'; the forms are 3, [1,2], {a:1}, "),
@@ -319,6 +325,12 @@ def test_what_is_wrong_and_what_would_be_right(words, message, tmp_path):
     assert result.err.startswith(f"genpolicy: {message}"), result.err
     assert result.err.count("\n") == 1
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["2026_11_29", "1.10", "1e3", "007", "true", "2026-11-29", "v1"])
+def test_a_name_is_what_was_typed(name):
+    [(job, _)] = jobs(f"study={name}", f"paths.outputs={name}")
+    assert (job.config.study, os.path.basename(job.config.paths.outputs)) == (name, name)
 
 
 def test_no_gpu_is_said_before_anything_starts(monkeypatch):
