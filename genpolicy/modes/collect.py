@@ -24,7 +24,7 @@ from genpolicy.config.schema import build
 from genpolicy.dataset.waypoint import WaypointController
 from genpolicy.env.maze2d import Maze2d
 from genpolicy.env.task import Task
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, counted
 from genpolicy.evaluation.rollout import evaluation_seed, start_seeds, steps
 from genpolicy.runs.job import Job
 from genpolicy.system.files import being_written, no_link
@@ -73,7 +73,7 @@ def _record(config: DictConfig, path: Path) -> None:
                 rows = _append(part, {name: column[: wanted - rows] for name, column in batch.items()}, batches)
                 progress.advance(rows)
     os.replace(part, path)
-    print(f"{path}: {rows:,} steps")
+    print(f"{path}: {counted(rows, 'step')}")
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from genpolicy.config.schema import build
 from genpolicy.dataset.transitions import Transitions
-from genpolicy.errors import UserError
+from genpolicy.errors import UserError, counted
 from genpolicy.evaluation.evaluator import Evaluator
 from genpolicy.evaluation.table import behaviour_metrics, print_table
 from genpolicy.runs import provenance
@@ -66,7 +66,7 @@ def evaluate(
 def show(run: Run, asked: Evaluation) -> None:
     """Prints what an evaluation has found, and where it is kept."""
     record = asked.record()
-    at = f"{record['checkpoint']} after {record['updates']:,} updates"
+    at = f"{record['checkpoint']} after {counted(record['updates'], 'update')}"
     recorded = run.status().get("data", {}).get("transitions") != 0
     title = f"{run.name}: {at}, {asked.title(run)}"
     print_table(title, record["results"], recorded, unscaled(run.config, run.choices))

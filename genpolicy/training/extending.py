@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from genpolicy.algo.algorithm import Algorithm
-from genpolicy.errors import UserError, message
+from genpolicy.errors import UserError, counted, message
 from genpolicy.runs import checkpoint, journal, provenance
 from genpolicy.runs.identity import identity, label
 from genpolicy.runs.run import Run, load_run
@@ -54,7 +54,7 @@ def shorter(run: Run, algorithm: Algorithm, generator: torch.Generator, say: Cal
     except UserError as error:
         say(f"does not go on from {label(directory)}: {message(error, 200)}")
         return None
-    say(f"goes on from {label(directory)}, after {steps:,} updates of the last phase")
+    say(f"goes on from {label(directory)}, after {counted(steps, 'update')} of the last phase")
     return begun
 
 

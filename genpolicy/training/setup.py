@@ -28,6 +28,10 @@ def find_run(reference: str, config: DictConfig) -> tuple[Run, Path]:
         path = follower.find_directory(reference, config)
     elif not path.exists():
         raise UserError(f"{reference}: no run directory, checkpoint or MLflow run id")
+    if path.is_dir() and not (path / "config.yaml").exists():
+        deeper = (found for depth in range(4) for found in sorted(path.glob(f"{'*/' * depth}seed*/config.yaml")))
+        if below := next(deeper, None):
+            raise UserError(f"{reference}: not a run directory; one below it is {below.parent}")
     path = path / "last.pt" if path.is_dir() else path
     path = path.parent.resolve() / path.name  # a link that the user names is followed; one in a run is not
     run = load_run(path.parent)

@@ -427,8 +427,8 @@ def _say(text: str) -> None:
 
 
 def steps_name(count: int) -> str:
-    """The name of the result of an evaluation with so many solver steps."""
-    return counted(count, "step")
+    """The name of the result of an evaluation with so many solver steps, by which a checkpoint has it."""
+    return f"{count} step{'' if count == 1 else 's'}"
 
 
 def draw_steps(results: dict[str, dict[str, float]], counts: list[int], path: Path) -> None:

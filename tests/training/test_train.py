@@ -347,6 +347,15 @@ def test_evaluating_what_is_no_run_is_one_line(tmp_path, monkeypatch, reference)
     assert any(reason in result.err for reason in said)
 
 
+def test_a_folder_of_runs_is_no_run_and_one_of_them_is_named(tmp_path):
+    run = tmp_path / "outputs/default/task/method-1a2b3c4d/seed0"
+    run.mkdir(parents=True)
+    (run / "config.yaml").touch()
+    for folder in list(run.parents)[:4]:
+        result = genpolicy("mode=eval", f"checkpoint={folder}")
+        assert result.err == f"genpolicy: {folder}: not a run directory; one below it is {run}\n"
+
+
 @pytest.mark.parametrize(("count", "steps", "expected"), [(5, 10, [2, 4, 6, 8, 10]), (3, 10, [4, 7, 10]), (1, 9, [9])])
 def test_evaluations_are_spread_evenly(count, steps, expected):
     assert spread(count, steps) == expected
