@@ -10,12 +10,15 @@ import pytest
 from command_line import genpolicy
 from composed import CONF, names, nodes, task
 from d4rl_package import d4rl, infos, maze_model
+from rich.console import Console
 
+from genpolicy.config.arguments import options
 from genpolicy.config.option_content import given_settings
 from genpolicy.config.schema import locate
 from genpolicy.env.maze2d import PointMaze
 from genpolicy.env.task import make_quietly
 from genpolicy.errors import UserError
+from genpolicy.modes import tasks
 
 # These have tests of their own: gym in test_own_data.py, the control suite and OGBench in files of their name.
 TASKS = [name for name in names("env") if name != "gym" and not name.startswith(("dmc-", "ogbench-"))]
@@ -311,3 +314,14 @@ def test_all_tasks_at_a_glance(tmp_path):
     assert rows["hopper-medium-v2"] == ["11", "3", "1,000", "Hopper-v4", "-20.2723", "3234.3", "1", "MB"]
     assert rows["antmaze-umaze-v0"] == ["29", "8", "700", "AntMaze", "0", "1", "not", "there"]
     assert rows["swiss-roll"] == ["0", "2", "1", "SwissRoll"]
+
+
+def test_a_narrow_terminal_folds_names_and_keeps_numbers(tmp_path, monkeypatch):
+    shown = {name: options("env")[name] for name in ("hopper-medium-v2", "ogbench-humanoidmaze-medium-navigate")}
+    monkeypatch.setattr(tasks, "options", lambda group: shown)
+    monkeypatch.setattr(tasks, "console", lambda: Console(width=80))
+    lines = genpolicy("mode=tasks", f"paths.data={tmp_path}").out.splitlines()
+    assert max(map(len, lines)) <= 80
+    words = " ".join(lines).split()
+    for word in ("11", "3", "1,000", "-20.2723", "3234.3", "69", "21", "2,000"):
+        assert word in words, lines

@@ -1,5 +1,6 @@
 """Sweeps given to launchers: what is started, what is left alone, and how they are shown."""
 
+import io
 import json
 import os
 import re
@@ -14,13 +15,15 @@ from types import SimpleNamespace
 import pytest
 from command_line import genpolicy
 from patience import PATIENCE
+from rich.console import Console
 from tiny import ended, opened, plain_words, records, words
 
 from genpolicy import app
 from genpolicy.config import sbatch
 from genpolicy.launch import local, pool, slurm, sweep
+from genpolicy.modes import status as status_mode
 from genpolicy.runs.run import find_runs
-from genpolicy.runs.state import launching, read_status, run_state
+from genpolicy.runs.state import RunState, launching, read_status, run_state
 from genpolicy.system import files, forecast, squeue
 from genpolicy.system.files import last_line
 
@@ -39,6 +42,16 @@ def test_who_looks_whether_a_sweep_waits_does_not_keep_it_from_saying_so(tmp_pat
     monkeypatch.setattr(files.fcntl, "flock", looked_at)
     with found.in_progress():
         assert launching(tmp_path)
+
+
+def test_on_a_narrow_terminal_names_of_runs_are_folded_and_nothing_is_lost(tmp_path):
+    name, status = "gmpg-gvp-b7e3380c ogbench-cube-double-play s0", {"step": 1234, "steps": 12340}
+    state = RunState(tmp_path, "failed", "123456_7", False, status | {"reason": "the disk is full"})
+    console = Console(width=80, file=io.StringIO())
+    console.print(status_mode.table([state], {tmp_path: name}))
+    words = console.file.getvalue().split()
+    for word in ("failed", "123456_7", "1,234", "12,340", "s0"):
+        assert word in words, words
 
 
 def test_a_sweep_is_named_by_what_varies():
