@@ -330,8 +330,9 @@ class Trainer:
             self.collector.close()
             self.collector = None
         for name, policy in self._final_policies().items():
-            if self._evaluate_finally(name, policy) and self.config.eval.video and policy is self.algorithm.policy:
-                self._film()
+            played = self._evaluate_finally(name, policy)
+            if self.config.eval.video and policy is self.algorithm.policy:
+                self._film(played)
         self._note(self.state.results["final"])  # also if another process made that evaluation, and was stopped then
         self.journal.sync()
         if late := late_mean(self.journal.path, self.algorithm):
@@ -370,11 +371,22 @@ class Trainer:
         self._save()
         return True
 
-    def _film(self) -> None:
-        """A video of the final evaluation; after its results were saved, which no failure here may cost."""
+    def _film(self, played: bool) -> None:
+        """A video of the final evaluation; after its results were saved, which no failure here may cost.
+
+        played: whether this process has made that evaluation, so that there is an episode to draw.
+        """
+        path = self.run.path("figures") / "episode.mp4"
+        if not played:
+            if not path.exists():
+                self.progress.say(
+                    "no video: the run was stopped while it was drawn; "
+                    f"mode=eval checkpoint={self.run.directory} eval.video=true draws one"
+                )
+            return
         self.progress.say("drawing the first episode")
         try:
-            self.evaluator.film(self.run.path("figures") / "episode.mp4")
+            self.evaluator.film(path)
         except UserError as error:
             self.progress.say(f"no video: {error}")
 
