@@ -166,7 +166,7 @@ class TrainedPolicy:
 
     def _pairs(self, observation: Array, action: Array) -> tuple[Tensor, Tensor]:
         rows = self._rows(observation, "observation", self.observation_size)
-        if self.chunk_length > 1:
+        if self.chunk_length > 1 and isinstance(action, np.ndarray | Tensor):
             if action.shape[-2:] != self._shape:
                 raise UserError(f"action: the last dimensions of {tuple(action.shape)} must be {self._shape}")
             action = action.reshape(*action.shape[:-2], math.prod(self._shape))
@@ -176,6 +176,8 @@ class TrainedPolicy:
         return rows, actions
 
     def _rows(self, array: Array, what: str, size: int) -> Tensor:
+        if not isinstance(array, np.ndarray | Tensor):
+            raise UserError(f"{what}: must be an array of NumPy or torch, not of type {type(array).__name__}")
         if array.ndim == 0 or array.shape[-1] != size:
             raise UserError(f"{what}: the last dimension of {tuple(array.shape)} must be {size}")
         rows = math.prod(array.shape[:-1])

@@ -202,6 +202,10 @@ def test_a_problem_without_observations(tmp_path):
 def test_what_does_not_fit_is_said(policy, tmp_path):
     with pytest.raises(UserError, match=r"observation: the last dimension of \(3,\) must be 2"):
         policy.act(np.zeros(3))
+    with pytest.raises(UserError, match="observation: must be an array of NumPy or torch, not of type list"):
+        policy.act([0.0, 0.0])
+    with pytest.raises(UserError, match="action: must be an array of NumPy or torch, not of type tuple"):
+        policy.log_prob(np.zeros(2), (0.0, 0.0))
     with pytest.raises(UserError, match="do not go with observations"):
         policy.log_prob(np.zeros((4, 2)), np.zeros((3, 2)))
     with pytest.raises(UserError, match="no run directory"):

@@ -43,7 +43,10 @@ def gpu_count(gpus: int | str) -> int:
 def minutes(time: str) -> int:
     """The minutes, rounded up, of a time as SLURM writes it: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S."""
     if not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", time):
-        raise UserError(f"launch.time={time}: not a time of SLURM's, such as 90, 12:00:00 or 1-12 (days-hours)")
+        raise UserError(
+            f"launch.time={time}: not a time of SLURM's, such as 90, 12:00:00 or 1-12 (days-hours); "
+            "launch.minutes takes 2h, too"
+        )
     days, dash, rest = time.rpartition("-")
     parts = [int(part) for part in rest.split(":")]
     if dash:
