@@ -201,7 +201,7 @@ def _fields(cls: type, values: dict, indent: str, prefix: str = "") -> list[str]
 def _legal(field: dataclasses.Field, hint: type) -> str:
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     limits = [f"{sign} {field.metadata[name]}" for name, sign in signs.items() if name in field.metadata]
-    choices = " | ".join(map(str, field.metadata.get("choices", ())))
+    choices = " | ".join(map(written, field.metadata.get("choices", ())))
     return choices or ", ".join([name_of(hint), *limits])
 
 

@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genpolicy.config.nodes import created
 from genpolicy.config.schema import MISSING, TARGET, default_of, field_types, is_nested, locate, name_of
-from genpolicy.errors import UnknownSetting, UserError, suggest
+from genpolicy.errors import UnknownSetting, UserError, suggest, written
 
 LONGEST = 1000  # items of a list
 EXACT = 2**53  # below which every whole number is a float
@@ -260,4 +260,4 @@ def _check_range(value: Any, field: dataclasses.Field, path: str) -> None:
                 raise UserError(f"{path}: {item} must be {sign} {field.metadata[name]}")
         legal = field.metadata.get("choices")
         if legal is not None and item not in legal:
-            raise UserError(f"{path}: {item} is none of {', '.join(map(str, legal))}")
+            raise UserError(f"{path}: {written(item)} is none of {', '.join(map(written, legal))}")

@@ -283,6 +283,8 @@ def test_a_defect_is_one_line_and_its_traceback_on_request(monkeypatch, said, sh
         ("mode=check report.filter=x", "report.filter=x: goes with mode=report"),
         ("study=a/../b", "study: 'a/../b' is not a plain folder name of letters, digits and ._-"),
         ("paths.outputs=", "paths.outputs: must name a folder"),
+        ("phases.reuse=maybe", "phases.reuse: maybe is none of true, false, any"),
+        ("compile=true", "compile: true is none of none, default, "),
         ("device=tpu", "device: tpu is none of auto, cpu, cuda"),
         ("overwrite=maybe", "overwrite: 'maybe' is not of type bool"),
         ("tracking=3", "tracking: must be a group of settings, not 3"),

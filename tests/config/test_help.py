@@ -40,6 +40,7 @@ def test_settings_can_be_asked_for_by_the_beginning_of_their_names():
     said = genpolicy("--help", "settings").out.splitlines()
     assert genpolicy("--help", "eval").out.splitlines() == [line for line in said if line.startswith("  eval.")]
     assert genpolicy("--help", "eval.video", "mode=train").out.count("\n") == 2
+    assert "(true | false | any)" in genpolicy("--help", "phases.reuse").out
 
 
 @pytest.mark.parametrize("columns", [80, 120])
