@@ -96,7 +96,7 @@ class Search:
             raise UserError(f"search.storage: no database there ({one_line(error)})") from error
 
     def _examples(self) -> list[list[str]]:
-        """Jobs with each choice and each end of an interval in one of them, of one seed."""
+        """Jobs with each choice, each end of an interval and a real number inside in one of them, of one seed."""
         ends = {key: _ends(found) for key, found in self.space.items()}
         first = {key: values[0] for key, values in ends.items()}
         points = [first, *(first | {key: value} for key, values in ends.items() for value in values[1:])]
@@ -167,7 +167,10 @@ def _product(words: Mapping[str, list[str]], parameters: Mapping) -> list[list[s
 def _ends(distribution: BaseDistribution) -> Sequence:
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices
-    return distribution.low, distribution.high
+    ends = distribution.low, distribution.high
+    if isinstance(distribution, IntDistribution):
+        return ends
+    return *ends, 0.618 * ends[0] + 0.382 * ends[1]  # one that is hardly a whole number, where the setting wants these
 
 
 def mean_score(jobs: Sequence) -> float | None:

@@ -183,6 +183,7 @@ def test_a_launcher_that_starts_nothing_ends_the_search(tmp_path):
         ("-m hydra/sweeper=optuna algo.beta=interval(1,3) search.trials=0", "search.trials: 0 must be >= 1"),
         ("-m hydra/sweeper=optuna algo.beta=interval(1,3) search.storage=nowhere", "search.storage: no database there"),
         ("-m hydra/sweeper=optuna algo.bets=interval(1,3)", "algo.bets"),
+        ("-m hydra/sweeper=optuna solver.steps=interval(1,8)", "solver.steps: 3.674 is not of type int (in the job "),
         ("hydra/sweeper=optuna algo.beta=3", "add -m"),
         ("search.trials=3", "goes with hydra/sweeper=optuna"),
     ],
