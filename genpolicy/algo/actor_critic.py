@@ -239,7 +239,7 @@ class ActorCritic(PolicyEvaluation, ABC):
     def actor_update(self) -> Update:
         """The actor's update, after the critic's on the same batch; `update_targets` comes after it."""
 
-    def climbing_update(self, parameters: Iterable[nn.Parameter], **more: Any) -> Update:
+    def maximising_update(self, parameters: Iterable[nn.Parameter], **more: Any) -> Update:
         """The update of these by `loss` and `draw`, through the critic as it is. more: what else an `Update` takes."""
         given = {"frozen_modules": [self.critic], "clip": self.gradient_norm, "every": self.policy_delay}
         return Update(parameters, self.lr, self.loss, self.draw, **given, **more)

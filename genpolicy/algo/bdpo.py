@@ -43,7 +43,7 @@ class BDPO(BehaviourSettings, PolicyEvaluation):
 
     Its optimum has x_0 ~ mu(a|s) exp(Q(s, a) / eta) / Z(s). The steps of both chains are Gaussians of one variance, so
     that a divergence is beta_k |eps - eps_mu|^2 / (2 (1 - beta_k) sigma_k^2). V_k(s, x_k) of the critic is what is left
-    of the objective from x_k on, so each step of the actor climbs one of the chain: E[V_{k-1}(s, x_{k-1})] - eta KL.
+    of the objective from x_k on, so each step of the actor maximises one of the chain: E[V_{k-1}(s, x_{k-1})] - eta KL.
 
     mu is the behaviour model's moving average, which the policy begins as. It goes on being fitted when the actor is.
     What is evaluated and played is the actor's moving average.

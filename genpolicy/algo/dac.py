@@ -76,7 +76,7 @@ class DAC(ActorCritic):
         [phase] = super().plan()
         *_, critic, actor = phase.updates.values()
         if not self.joint:
-            critic.after = self.update_target_q  # the actor climbs what it is now
+            critic.after = self.update_target_q  # the actor maximises what it is now
             return [phase]
         more = {"clip": self.gradient_norm, "schedule": self.schedule, "observe": actor.observe}
         more |= {"before": self.critic.update_target, "derive": self.derive_for_critic}
@@ -86,7 +86,7 @@ class DAC(ActorCritic):
 
     def actor_update(self) -> Update:
         observe = self.ascend if self.eta_lr else None
-        return self.climbing_update(self.policy.parameters(), after=self.update_average, observe=observe)
+        return self.maximising_update(self.policy.parameters(), after=self.update_average, observe=observe)
 
     @torch.no_grad()
     def ascend(self, metrics: Metrics) -> None:

@@ -151,7 +151,7 @@ class Distilled(BehaviourSettings, CriticSettings, PolicySettings, Algorithm, AB
         return penalty - gain, {"penalty": penalty.detach().mean(), "q": q.detach().mean()}
 
     def value(self, observation: Tensor, action: Tensor) -> Tensor:
-        """The values [E, B] of actions [B, A] that the policy climbs."""
+        """The values [E, B] of actions [B, A] that the policy maximises."""
         return self.critic.q(observation, action)
 
     @abstractmethod

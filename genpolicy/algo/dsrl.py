@@ -14,7 +14,7 @@ from genpolicy.algo.entropy import entropy_loss
 from genpolicy.algo.update import Metrics
 from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
-from genpolicy.critic.critic import climbed
+from genpolicy.critic.critic import maximised
 from genpolicy.dataset.nothing import Nothing
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
@@ -31,8 +31,8 @@ class DSRL(BehaviourSettings, PerceptronSettings, JointTraining):
     """A tanh-Gaussian policy chooses the noise z, within `noise_scale`, from which a behaviour flow makes the action.
 
     Q of actions is learned as always. A latent critic of the same shape regresses Q(s, flow(s, z)) for z ~ N(0, I), and
-    the policy climbs that, its entropy held by a learned temperature: no gradient goes through the flow, which is the
-    moving average of the one that is fitted beside.
+    the policy maximises that, its entropy held by a learned temperature: no gradient goes through the flow, which is
+    the moving average of the one that is fitted beside.
     """
 
     selects = True
@@ -93,7 +93,7 @@ class DSRL(BehaviourSettings, PerceptronSettings, JointTraining):
             wanted = self.critic.q(observation, self.clip(self.policy.flow.sample(observation, noise=noise)))
         distilled = self.critic.total((self.latent_q(observation, noise) - wanted).square())
         latent, log_prob = self.policy.actions_and_density(draws["action_noise"], observation)
-        q = climbed(lambda noise: self.latent_q(observation, noise).mean(0), self.noise_scale * latent)
+        q = maximised(lambda noise: self.latent_q(observation, noise).mean(0), self.noise_scale * latent)
         entropy, own = entropy_loss(self.log_temperature, log_prob, self.entropy * latent.shape[-1])
         metrics |= own | {"distilled": distilled.detach().mean(), "q": q.detach().mean()}
         return total + distilled + entropy - q, metrics

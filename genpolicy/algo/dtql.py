@@ -23,7 +23,7 @@ from genpolicy.objective.objective import Draws
 
 @component
 class DTQL(Distilled):
-    """A Gaussian policy that climbs min_j Q_j where the behaviour's denoiser leaves its actions in place.
+    """A Gaussian policy that maximises min_j Q_j where the behaviour's denoiser leaves its actions in place.
 
     The trust-region loss is the behaviour's denoising error of the policy's actions, as a function of these (eq. 5):
     it is small at the modes of the behaviour only.

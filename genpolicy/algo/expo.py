@@ -10,7 +10,7 @@ from genpolicy.algo.distilled import PerceptronSettings, network_beside
 from genpolicy.algo.entropy import entropy_loss
 from genpolicy.algo.update import Metrics
 from genpolicy.config.schema import component, setting
-from genpolicy.critic.critic import climbed
+from genpolicy.critic.critic import maximised
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.edited import EditedPolicy
 from genpolicy.model.policy import Policy
@@ -19,7 +19,7 @@ from genpolicy.objective.objective import Draws
 
 @component
 class EditSettings(PerceptronSettings):
-    """What joint training has beside a flow whose actions are edited: a tanh-Gaussian policy of the edits climbs Q.
+    """What joint training has beside a flow whose actions are edited: a tanh-Gaussian policy of the edits maximises Q.
 
     Its entropy is held at `edit_entropy` by a temperature that is learned with all else. No gradient reaches the flow.
     """
@@ -50,14 +50,14 @@ class EditSettings(PerceptronSettings):
             base = self.policy.base(noise, observation)
         edit, log_prob = self.policy.edit(base, noise, observation)
         action = self.clip(base + self.edit_scale * edit)
-        q = climbed(lambda action: self.critic.q(observation, action).mean(0), action)
+        q = maximised(lambda action: self.critic.q(observation, action).mean(0), action)
         entropy, own = entropy_loss(self.log_temperature, log_prob, self.edit_entropy * base.shape[-1])
         return total + entropy - q, metrics | own | {"q": q.detach().mean()}
 
 
 @component
 class EXPO(EditSettings, JointTraining):
-    """The actions of a behaviour flow are edited, by no more than `edit_scale`, to climb Q.
+    """The actions of a behaviour flow are edited, by no more than `edit_scale`, to maximise Q.
 
     Both are trained on each batch; the critic evaluates the edited actions, or the best of several with `select`.
     """

@@ -22,7 +22,7 @@ class FAN(OneStepActor):
     """FQL that evaluates its flow once where FQL solves it, with a critic that is conditioned on noise.
 
     The policy's action a = mu(s, e) is anchored to the flow: |a - e - v(s, x_t, t)|^2 at a random point of the line
-    from its noise e to it. It climbs Q(s, a, n) and Z(s, a); the anchor at the next state is a cost of the critic's.
+    from its noise e to it. It maximises Q(s, a, n) and Z(s, a); the anchor at the next state is a cost of the critic's.
     """
 
     evaluates = ("anchored",)

@@ -20,7 +20,7 @@ from genpolicy.objective.objective import Draws
 
 @component
 class OneStepActor(OneStepSettings, ActorCritic, ABC):
-    """A one-step policy that climbs Q while it is held to a behaviour flow: alpha |mu(s, z) - flow(s, z)|^2.
+    """A one-step policy that maximises Q while it is held to a behaviour flow: alpha |mu(s, z) - flow(s, z)|^2.
 
     Both make an action of the same noise, so that this bounds the squared Wasserstein distance of the two policies from
     above. As in FQL's code, which has one optimiser, all networks step from the same parameters.
@@ -42,7 +42,7 @@ class OneStepActor(OneStepSettings, ActorCritic, ABC):
         return [self.from_the_same_parameters(phase) for phase in super().plan()]
 
     def actor_update(self) -> Update:
-        return self.climbing_update(self.trained())
+        return self.maximising_update(self.trained())
 
     def trained(self) -> list[nn.Parameter]:
         """The parameters that the actor's update moves."""

@@ -21,7 +21,7 @@ UP, DOWN, REACH = 1.2, 0.8, 10.0  # what it is multiplied by, and how far it may
 
 @component
 class MeanFlowQL(ActorCritic):
-    """A one-step generative policy that climbs Q: alpha times its generative loss - mean_j Q_j(s, pi(s)).
+    """A one-step generative policy that maximises Q: alpha times its generative loss - mean_j Q_j(s, pi(s)).
 
     alpha rises where the generative loss is far above its usual size, and falls where it is far below. What the policy
     does outside of the action space, where Q does not see it, costs its distance from there.
@@ -62,7 +62,7 @@ class MeanFlowQL(ActorCritic):
         return phases
 
     def actor_update(self) -> Update:
-        return self.climbing_update(self.policy.parameters(), after=self.policy.update_target)
+        return self.maximising_update(self.policy.parameters(), after=self.policy.update_target)
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The generative loss's draws, the noise [B, noises, A] of the actions, and alpha [B], changed if due."""

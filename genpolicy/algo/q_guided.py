@@ -1,4 +1,4 @@
-"""A generative actor that climbs the critic while it imitates the data: Diffusion-QL, Consistency-AC."""
+"""A generative actor that maximises the critic while it imitates the data: Diffusion-QL, Consistency-AC."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class QGuided(ActorCritic):
         super().check_compatibility(config)
         if config.critic.ensemble < 2:
             raise UserError(
-                f"critic.ensemble={config.critic.ensemble}: the actor climbs one of 2 Q functions, "
+                f"critic.ensemble={config.critic.ensemble}: the actor maximises one of 2 Q functions, "
                 "chosen by a coin; legal: 2 or more"
             )
         if not config.algo.normalize:
             refuse_unused(config, "algo", ("own_size",), "with algo.normalize=false Q is not divided by a size")
 
     def actor_update(self) -> Update:
-        return self.climbing_update(self.policy.parameters(), after=self.update_targets)
+        return self.maximising_update(self.policy.parameters(), after=self.update_targets)
 
     def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """The generative loss's draws, the noise of the actions, if they are sampled, and the coin."""

@@ -15,7 +15,7 @@ from genpolicy.algo.update import Metrics
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
-from genpolicy.critic.critic import climbed, value_and_slope
+from genpolicy.critic.critic import maximised, value_and_slope
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.flow import standard_normal
@@ -58,7 +58,7 @@ class QAM(JointTraining):
 
     @property
     def inverse_temperature(self) -> float | None:
-        return self.beta if self.flow is self.policy else None  # what is made from the flow climbs Q from there
+        return self.beta if self.flow is self.policy else None  # what is made from the flow maximises Q from there
 
     @property
     def flow(self) -> Policy:
@@ -138,7 +138,7 @@ class QAM(JointTraining):
 
 @component
 class QAMF(OneStepSettings, QAM):
-    """QAM-F: the policy is of one step; it climbs Q while it is held to QAM's flow, as FQL's to the behaviour flow."""
+    """QAM-F: the policy is of one step; it maximises Q, held to QAM's flow, as FQL's to the behaviour flow."""
 
     uses_samples = True
 
@@ -163,14 +163,14 @@ class QAMF(OneStepSettings, QAM):
         total, metrics = super().loss(batch, draws)
         observation = batch.observation
         action, distance = self.distilled(self.flow, observation, draws["action_noise"])
-        q = climbed(lambda action: self.critic.q(observation, action).mean(0), self.clip(action))
+        q = maximised(lambda action: self.critic.q(observation, action).mean(0), self.clip(action))
         metrics |= {"distance": distance.detach().mean(), "q": q.detach().mean()}
         return total + self.alpha * distance - q, metrics
 
 
 @component
 class QAME(EditSettings, QAM):
-    """QAM-E: the actions of QAM's flow are edited, by no more than `edit_scale`, to climb Q."""
+    """QAM-E: the actions of QAM's flow are edited, by no more than `edit_scale`, to maximise Q."""
 
     uses_samples = True
 

@@ -22,7 +22,7 @@ from genpolicy.objective.objective import Draws
 
 @component
 class RLPD(ActorCritic):
-    """A tanh-Gaussian policy that climbs the mean of many Q functions, its entropy held by a learned temperature.
+    """A tanh-Gaussian policy that maximises the mean of many Q functions, its entropy held by a learned temperature.
 
     Backed up is the least of a random subset of the target Q functions (`critic.subset`), which follow Q at every
     update; policy and temperature move at every `policy_delay`-th. There is no term that holds the policy to data.
@@ -58,7 +58,7 @@ class RLPD(ActorCritic):
         return super().critic_updates(after=self.critic.update_target, **more)
 
     def actor_update(self) -> Update:
-        return self.climbing_update([*self.policy.parameters(), self.log_temperature])
+        return self.maximising_update([*self.policy.parameters(), self.log_temperature])
 
     def evaluated(self, batch: Transitions, draws: Draws) -> Draws:
         """The actions, and `next_cost` [B, critic.candidates], what their values lose: temperature log pi."""

@@ -17,7 +17,7 @@ from genpolicy.model.policy import Policy
 
 @component
 class SRPO(Distilled):
-    """A deterministic policy that climbs beta Q and the behaviour's density, whose score is the diffusion model's.
+    """A deterministic policy that maximises beta Q and the behaviour's density, whose score is the diffusion model's.
 
     The density is that of perturbed actions, averaged over times with weight sigma^2; the gradient passes around the
     diffusion model (eqs. 10 and 12).
@@ -27,7 +27,7 @@ class SRPO(Distilled):
         0.1, gt=0.0, le=1e6, doc="weight of the value, in units of the data set's (transformed) reward"
     )
     normalize: bool = setting(False, doc="divide each action's gradient of Q by its root mean square")
-    target_value: bool = setting(False, doc="climb the mean of the target Q functions; false: of the online ones")
+    target_value: bool = setting(False, doc="maximise the mean of the target Q functions; false: of the online ones")
     time_margin: float = setting(
         0.0,
         ge=0.0,

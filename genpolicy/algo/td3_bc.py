@@ -20,7 +20,7 @@ from genpolicy.objective.objective import Draws
 
 @component
 class TD3(ActorCritic, ABC):
-    """TD3 (Fujimoto et al. 2018) whose actor imitates the data while it climbs Q.
+    """TD3 (Fujimoto et al. 2018) whose actor imitates the data while it maximises Q.
 
     Only the mean of the Gaussian is its actor; its std, which nothing else depends on, is fitted to the data beside it,
     for a log-likelihood.
@@ -41,7 +41,7 @@ class TD3(ActorCritic, ABC):
             raise UserError(f"model: TD3+BC needs a policy with a mean; legal: {legal_options('model', has_mean)}")
 
     def actor_update(self) -> Update:
-        return self.climbing_update(self.policy.parameters(), after=self.update_targets)
+        return self.maximising_update(self.policy.parameters(), after=self.update_targets)
 
     def target_action(self, observation: Tensor, draws: Draws, at: str) -> Tensor:
         """The moving average's mean with smoothing noise (Fujimoto et al. 2018, section 5.3)."""
@@ -68,7 +68,7 @@ class TD3(ActorCritic, ABC):
 
     @abstractmethod
     def actor_q(self, observation: Tensor, action: Tensor) -> Tensor:
-        """The Q [B] that the actor climbs."""
+        """The Q [B] that the actor maximises."""
 
 
 @component

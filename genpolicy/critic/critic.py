@@ -208,10 +208,10 @@ def value_and_slope(function: Callable[[Tensor], Tensor], action: Tensor) -> tup
         return value, slope
 
 
-def climbed(function: Callable[[Tensor], Tensor], action: Tensor) -> Tensor:
+def maximised(function: Callable[[Tensor], Tensor], action: Tensor) -> Tensor:
     """f(a) [B] as `value_and_slope` has it, whose gradient reaches the actions [B, A], but not what f is made of.
 
-    So in one loss a critic can be trained, and climbed as it is.
+    So in one loss a critic can be trained, and maximised as it is.
     """
     value, slope = value_and_slope(function, action)
     return value + (slope * (action - action.detach())).sum(-1)

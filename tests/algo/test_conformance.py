@@ -196,7 +196,7 @@ def assert_works(config, word: str = "") -> None:
         ("algo=idql critic=double_q", "legal: critic=in_support|iql|"),
         ("algo=gmpo critic=in_support", "legal: critic=iql"),
         ("algo=diffusion_ql critic=in_support", "critic: needs a behaviour model"),
-        ("algo=diffusion_ql critic.ensemble=1", "critic.ensemble=1: the actor climbs one of 2 Q functions"),
+        ("algo=diffusion_ql critic.ensemble=1", "critic.ensemble=1: the actor maximises one of 2 Q functions"),
         ("algo=diffusion_ql select=expectile", "critic: must learn V"),
         ("algo=gmpg model=gaussian", "model: this algorithm needs a generative model"),
         ("algo=srpo model=gaussian", "model: this algorithm needs a generative model"),

@@ -7,7 +7,7 @@ from tilted import BEST, COVARIANCE, CURVATURE, LEVELS, MEAN, data, make, optimu
 
 from genpolicy.algo.dac import DAC, QSM
 from genpolicy.algo.qam import QAME, QAMF
-from genpolicy.critic.critic import climbed, value_and_slope
+from genpolicy.critic.critic import maximised, value_and_slope
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.noise_prediction import NoisePrediction
 from genpolicy.solver.exponential import Ancestral
@@ -44,7 +44,7 @@ def test_what_qams_variants_add_changes_neither_the_flow_nor_the_critic(variant)
 @pytest.mark.parametrize(
     ("kind", "settings"), [(QAMF, {"squash": False, "alpha": 3.0}), (QAME, {"edit_scale": 0.2, "edit_entropy": -1.0})]
 )
-def test_what_qams_variants_play_climbs_from_where_the_flow_is(kind, settings):
+def test_what_qams_variants_play_maximises_q_from_where_the_flow_is(kind, settings):
     fast = {"steps": 150, "lr": 1e-2, "batch_size": 64, "adjoint_steps": 1, "policy_hidden": [32]}
     algorithm = make(kind, "icfm", 0, solver=PathEuler(steps=2), **settings, **fast)
     train(algorithm, data(0), 0)
@@ -125,9 +125,9 @@ def assert_converges(kind, settings, seed):
         assert 0.45 < low <= high < 0.8
 
 
-def test_the_gradient_of_what_is_climbed_reaches_actions_alone():
+def test_the_gradient_of_what_is_maximised_reaches_actions_alone():
     weight, action = torch.tensor([2.0, -1.0], requires_grad=True), torch.tensor([[1.0, 3.0]], requires_grad=True)
-    q = climbed(lambda action: (weight * action.square()).sum(-1), action)
+    q = maximised(lambda action: (weight * action.square()).sum(-1), action)
     assert q.item() == 2 - 9
     q.sum().backward()
     torch.testing.assert_close(action.grad, torch.tensor([[4.0, -6.0]]))

@@ -90,9 +90,9 @@ def test_an_update_is_theirs(given):
     theirs |= {"distance": "actor/fql_distill_loss"} if name == "qam_f" else {}
     theirs |= {"entropy": "actor/edit_entropy", "temperature": "actor/edit_alpha"} if name == "qam_e" else {}
     assert_terms(metrics, {ours: arrays[f"info/{their}"] for ours, their in theirs.items()})
-    climbing = {"qam_f": "fql_q_loss", "qam_e": "edit_q_loss"}
-    if name in climbing:
-        assert_terms(metrics, {"q": -arrays[f"info/actor/{climbing[name]}"]})
+    maximising = {"qam_f": "fql_q_loss", "qam_e": "edit_q_loss"}
+    if name in maximising:
+        assert_terms(metrics, {"q": -arrays[f"info/actor/{maximising[name]}"]})
     assert_equal(algorithm, weights(name)(arrays, 1), rtol=5e-8)
 
 
@@ -109,7 +109,7 @@ def test_it_acts_as_theirs(given):
     torch.testing.assert_close(acted, arrays["act"], rtol=1e-5, atol=1e-9)
 
 
-def test_what_climbs_q_beyond_the_flow_has_no_inverse_temperature(given):
+def test_what_maximises_q_beyond_the_flow_has_no_inverse_temperature(given):
     name, _, algorithm = given
     assert algorithm.inverse_temperature == (2 if name == "qam" else None)
 
