@@ -71,7 +71,7 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
         alone = locate(config.model.path._target_).t_max_noise < 1
         if config.algo.energy == "noisy" and alone and config.objective.get("prediction") not in ("noise", "score"):
             raise UserError(
-                "algo.energy=noisy: its gradient has no end where this path is noise alone; legal: denoised"
+                "algo.energy=noisy: its gradient is unbounded where this path is noise alone; legal: denoised"
             )
 
     def policies(self, model: Policy) -> tuple[Policy, Policy]:

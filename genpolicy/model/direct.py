@@ -135,7 +135,7 @@ class TanhGaussianPolicy(DeterministicPolicy):
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
-        """The network gives both mean and spread."""
+        """The network gives both mean and standard deviation."""
         super().check_compatibility(config)
 
         def fits(network: type) -> bool:
@@ -143,7 +143,7 @@ class TanhGaussianPolicy(DeterministicPolicy):
 
         if not fits(locate(config.network._target_)):
             legal = legal_options("network", fits)
-            raise UserError(f"network: this model takes a mean and a spread from it; legal: {legal}")
+            raise UserError(f"network: this model takes a mean and a standard deviation from it; legal: {legal}")
 
     def parameters_at(self, observation: Tensor) -> tuple[Tensor, Tensor]:
         """mu and std [B, A] of u."""

@@ -281,7 +281,10 @@ def assert_works(config, word: str = "") -> None:
             "algo=rlpd model=gvp objective=flow_matching",
             "model: RLPD needs a tanh-Gaussian policy; legal: model=tan",
         ),
-        ("algo=rlpd network=residual", "network: this model takes a mean and a spread from it; legal: network=mlp|"),
+        (
+            "algo=rlpd network=residual",
+            "network: this model takes a mean and a standard deviation from it; legal: network=mlp|",
+        ),
         ("algo=rlpd critic.subset=11", "critic.subset=11: there are critic.ensemble=10 Q functions to draw from"),
         ("algo=dsrl solver=sde", "solver: DSRL steers a flow that noise enters at its start only; legal: solver="),
         ("algo=expo algo.lr=1e-3", "critic.lr=0.0003: one optimiser trains all; legal: 0.001, as algo.lr"),
