@@ -1,4 +1,4 @@
-"""Noise predictions drawn along the critic's gradient at the noisy action: DAC and QSM."""
+"""Noise predictions guided by the critic's gradient at the noisy action: DAC and QSM."""
 
 from __future__ import annotations
 

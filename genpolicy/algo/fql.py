@@ -65,7 +65,7 @@ class OneStepActor(OneStepSettings, ActorCritic, ABC):
         return self.alpha * distance - self.gain(q), q, {"distance": distance, "q": q}
 
     def gain(self, value: Tensor) -> Tensor:
-        """What values [B] count, [B]: in units of their mean size, if so configured."""
+        """What values [B] count, [B]: in units of their mean absolute value, if so configured."""
         return value / value.detach().abs().mean() if self.normalize else value
 
 

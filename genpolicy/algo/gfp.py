@@ -24,7 +24,9 @@ class GFP(FQL):
 
     masks = False  # the weights are of whole actions
 
-    eta: float = setting(1e-3, gt=0.0, le=1e6, doc="temperature of the weights, in units of the values' mean size")
+    eta: float = setting(
+        1e-3, gt=0.0, le=1e6, doc="temperature of the weights, in units of the values' mean absolute value"
+    )
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:

@@ -22,7 +22,7 @@ class QGuided(ActorCritic):
     As in their code, Q is one of the first two of the critic, chosen by a coin, and |Q| is taken from the other.
     """
 
-    eta: float = setting(1.0, ge=0.0, le=1e6, doc="weight of the value, in units of the values' mean size")
+    eta: float = setting(1.0, ge=0.0, le=1e6, doc="weight of the value, in units of the values' mean absolute value")
     normalize: bool = setting(True, doc="divide by mean |Q|; false: GTP's ablation with a linear Q term")
     own_size: bool = setting(False, doc="mean of the same Q function, as in EDP's code; false: of the other one")
 
@@ -57,7 +57,7 @@ class QGuided(ActorCritic):
         return matching - self.eta * value, {"matching": matching.detach().mean(), "q": q.detach().mean()}
 
     def value(self, q: Tensor, draws: Draws) -> Tensor:
-        """What is raised [B], of Q [2, B]: one of two by a coin, in units of the mean size of one."""
+        """What is raised [B], of Q [2, B]: one of two by a coin, in units of the mean absolute value of one."""
         if self.normalize:
             size = q.detach().abs().mean(1, keepdim=True)
             q = q / (size if self.own_size else size.flip(0))

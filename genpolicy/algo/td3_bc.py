@@ -78,7 +78,7 @@ class TD3BC(TD3):
     Q is the critic's first.
     """
 
-    eta: float = setting(1.0, ge=0.0, le=1e6, doc="weight of the value, in units of the values' mean size")
+    eta: float = setting(1.0, ge=0.0, le=1e6, doc="weight of the value, in units of the values' mean absolute value")
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The loss [B], and metrics."""

@@ -1,4 +1,4 @@
-"""Policy evaluation held to the data's actions."""
+"""Policy evaluation regularised towards the data's actions."""
 
 from __future__ import annotations
 
