@@ -33,7 +33,8 @@ class Critic(nn.Module, ABC):
     A subclass says what its `loss` is, whose actions at the next states that takes, and whether V is learned.
     """
 
-    next_actions: ClassVar[str | None]  # "policy" or "behaviour"; None: none, the data's alone
+    # "policy" or "behaviour"; None: none, the data's alone. "chain", "anchored", "returns": what one algorithm gives.
+    next_actions: ClassVar[str | None]
     uses_next_action_of_data: ClassVar[bool] = False  # whether a batch must have `next_action` and `followed`
     offline_only: ClassVar[str] = ""  # why it cannot go on learning from data that grow, if it cannot
     single_steps: ClassVar[str] = ""  # why it learns of single actions and rewards only, if it does
