@@ -185,8 +185,9 @@ def test_preemption_requeues_the_job(outputs, undisturbed):
     assert_as_if_nothing_had_happened(run, undisturbed)
 
 
-def test_online_training_goes_on_when_the_job_is_requeued(outputs, tmp_path_factory):
-    run = disturbed_by(outputs, preempt, *ONLINE, "launch.gpus=2", phase="online")
+@pytest.mark.parametrize("disturb", [signal_user, preempt])
+def test_online_training_goes_on_when_the_job_is_requeued(disturb, outputs, tmp_path_factory):
+    run = disturbed_by(outputs, disturb, *ONLINE, "launch.gpus=2", phase="online")
     assert lives(run) == 2
     assert_as_if_nothing_had_happened(run, made_once(tmp_path_factory, "undisturbed-online", *ONLINE))
 
