@@ -15,6 +15,7 @@ from genpolicy.runs.run import load_run
 from genpolicy.runs.state import known_status
 from genpolicy.system.files import last_line
 from genpolicy.system.forecast import shown_left, time_left
+from genpolicy.system.forked import cores
 from genpolicy.system.signals import Interrupted, Signals
 from genpolicy.tracking import follower
 
@@ -90,6 +91,4 @@ def side_by_side(settings: DictConfig) -> int:
 
 
 def _at_once(settings: DictConfig, gpus: Sequence[str]) -> int:
-    # Of a machine that is shared, this process may have a part of the cores.
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return settings.parallel or len(gpus) * settings.runs_per_gpu or cores
+    return settings.parallel or len(gpus) * settings.runs_per_gpu or cores(otherwise=os.cpu_count() or 1)

@@ -12,9 +12,12 @@ from typing import Any
 from genpolicy.system.signals import Signals
 
 
-def cores() -> int:
-    """The cores that this process may use; 1 where processes are not safely copied, as on macOS."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+def cores(otherwise: int = 1) -> int:
+    """The cores that this process may use.
+
+    otherwise: what to take where the system does not say, as macOS; 1, as processes are not safely copied there.
+    """
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else otherwise
 
 
 @contextlib.contextmanager
