@@ -63,7 +63,7 @@ def load_policy(reference: str | Path, *words: str) -> TrainedPolicy:
     if not any(word.startswith("threads=") for word in words):
         words = ("threads=0", *words)
     config = _job("mode=eval", f"checkpoint={quoted(str(reference))}", *words).config
-    run, path = setup.find_run(str(reference), config)
+    run, path = setup.find_run(config)
     return restored(run.config, path, config.device)
 
 

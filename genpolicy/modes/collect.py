@@ -117,7 +117,7 @@ def _policy(config: DictConfig, task: Task) -> Callable[[int], Act]:
         if not isinstance(task, Maze2d):
             raise UserError(f"collect.policy=waypoint: steers the ball of maze2d, not env={task.name}")
         return functools.partial(WaypointController, task.simulate())
-    run, path = find_run(config.collect.policy, config)
+    run, path = find_run(config, "collect.policy")
     own = build(run.config.env)
     sizes = [(each.observation_size, each.action_size) for each in (own, task)]
     if sizes[0] != sizes[1]:

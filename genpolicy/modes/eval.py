@@ -28,7 +28,7 @@ def run(job: Job) -> None:
     `UserError` when all else is done.
     """
     config, choices = job.config, job.choices
-    found, path = find_run(config.checkpoint, config)
+    found, path = find_run(config)
     wanted, chosen = with_chosen(found, config, choices)
     wanted.eval = config.eval
     wanted = check(wanted, chosen, root=TrainSettings)

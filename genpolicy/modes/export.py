@@ -39,8 +39,16 @@ def run(job: Job) -> None:
     """
     settings = job.config.export
     graph.require(settings.format)
-    found, checkpoint = find_run(job.config.checkpoint, job.config)
+    found, checkpoint = find_run(job.config)
     path = _target(found, settings)
+    with new_folder(path.parent, own=int(settings.path is None)), being_written(path):
+        _require_new(path)
+        _export(job, found, checkpoint, path)
+
+
+def _export(job: Job, found: Run, checkpoint: Path, path: Path) -> None:
+    """As `run`, of a checkpoint of the run that was found, into a file that is not there."""
+    settings = job.config.export
     config, choices = with_chosen(found, job.config, job.choices)
     config = check(config, choices, root=TrainSettings)
     task = build(config.env)
@@ -64,20 +72,19 @@ def run(job: Job) -> None:
     source = "the data" if data is not None else "standard normal draws in the algorithm's units"
     content["parity"] = difference._asdict() | {"observations_from": source}
     content["latency"] = {"observations": batch, "threads": config.threads, "ms_per_action": latencies}
-    _write(path, settings.path is None, exported, content)
+    _write(path, exported, content)
     _show(found, difference, source, latencies, batch)
     print(f"{path}\n{_beside(path)}")
 
 
 def _target(found: Run, settings: DictConfig) -> Path:
-    """The file that is to be written, which is not there."""
+    """The file that is to be written."""
     if settings.path is None:
         path = found.path("export") / f"policy{graph.FORMATS[settings.format].suffix}"
     else:
         path = Path(absolute(settings.path))
         if not settings.path.strip() or path.is_dir() or not path.name:
             raise UserError(f"export.path: {path} is a folder; name the file that is to be written")
-    _require_new(path)
     return path
 
 
@@ -117,17 +124,15 @@ def _observations(data: Transitions | None, actor: Actor, count: int) -> torch.T
     return actor.scaling.unscale_observation(torch.randn(count, len(actor.scaling.mean), generator=draw))
 
 
-def _write(path: Path, own: bool, exported: graph.Graph, content: dict) -> None:
-    """Both files, if neither is there by now. own: whether the folder is one of the run's."""
+def _write(path: Path, exported: graph.Graph, content: dict) -> None:
+    """Both files, or none."""
     about = json.dumps(content, indent=1)
-    with new_folder(path.parent, own=int(own)), being_written(path):
-        _require_new(path)
-        write_atomically(_beside(path), about.encode())
-        try:
-            write_atomically(path, exported.content(about))
-        except BaseException:
-            _beside(path).unlink()
-            raise
+    write_atomically(_beside(path), about.encode())
+    try:
+        write_atomically(path, exported.content(about))
+    except BaseException:
+        _beside(path).unlink()
+        raise
 
 
 def _show(found: Run, difference: parity.Difference, source: str, latencies: dict[str, float], batch: int) -> None:

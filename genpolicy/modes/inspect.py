@@ -16,7 +16,7 @@ def run(job: Job) -> None:
     """
     from genpolicy.evaluation.inspection import Inspection  # matplotlib is slow to import
 
-    found, path = find_run(job.config.checkpoint, job.config)
+    found, path = find_run(job.config)
     config, device, stage = found.config, choose_device(job.config.device), stage_of(found, path)
     task = build(config.env)
     algorithm = fresh_algorithm(config, task, device)

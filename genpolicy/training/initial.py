@@ -31,7 +31,7 @@ def resolve(jobs: Iterable[Job]) -> None:
     for job in jobs:
         found = {}
         for part in named(job.config):
-            run, path = find_run(job.config.init[part], job.config)
+            run, path = find_run(job.config, f"init.{part}")
             found[part] = _digest(_weights(run, checkpoint.load(path)["algorithm"], part))
             _check_source(run, job.config, job.choices, part)
             job.config.init[part] = str(path)  # wherever the run is then trained
@@ -57,7 +57,7 @@ def put(algorithm: Algorithm, run: Run) -> None:
         module = getattr(algorithm, part, None)
         if module is None:
             raise UserError(f"{name}: algo={run.choices['algo']} has none; leave it out")
-        source, path = find_run(run.config.init[part], run.config)
+        source, path = find_run(run.config, name)
         saved = checkpoint.load(path)["algorithm"]
         _check_source(source, run.config, run.choices, part)
         found = _weights(source, saved, part)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, Phase, assemble, horizon
@@ -21,17 +21,21 @@ from genpolicy.runs.run import POLICY, Run, load_run
 from genpolicy.tracking import follower
 
 
-def find_run(reference: str, config: DictConfig) -> tuple[Run, Path]:
-    """The run of a run directory, a checkpoint in it or an MLflow run id, as of this machine, and the checkpoint."""
+def find_run(config: DictConfig, setting: str = "checkpoint") -> tuple[Run, Path]:
+    """The run that a setting names, as of this machine, and its checkpoint.
+
+    It names a run directory, a checkpoint in it or an MLflow run id. Raises `UserError` if there is no such thing.
+    """
+    reference = OmegaConf.select(config, setting)
     path = Path(reference).expanduser().absolute()
     if not path.exists() and re.fullmatch("[0-9a-f]{32}", reference):
         path = follower.find_directory(reference, config)
     elif not path.exists():
-        raise UserError(f"{reference}: no run directory, checkpoint or MLflow run id")
+        raise UserError(f"{setting}: {reference} is no run directory, checkpoint or MLflow run id")
     if path.is_dir() and not (path / "config.yaml").exists():
         deeper = (found for depth in range(4) for found in sorted(path.glob(f"{'*/' * depth}seed*/config.yaml")))
         if below := next(deeper, None):
-            raise UserError(f"{reference}: not a run directory; one below it is {below.parent}")
+            raise UserError(f"{setting}: {reference} is not a run directory; one below it is {below.parent}")
     path = path / "last.pt" if path.is_dir() else path
     path = path.parent.resolve() / path.name  # a link that the user names is followed; one in a run is not
     run = load_run(path.parent)

@@ -149,7 +149,7 @@ def test_the_waypoint_controller_wanders_as_in_the_embedded_data(tmp_path):
         (["collect.policy=waypoint"], "steers the ball of maze2d, not env=hopper-medium-v2"),
         (["collect.path={there}"], "is there already; name another one, or delete it"),
         (["collect.path={there}/below"], "cannot be written"),
-        (["collect.policy=nothing"], "nothing: no run directory, checkpoint or MLflow run id"),
+        (["collect.policy=nothing"], "collect.policy: nothing is no run directory, checkpoint or MLflow run id"),
         (["algo=bc"], "mode=collect takes no such setting"),
         (["env=gym", "env.id=CartPole-v1"], "only a Box of vectors will do"),
     ],

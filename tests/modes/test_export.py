@@ -189,6 +189,14 @@ def test_what_is_not_the_policy_is_not_written(run, elsewhere, tmp_path, action,
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("path", ["/proc/none/policy.onnx", "/dev/null/policy.onnx"])
+def test_where_nothing_can_be_written_no_graph_is_made(run, elsewhere, path, monkeypatch):
+    monkeypatch.setattr(graph, "trace", lambda *given: pytest.fail("a graph was made"))
+    result = export(run, f"export.path={path}")
+    assert (result.code, result.out, result.err.count("\n")) == (1, "", 1)
+    assert path.rpartition("/")[0] in result.err
+
+
 def test_without_a_checkpoint_or_the_mode(elsewhere):
     assert "mode=export needs checkpoint=<run directory, checkpoint or MLflow run id>" in genpolicy("mode=export").err
     assert "export.batch=3: goes with mode=export" in genpolicy("export.batch=3").err

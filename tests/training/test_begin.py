@@ -160,7 +160,7 @@ FIT = {
     "init.critic={run} scaling.observation=none scaling.action=none": "learned with other units",
     "init.policy={run} model=icfm": "has another model",
     "init.policy={run} env=multi-goal": "is of env=swiss-roll; this run is of env=multi-goal",
-    "init.critic=nowhere": "nowhere: no run directory, checkpoint or MLflow run id",
+    "init.critic=nowhere": "init.critic: nowhere is no run directory, checkpoint or MLflow run id",
     "init.critic={run} init.digests={{critic:abc}}": "are made by genpolicy",
 }
 

@@ -353,7 +353,7 @@ def test_a_folder_of_runs_is_no_run_and_one_of_them_is_named(tmp_path):
     (run / "config.yaml").touch()
     for folder in list(run.parents)[:4]:
         result = genpolicy("mode=eval", f"checkpoint={folder}")
-        assert result.err == f"genpolicy: {folder}: not a run directory; one below it is {run}\n"
+        assert result.err == f"genpolicy: checkpoint: {folder} is not a run directory; one below it is {run}\n"
 
 
 @pytest.mark.parametrize(("count", "steps", "expected"), [(5, 10, [2, 4, 6, 8, 10]), (3, 10, [4, 7, 10]), (1, 9, [9])])
