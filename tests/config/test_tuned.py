@@ -267,8 +267,11 @@ def test_values_of_dac_are_those_of_flow_rls_commands(task, threshold, pessimism
         ("ogbench-cube-single-play", 0.5, 10.0, "row", "mean", None, 61_250),
         ("walker2d-medium-replay-v2", 5.0, 0.1, "row", "min", None, 73_750),
         ("hopper-medium-v2", 5.0, 0.1, "row", "min", None, 61_250),
+        ("hopper-medium-expert-v2", 5.0, 0.3, "row", "min", None, 122_250),
         ("antmaze-medium-play-v2", 0.5, 0.03, "data", "min", None, 61_000),
         ("hammer-human-v1", 0.5, 0.03, "row", "min", 8, 11_250),
+        ("hammer-cloned-v1", 0.5, 1.0, "row", "min", 8, 61_000),
+        ("pen-cloned-v1", 1.0, 0.1, "row", "min", 8, 121_250),
     ],
 )
 def test_values_of_fac_are_those_of_its_authors_commands(task, alpha_q, alpha, threshold, aggregate, probes, steps):
