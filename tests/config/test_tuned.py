@@ -1,5 +1,7 @@
 """The values of conf/tuned, by algorithm and task or family of tasks: which are taken, and whose."""
 
+import math
+
 import pytest
 from command_line import genpolicy, jobs, tried
 from test_conf import contains
@@ -16,6 +18,11 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
 def write(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+
+
+def words(task):
+    """Of a command for a task; the control suite's data are a file that is given: its content is not read here."""
+    return [f"env={task}", f"dataset.path={__file__}"] if task.startswith("dmc-") else [f"env={task}"]
 
 
 def test_there_are_fewer_than_a_hundred_files():
@@ -42,7 +49,7 @@ def test_observations_are_raw_but_where_the_authors_standardise_them():
         content = plain_yaml.read(path)
         if tuned.TABLE in content and content.get("scaling", {}).get("observation") != "none":
             standardised.add((path.parent.name, path.stem))
-    assert standardised == {("td3_bc", "locomotion"), ("meanflow_ql", "ogbench")}
+    assert standardised == {("td3_bc", "locomotion"), ("td3_bc", "antmaze"), ("meanflow_ql", "ogbench")}
 
 
 @pytest.mark.slow
@@ -58,7 +65,7 @@ def test_values_are_legal_and_taken(algo):
         variant_of = plain_yaml.read(tasks[task]).get("defaults")
         if (values, variant_of) not in tried:
             tried.append((values, variant_of))
-            [(job, _)] = jobs(f"algo={algo}", f"env={task}")
+            [(job, _)] = jobs(f"algo={algo}", *words(task))
             assert job.choices["tuned"] == name
             assert contains(job.config, values), f"{path} is not taken for {task}"
 
@@ -355,3 +362,62 @@ def test_values_of_diffusion_ql_and_consistency_ac_are_those_of_their_tables(alg
     assert (config.dataset.reward, config.critic.normalize, config.eval.episodes) == (reward, consistency, 100)
     if consistency:  # the grid grows anew every 50 epochs of 1,000 updates
         assert (config.objective.cycles, config.objective.scaled) == (steps // 50_000, True)
+
+
+@pytest.mark.parametrize(
+    ("task", "gmpo", "gmpg"),
+    [
+        ("halfcheetah-medium-expert-v2", (1, 100, 2000 * 488, 10_000 * 488), (4, 6, 2000 * 488, 2000 * 488, 500 * 49)),
+        ("halfcheetah-medium-replay-v2", (4, 400, 12_000 * 50, 10_000 * 50), (4, 6, 2000 * 50, 12_000 * 50, 50 * 5)),
+        ("hopper-medium-expert-v2", (1, 100, 5000 * 489, 10_000 * 489), (4, 3, 2000 * 489, 5000 * 489, 500 * 49)),
+        ("hopper-medium-v2", (16, 1000, 5000 * 245, 10_000 * 245), (20, 3, 2000 * 245, 5000 * 245, 500 * 25)),
+        ("walker2d-medium-v2", (8, 100, 5000 * 244, 10_000 * 244), (1, 6, 2000 * 244, 5000 * 244, 50 * 25)),
+        ("dmc-cartpole-swingup", (1, 100, 20_000 * 10, 100_000 * 10), (4, 1, 20_000 * 10, 20_000 * 10, 300)),
+        ("dmc-humanoid-run", (1, 100, 8000 * 733, 10_000 * 733), (4, 21, 4000 * 733, 8000 * 733, 500 * 74)),
+        ("dmc-manipulator-insert-ball", (1, 100, 5000 * 367, 10_000 * 367), (4, 5, 4000 * 367, 8000 * 367, 500 * 37)),
+    ],
+)
+def test_values_of_gmpo_and_gmpg_are_those_of_generative_rls_configurations(task, gmpo, gmpg):
+    """grl_pipelines/benchmark of opendilab/GenerativeRL at 77ed957: epochs times updates; beta in bits a dimension."""
+    found = {algo: jobs(f"algo={algo}", *words(task))[0][0].config for algo in ("gmpo", "gmpg")}
+    algo = found["gmpo"].algo
+    assert (algo.beta, algo.weight_clamp, algo.critic_steps, algo.policy_steps) == gmpo
+    algo, (beta, dimensions, *steps) = found["gmpg"].algo, gmpg
+    assert algo.beta == pytest.approx(beta * dimensions * math.log(2), abs=5e-4)
+    assert [algo.behaviour_steps, algo.critic_steps, algo.policy_steps] == steps
+    for name, config in found.items():
+        assert (config.critic.lr, config.critic.expectile, config.scaling.observation) == (3e-4, 0.7, "none")
+        assert (config.algo.critic_batch_size, config.algo.policy_batch_size) == (4096, 4096 * (1, 10)[name == "gmpg"])
+        assert config.dataset.reward == ("none" if task.startswith("dmc") else "iql_locomotion")
+
+
+@pytest.mark.parametrize(
+    ("task", "behaviour", "critic"),
+    [
+        ("hopper-medium-expert-v2", 977, 489),
+        ("hopper-medium-replay-v2", 982, 197),
+        ("walker2d-medium-v2", 977, 245),
+        ("antmaze-large-play-v0", 976, 488),
+    ],
+)
+def test_values_of_sfbc_are_those_of_its_authors_code(task, behaviour, critic):
+    """train_behavior.py, train_critic.py and dataset/dataset.py of ChenDRAG/SfBC at d384e9f."""
+    [(job, _)] = jobs("algo=sfbc", f"env={task}")
+    algo, locomotion = job.config.algo, "antmaze" not in task
+    assert (algo.behaviour_steps, algo.critic_steps) == (600 * behaviour, 100 * critic)
+    assert job.config.select.num_averaged == (4 if locomotion else 1)
+    assert list(job.config.critic.hidden) == ([512, 256, 256] if "large" in task else [256, 256])
+
+
+@pytest.mark.parametrize(("algo", "margin"), [("iql", 1e-5), ("idql", 1e-5), ("edp", 1e-3), ("td3_bc", 0)])
+@pytest.mark.parametrize("task", ["hopper-medium-v2", "antmaze-umaze-v0"])
+def test_actions_are_clipped_as_in_the_authors_code(algo, margin, task):
+    """dataset_utils.py of IQL's code, d4rl_datasets.py of IDQL's, trainer.py of EDP's, main.py of TD3+BC's."""
+    [(job, _)] = jobs(f"algo={algo}", f"env={task}")
+    assert job.config.dataset.action_margin == margin
+
+
+def test_rebracs_rewards_in_mazes_are_raw():
+    """configs/offline/rebrac/maze2d of tinkoff-ai/CORL at 6afec90; the embedded data's default is r - 1."""
+    [(job, _)] = jobs("algo=rebrac", "env=maze2d-umaze-v1")
+    assert job.config.dataset.reward == "none"
