@@ -65,7 +65,7 @@ class AWR(Algorithm):
         def value_update(every: int = 1) -> Update:
             return Update(self.value.parameters(), self.value_lr, self.value_loss, every=every, **more)
 
-        policy_update = Update(self.policy.parameters(), self.lr, self.loss, **more)
+        policy_update = Update(self.policy.parameters(), self.lr, self.loss, self.draw, **more)
         first = max(1, self.iteration // self.value_every)
         shared = {"batch_size": self.batch_size, "start": self.start, "prepare": self.prepare}
         updates = {"value": value_update(self.value_every), "policy": policy_update}
@@ -105,6 +105,10 @@ class AWR(Algorithm):
         """Half the squared error of V [B], and metrics."""
         value = self.value(batch.observation)[0]
         return 0.5 * (value - batch["value_target"]).square(), {"mean": value.detach().mean() / (1 - self.discount)}
+
+    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """What the policy's objective draws."""
+        return self.objective.draw(self.policy, batch.observation, batch.action, generator, progress)
 
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The weighted loss of the policy and what it pays for means outside the action space, [B], and metrics."""

@@ -46,6 +46,10 @@ class RLPD(ActorCritic):
         if not fits(locate(config.model._target_)):
             raise UserError(f"model: RLPD needs a tanh-Gaussian policy; legal: {legal_options('model', fits)}")
 
+    @classmethod
+    def without_effect(cls, config: Node) -> dict[str, str]:
+        return super().without_effect(config) | {"network.dropout": "where no data are fitted"}
+
     @property
     def begins_online(self) -> bool:
         return not self.pretrain

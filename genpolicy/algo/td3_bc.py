@@ -15,6 +15,7 @@ from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.direct import GaussianPolicy
+from genpolicy.network.dropout import dropped
 from genpolicy.objective.objective import Draws
 
 
@@ -59,7 +60,9 @@ class TD3(ActorCritic, ABC):
 
         What the first has of the std is not in the metric `matching`, |a - mu(s)|^2 / A.
         """
-        observation, mean = batch.observation, self.policy.mean(batch.observation)
+        observation = batch.observation
+        with dropped(self.policy.network, draws.get("kept")):
+            mean = self.policy.mean(observation)
         imitation = self.objective.loss(self.policy, observation, batch.action, draws | {"mean": mean})
         q = self.actor_q(observation, self.clip(mean))
         distance = (batch.action - mean.detach()).square().mean(-1)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from collections.abc import Iterator
 from dataclasses import InitVar
 
 import torch
@@ -35,7 +33,6 @@ class LNResNetBlock(nn.Module):
 class LNResNet(nn.Module):
     """Residual blocks on the joined action, observation and time embedding (LN_Resnet, Hansen-Estruch et al. 2023).
 
-    Dropout is random, and all that is random in a loss is drawn before: `draw_kept` gives what `dropped` multiplies by.
     input_size: of x, if it is not an action; 0, for policies without noise, is an action of zeros.
     """
 
@@ -49,7 +46,7 @@ class LNResNet(nn.Module):
         doc="initialisation: that of nn.Linear, or Xavier's and in the blocks LeCun's, with zero biases",
     )
     dropout: float = setting(
-        0.1, ge=0.0, lt=1.0, doc="dropout rate of a block's inputs, in objectives that regress a denoiser or velocity"
+        0.1, ge=0.0, lt=1.0, doc="dropout rate of a block's inputs, in regressed predictions and likelihoods"
     )
     time_size: int = setting(64, ge=2, le=2**14, doc="size of the Gaussian Fourier time embedding")
     time_scale: float = setting(
@@ -83,7 +80,8 @@ class LNResNet(nn.Module):
             inner = [layer for block in self.residual for layer in (block.first, block.second)]
             for layers, scheme in ((outer, "xavier"), (inner, "lecun")):
                 initialise([[layer.weight] for layer in layers], [layer.bias for layer in layers], scheme)
-        self.kept: Tensor | None = None
+        self.kept: Tensor | None = None  # [B, *kept_shape]: see `genpolicy.network.dropout`
+        self.kept_shape = self.blocks, self.width
 
     def forward(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         """Output [B, A] for x [B, input_size], t [B] or any number of times [B, times], observation [B, O]."""
@@ -91,29 +89,3 @@ class LNResNet(nn.Module):
         for number, block in enumerate(self.residual):
             x = block(x, None if self.kept is None else self.kept[:, number])
         return self.last(self.act(x))
-
-    def draw_kept(self, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
-        """What dropout multiplies the blocks' inputs by, [size, blocks, width]: 0, or 1 / (1 - dropout)."""
-        shape = size, self.blocks, self.width
-        unit = torch.rand(shape, generator=generator, device=like.device, dtype=like.dtype)
-        return (unit >= self.dropout).to(unit.dtype) / (1 - self.dropout)
-
-
-def draw_kept(network: nn.Module, size: int, generator: torch.Generator, like: Tensor) -> dict[str, Tensor]:
-    """The draws `kept` of a network's dropout, if it has any."""
-    if isinstance(network, LNResNet) and network.dropout:
-        return {"kept": network.draw_kept(size, generator, like)}
-    return {}
-
-
-@contextlib.contextmanager
-def dropped(network: nn.Module, kept: Tensor | None) -> Iterator[None]:
-    """Inside, units are left out as `draw_kept` has it; none for a network without dropout."""
-    if kept is None:
-        yield
-        return
-    network.kept = kept
-    try:
-        yield
-    finally:
-        network.kept = None

@@ -27,6 +27,9 @@ class MLP(nn.Module):
     hidden: list[int] = setting([256, 256, 256], ge=1, le=2**14, doc="units of each hidden layer")
     activation: str = setting("silu", choices=list(ACTIVATIONS), doc="activation after each hidden layer")
     linear_first: bool = setting(False, doc="no activation after the first hidden layer, as in DTQL's code")
+    dropout: float = setting(
+        0.0, ge=0.0, lt=1.0, doc="dropout rate after each hidden layer, in regressed predictions and likelihoods"
+    )
     init: str = setting(
         "pytorch",
         choices=list(INITIALISATIONS),
@@ -86,6 +89,8 @@ class MLP(nn.Module):
         weights = [[layer.weight] for layer in linear]
         weights[-1] = list(self.layers[-1].weight.detach().chunk(heads))
         initialise(weights, [layer.bias for layer in linear], self.init)
+        self.kept: Tensor | None = None  # [B, *kept_shape]: see `genpolicy.network.dropout`
+        self.kept_shape = (sum(self.hidden),)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *more: Any) -> None:
         """Weights of an earlier version, which gave policies without noise zeros as x, lose the columns of these."""
@@ -99,4 +104,10 @@ class MLP(nn.Module):
         [B, O]."""
         times = [self.time(self.embed(t).flatten(1))] if t.dim() == 1 or t.shape[1] else []
         given = [x, *times, observation] if self.input_size else [*times, observation]
-        return self.layers(torch.cat(given, -1) if len(given) > 1 else observation)
+        hidden = torch.cat(given, -1) if len(given) > 1 else observation
+        if self.kept is None:
+            return self.layers(hidden)
+        pairs = zip(self.layers[:-1:2], self.layers[1::2], self.kept.split(self.hidden, -1), strict=True)
+        for linear, activation, kept in pairs:
+            hidden = activation(linear(hidden)) * kept
+        return self.layers[-1](hidden)

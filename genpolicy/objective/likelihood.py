@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from genpolicy.config.schema import component
+from genpolicy.config.validation import Node
 from genpolicy.model.direct import GaussianPolicy
 from genpolicy.model.flow import Capability
+from genpolicy.network.dropout import draw_kept, dropped
 from genpolicy.objective.objective import Draws, Objective
 
 
@@ -17,6 +19,10 @@ class Likelihood(Objective):
 
     teaches = frozenset({Capability.DENSITY})
 
+    @classmethod
+    def without_effect(cls, config: Node) -> dict[str, str]:
+        return {}
+
     def draw(
         self,
         policy: GaussianPolicy,
@@ -25,11 +31,12 @@ class Likelihood(Objective):
         generator: torch.Generator,
         progress: float = 1.0,
     ) -> Draws:
-        """Nothing is random."""
-        return {}
+        """The network's dropout, if it has any; nothing else is random."""
+        return draw_kept(policy.network, len(action), generator, action)
 
     def loss(self, policy: GaussianPolicy, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
-        return -policy.log_prob(observation, action)
+        with dropped(policy.network, draws.get("kept")):
+            return -policy.log_prob(observation, action)
 
 
 class LeastSquares(Likelihood):
@@ -38,5 +45,6 @@ class LeastSquares(Likelihood):
     teaches = frozenset({Capability.DENSITY, Capability.MEAN})
 
     def loss(self, policy: GaussianPolicy, observation: Tensor, action: Tensor, draws: Draws) -> Tensor:
-        mean = draws["mean"] if "mean" in draws else policy.mean(observation)  # which an algorithm may know
+        with dropped(policy.network, draws.get("kept")):
+            mean = draws["mean"] if "mean" in draws else policy.mean(observation)  # which an algorithm may know
         return (action - mean).square().mean(-1) - policy.log_density(action, mean.detach())

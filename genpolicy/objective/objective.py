@@ -28,8 +28,8 @@ class Objective(ABC):
 
     @classmethod
     def without_effect(cls, config: Node) -> dict[str, str]:
-        """Units are left out where a prediction is regressed (`remark_unused`)."""
-        return {"network.dropout": "where an objective does not regress a prediction"}
+        """Units are left out where a prediction is regressed or a likelihood maximised (`remark_unused`)."""
+        return {"network.dropout": "where an objective neither regresses a prediction nor maximises a likelihood"}
 
     @abstractmethod
     def draw(

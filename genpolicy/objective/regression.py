@@ -13,7 +13,7 @@ from genpolicy.config.validation import Node
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.path import PREDICTIONS
-from genpolicy.network.ln_resnet import draw_kept, dropped
+from genpolicy.network.dropout import draw_kept, dropped
 from genpolicy.objective.objective import Draws, SquaredError
 
 

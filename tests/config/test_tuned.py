@@ -421,3 +421,13 @@ def test_rebracs_rewards_in_mazes_are_raw():
     """configs/offline/rebrac/maze2d of tinkoff-ai/CORL at 6afec90; the embedded data's default is r - 1."""
     [(job, _)] = jobs("algo=rebrac", "env=maze2d-umaze-v1")
     assert job.config.dataset.reward == "none"
+
+
+@pytest.mark.parametrize("task", ["pen-human-v1", "relocate-cloned-v1", "kitchen-mixed-v0"])
+def test_values_of_iql_on_adroit_and_kitchen_are_those_of_its_authors(task):
+    """configs/kitchen_config.py and train_offline.py of ikostrikov/implicit_q_learning at 09d7002."""
+    [(job, _)] = jobs("algo=iql", f"env={task}")
+    config = job.config
+    assert (config.algo.beta, config.critic.expectile, config.network.dropout) == (0.5, 0.7, 0.1)
+    assert (config.algo.steps, config.algo.batch_size, config.dataset.reward) == (10**6, 256, "none")
+    assert (config.critic.discount, config.scaling.observation, config.dataset.action_margin) == (0.99, "none", 1e-5)

@@ -38,6 +38,8 @@ def said_of(*words):
             ["network.dropout: means nothing where an obj"],
         ),
         ("algo=bc network=ln_resnet network.dropout=0.2", []),
+        ("algo=iql network.dropout=0.1", []),
+        ("algo=rlpd network.dropout=0.1", ["network.dropout: means nothing where no data are fitted"]),
         (
             "algo=gtp critic.expectile=0.7 algo.value_samples=4",
             ["algo.value_samples: means nothing where the critic lea"],

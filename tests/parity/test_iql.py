@@ -1,5 +1,7 @@
 """IQL is that of its authors' code (Kostrikov et al. 2022): tests/parity/reference/iql.py."""
 
+from unittest import mock
+
 import pytest
 import torch
 from parity import assert_equal, batches, fixture, flax_ensemble, made, put
@@ -21,15 +23,25 @@ def weights(arrays: dict[str, Tensor], updates: int) -> dict[str, Tensor]:
     return found | {"policy.log_std": arrays[f"{updates}/actor/log_stds"]}
 
 
-def test_updates_are_theirs():
+@pytest.mark.parametrize("dropout", [False, True])
+def test_updates_are_theirs(dropout):
     about, arrays = fixture("iql")
-    settings = about["settings"]
-    algorithm = made(*SMALL, f"algo.beta={settings['temperature']}", f"critic.expectile={settings['expectile']}")
+    settings, rate = about["settings"], 0.0
+    kept = arrays["dropout/kept"]
+    if dropout:
+        rate = settings["dropout_rate"]
+        arrays |= {key.removeprefix("dropout/"): array for key, array in arrays.items() if key.startswith("dropout/")}
+    more = (f"algo.beta={settings['temperature']}", f"critic.expectile={settings['expectile']}")
+    algorithm = made(*SMALL, *more, f"network.dropout={rate}")
     put(algorithm, weights(arrays, 0))
     [phase] = algorithm.phases
     assert list(phase.updates) == ["v", "policy", "q"]
     for number, batch in enumerate(batches(arrays)):
-        metrics = phase.update(batch, torch.Generator(), number)
+        drawn = phase.updates["policy"].draw(batch, torch.Generator(), 0.0)
+        assert {key: draw.shape for key, draw in drawn.items()} == ({"kept": kept[number].shape} if dropout else {})
+        theirs = dict.fromkeys(drawn, kept[number])
+        with mock.patch.object(phase.updates["policy"], "draw", return_value=theirs):
+            metrics = phase.update(batch, torch.Generator(), number)
         if number == 0:
             theirs = {"v_loss": "value_loss", "policy_loss": "actor_loss", "q_loss": "critic_loss", "v_mean": "v"}
             for ours, name in theirs.items():
