@@ -25,7 +25,7 @@ class DDPM(ProbabilityPath):
     schedule: str = setting(
         "vp",
         choices=SCHEDULES,
-        doc="beta: vp is VPSDE's alpha with beta_max 10; linear rises from 0.1 / T to 20 / T; cosine is squared",
+        doc="beta: vp is VPSDE's alpha, beta_max 10; linear rises from 0.1 / T to 20 / T or .999; cosine is squared",
     )
     first_level: int = setting(0, ge=0, le=1, doc="what networks are told of the least noise level")
     t_min: float = setting(0.0, ge=0.0, lt=0.1, doc="smallest time t of other solvers")
