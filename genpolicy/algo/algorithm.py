@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import InitVar, field
 from typing import Any, ClassVar, TypeVar
 
@@ -29,6 +29,8 @@ from genpolicy.objective.regression import Regression
 from genpolicy.select.selection import NoSelection, Selection
 
 T = TypeVar("T")
+
+PART = 4096  # transitions that a long `Phase.prepare` takes at once
 
 
 @component
@@ -147,6 +149,11 @@ class Algorithm(Actor, ABC):
         """The policy and the behaviour model, from the configured model: that itself, and none."""
         return model, None
 
+    @staticmethod
+    def watch(what: str, parts: Sequence[T]) -> Iterable[T]:
+        """The parts of a long `Phase.prepare`, in order. A trainer's says how far it is, and stops at a signal."""
+        return parts
+
     @property
     def inverse_temperature(self) -> float | None:
         """beta, if the policy's optimum is the behaviour tilted by values, mu(a|s) exp(beta Q(s, a)) / Z(s); else None.
@@ -241,9 +248,10 @@ class BehaviourSettings:
             seed = stream(num_samples, at) if at else num_samples + self.renewals
             generator = torch.Generator(device).manual_seed(seed)
             with torch.no_grad():
+                states = transitions[f"{at}observation"].split(PART)
                 parts = [
                     source.sample(part.to(device), generator, num_samples).to(table)
-                    for part in transitions[f"{at}observation"].split(4096)
+                    for part in self.watch("actions at all states", states)
                 ]
             return transitions.extended(**{f"{at}behaviour_action": torch.cat(parts)})
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import BehaviourSettings, Phase, require_velocity
+from genpolicy.algo.algorithm import PART, BehaviourSettings, Phase, require_velocity
 from genpolicy.algo.fql import OneStepActor
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options
@@ -114,8 +114,8 @@ class FAC(BehaviourSettings, OneStepActor):
         device = transitions.device
         transitions = transitions.to(device, extra_columns=1)
         generator, parts = torch.Generator(device).manual_seed(self.density_steps), []  # the same at every call
-        for start in range(0, transitions.size, 4096):
-            rows = transitions.rows(slice(start, start + 4096))
+        for start in self.watch("log-densities of the data", range(0, transitions.size, PART)):
+            rows = transitions.rows(slice(start, start + PART))
             probes = self.draw_probes(rows.action, generator).get("probes")
             parts.append(self.log_density(rows.observation, rows.action, probes).to(transitions.table.device))
         density = torch.cat(parts)

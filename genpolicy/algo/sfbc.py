@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import torch
 
-from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, Phase
+from genpolicy.algo.algorithm import PART, Algorithm, BehaviourSettings, Phase
 from genpolicy.algo.update import critic_updates
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
@@ -75,7 +75,8 @@ class SfBC(BehaviourSettings, Algorithm):
             value, device = None, transitions.device
             if planning:
                 supported = self.with_behaviour_actions(self.num_actions)(transitions)
-                parts = zip(*(supported[name].split(4096) for name in ("observation", "behaviour_action")), strict=True)
+                parts = zip(*(supported[name].split(PART) for name in ("observation", "behaviour_action")), strict=True)
+                parts = self.watch("values of these actions", list(parts))
                 value = torch.cat([critic.value(*(each.to(device) for each in part)) for part in parts])
             return transitions.extended(planned=critic.planned(transitions, value))
 

@@ -3,8 +3,8 @@
 import contextlib
 import signal
 import time
-from collections.abc import Callable, Iterator
-from typing import Self
+from collections.abc import Callable, Iterator, Sequence
+from typing import Self, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
@@ -13,6 +13,8 @@ from rich.table import Column
 
 from genpolicy.errors import printable
 from genpolicy.system.forecast import duration
+
+T = TypeVar("T")
 
 TERMINAL_SECONDS = 0.5
 LINE_SECONDS = 10.0
@@ -82,6 +84,16 @@ class Progress:
     def say(self, text: str) -> None:
         """A line of its own."""
         self.console.print(printable(text), soft_wrap=True, highlight=False, markup=False)
+
+    def through(self, what: str, parts: Sequence[T]) -> Iterator[T]:
+        """The parts of a piece of work, in order; if it takes long, says at times how far it is."""
+        begun = said = time.monotonic()
+        for number, part in enumerate(parts, 1):
+            yield part
+            now = time.monotonic()
+            if now - said >= LINE_SECONDS:
+                said, left = now, (now - begun) / number * (len(parts) - number)
+                self.say(f"{what} {number / len(parts):.0%}  {duration(left)} left")
 
     def _show(self, step: int, now: float) -> None:
         made, seconds = step - self._mark[0], now - self._mark[1]

@@ -4,9 +4,9 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -34,6 +34,8 @@ from genpolicy.training.online import Collector, Replay, remark_rewards
 from genpolicy.training.precision import arithmetic, require
 from genpolicy.training.sharing import Sharing
 from genpolicy.training.state import State, is_of_another_device
+
+T = TypeVar("T")
 
 OFFLINE = "offline"  # the result of the policy before an online phase
 LOGGED = 20  # entries of a phase in the journal, at least
@@ -225,7 +227,7 @@ class Trainer:
         """
         state = self.state
         source = self._begin_online() if phase.online else self.transitions
-        source = source if phase.prepare is None else phase.prepare(source)
+        source = self._prepared(phase, source)
         points = self._points(phase)
         # A short phase of long updates, as GMPG's, is logged more often: at least LOGGED times.
         self.log_every = max(1, min(self.config.log_every, phase.steps // LOGGED))
@@ -247,8 +249,24 @@ class Trainer:
                 self._play(state.step)
             if phase.refresh and state.step and state.step % phase.refresh == 0:
                 phase.start()
-                source = source if phase.prepare is None else phase.prepare(self.transitions)
+                source = self._prepared(phase, self.transitions)
             yield source
+
+    def _prepared(self, phase: Phase, source: Transitions) -> Transitions:
+        """What the batches of a phase are sampled from; raises `Interrupted` at a signal."""
+        if phase.prepare is None:
+            return source
+
+        def watch(what: str, parts: Sequence[T]) -> Iterator[T]:
+            for part in self.progress.through(what, parts):
+                self.signals.check()
+                yield part
+
+        self.algorithm.watch = watch
+        try:
+            return phase.prepare(source)
+        finally:
+            del self.algorithm.watch
 
     def _begin_online(self) -> Replay:
         """The replay buffer of an online phase, as it was when the run was saved last."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from collections import Counter
@@ -12,6 +13,7 @@ import torch
 from command_line import genpolicy, jobs
 from tiny import events, only_run, records, same, stop, undrawn, words
 
+from genpolicy.algo import algorithm
 from genpolicy.algo.update import Update
 from genpolicy.config.arguments import options
 from genpolicy.config.schema import build
@@ -20,8 +22,10 @@ from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.evaluation import evaluator
 from genpolicy.evaluation.rollout import evaluation_seed
+from genpolicy.model.policy import Policy
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs
+from genpolicy.system import progress
 from genpolicy.system.signals import Interrupted
 from genpolicy.training import lockstep, trainer
 from genpolicy.training.setup import fresh_algorithm
@@ -77,6 +81,37 @@ def test_a_run_of_a_tenth_of_the_updates_says_so(tmp_path):
         assert genpolicy(*words(tmp_path, "algo.critic_steps=20", "algo.policy_steps=30", f"budget={budget}")).code == 0
     steps = sorted(max(step for _, step, _ in records(run)) for run in find_runs(tmp_path))
     assert steps == [5, 50]
+
+
+@pytest.mark.slow
+def test_long_preparations_say_how_far_they_are_and_stop_at_a_signal(tmp_path, monkeypatch):
+    """Of actions at all states, say, from which a phase's batches are."""
+    more = ("algo=gmpo_softmax_static", "algo.num_actions=2", "algo.critic_steps=2", "algo.policy_steps=4")
+    more += ("algo.behaviour_steps=2", "eval.episodes=2", "eval.final_episodes=2", "eval.per_phase=1")
+    monkeypatch.setattr(algorithm, "PART", 2500)  # of 10,000 transitions
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    sample, sampled = Policy.sample, []
+
+    def disturbed(policy, observation, *given, **named):
+        if len(observation) == algorithm.PART:
+            sampled.append(1)
+            if len(sampled) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return sample(policy, observation, *given, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Policy, "sample", disturbed)
+        stopped = genpolicy(*words(tmp_path / "stopped", *more))
+    assert stopped.code == 143
+    assert "SIGTERM: checkpoint saved; the same command resumes the run" in stopped.out
+    assert len(sampled) == 2
+    shown = re.findall(r"^actions at all states (\d+%)  0:00:\d\d left$", stopped.err, re.MULTILINE)
+    assert shown == ["25%", "50%"]
+    for folder in ("stopped", "undisturbed"):
+        result = genpolicy(*words(tmp_path / folder, *more))
+        assert result.code == 0, result.err
+    assert "actions at all states 100%  0:00:00 left" in result.err
+    assert_equal_runs(only_run(tmp_path / "stopped"), only_run(tmp_path / "undisturbed"))
 
 
 @pytest.mark.slow
