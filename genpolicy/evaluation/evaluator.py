@@ -1,6 +1,7 @@
 """Judging the policies of a run: during training, at its end, and afterwards by `mode=eval`."""
 
 import dataclasses
+import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -15,8 +16,10 @@ from genpolicy.algo.algorithm import Algorithm
 from genpolicy.config.setting_groups import Chunk, executed
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
-from genpolicy.evaluation.rollout import evaluation_seed, log_likelihood, rollout, summary
+from genpolicy.errors import counted
+from genpolicy.evaluation.rollout import evaluation_seed, log_likelihood, parts, rollout, summary
 from genpolicy.model.policy import Policy
+from genpolicy.system.progress import Progress
 
 TIMED = 100  # actions whose time is taken
 FINAL = 0  # the index of final evaluations: the same start states for every policy, and again in mode=eval
@@ -27,7 +30,7 @@ class Evaluator:
 
     The episodes follow from the run's seed and the evaluation's index; the actions whose likelihood is taken follow
     from the data set alone, whose transitions are in the algorithm's units. `check` is called at each step of the
-    simulators and may raise, to end a long evaluation.
+    simulators and may raise, to end a long evaluation; `progress` shows how far one is.
     """
 
     def __init__(
@@ -37,8 +40,9 @@ class Evaluator:
         algorithm: Algorithm,
         config: DictConfig,
         check: Callable[[], None] = lambda: None,
+        progress: Progress | None = None,
     ):
-        self.task, self.algorithm, self.check = task, algorithm, check
+        self.task, self.algorithm, self.check, self.progress = task, algorithm, check, progress or Progress(steps=False)
         self.seed, self.device, self.chunk = config.seed, transitions.device, config.chunk
         draw = torch.Generator(self.device).manual_seed(0)
         count = config.eval.log_prob_actions
@@ -51,13 +55,16 @@ class Evaluator:
         """Metrics of evaluation number `index` of the policy, and the return of each episode."""
         seed = evaluation_seed(self.seed, index)
         generator = torch.Generator(self.device).manual_seed(seed)
-        queue = ActionQueue(self.algorithm.actor(policy).act, self.chunk)
+        queue, made = ActionQueue(self.algorithm.actor(policy).act, self.chunk), itertools.count(1)
+        most = self.task.max_episode_steps * parts(self.task, episodes)
+        with self.progress.work(f"{counted(episodes, 'episode')}, steps", most) as advance:
 
-        def act(observation: torch.Tensor) -> torch.Tensor:
-            self.check()
-            return queue(observation.to(self.device), generator)
+            def act(observation: torch.Tensor) -> torch.Tensor:
+                self.check()
+                advance(next(made))
+                return queue(observation.to(self.device), generator)
 
-        played = rollout(self.task, act, episodes, seed, begin=queue.reset)
+            played = rollout(self.task, act, episodes, seed, begin=queue.reset)
         self._last = played.first
         metrics = summary(played, self.task)
         if policy.has_density and self.recorded is not None:

@@ -65,7 +65,7 @@ def rollout(
     """
     returns, lengths, actions = np.zeros(episodes), np.zeros(episodes, dtype=np.int64), []
     seeds = start_seeds(seed, episodes)
-    for part in np.array_split(np.arange(episodes), math.ceil(episodes / AT_ONCE) if task.dear else 1):
+    for part in np.array_split(np.arange(episodes), parts(task, episodes)):
         begin()
         for step in steps(task, act, [seeds[number] for number in part]):
             running = part[step.running]
@@ -74,6 +74,11 @@ def rollout(
             if running[0] == 0:
                 actions.append(step.action[0])
     return Returns(returns, lengths, Episode(seeds[0], np.stack(actions), float(returns[0])))
+
+
+def parts(task: Task, episodes: int) -> int:
+    """In how many parts so many episodes are played, one after the other."""
+    return math.ceil(episodes / AT_ONCE) if task.dear else 1
 
 
 def start_seeds(seed: int, episodes: int) -> list[int]:

@@ -46,7 +46,6 @@ class Progress:
         self._steps_shown, self._bars = steps, None
         if self.console.is_terminal and steps:
             self._bars = Bars(*_columns(), console=self.console, refresh_per_second=2, expand=True, transient=transient)
-        self._seconds = TERMINAL_SECONDS if self._bars else LINE_SECONDS
 
     def __enter__(self) -> Self:
         if self._bars:
@@ -59,54 +58,86 @@ class Progress:
 
     def begin(self, phase: str, steps: int | None, done: int) -> None:
         """A phase of so many steps (None: unknown), `done` of which were made before."""
-        self._phase, self._steps, self._metrics, self._rate = phase, steps, "", 0.0
-        self._mark = done, time.monotonic()
-        self._next = self._mark[1] + self._seconds
-        if self._bars:
-            self._bar = self._bars.add_task(phase, total=steps, completed=done, pace="", metrics="")
+        self._phase = _Work(self.say, self._bars, phase, steps, done)
+        self._phase.add_bar()
 
     def advance(self, step: int) -> None:
         """`step` steps of the phase are done. Cheap: shows nothing more often than a person can read."""
-        now = time.monotonic()
-        self._mark = self._mark or (step, now)
-        if self._steps_shown and (now >= self._next or step == self._steps):
-            self._next = now + self._seconds
-            self._show(step, now)
+        self._phase.advance(step, self._steps_shown)
 
     def metrics(self, values: dict[str, float]) -> None:
         """The metrics to show from now on."""
-        self._metrics = "  ".join(f"{name} {value:.3g}" for name, value in list(values.items())[:4])
+        self._phase.metrics = "  ".join(f"{name} {value:.3g}" for name, value in list(values.items())[:4])
 
     def pause(self) -> None:
         """The time since the last step does not count for the rate: it was spent on something else."""
-        self._mark = None
+        self._phase.mark = None
 
     def say(self, text: str) -> None:
         """A line of its own."""
         self.console.print(printable(text), soft_wrap=True, highlight=False, markup=False)
 
+    @contextlib.contextmanager
+    def work(self, what: str, steps: int) -> Iterator[Callable[[int], None]]:
+        """A piece of work beside the phases, of so many steps at most; gives what is told how many are done.
+
+        It is shown if it takes long, a bar meanwhile. The rate is that from the first time on that this is told.
+        """
+        work = _Work(self.say, self._bars, what, steps)
+        work.mark = None
+        try:
+            yield lambda step: work.advance(step, step < steps)
+        finally:
+            work.remove_bar()
+
     def through(self, what: str, parts: Sequence[T]) -> Iterator[T]:
-        """The parts of a piece of work, in order; if it takes long, says at times how far it is."""
-        begun = said = time.monotonic()
-        for number, part in enumerate(parts, 1):
-            yield part
-            now = time.monotonic()
-            if now - said >= LINE_SECONDS:
-                said, left = now, (now - begun) / number * (len(parts) - number)
-                self.say(f"{what} {number / len(parts):.0%}  {duration(left)} left")
+        """The parts of such a piece of work, in order."""
+        with self.work(what, len(parts)) as advance:
+            advance(0)
+            for number, part in enumerate(parts, 1):
+                yield part
+                advance(number)
+
+
+class _Work:
+    """How far something is: a bar if there are `bars`, else lines that are said. metrics: what else is shown."""
+
+    def __init__(self, say: Callable[[str], None], bars: Bars | None, name: str, steps: int | None, done: int = 0):
+        self._say, self._bars, self._name, self._steps, self._done = say, bars, name, steps, done
+        self.metrics, self._rate, self._bar = "", 0.0, None
+        self.mark: tuple[int, float] | None = (done, time.monotonic())  # from where the rate is taken
+        self._seconds = TERMINAL_SECONDS if bars else LINE_SECONDS
+        self._next = self.mark[1] + self._seconds
+
+    def add_bar(self) -> None:
+        if self._bars:
+            self._bar = self._bars.add_task(self._name, total=self._steps, completed=self._done, pace="", metrics="")
+
+    def remove_bar(self) -> None:
+        if self._bar is not None:
+            self._bars.remove_task(self._bar)
+
+    def advance(self, step: int, shown: bool) -> None:
+        now = time.monotonic()
+        self.mark = self.mark or (step, now)
+        if shown and (now >= self._next or step == self._steps):
+            self._next = now + self._seconds
+            self._show(step, now)
 
     def _show(self, step: int, now: float) -> None:
-        made, seconds = step - self._mark[0], now - self._mark[1]
+        made, seconds = step - self.mark[0], now - self.mark[1]
         if made and seconds > 0:
             self._rate = made / seconds
         pace = f"{self._rate:,.3g}/s" if self._rate else ""
         if pace and self._steps is not None:
             pace += f"  {duration((self._steps - step) / self._rate)} left"
         if self._bars:
-            self._bars.update(self._bar, completed=step, pace=pace, metrics=self._metrics)
+            if self._bar is None:
+                self.add_bar()
+            self._bars.update(self._bar, completed=step, pace=pace, metrics=self.metrics)
         else:
             of = "" if self._steps is None else f"/{self._steps:,}"
-            self.say("  ".join(filter(None, (f"{self._phase} {step:,}{of}", pace, self._metrics))))
+            self._say("  ".join(filter(None, (f"{self._name} {step:,}{of}", pace, self.metrics))))
 
 
 @contextlib.contextmanager

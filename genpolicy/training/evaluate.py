@@ -14,6 +14,7 @@ from genpolicy.runs.evaluations import Evaluation
 from genpolicy.runs.journal import Journal
 from genpolicy.runs.protocol import unscaled
 from genpolicy.runs.run import Run
+from genpolicy.system.progress import Progress
 from genpolicy.training.setup import choose_device, fresh_algorithm, load, restore
 from genpolicy.training.trainer import draw_steps, steps_name
 
@@ -38,9 +39,11 @@ def evaluate(
     provenance.compare(run.directory, transitions, now)
     algorithm = fresh_algorithm(config, task, device)
     updates = restore(algorithm, path)
-    evaluator, episodes = Evaluator(task, transitions, algorithm, config, check), config.eval.final_episodes
-    by_steps = {count: evaluator.with_steps(count, episodes) for count in config.eval.steps}
-    metrics, returns = evaluator.final(algorithm.policy, episodes)
+    with Progress(transient=True) as progress:
+        evaluator = Evaluator(task, transitions, algorithm, config, check, progress)
+        episodes = config.eval.final_episodes
+        by_steps = {count: evaluator.with_steps(count, episodes) for count in config.eval.steps}
+        metrics, returns = evaluator.final(algorithm.policy, episodes)
     results = {"behaviour data": behaviour_metrics(transitions.behaviour, task)}
     results |= {"policy" if asked.stage else "final": metrics | evaluator.latency(algorithm.policy)}
     results |= {steps_name(count): values for count, (values, _) in by_steps.items()}

@@ -72,7 +72,7 @@ class Trainer:
             remark_rewards(task, self._dataset(), transitions)
         for phase in algorithm.phases:
             phase.compile(run.config.compile)
-        self.evaluator = Evaluator(task, transitions, algorithm, run.config, signals.check)
+        self.evaluator = Evaluator(task, transitions, algorithm, run.config, signals.check, progress)
         self.behaviour = behaviour_metrics(transitions.behaviour, task)
 
     def fit(self, until: str | None = None) -> None:

@@ -1,6 +1,7 @@
 """A trained run asked for other evaluations: it is evaluated, never trained, and tells each by its own name."""
 
 import json
+import re
 import shutil
 
 import numpy as np
@@ -14,6 +15,7 @@ from genpolicy.launch import sweep
 from genpolicy.launch.search import mean_score
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs, load_run, open_run
+from genpolicy.system import progress
 from genpolicy.training import evaluate, trainer
 
 SHORT = ("algo.critic_steps=4", "algo.policy_steps=4", "eval.per_phase=1", "eval.final_episodes=3", "eval.episodes=2")
@@ -75,6 +77,17 @@ def test_a_finished_run_is_evaluated_anew_and_not_trained(outputs, untrained):
     assert (run / "status.json").read_bytes() == status
     frozen["config"]["paths"] = {"outputs": str(outputs), "data": str(outputs)}  # the copy's, for this command
     assert yaml.safe_load((run / "config.yaml").read_text()) == frozen
+
+
+def test_a_long_evaluation_says_how_far_it_is(tmp_path, monkeypatch):
+    short = [word for word in plain_words(tmp_path, *SHORT) if not word.startswith("eval.final_episodes")]
+    assert genpolicy(*short, "eval.final_episodes=1").code == 0
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    run = f"checkpoint={only_run(tmp_path)}"
+    result = genpolicy("mode=eval", run, f"paths.outputs={tmp_path}", "tracking.uri=none", "eval.final_episodes=3")
+    assert result.code == 0, result.err
+    shown = re.findall(r"^3 episodes, steps (\d)/5(?:  \S+/s  0:00:\d\d left)?$", result.err, re.MULTILINE)
+    assert shown == ["1", "2", "3", "4"]
 
 
 def test_what_was_asked_before_is_answered_from_the_record(outputs, untrained, monkeypatch):

@@ -56,6 +56,35 @@ def test_a_bar_on_a_terminal(clock):
     assert "━" in text
 
 
+def evaluated(terminal: bool, clock, seconds: float) -> str:
+    """What is shown of a phase with an evaluation of 100 steps, of so many seconds each."""
+    out = io.StringIO()
+    with Progress(Console(file=out, force_terminal=terminal, width=100)) as display:
+        display.begin("critic", steps=10, done=0)
+        with display.work("5 episodes, steps", 100) as advance:
+            for step in range(81):
+                advance(step)
+                clock.seconds += seconds
+        display.pause()
+        for step in range(1, 11):
+            clock.seconds += 0.125
+            display.advance(step)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_work_beside_the_phases_is_shown_if_it_takes_long(clock, terminal):
+    assert "episodes" not in evaluated(terminal, clock, seconds=0.001)
+    text = evaluated(terminal, clock, seconds=0.5)
+    if terminal:
+        assert re.search(r"5 episodes, steps.*━.*/100", text)
+        assert "episodes" not in text[text.rindex("critic") :]  # the bar goes with it
+    else:
+        lines = text.splitlines()
+        assert lines[:4] == [f"5 episodes, steps {20 * n}/100  2/s  0:00:{50 - 10 * n} left" for n in (1, 2, 3, 4)]
+        assert lines[-1] == "critic 10/10  8/s  0:00:00 left"
+
+
 @pytest.mark.parametrize("width", [60, 80, 120])
 def test_a_narrow_terminal_costs_metrics_and_nothing_else(clock, width):
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown(True, clock, width))

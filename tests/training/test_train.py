@@ -105,12 +105,12 @@ def test_long_preparations_say_how_far_they_are_and_stop_at_a_signal(tmp_path, m
     assert stopped.code == 143
     assert "SIGTERM: checkpoint saved; the same command resumes the run" in stopped.out
     assert len(sampled) == 2
-    shown = re.findall(r"^actions at all states (\d+%)  0:00:\d\d left$", stopped.err, re.MULTILINE)
-    assert shown == ["25%", "50%"]
+    shown = re.findall(r"^actions at all states (\d/\d)  \S+/s  0:00:\d\d left$", stopped.err, re.MULTILINE)
+    assert shown == ["1/4", "2/4"]
     for folder in ("stopped", "undisturbed"):
         result = genpolicy(*words(tmp_path / folder, *more))
         assert result.code == 0, result.err
-    assert "actions at all states 100%  0:00:00 left" in result.err
+    assert "actions at all states 3/4" in result.err
     assert_equal_runs(only_run(tmp_path / "stopped"), only_run(tmp_path / "undisturbed"))
 
 
