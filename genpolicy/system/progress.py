@@ -43,7 +43,7 @@ class Progress:
 
     def __init__(self, console: Console | None = None, steps: bool = True, transient: bool = False):
         self.console = console or Stderr()
-        self._steps_shown, self._bars = steps, None
+        self._steps_shown, self._bars, self._phase = steps, None, None
         if self.console.is_terminal and steps:
             self._bars = Bars(*_columns(), console=self.console, refresh_per_second=2, expand=True, transient=transient)
 
@@ -70,8 +70,9 @@ class Progress:
         self._phase.metrics = "  ".join(f"{name} {value:.3g}" for name, value in list(values.items())[:4])
 
     def pause(self) -> None:
-        """The time since the last step does not count for the rate: it was spent on something else."""
-        self._phase.mark = None
+        """The time since the last step, if there was one, does not count for the rate: something else was done."""
+        if self._phase is not None:
+            self._phase.mark = None
 
     def say(self, text: str) -> None:
         """A line of its own."""
