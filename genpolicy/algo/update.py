@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import math
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from genpolicy.algo.compilation import CUDA_GRAPHS, Captured, compiled, owned
 from genpolicy.algo.optimizer import AdamW, Momentum, Optimizer
 from genpolicy.critic.critic import Critic, Metrics
 from genpolicy.dataset.transitions import Transitions
-from genpolicy.errors import UserError
 from genpolicy.model.policy import Policy
 from genpolicy.objective.objective import Draws, Objective
 
@@ -54,6 +54,8 @@ class Update:
     weight_decay: AdamW's, the share of the parameters that lr times this takes away at each step.
     """
 
+    leading = 0  # dimensions of parameters, batches and draws before their own: of algorithms, each by itself
+
     def __init__(
         self,
         parameters: Iterable[nn.Parameter],
@@ -85,7 +87,7 @@ class Update:
         self.lr, self.every, self.first = lr, every, every - 1 if first is None else first
         self.schedule, self.scheduled = schedule, scheduled
         self.derive = derive
-        self.mode, self._loss, self._derive = "none", loss, None
+        self.compile("none")
 
     @property
     def count(self) -> int:
@@ -104,15 +106,24 @@ class Update:
         """The same update, of the same parameters by the same optimiser, with other attributes."""
         other = copy.copy(self)
         vars(other).update(changes)
+        other.compile(self.mode)
         return other
 
     def compile(self, mode: str) -> None:
         """From now on compute the loss and its gradient by what torch.compile makes of them, in a mode of its own.
 
-        So is what is derived from the draws.
+        So is what is derived from the draws. As CUDA graphs the optimiser's step is part of it, unless its learning
+        rate changes.
         """
         self.mode, self._loss = mode, compiled(self.loss, mode)
-        self._derive = None if self.derive is None else compiled(self.derive, mode)
+        self._derive = self._differentiate = self._change = None
+        make = Captured if mode == CUDA_GRAPHS else functools.partial(compiled, mode=mode)
+        if self.derive is not None and mode != "none":
+            self._derive = make(self.derive)
+        if mode == CUDA_GRAPHS and self.schedule == "constant":
+            self._change = Captured(self.change)
+        elif mode == CUDA_GRAPHS:
+            self._differentiate = Captured(self.differentiate)
 
     def due(self, step: int) -> bool:
         """Whether the update is made at this step of its phase."""
@@ -126,7 +137,10 @@ class Update:
 
     def drawn(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """All that the loss takes beside the batch: what is drawn, and what is derived from it."""
-        draws = self.draw(batch, generator, progress)
+        return self.derived(batch, self.draw(batch, generator, progress))
+
+    def derived(self, batch: Transitions, draws: Draws) -> Draws:
+        """Draws, and what is derived from them."""
         derive = self._derive or self.derive
         if derive is None:
             return draws
@@ -135,43 +149,48 @@ class Update:
 
     def step(self, batch: Transitions, draws: Draws, progress: float = 0.0) -> Metrics:
         """Differentiate and step, with given draws."""
+        self.set_lr(progress)
+        self.optimizer.count += 1
+        metrics = (self._change or self.change)(batch, draws)
+        self.end(metrics)
+        return metrics
+
+    def change(self, batch: Transitions, draws: Draws) -> Metrics:
+        """Differentiate, and let the optimiser make its step with the learning rate that it has."""
+        metrics, gradients = (self._differentiate or self.differentiate)(batch, draws)
+        for parameter, gradient in zip(self.parameters, gradients, strict=True):
+            parameter.grad = gradient
+        if self.before is not None:
+            self.before()
+        self.optimizer.step()
+        return metrics
+
+    def differentiate(self, batch: Transitions, draws: Draws) -> tuple[Metrics, list[Tensor | None]]:
+        """The means of loss and metrics, and the gradient of each parameter."""
         self.optimizer.zero_grad()
 
         def losses(part: slice) -> tuple[Tensor, Metrics]:
-            piece = batch if self.chunk is None else batch.rows(part)
+            piece, at = batch if self.chunk is None else batch.rows(part), (*[slice(None)] * self.leading, part)
             with frozen(self.frozen_modules):
-                return self._loss(piece, {name: draw[part] for name, draw in draws.items()})
+                return self._loss(piece, {name: draw[at] for name, draw in draws.items()})
 
         total = accumulate(losses, batch.size, self.chunk)
         if self.clip is not None:
-            total["gradient"] = self.clip_gradients(self.parameters)
-        self.set_lr(self.optimizer, progress)
-        self.begin()
-        self.optimizer.step()
-        self.end(total)
-        return total
+            total["gradient"] = self.clip_gradients()
+        return total, [parameter.grad for parameter in self.parameters]
 
-    def clip_gradients(self, parameters: list[Tensor], stacked: bool = False) -> Tensor:
-        """Limit the gradients of parameters to `clip`; their norm before.
-
-        stacked: whether the first dimension of all is that of algorithms [S], each limited by itself.
-        """
-        dimensions = int(stacked) + int(self.clip_each)
+    def clip_gradients(self) -> Tensor:
+        """Limit the gradients of the parameters to `clip`; their norm before."""
+        dimensions = self.leading + int(self.clip_each)
         if not dimensions:
-            return nn.utils.clip_grad_norm_(parameters, self.clip)
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+            return nn.utils.clip_grad_norm_(self.parameters, self.clip)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         squares = [gradient.square().reshape(*gradient.shape[:dimensions], -1).sum(-1) for gradient in gradients]
         norm = torch.stack(squares).sum(0).sqrt()
         factor = (self.clip / (norm + 1e-6)).clamp(max=1.0)
         for gradient in gradients:
             gradient.mul_(factor.view(*factor.shape, *[1] * (gradient.dim() - dimensions)))
         return torch.linalg.vector_norm(norm, dim=-1) if self.clip_each else norm
-
-    def begin(self) -> None:
-        """What is before a step of the optimiser."""
-        self.optimizer.count += 1
-        if self.before is not None:
-            self.before()
 
     def end(self, metrics: Metrics) -> None:
         """What is after a step of the optimiser, which had these metrics."""
@@ -180,10 +199,10 @@ class Update:
         if self.observe is not None:
             self.observe(metrics)
 
-    def set_lr(self, optimizer: Optimizer, progress: float) -> None:
-        """Give an optimiser the learning rate that is due."""
+    def set_lr(self, progress: float) -> None:
+        """Give the optimiser the learning rate that is due."""
         progress = progress if self.scheduled is None else self.scheduled()
-        for group in optimizer.param_groups:
+        for group in self.optimizer.param_groups:
             group["lr"] = self.scheduled_lr(progress)
 
     def scheduled_lr(self, progress: float) -> float:
@@ -197,6 +216,7 @@ class Update:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         self.optimizer.load_state_dict(state)
+        self.compile(self.mode)  # for tensors in other places
 
 
 def accumulate(losses: Callable[[slice], tuple[Tensor, Metrics]], size: int, chunk: int | None) -> Metrics:
@@ -311,39 +331,6 @@ def weight_metrics(weight: Tensor) -> Metrics:
 def effective_sample_size(weight: Tensor) -> Tensor:
     """The share [] of the samples that as much information is in as in all with their weights [...] (Kish)."""
     return weight.mean().square() / weight.square().mean()
-
-
-def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
-    """A pure function as torch.compile makes it, for each shape of its arguments; itself for the mode 'none'.
-
-    Raises `UserError` when it is first called, if it cannot be compiled.
-    """
-    if mode == "none":
-        return function
-    warnings.filterwarnings("ignore", category=FutureWarning, module="torch._inductor")  # of torch's own code
-    made, known = torch.compile(function, mode=mode, dynamic=False), False
-
-    def call(*given: Any) -> Any:
-        nonlocal known
-        if known:
-            return made(*given)
-        with torch.no_grad():
-            function(*given)  # models keep coefficients of the solvers' times, the making of which cannot be traced
-        try:
-            result, known = made(*given), True
-        except RuntimeError as error:  # it has worked without: so it is the compiler's
-            reason, remedy = str(error).partition("\n")[0], "compile=none does without"
-            if isinstance(getattr(error, "inner_exception", None), OSError | ImportError):
-                remedy = f"delete what a compilation that was broken off has left there; {remedy}"
-            raise UserError(f"compile={mode}: {reason}; {remedy}") from error
-        return result
-
-    return call
-
-
-def owned(derived: Draws, mode: str) -> Draws:
-    """The same as tensors of their own: what a CUDA graph gives lasts until the next graph runs."""
-    return derived if mode == "none" else {name: value.clone() for name, value in derived.items()}
 
 
 @contextlib.contextmanager

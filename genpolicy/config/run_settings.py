@@ -73,8 +73,8 @@ class RunSettings:
     )
     compile: str = setting(
         "none",
-        choices=("none", "default", "reduce-overhead", "max-autotune"),
-        doc="mode of torch.compile for the updates' losses and gradients; reduce-overhead: CUDA graphs",
+        choices=("none", "default", "cudagraphs", "reduce-overhead", "max-autotune"),
+        doc="mode of torch.compile for the updates' losses and gradients; cudagraphs: CUDA graphs of whole updates",
         affects=None,
         modes=TRAIN,
     )

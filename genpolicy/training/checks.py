@@ -1,15 +1,17 @@
-"""What is checked of runs before they are made, beyond their configurations: their data, and their memory."""
+"""What is checked of runs before they are made, beyond their configurations: their data, memory and device."""
 
 from collections.abc import Sequence
 
 from genpolicy.runs.job import Job
 
 
-def check(jobs: Sequence[Job], memory: float | None = None) -> None:
-    """Raises `UserError` if runs that are to be made lack their data, or do not fit into so many bytes of memory.
+def check(jobs: Sequence[Job], memory: float | None = None, here: bool = True) -> None:
+    """Raises `UserError` if runs that are to be made lack their data or a GPU, or do not fit into so many bytes.
 
-    memory: of where they will train; None for this machine's.
+    memory: of where they will train; None for this machine's. here: whether that is this machine.
     """
+    if here:
+        devices(jobs)
     complete(jobs)
     training = [job for job in jobs if job.config.mode == "train"]
     if training:
@@ -18,6 +20,16 @@ def check(jobs: Sequence[Job], memory: float | None = None) -> None:
 
         networks.check(training, memory)
         provenance.probe(training)
+
+
+def devices(jobs: Sequence[Job]) -> None:
+    """Raises `UserError` if one of them needs a GPU, and there is none."""
+    wanted = {(job.config.device, job.config.get("compile", "none")) for job in jobs}
+    for device, mode in sorted(wanted):
+        if device == "cuda" or mode == "cudagraphs":
+            from genpolicy.training.setup import choose_device  # which needs torch
+
+            choose_device(device, mode)
 
 
 def complete(jobs: Sequence[Job]) -> None:

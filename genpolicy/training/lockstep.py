@@ -37,7 +37,7 @@ def train(config: DictConfig, choices: Mapping[str, str], sweep: str | None = No
     Raises `UserError` at the end if runs have failed, and at once for settings whose updates cannot be vectorised, or
     if another process owns one of the runs.
     """
-    task, device = build(config.env), choose_device(config.device)
+    task, device = build(config.env), choose_device(config.device, config.compile)
     _try_out(config, task)
     with contextlib.ExitStack() as stack:
         runs = []

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from genpolicy.algo.algorithm import Algorithm, Phase, assemble, horizon
+from genpolicy.algo.compilation import CUDA_GRAPHS
 from genpolicy.config.schema import build, locate
 from genpolicy.dataset.nothing import Nothing
 from genpolicy.dataset.scaling import Scaling
@@ -142,8 +143,16 @@ def shorten(algorithm: Algorithm, config: DictConfig) -> Algorithm:
     return algorithm
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of that name; `auto` is a GPU if torch finds one."""
+def choose_device(name: str, compile: str = "none") -> torch.device:
+    """The device of that name; `auto` is a GPU if torch finds one.
+
+    compile: how updates are compiled there. Raises `UserError` if that or the name needs a GPU, and there is none.
+    """
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise UserError("device=cuda: torch finds no GPU here; use device=cpu or device=auto")
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if found else "cpu"
+    if compile == CUDA_GRAPHS and name == "cpu":
+        raise UserError("compile=cudagraphs: goes with a GPU, not with the CPU; use compile=none or compile=default")
     return torch.device(name)

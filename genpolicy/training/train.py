@@ -51,7 +51,7 @@ def training(
     synced_elsewhere: as for `train`. common: of runs that are trained together, their task, with its simulators, and
     their data, on the device.
     """
-    device = choose_device(run.config.device)
+    device = choose_device(run.config.device, run.config.compile)
     with follower.Tracker(run, synced_elsewhere) as tracker:
         with run.recorded(device=str(device)):
             tracker.start()

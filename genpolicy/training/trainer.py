@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 
 from genpolicy.algo.algorithm import Algorithm, Phase, stream
+from genpolicy.algo.compilation import CUDA_GRAPHS
 from genpolicy.algo.update import Metrics
 from genpolicy.config.schema import build
 from genpolicy.dataset.dataset import Dataset
@@ -233,7 +234,7 @@ class Trainer:
         self.log_every = max(1, min(self.config.log_every, phase.steps // LOGGED))
         self.progress.begin(phase.name, phase.steps, state.step)
         self.mark = state.updates, time.monotonic()  # from where the rate of the updates is taken
-        self.compiling = self.config.compile != "none"
+        self.compiling = self.config.compile not in ("none", CUDA_GRAPHS)
         if self.compiling:
             self.progress.say(f"compiling the updates of the {phase.name} phase")
         while True:

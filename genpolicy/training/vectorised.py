@@ -7,13 +7,14 @@ algorithm, its evaluation or its checkpoint, sees what the common updates have m
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from genpolicy.algo.algorithm import Algorithm, prefixed
-from genpolicy.algo.update import Metrics, Update, accumulate, compiled, owned
+from genpolicy.algo.update import Metrics, Update
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws
 
@@ -62,27 +63,34 @@ class _Vectorised:
 
     def __init__(self, algorithm: Algorithm, whole: dict[str, Tensor], updates: list[Update]):
         self.updates = updates
+        first = updates[0]
         names = {id(tensor): name for name, tensor in _tensors(algorithm).items()}
-        trained = {names[id(parameter)]: None for parameter in updates[0].parameters}
+        trained = {names[id(parameter)]: None for parameter in first.parameters}
         self.tensors = whole | {name: whole[name].detach().requires_grad_() for name in trained}
-        self.parameters = [self.tensors[name] for name in trained]
-        self.optimizer = updates[0].optimizer.like(self.parameters)
-        for number, parameter in enumerate(self.parameters):
+        parameters = [self.tensors[name] for name in trained]
+        optimizer = first.optimizer.like(parameters)
+        for number, parameter in enumerate(parameters):
             states = [update.optimizer.state[update.parameters[number]] for update in updates]
-            self.optimizer.state[parameter] = _shared(states, parameter, self.optimizer.STATE)
-        mode, derive = updates[0].mode, updates[0].derive
-        self._losses = compiled(self._vectorise(algorithm, updates[0].loss), mode)
-        self._derive = None if derive is None else compiled(self._vectorise(algorithm, derive), mode)
+            optimizer.state[parameter] = _shared(states, parameter, optimizer.STATE)
+        self.common = first.variant(
+            parameters=parameters,
+            optimizer=optimizer,
+            leading=1,
+            frozen_modules=[],
+            loss=self._vectorise(algorithm, first.loss),
+            derive=None if first.derive is None else self._vectorise(algorithm, first.derive),
+            before=None if first.before is None else self._before,
+            after=None,
+            observe=None,
+        )
 
     def drawn(self, batches: Sequence[Transitions], generators: Sequence[torch.Generator], progress: float) -> Draws:
         """The draws of each and what is derived from them, [S, B, ...]."""
         each = zip(self.updates, batches, generators, strict=True)
         drawn = [update.draw(batch, generator, progress) for update, batch, generator in each]
-        draws = {name: torch.stack([own[name] for own in drawn]) for name in drawn[0]}
-        if self._derive is None:
-            return draws
-        with torch.no_grad():
-            return draws | owned(self._derive(_tables(batches), batches[0], draws), self.updates[0].mode)
+        return self.common.derived(
+            _Batches.of(batches), {name: torch.stack([own[name] for own in drawn]) for name in drawn[0]}
+        )
 
     def __call__(
         self,
@@ -92,43 +100,50 @@ class _Vectorised:
         draws: Draws | None = None,
     ) -> list[Metrics]:
         draws = self.drawn(batches, generators, progress) if draws is None else draws
-        first = self.updates[0]
-        tables = _tables(batches)
-        self.optimizer.zero_grad()
-
-        def losses(part: slice) -> tuple[Tensor, Metrics]:
-            pieces = {name: draw[:, part] for name, draw in draws.items()}
-            return self._losses(tables[:, part], batches[0], pieces)
-
-        total = accumulate(losses, batches[0].size, first.chunk)
-        if first.clip is not None:
-            total["gradient"] = first.clip_gradients(self.parameters, stacked=True)
-        first.set_lr(self.optimizer, progress)
-        for update in self.updates:
-            update.begin()
-        self.optimizer.step()
+        total = self.common.step(_Batches.of(batches), draws, progress)
         each = [{name: value[i] for name, value in total.items()} for i in range(len(batches))]
         for update, metrics in zip(self.updates, each, strict=True):
+            update.optimizer.count += 1
             update.end(metrics)
         return each
 
+    def _before(self) -> None:
+        for update in self.updates:
+            update.before()
+
     def _vectorise(self, algorithm: Algorithm, function: Callable[[Transitions, Draws], T]) -> Callable[..., T]:
-        """A function of the first algorithm for all: of tables [S, B, W], a batch like theirs, and draws [S, B, ...].
+        """A function of the first algorithm for all: of their batches and draws [S, B, ...].
 
         What it gives has the dimension [S] before its own.
         """
         module = _Function(algorithm, function)
 
-        def each(tables: Tensor, like: Transitions, draws: Draws) -> T:
+        def each(batches: _Batches, draws: Draws) -> T:
             def one(tensors: dict[str, Tensor], table: Tensor, draws: Draws) -> T:
-                batch = Transitions(table, like.shapes, like.behaviour)  # a default for the last cannot be compiled
+                batch = Transitions(table, batches.shapes, batches.behaviour)  # its default cannot be compiled
                 # Each module once, by its first name: swapped twice, a shared one would not be put back as it was.
                 return torch.func.functional_call(module, tensors, (batch, draws), tie_weights=False)
 
             named = {f"algorithm.{name}": tensor for name, tensor in self.tensors.items()}
-            return torch.func.vmap(one)(named, tables, draws)
+            return torch.func.vmap(one)(named, batches.table, draws)
 
         return each
+
+
+class _Batches(Transitions):
+    """Batches of S algorithms, of the same fields, in one table [S, B, W]."""
+
+    @classmethod
+    def of(cls, batches: Sequence[Transitions]) -> _Batches:
+        return cls(torch.stack([batch.table for batch in batches]), batches[0].shapes, batches[0].behaviour)
+
+    @property
+    def size(self) -> int:
+        """B"""
+        return self.table.shape[1]
+
+    def rows(self, index: slice) -> _Batches:
+        return replace(self, table=self.table[:, index])
 
 
 class _Function(nn.Module):
@@ -140,10 +155,6 @@ class _Function(nn.Module):
 
     def forward(self, batch: Transitions, draws: Draws) -> Any:
         return self.function(batch, draws)
-
-
-def _tables(batches: Sequence[Transitions]) -> Tensor:
-    return torch.stack([batch.table for batch in batches])
 
 
 def _tensors(algorithm: Algorithm) -> dict[str, Tensor]:

@@ -3,8 +3,9 @@
     python tests/acceptance/on_device.py cuda [compile mode]
 
 Each phase makes an update in tf32 (on a GPU), one in bf16, and one of two seeds at once, at small sizes, on invented
-data. What the policy then does, and its log-densities, are held against the same policy's in float64 on the CPU. Prints
-what fails, and the largest differences; exit code 1 if anything does.
+data; as CUDA graphs (`cudagraphs`) as many of each that the last ones are replayed. What the policy then does, and its
+log-densities, are held against the same policy's in float64 on the CPU; in a compile mode, all parameters against those
+of the same updates without. Prints what fails, and the largest differences; exit code 1 if anything does.
 """
 
 import contextlib
@@ -21,6 +22,7 @@ from command_line import tried
 from small import random_transitions, sizes
 
 from genpolicy.algo.algorithm import Algorithm, assemble
+from genpolicy.algo.compilation import CUDA_GRAPHS, WARM_UP
 from genpolicy.config.arguments import options
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
@@ -29,6 +31,7 @@ from genpolicy.training.precision import arithmetic
 from genpolicy.training.vectorised import VectorisedPhase
 
 TASK = ("env=multi-goal", "tuned=none")
+COMPARED = "actions", "log-densities", "parameters"
 TOLERANCE = 1e-2  # of float32 beside float64, of solvers of few steps and untrained networks
 
 
@@ -44,8 +47,8 @@ def configurations() -> Iterator[tuple[str, ...]]:
     yield from (("algo=diffusion_ql", f"critic={name}") for name in options("critic"))
 
 
-def trained(config, mode: str, device: torch.device) -> Algorithm:
-    """The algorithm after its updates."""
+def trained(config, mode: str, device: torch.device, count: int) -> Algorithm:
+    """The algorithm after so many updates of each kind, or more where some are made at every so manieth step only."""
     length, data = config.chunk.length, random_transitions()
     if length > 1:
         data = replace(data, ends=torch.arange(data.size) % 8 == 7)
@@ -59,23 +62,29 @@ def trained(config, mode: str, device: torch.device) -> Algorithm:
         sources = []
         for algorithm in pair:
             own = algorithm.phases[number]
-            own.compile(mode)
             if own.start is not None:
                 own.start()
             sources.append(data if own.prepare is None else own.prepare(data))
-        for step, precision in enumerate(["tf32", "bf16"] if device.type == "cuda" else ["float32", "bf16"]):
+        steps = count * max(update.every for update in phase.updates.values())
+        for precision in ["tf32", "bf16"] if device.type == "cuda" else ["float32", "bf16"]:
+            phase.compile(mode)  # anew: a run has one precision
             with arithmetic(phase.precision(precision), device):
-                phase.update(sources[0].sample(16, generators[0]), generators[0], step)
-        batches = [source.sample(16, generator) for source, generator in zip(sources, generators, strict=True)]
+                for step in range(steps):
+                    phase.update(sources[0].sample(16, generators[0]), generators[0], step)
+        for algorithm in pair:
+            algorithm.phases[number].compile(mode)
         with contextlib.suppress(UserError):
-            at_once(VectorisedPhase(pair, number), batches, generators)
+            common = VectorisedPhase(pair, number)
+            for step in range(steps):
+                batches = [source.sample(16, generator) for source, generator in zip(sources, generators, strict=True)]
+                at_once(common, batches, generators, step)
     return pair[0]
 
 
-def at_once(phase: VectorisedPhase, batches: list[Transitions], generators: list[torch.Generator]) -> None:
+def at_once(phase: VectorisedPhase, batches: list[Transitions], generators: list[torch.Generator], step: int) -> None:
     """An update of several seeds. Raises `UserError` for what cannot be vectorised, as a run then says."""
     try:
-        phase(batches, generators, 0)
+        phase(batches, generators, step)
     except RuntimeError as error:
         if any(word in str(error) for word in ("vmap", "TensorWrapper", "functorch")):
             raise UserError(str(error)) from error
@@ -104,8 +113,15 @@ def differences(config, algorithm: Algorithm, device: torch.device) -> tuple[flo
     return (acted - expected).abs().max().item(), relative.abs().max().item()
 
 
+def parameters_differ(algorithm: Algorithm, plain: Algorithm) -> float:
+    """The largest difference of two algorithms' parameters."""
+    pairs = zip(algorithm.parameters(), plain.parameters(), strict=True)
+    return max((own - other).abs().max().item() for own, other in pairs)
+
+
 def main(device: str, mode: str = "none") -> int:
-    device, begun, made, failed, largest = torch.device(device), time.monotonic(), 0, 0, [(0.0, ""), (0.0, "")]
+    device, begun, made, failed, largest = torch.device(device), time.monotonic(), 0, 0, [(0.0, "")] * 3
+    count = WARM_UP + 2 if mode == CUDA_GRAPHS else 1
     for words in configurations():
         result, found = tried(*TASK, *words)
         if result.code:
@@ -114,7 +130,10 @@ def main(device: str, mode: str = "none") -> int:
         smaller = tried(*TASK, *words, *small)[1]  # refused, for networks of a fixed shape
         [(job, _)], made = smaller or found, made + 1
         try:
-            errors = differences(job.config, trained(job.config, mode, device), device)
+            algorithm = trained(job.config, mode, device, count)
+            errors = differences(job.config, algorithm, device)
+            plain = algorithm if mode == "none" else trained(job.config, "none", device, count)
+            errors = *errors, parameters_differ(algorithm, plain)
         except Exception as error:
             failed += 1
             print(f"{' '.join(words)}: {one_line(error)}", flush=True)
@@ -122,9 +141,10 @@ def main(device: str, mode: str = "none") -> int:
         largest = [max(*pair) for pair in zip(largest, ((error, " ".join(words)) for error in errors), strict=True)]
         if max(errors) > TOLERANCE:
             failed += 1
-            print(f"{' '.join(words)}: actions differ by {errors[0]:.1e}, log-densities by {errors[1]:.1e}", flush=True)
+            said = (f"{what} by {error:.1e}" for what, error in zip(COMPARED, errors, strict=True))
+            print(f"{' '.join(words)}: differ: {', '.join(said)}", flush=True)
     print(f"{made} configurations in {time.monotonic() - begun:.0f} s, {failed} failed")
-    for what, (error, words) in zip(("actions", "log-densities"), largest, strict=True):
+    for what, (error, words) in zip(COMPARED, largest, strict=True):
         print(f"{what} differ by at most {error:.1e} ({words})")
     return failed > 0
 

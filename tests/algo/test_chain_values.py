@@ -127,7 +127,7 @@ def test_rates_fall_by_the_updates_of_each():
     assert [training.updates[name].schedule for name in ("actor", "behaviour")] == ["cosine", "constant"]
     critic.optimizer.count, actor.optimizer.count = 250, 50
     for update, share in ((critic, 0.5), (actor, 0.1)):
-        update.set_lr(update.optimizer, 0.9)
+        update.set_lr(0.9)
         expected = update.lr * (1 + torch.cos(torch.tensor(share * torch.pi))) / 2
         assert update.optimizer.param_groups[0]["lr"] == pytest.approx(expected.item())
     assert [step for step in range(12) if actor.due(step)] == [0, 5, 10]

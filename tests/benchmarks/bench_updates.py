@@ -8,6 +8,7 @@ import torch
 from small import ALGORITHMS
 from torch import nn
 
+from genpolicy.algo.compilation import CUDA_GRAPHS
 from genpolicy.solver.fixed import Midpoint
 from genpolicy.training.vectorised import VectorisedPhase
 
@@ -103,16 +104,20 @@ def test_policy_gradient(row, products, made, transitions, generator, what):
     measure("update of GMPG, batch 256, 8 midpoint steps", lambda: update(data, generator, 0), 3)
 
 
-@pytest.mark.parametrize("what", ["alone", "compiled", "five_seeds", "five_seeds_compiled"])
+@pytest.mark.parametrize(
+    "what", ["alone", "graphs", "compiled", "five_seeds", "five_seeds_graphs", "five_seeds_compiled"]
+)
 @pytest.mark.parametrize(("phase", "network"), [("critic", "mlp"), ("policy", "mlp"), ("policy", "residual")])
 def test_compiled_and_at_once(row, made, mode, transitions, device, phase, network, what):
-    """GMPO's updates as `compile=` and `seeds=0,1,2,3,4` make them."""
+    """GMPO's updates as `compile=` and `seeds=0,1,2,3,4` make them, on a GPU also as CUDA graphs."""
     group = [made("algo=gmpo", "model=gvp", f"network={network}") for _ in range(5 if "five" in what else 1)]
     number, batches = ["critic", "policy"].index(phase), [transitions(256)] * len(group)
     generators = [torch.Generator(device).manual_seed(seed) for seed in range(len(group))]
-    if "compiled" in what:
+    if "graphs" in what and device.type != "cuda":
+        pytest.skip("CUDA graphs need a GPU")
+    if "graphs" in what or "compiled" in what:
         for algorithm in group:
-            algorithm.phases[number].compile(mode)
+            algorithm.phases[number].compile(CUDA_GRAPHS if "graphs" in what else mode)
     if len(group) > 1:
         common = VectorisedPhase(group, number)
     else:

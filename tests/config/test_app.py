@@ -337,9 +337,11 @@ def test_a_name_is_what_was_typed(name):
 
 def test_no_gpu_is_said_before_anything_starts(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert (
-        genpolicy("device=cuda").err
-        == "genpolicy: device=cuda: torch finds no GPU here; use device=cpu or device=auto\n"
+    for words in (["device=cuda"], ["-m", "device=cuda", "seed=0,1"], ["mode=status", "device=cuda"]):
+        said = genpolicy(*words).err
+        assert said == "genpolicy: device=cuda: torch finds no GPU here; use device=cpu or device=auto\n"
+    assert genpolicy("compile=cudagraphs").err == (
+        "genpolicy: compile=cudagraphs: goes with a GPU, not with the CPU; use compile=none or compile=default\n"
     )
 
 

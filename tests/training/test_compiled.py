@@ -10,7 +10,7 @@ from tiny import only_run, records, same, words
 from torch._dynamo.utils import counters
 
 from genpolicy.algo.algorithm import assemble
-from genpolicy.algo.update import compiled
+from genpolicy.algo.compilation import compiled
 from genpolicy.errors import UserError
 from genpolicy.training.vectorised import VectorisedPhase
 

@@ -125,8 +125,9 @@ def test_gradients_are_limited_of_each_by_itself():
     for parameter, gradient in zip(together, gradients, strict=True):
         parameter.grad = gradient.clone()
     update = Update([], 1.0, lambda batch, draws: (batch.reward, {}), clip=limit)
-    norms = update.clip_gradients(together, stacked=True)
-    torch.testing.assert_close(norms, torch.stack([update.clip_gradients(parameters) for parameters in alone]))
+    norms = update.variant(parameters=together, leading=1).clip_gradients()
+    expected = [update.variant(parameters=parameters).clip_gradients() for parameters in alone]
+    torch.testing.assert_close(norms, torch.stack(expected))
     for number, parameter in enumerate(together):
         torch.testing.assert_close(parameter.grad, torch.stack([parameters[number].grad for parameters in alone]))
 
