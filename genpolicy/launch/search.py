@@ -58,7 +58,7 @@ class Search:
         if not launcher.waits:
             self.words["launch.wait"] = ["launch.wait=true"]  # as the next trials follow from the scores of these
         checked = launcher.prepare(self._examples())
-        checks.check(checked)
+        launcher.check(checked)
         settings = checked[0].config.search
         self.open(checked[0].config)
         waiting = self._abandoned()

@@ -161,11 +161,6 @@ def _prepared(config: DictConfig, choices: dict[str, str], overrides: list[str])
     settings["paths"] = {name: absolute(path) for name, path in settings["paths"].items()}
     if "path" in settings.get("dataset", ()):
         settings["dataset"]["path"] = absolute(settings["dataset"]["path"])
-    if settings["device"] == "cuda":
-        import torch
-
-        if not torch.cuda.is_available():
-            raise UserError("device=cuda: torch finds no GPU here; use device=cpu or device=auto")
     if mode == "train":
         remark_unused(settings, TrainSettings, overrides)
     return Job(created(settings), choices, overrides)

@@ -79,6 +79,19 @@ def test_the_memory_of_slurms_jobs_is_what_the_command_asks_for(gibibyte, monkey
         assert tried(*sweep, *more)[0].code == 0
 
 
+@pytest.mark.parametrize("sweeper", ["", "hydra/sweeper=optuna"])
+def test_slurms_jobs_need_no_gpu_where_the_command_is_given(sweeper, monkeypatch, tmp_path):
+    """Of a search the memory, too, is that of its jobs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(memory, "here", lambda device: 2.0**30)
+    started = []
+    monkeypatch.setattr("genpolicy.launch.slurm.launch", lambda jobs, name: started.extend(jobs))
+    words = ["-m", "hydra/launcher=slurm", "env=swiss-roll", "device=cuda", "compile=cudagraphs", "launch.memory=30"]
+    genpolicy(*words, *LARGE.split(), *filter(None, [sweeper]), "algo.beta=1,2")
+    assert started
+
+
 WIDE = "network.hidden=[128,128]", "critic.hidden=[128,128]"
 
 

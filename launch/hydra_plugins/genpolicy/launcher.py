@@ -17,9 +17,13 @@ from genpolicy.errors import UnknownSetting, UserError
 
 
 class CheckedLauncher(Launcher):
-    """A launcher of jobs that are all checked. waits: whether all have ended when `start_jobs` returns."""
+    """A launcher of jobs that are all checked.
+
+    waits: whether all have ended when `start_jobs` returns. here: whether they run on this machine.
+    """
 
     waits: ClassVar[bool] = True
+    here: ClassVar[bool] = True
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         from genpolicy.config.arguments import HYDRA_GROUPS
@@ -28,16 +32,20 @@ class CheckedLauncher(Launcher):
         self.own = [word for word in config.hydra.overrides.hydra if word.startswith(HYDRA_GROUPS)]
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        from genpolicy.training import checks
-
         gc.freeze()  # else the thousands of objects of each job have all that is there, torch's too, looked through
         try:
             jobs = distinct(self.prepare(job_overrides))
         finally:
             gc.unfreeze()
-        checks.check(jobs, self.memory(jobs[0].config))
+        self.check(jobs)
         self.start_jobs(jobs)
         return [JobReturn(overrides=job.overrides, cfg=job.config, status=JobStatus.COMPLETED) for job in jobs]
+
+    def check(self, jobs: Sequence) -> None:
+        """Raises `UserError` if what the jobs need is not there where they run."""
+        from genpolicy.training import checks
+
+        checks.check(jobs, self.memory(jobs[0].config), self.here)
 
     def memory(self, config: DictConfig) -> float | None:
         """Bytes that a run may take where it runs; None: what there is on this machine."""
@@ -112,6 +120,7 @@ class Slurm(CheckedLauncher):
     """Submits the jobs to SLURM (genpolicy.launch.slurm)."""
 
     waits = False  # unless launch.wait says so
+    here = False
 
     def memory(self, config: DictConfig) -> float | None:
         if str(config.launch.gpus) != "0":
