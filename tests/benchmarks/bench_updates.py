@@ -8,7 +8,7 @@ import torch
 from small import ALGORITHMS
 from torch import nn
 
-from genpolicy.algo.compilation import CUDA_GRAPHS
+from genpolicy.algo.compilation import CUDA_GRAPHS, WARM_UP
 from genpolicy.solver.fixed import Midpoint
 from genpolicy.training.vectorised import VectorisedPhase
 
@@ -55,6 +55,13 @@ def mode(device):
     return "reduce-overhead" if device.type == "cuda" else "default"
 
 
+def cuda_graphs(device):
+    """The mode of CUDA graphs, for a GPU."""
+    if device.type != "cuda":
+        pytest.skip("CUDA graphs need a GPU")
+    return CUDA_GRAPHS
+
+
 @pytest.mark.parametrize("what", ["behaviour", "gmpo", "perceptron", "products"])
 @pytest.mark.parametrize("batch", [256, 1024, 4096])
 def test_regression(row, products, updates, transitions, generator, device, batch, what):
@@ -76,22 +83,28 @@ def test_critic(row, products, updates, transitions, generator, batch, what):
     measure(f"update of the critic, batch {batch}", lambda: updates["critic"](data, generator, 0.0), 51200 // batch)
 
 
-@pytest.mark.parametrize("what", ["update", "passes"])
+@pytest.mark.parametrize("what", ["update", "graphs", "passes"])
 @pytest.mark.parametrize("name", ALGORITHMS)
-def test_algorithm(row, passes, made, transitions, generator, name, what):
+def test_algorithm(row, passes, made, transitions, generator, device, name, what):
     """The last phase of each algorithm; as many updates as the rarest of them is made at one of."""
     *_, phase = made(f"algo={name}").phases
+    if what == "graphs":
+        phase.compile(cuda_graphs(device))
     if phase.start is not None:
         phase.start()
     data = transitions(256)
     data = data if phase.prepare is None else phase.prepare(data)
     count = max(update.every for update in phase.updates.values())
-    measure = row if what == "update" else lambda *given: passes(*given, 256)
-    measure(
-        f"{count} x update of {name}, batch 256",
-        lambda: [phase.update(data, generator, step) for step in range(count)],
-        10,
-    )
+    measure = row if what != "passes" else lambda *given: passes(*given, 256)
+
+    def updates():
+        for step in range(count):
+            phase.update(data, generator, step)
+
+    if what == "graphs":
+        for _ in range(WARM_UP + 1):  # which records them
+            updates()
+    measure(f"{count} x update of {name}, batch 256", updates, 10)
 
 
 @pytest.mark.parametrize("what", ["exact", "exact_16_steps", "hutchinson", "products"])
@@ -113,11 +126,9 @@ def test_compiled_and_at_once(row, made, mode, transitions, device, phase, netwo
     group = [made("algo=gmpo", "model=gvp", f"network={network}") for _ in range(5 if "five" in what else 1)]
     number, batches = ["critic", "policy"].index(phase), [transitions(256)] * len(group)
     generators = [torch.Generator(device).manual_seed(seed) for seed in range(len(group))]
-    if "graphs" in what and device.type != "cuda":
-        pytest.skip("CUDA graphs need a GPU")
     if "graphs" in what or "compiled" in what:
         for algorithm in group:
-            algorithm.phases[number].compile(CUDA_GRAPHS if "graphs" in what else mode)
+            algorithm.phases[number].compile(cuda_graphs(device) if "graphs" in what else mode)
     if len(group) > 1:
         common = VectorisedPhase(group, number)
     else:
@@ -126,6 +137,8 @@ def test_compiled_and_at_once(row, made, mode, transitions, device, phase, netwo
         def common(batches, generators, step):
             algorithm.phases[number].update(*batches, *generators, step)
 
+    for _ in range(WARM_UP + 1):
+        common(batches, generators, 0)
     row(f"update of GMPO's {phase}, {network}, batch 256", lambda: common(batches, generators, 0), 30)
 
 
