@@ -24,6 +24,7 @@ from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.generative import GenerativePolicy, field_follows
 from genpolicy.model.policy import Policy
+from genpolicy.network.encoder import encoded, require_parts
 from genpolicy.objective.objective import Draws, Objective
 from genpolicy.objective.regression import Regression
 from genpolicy.select.selection import NoSelection, Selection
@@ -400,6 +401,8 @@ def assemble(
 
     action_low, action_high = (end.repeat(config.chunk.length) for end in (action_low, action_high))
     sizes = {"observation_size": observation_size, "action_size": len(action_low)}
+    parts = list(config.observation_parts)
+    require_parts(parts, observation_size)
     objective = build(config.objective)
     model = locate(config.model._target_)
     scaling = Scaling(observation_size, action_low, action_high, **config.scaling)
@@ -408,15 +411,16 @@ def assemble(
     if getattr(locate(config.network._target_), "takes_chunks", False):
         shape["chunk_length"] = config.chunk.length
     begin("policy")
+    network = build(config.network, **sizes | {"observation_size": (2 if parts else 1) * observation_size}, **shape)
     policy = build(
         config.model,
-        network=build(config.network, **sizes, **shape),
+        network=encoded(network, parts) if parts else network,
         **model.parts(config, *scaling.bounds),
     )
     if objective.uses_target or locate(config.algo._target_).uses_target:
         policy.keep_average()
     begin("critic")
-    critic = build(config.critic, **sizes, horizon=horizon(config))
+    critic = build(config.critic, **sizes, horizon=horizon(config), observation_parts=parts)
     begin("algo")
     return build(
         config.algo,

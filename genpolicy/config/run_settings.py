@@ -5,6 +5,7 @@ simulator.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,11 @@ MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect", "inspec
 
 OF_A_POLICY = ("eval", "inspect", "export")  # modes that take a checkpoint
 TRAIN = ("train",)
+
+
+def _encoded(config: Mapping) -> str | None:
+    """What the parts of observations affect, if they are encoded: where they are not, a run is what it was before."""
+    return TRAINING if config["observation_parts"] else None
 
 
 @dataclass(kw_only=True)
@@ -98,6 +104,14 @@ class RunSettings:
         60.0, ge=0, le=1e9, seconds=1, doc="seconds between two checkpoints", affects=None, modes=TRAIN
     )
     paths: Paths = group(Paths, affects=None)
+    observation_parts: list[int] = setting(
+        [],
+        ge=1,
+        le=1000,
+        doc="sizes of the parts of an observation, in order, that network and critic encode each by itself; []: none",
+        affects=_encoded,
+        modes=TRAIN,
+    )
     scaling: Scaling = group(Scaling, modes=TRAIN)
     chunk: Chunk = group(Chunk, modes=("train", "eval", "export"))
     online: Online = group(Online, modes=TRAIN)

@@ -62,8 +62,8 @@ class ChainValue(DoubleQ):
         if config.critic.expectile is not None:
             raise UserError(f"critic.expectile={config.critic.expectile}: V is of noisy actions here; legal: null")
 
-    def __post_init__(self, observation_size: int, action_size: int, horizon: int) -> None:
-        super().__post_init__(observation_size, action_size, horizon)
+    def __post_init__(self, observation_size: int, action_size: int, *more: Any) -> None:
+        super().__post_init__(observation_size, action_size, *more)
         shape = self.shape | {"layer_norm": self.chain_layer_norm, "layer_norm_first": True}
         self.chain_network = EnsembleLevelMLP(self.ensemble, observation_size + action_size, self.time_size, **shape)
         self.chain_target = copy.deepcopy(self.chain_network).requires_grad_(False)

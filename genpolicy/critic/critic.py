@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import InitVar
 from typing import Any, ClassVar
 
@@ -28,7 +28,8 @@ Metrics = dict[str, Tensor]
 class Critic(nn.Module, ABC):
     """Q functions, their slowly moving target and, where `expectile` is given, V.
 
-    horizon: transitions that one of a batch stands for, whose rewards it has the discounted sum of.
+    horizon: transitions that one of a batch stands for, whose rewards it has the discounted sum of. observation_parts:
+    sizes of the parts of observations, if each network encodes them first (`EnsembleEncoder`).
 
     A subclass says what its `loss` is, whose actions at the next states that takes, and whether V is learned.
     """
@@ -72,6 +73,7 @@ class Critic(nn.Module, ABC):
     observation_size: InitVar[int]
     action_size: InitVar[int]
     horizon: InitVar[int] = 1
+    observation_parts: InitVar[Sequence[int]] = ()
 
     @classmethod
     def without_effect(cls, config: Node) -> dict[str, str]:
@@ -88,9 +90,12 @@ class Critic(nn.Module, ABC):
         if not hasattr(cls, "next_actions"):
             raise TypeError(f"{cls.__name__} must say whose next_actions its loss takes")
 
-    def __post_init__(self, observation_size: int, action_size: int, horizon: int) -> None:
+    def __post_init__(
+        self, observation_size: int, action_size: int, horizon: int, observation_parts: Sequence[int]
+    ) -> None:
         nn.Module.__init__(self)
-        self.horizon, shape = horizon, self.shape
+        self.horizon, self.parts = horizon, tuple(observation_parts)
+        shape = self.shape
         self.q_network = EnsembleMLP(self.ensemble, self.input_size(observation_size, action_size), **shape)
         self.q_target = copy.deepcopy(self.q_network).requires_grad_(False)
         if self.expectile is not None:
@@ -100,7 +105,7 @@ class Critic(nn.Module, ABC):
     @property
     def shape(self) -> dict[str, Any]:
         """The settings of the networks, as `EnsembleMLP` takes them."""
-        names = ("hidden", "activation", "layer_norm", "layer_norm_eps", "layer_norm_first", "init")
+        names = ("hidden", "activation", "layer_norm", "layer_norm_eps", "layer_norm_first", "init", "parts")
         return {name: getattr(self, name) for name in names}
 
     def input_size(self, observation_size: int, action_size: int) -> int:

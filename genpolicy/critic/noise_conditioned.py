@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -38,8 +40,8 @@ class NoiseConditionedQ(Critic):
         if config.critic.expectile is not None:
             raise UserError(f"critic.expectile={config.critic.expectile}: this critic learns no V; legal: null")
 
-    def __post_init__(self, observation_size: int, action_size: int, horizon: int) -> None:
-        super().__post_init__(observation_size, action_size, horizon)
+    def __post_init__(self, observation_size: int, action_size: int, *more: Any) -> None:
+        super().__post_init__(observation_size, action_size, *more)
         self.z_network = EnsembleMLP(self.ensemble, observation_size + action_size, **self.shape)
 
     def input_size(self, observation_size: int, action_size: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,8 +43,8 @@ class PlannedReturns(Critic):
         refuse_unused(config, "critic", ("lagged_target",), "this critic's target is its last round's Q")
         refuse_unused(config, "critic", ("expectile",), "this critic learns no V")
 
-    def __post_init__(self, observation_size: int, action_size: int, horizon: int) -> None:
-        super().__post_init__(observation_size, action_size, horizon)
+    def __post_init__(self, observation_size: int, action_size: int, *more: Any) -> None:
+        super().__post_init__(observation_size, action_size, *more)
         self.initial = copy.deepcopy(self.q_target)
         self.register_buffer("moments", torch.tensor([[0.0, 1.0], [0.0, 1.0]]))  # mean and std, last round's and this
 

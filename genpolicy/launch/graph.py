@@ -83,6 +83,7 @@ def _wanted(run: Path, config: DictConfig) -> dict[str, str]:
     had = status.get("phases", {})
     parts = {name: OmegaConf.to_container(config[name]) for name in PARTS}
     parts |= {"budget": config.budget, "precision": config.precision, "init": {"digests": dict(config.init.digests)}}
+    parts |= {"observation_parts": list(config.observation_parts)}
     parts |= {"online": OmegaConf.to_container(config.online), "dataset": {TARGET: config.dataset[TARGET]}}
     recipes = _recipes(json.dumps(parts, sort_keys=True))
     data = [always_training(config[name]) for name in ("env", "dataset")]
@@ -100,7 +101,7 @@ def _recipes(parts: str) -> dict[str, str]:
 
     config, end = OmegaConf.create(json.loads(parts)), torch.ones(1)  # no simulator is needed for its sizes
     with torch.device("meta"):
-        algorithm = shorten(assemble(config, 1, -end, end), config)
+        algorithm = shorten(assemble(config, sum(config.observation_parts) or 1, -end, end), config)
     arithmetic = {phase.name: phase.precision(config.precision) for phase in algorithm.phases}
     found = {name: phases.recipe(config, algorithm.phases, name) for name in arithmetic}
     rest = OmegaConf.to_container(config.scaling)

@@ -71,10 +71,39 @@ class NoNorm(nn.Identity):
         return x
 
 
+class EnsemblePart(nn.Module):
+    """A part of observations through two layers of twice its size, for each of E members: [E, B, n] -> [E, B, 2 n]."""
+
+    def __init__(self, members: int, size: int):
+        super().__init__()
+        self.first, self.second = EnsembleLinear(members, size, 2 * size), EnsembleLinear(members, 2 * size, 2 * size)
+        self.norm = EnsembleNorm(members, 2 * size)
+
+    def forward(self, x: Tensor, members: Members = None) -> Tensor:
+        return self.norm(self.second(self.first(x, members).relu(), members), members)
+
+
+class EnsembleEncoder(nn.Module):
+    """The parts of observations, each through a perceptron of its own, for each of E members: [E, B, O] -> [E, B, 2 O].
+
+    As in GenerativeRL's configurations for the control suite (Zhang et al. 2024). parts: their sizes, in order.
+    """
+
+    def __init__(self, members: int, parts: Sequence[int]):
+        super().__init__()
+        self.sizes = list(parts)
+        self.parts = nn.ModuleList(EnsemblePart(members, size) for size in parts)
+
+    def forward(self, observation: Tensor, members: Members = None) -> Tensor:
+        given = zip(self.parts, observation.split(self.sizes, -1), strict=True)
+        return torch.cat([encode(part, members) for encode, part in given], -1)
+
+
 class EnsembleMLP(nn.Module):
     """E scalar-valued perceptrons, each with its own weights: [B, in] -> [E, B]; or some of them alone.
 
-    Inputs [E, B, in] are each of its own perceptron.
+    Inputs [E, B, in] are each of its own perceptron. parts: of an observation that inputs begin with, which goes
+    through an `EnsembleEncoder`; none, if it does not.
     """
 
     def __init__(
@@ -88,10 +117,13 @@ class EnsembleMLP(nn.Module):
         layer_norm_first: bool = False,
         input_norm: bool = False,
         init: str = "pytorch",
+        parts: Sequence[int] = (),
     ):
         super().__init__()
         self.act, self.layer_norm_first = ACTIVATIONS[activation](), layer_norm_first
-        sizes = [size_in, *hidden]
+        self.observation_size = sum(parts)
+        self.encoder = EnsembleEncoder(members, parts) if parts else None
+        sizes = [size_in + self.observation_size, *hidden]
         self.members = members
         self.layers = nn.ModuleList(EnsembleLinear(members, *pair) for pair in itertools.pairwise(sizes))
         self.head = EnsembleHead(members, sizes[-1])
@@ -106,6 +138,9 @@ class EnsembleMLP(nn.Module):
     def forward(self, x: Tensor, members: Members = None) -> Tensor:
         count = self.members if members is None else members if isinstance(members, int) else len(members)
         x = self.input_norm(x if x.dim() == 3 else x.expand(count, *x.shape), members)
+        if self.encoder is not None:
+            observation, rest = x[..., : self.observation_size], x[..., self.observation_size :]
+            x = torch.cat([self.encoder(observation, members), rest], -1)
         for layer, norm in zip(self.layers, self.norms, strict=True):
             x = layer(x, members)
             x = self.act(norm(x, members)) if self.layer_norm_first else norm(self.act(x), members)

@@ -122,6 +122,8 @@ def recipe(config: DictConfig, phases: Sequence[Phase], name: str) -> dict | Non
         found[part] = always_training(value) if OmegaConf.is_config(value) and TARGET in value else value
     if (length := horizon(config)) > 1:
         found["sequences"] = {"length": length, "chunk": config.chunk.length}
+    if config.observation_parts:
+        found["observation_parts"] = list(config.observation_parts)
     # Which tensors there are: a moving average is kept or not, as others need it.
     found["trains"] = {part: sorted(module.state_dict()) for part, module in phase.trains.items()}
     names = [other.name for other in phases]

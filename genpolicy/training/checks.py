@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from genpolicy.config.schema import build
 from genpolicy.runs.job import Job
 
 
@@ -15,11 +16,15 @@ def check(jobs: Sequence[Job], memory: float | None = None, here: bool = True) -
     complete(jobs)
     training = [job for job in jobs if job.config.mode == "train"]
     if training:
-        from genpolicy.runs import provenance  # which need torch, as some jobs do not
+        from genpolicy.network.encoder import require_parts  # which need torch, as some jobs do not
+        from genpolicy.runs import provenance
         from genpolicy.training import memory as networks
 
         networks.check(training, memory)
         provenance.probe(training)
+        encoding = (job.config for job in training if job.config.observation_parts)
+        for config in {f"{config.env} {config.observation_parts}": config for config in encoding}.values():
+            require_parts(config.observation_parts, build(config.env).observation_size)
 
 
 def devices(jobs: Sequence[Job]) -> None:

@@ -47,7 +47,7 @@ def _needed(parts: str) -> tuple[int, int]:
 
     end = torch.ones(1)  # sizes of actions and observations hardly matter: with these no simulator is needed
     with torch.device("meta"):
-        algorithm = assemble(OmegaConf.create(json.loads(parts)), 1, -end, end)
+        algorithm = assemble(OmegaConf.create(json.loads(parts) | {"observation_parts": []}), 1, -end, end)
     updates = [update for phase in algorithm.phases for update in phase.updates.values()]
     trained = sum(parameter.numel() for update in updates for parameter in update.parameters)
     count = sum(parameter.numel() for parameter in algorithm.parameters())

@@ -380,6 +380,8 @@ def test_values_of_diffusion_ql_and_consistency_ac_are_those_of_their_tables(alg
 def test_values_of_gmpo_and_gmpg_are_those_of_generative_rls_configurations(task, gmpo, gmpg):
     """grl_pipelines/benchmark of opendilab/GenerativeRL at 77ed957: epochs times updates; beta in bits a dimension."""
     found = {algo: jobs(f"algo={algo}", *words(task))[0][0].config for algo in ("gmpo", "gmpg")}
+    parts = {"dmc-humanoid-run": [21, 1, 12, 3, 3, 27], "dmc-manipulator-insert-ball": [16, 8, 5, 4, 4, 3, 4]}
+    assert [config.observation_parts for config in found.values()] == [parts.get(task, [])] * 2
     algo = found["gmpo"].algo
     assert (algo.beta, algo.weight_clamp, algo.critic_steps, algo.policy_steps) == gmpo
     algo, (beta, dimensions, *steps) = found["gmpg"].algo, gmpg

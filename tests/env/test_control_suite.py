@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from command_line import jobs
 from composed import names, nodes, task
 
 from genpolicy.dataset.rl_unplugged import RLUnplugged
@@ -28,6 +29,10 @@ def suite():
 def test_a_task_is_dm_controls(name):
     """Sizes, and the same observations, rewards and ends as the suite's own environment, over a whole episode."""
     found = task(f"dmc-{name}")
+    for algo in ("gmpo", "gmpg"):
+        [(job, _)] = jobs(f"algo={algo}", f"env=dmc-{name}", f"dataset.path={__file__}")
+        plain = name in ("cartpole-swingup", "cheetah-run")
+        assert job.config.observation_parts == ([] if plain else list(found.layout.values()))
     assert (found.observation_size, found.action_size) == SIZES[name]
     (env,) = found.make(1)
     observation, _ = env.reset(seed=3)

@@ -42,6 +42,7 @@ def observations(count=1000):
 # The others are in the slow test, and the policy of a flow in tests/modes/test_export.py.
 QUICK = {
     "algo=td3_bc": ("GaussianPolicy", ["observation"]),
+    "algo=td3_bc observation_parts=[1,1]": ("GaussianPolicy", ["observation"]),
     "algo=qc_fql chunk.length=3": ("OneStepPolicy", ["observation", "noise"]),
     "algo=gtp": ("TrajectoryPolicy", ["observation", "noise"]),
     "algo=dtql": ("TanhGaussianPolicy", ["observation", "noise", "choice"]),

@@ -29,7 +29,7 @@ def frequencies(net: nn.Module, arrays: Mapping[str, Tensor], theirs: str) -> No
         net.embed.frequency.copy_(arrays[f"0/{theirs}/model.t_encoder.W"])
 
 
-def critic(arrays: Mapping[str, Tensor], prefix: str, target: bool = True) -> dict[str, Tensor]:
+def critic(arrays: Mapping[str, Tensor], prefix: str, target: bool = True, actions: int = 3) -> dict[str, Tensor]:
     """Our critic of theirs, which gives its Q functions the action before the observation."""
     numbered = {key.replace(".linear", "."): value for key, value in arrays.items()}
     found = ensemble(numbered, [f"{prefix}/v/model.backbone.model"], [0, 1, 2], "critic.v_network")
@@ -38,7 +38,7 @@ def critic(arrays: Mapping[str, Tensor], prefix: str, target: bool = True) -> di
             members = [f"{prefix}/{theirs}/model.q{j}.model.backbone.model.model" for j in (1, 2)]
             own = ensemble(numbered, members, [0, 1, 2], f"critic.{ours}")
             first = f"critic.{ours}.layers.0.weight"
-            found |= own | {first: own[first].roll(-3, 1)}
+            found |= own | {first: own[first].roll(-actions, 1)}
     return found
 
 

@@ -19,7 +19,12 @@ SWEEP += ("objective=noise_prediction", "network=mlp")
 ODD = ("-m", "algo=idql,bc,sfbc,dtql", "seed=0,1", "budget=0.1", "tuned=none", "env=multi-goal", "network=mlp")
 
 
-@pytest.mark.parametrize("sweep", [SWEEP, ODD, (*SWEEP, "phases.reuse=false")], ids=["beta", "odd", "alone"])
+PARTS = (*ODD, "observation_parts=[],[2]")
+
+
+@pytest.mark.parametrize(
+    "sweep", [SWEEP, ODD, PARTS, (*SWEEP, "phases.reuse=false")], ids=["beta", "odd", "parts", "alone"]
+)
 def test_each_shared_phase_is_one_task_before_all_that_need_it(sweep):
     found = [job for job, _ in jobs(*sweep)]
     runs = {job.directories[0]: job.config for job in found}

@@ -57,6 +57,7 @@ def assert_one_graph_each(phase) -> None:
     "chosen",
     [
         "algo=gmpo",
+        "algo=gmpo observation_parts=[3,2]",
         "algo=gmpg solver.steps=1",
         "algo=qipo solver.steps=1",
         "algo=gtp",

@@ -51,11 +51,13 @@ def moments(state: dict) -> int:
     [
         "algo=gmpo",
         "algo=gmpo model=otcfm",
+        "algo=gmpo observation_parts=[3,2]",
         "algo=bc",
         "algo=iql network.dropout=0.1",
         "algo=diffusion_ql algo.gradient_norm=0.5",
         "algo=gtp algo.gradient_norm=0.5",
         "algo=gmpg algo.chunk=20 solver.steps=3",
+        "algo=gmpg algo.chunk=20 solver.steps=3 observation_parts=[3,2]",
         "algo=gmpg_reinforce algo.hutchinson=true solver.steps=3",
         "algo=srpo algo.normalize=true",
         "algo=qgpo",
