@@ -68,7 +68,7 @@ class Captured:
     function: (batch, draws) -> tensors, in any structure. Beside its arguments it may read and change tensors that stay
     where they are: parameters, buffers, an optimiser's state. What it decides by anything else than the arguments'
     names, shapes and types is decided once, when it is recorded: after `WARM_UP` calls with arguments of these shapes.
-    Its result lasts until the next call.
+    Its result lasts until the next call. Raises `UserError` if it cannot be recorded.
     """
 
     def __init__(self, function: Callable[[Transitions, Draws], Any]):
@@ -86,7 +86,11 @@ class Captured:
             inputs = [value.clone(memory_format=torch.contiguous_format) for value in given]
             own, named = replace(batch, table=inputs[0]), dict(zip(draws, inputs[1:], strict=True))
             torch.clear_autocast_cache()  # of parameters as they are now, which a graph would not compute anew
-            self.graphs[key] = Recorded(inputs, *recorded(lambda: self.function(own, named)))
+            try:
+                self.graphs[key] = Recorded(inputs, *recorded(lambda: self.function(own, named)))
+            except RuntimeError as error:  # it has worked without
+                reason = str(error).partition("\n")[0]
+                raise UserError(f"compile={CUDA_GRAPHS}: {reason}; compile=none does without") from error
         graph = self.graphs[key]
         torch._foreach_copy_(graph.inputs, given)
         graph.replay()

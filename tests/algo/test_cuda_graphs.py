@@ -16,6 +16,7 @@ from genpolicy.algo import compilation
 from genpolicy.algo.algorithm import assemble
 from genpolicy.algo.compilation import CUDA_GRAPHS, WARM_UP
 from genpolicy.algo.update import Update
+from genpolicy.errors import UserError
 from genpolicy.training.precision import arithmetic
 from genpolicy.training.vectorised import VectorisedPhase
 
@@ -148,6 +149,18 @@ def test_in_bfloat16_parameters_are_rounded_anew():
         with arithmetic("bf16", data.device):
             found.append([update(data, torch.Generator(), 0.0)["loss"].clone() for _ in range(WARM_UP + 4)])
     assert same(*found)
+
+
+def test_what_cannot_be_recorded_is_said(monkeypatch):
+    def refused(function):
+        raise RuntimeError("CUDA error: operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(compilation, "recorded", refused)
+    with pytest.raises(UserError) as error:
+        updated([assembled("bc")], CUDA_GRAPHS, False)
+    assert str(error.value) == (
+        "compile=cudagraphs: CUDA error: operation not permitted when stream is capturing; compile=none does without"
+    )
 
 
 @pytest.mark.slow
