@@ -167,6 +167,10 @@ class Algorithm(Actor, ABC):
     def plan(self) -> list[Phase]:
         """The phases, in order."""
 
+    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """What is random in the policy's loss: what its objective draws, if nothing else is said."""
+        return self.objective.draw(self.policy, batch.observation, batch.action, generator, progress)
+
     def online_phase(self, steps: int, goes_on: bool = True) -> Phase:
         """All updates of all phases on each batch, for transitions to which those of the policy are added.
 

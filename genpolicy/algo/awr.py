@@ -106,10 +106,6 @@ class AWR(Algorithm):
         value = self.value(batch.observation)[0]
         return 0.5 * (value - batch["value_target"]).square(), {"mean": value.detach().mean() / (1 - self.discount)}
 
-    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        """What the policy's objective draws."""
-        return self.objective.draw(self.policy, batch.observation, batch.action, generator, progress)
-
     def loss(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Metrics]:
         """The weighted loss of the policy and what it pays for means outside the action space, [B], and metrics."""
         mean = self.policy.mean(batch.observation)

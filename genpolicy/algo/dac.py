@@ -94,10 +94,6 @@ class DAC(ActorCritic):
         rise = (metrics["matching"] - self.eta_threshold).clamp(-1, 1)
         self.eta_now.add_(self.eta_lr * rise).clamp_(self.eta_min, self.eta_max)
 
-    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        """The draws of the noise prediction."""
-        return self.objective.draw(self.policy, batch.observation, batch.action, generator, progress)
-
     def joint_draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
         """What the critic and the noise prediction draw."""
         given = batch, generator, progress

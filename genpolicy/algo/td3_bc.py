@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 
-import torch
 from torch import Tensor
 
 from genpolicy.algo.actor_critic import ActorCritic
@@ -51,9 +50,6 @@ class TD3(ActorCritic, ABC):
     def smoothed(self, action: Tensor, noise: Tensor) -> Tensor:
         """Actions [..., A] with limited multiples of standard normal noise [..., A], in the action space."""
         return self.clip(action + (self.smoothing * noise).clamp(-self.smoothing_limit, self.smoothing_limit))
-
-    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
-        return self.objective.draw(self.policy, batch.observation, batch.action, generator, progress)
 
     def terms(self, batch: Transitions, draws: Draws) -> tuple[Tensor, Tensor, Metrics]:
         """The loss of imitating the data [B], what Q counts [B], and metrics.
