@@ -10,7 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from genpolicy.algo.algorithm import Algorithm, Phase, prefixed, require_flow
+from genpolicy.algo.algorithm import Algorithm
+from genpolicy.algo.compatibility import require_flow
+from genpolicy.algo.phase import Phase, prefixed
 from genpolicy.algo.update import Metrics, Update, critic_updates
 from genpolicy.config.legal import legal_options, refuse_unused
 from genpolicy.config.schema import component, locate, setting

@@ -7,7 +7,8 @@ import copy
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Algorithm, Phase
+from genpolicy.algo.algorithm import Algorithm
+from genpolicy.algo.phase import Phase
 from genpolicy.algo.td3_bc import has_mean
 from genpolicy.algo.update import Metrics, Update, limited_exp, weight_metrics
 from genpolicy.config.legal import legal_options

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, Phase
+from genpolicy.algo.algorithm import Algorithm
+from genpolicy.algo.phase import Phase
+from genpolicy.algo.settings import BehaviourSettings
 from genpolicy.config.schema import component
 from genpolicy.model.policy import Policy
 

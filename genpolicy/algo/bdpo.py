@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.actor_critic import PolicyEvaluation
-from genpolicy.algo.algorithm import BehaviourSettings, Phase
+from genpolicy.algo.phase import Phase
+from genpolicy.algo.settings import BehaviourSettings
 from genpolicy.algo.update import Metrics, Update, critic_updates
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting

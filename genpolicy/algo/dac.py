@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.actor_critic import ActorCritic, require_one_rate, target_first
-from genpolicy.algo.algorithm import Phase, require_independent_noise
+from genpolicy.algo.compatibility import require_independent_noise
+from genpolicy.algo.phase import Phase
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options, refuse_unused
 from genpolicy.config.schema import component, locate, setting

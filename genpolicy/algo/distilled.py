@@ -9,15 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import (
-    Algorithm,
-    BehaviourSettings,
-    CriticSettings,
-    Phase,
-    PolicySettings,
-    require_denoiser,
-    require_independent_noise,
-)
+from genpolicy.algo.algorithm import Algorithm
+from genpolicy.algo.compatibility import require_denoiser, require_independent_noise
+from genpolicy.algo.phase import Phase
+from genpolicy.algo.settings import BehaviourSettings, CriticSettings, PolicySettings
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import build, component, setting

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from genpolicy.algo.actor_critic import JointTraining
-from genpolicy.algo.algorithm import BehaviourSettings, Phase
 from genpolicy.algo.distilled import PerceptronSettings, network_beside, require_noise_at_start
 from genpolicy.algo.entropy import entropy_loss
+from genpolicy.algo.phase import Phase
+from genpolicy.algo.settings import BehaviourSettings
 from genpolicy.algo.update import Metrics
 from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node

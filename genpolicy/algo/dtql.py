@@ -7,8 +7,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Phase, prefixed
 from genpolicy.algo.distilled import Distilled, one_step_policy
+from genpolicy.algo.phase import Phase, prefixed
 from genpolicy.algo.update import Metrics
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting

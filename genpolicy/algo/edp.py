@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Phase, require_denoiser
+from genpolicy.algo.compatibility import require_denoiser
+from genpolicy.algo.phase import Phase
 from genpolicy.algo.q_guided import QGuided
 from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node

@@ -9,8 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import PART, BehaviourSettings, Phase, require_velocity
+from genpolicy.algo.compatibility import require_velocity
 from genpolicy.algo.fql import OneStepActor
+from genpolicy.algo.phase import PART, Phase
+from genpolicy.algo.settings import BehaviourSettings
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting

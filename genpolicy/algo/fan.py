@@ -7,8 +7,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Phase, require_denoiser
+from genpolicy.algo.compatibility import require_denoiser
 from genpolicy.algo.fql import OneStepActor
+from genpolicy.algo.phase import Phase
 from genpolicy.algo.update import Metrics, Update, imitation
 from genpolicy.config.schema import component
 from genpolicy.config.validation import Node

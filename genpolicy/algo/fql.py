@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from genpolicy.algo.actor_critic import ActorCritic
-from genpolicy.algo.algorithm import Phase, require_flow
+from genpolicy.algo.compatibility import require_flow
 from genpolicy.algo.distilled import OneStepSettings
+from genpolicy.algo.phase import Phase
 from genpolicy.algo.update import Metrics, Update, valid_parts
 from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node

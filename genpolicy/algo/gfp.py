@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import require_independent_noise
+from genpolicy.algo.compatibility import require_independent_noise
 from genpolicy.algo.fql import FQL
 from genpolicy.algo.update import Metrics
 from genpolicy.config.schema import component, setting

@@ -17,7 +17,10 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, Phase, PolicySettings, require_flow
+from genpolicy.algo.algorithm import Algorithm
+from genpolicy.algo.compatibility import require_flow
+from genpolicy.algo.phase import Phase
+from genpolicy.algo.settings import BehaviourSettings, CriticSettings, PolicySettings
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting

@@ -11,14 +11,10 @@ import copy
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import (
-    Algorithm,
-    BehaviourSettings,
-    CriticSettings,
-    Phase,
-    PolicySettings,
-    require_independent_noise,
-)
+from genpolicy.algo.algorithm import Algorithm
+from genpolicy.algo.compatibility import require_independent_noise
+from genpolicy.algo.phase import Phase
+from genpolicy.algo.settings import BehaviourSettings, CriticSettings, PolicySettings
 from genpolicy.algo.update import Metrics, Update, effective_sample_size, exponential_weight, imitation
 from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 
-from genpolicy.algo.algorithm import Algorithm, BehaviourSettings, CriticSettings, Phase
+from genpolicy.algo.algorithm import Algorithm
+from genpolicy.algo.phase import Phase
+from genpolicy.algo.settings import BehaviourSettings, CriticSettings
 from genpolicy.config.schema import component, setting
 from genpolicy.model.policy import Policy
 

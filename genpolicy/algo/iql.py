@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Algorithm, Phase
+from genpolicy.algo.algorithm import Algorithm
+from genpolicy.algo.phase import Phase
 from genpolicy.algo.update import Metrics, critic_updates, exponential_weight, imitation
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from genpolicy.algo.actor_critic import ActorCritic
-from genpolicy.algo.algorithm import Phase, require_flow
+from genpolicy.algo.compatibility import require_flow
+from genpolicy.algo.phase import Phase
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node

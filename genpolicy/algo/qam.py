@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from genpolicy.algo.actor_critic import JointTraining
-from genpolicy.algo.algorithm import require_velocity
+from genpolicy.algo.compatibility import require_velocity
 from genpolicy.algo.distilled import OneStepSettings
 from genpolicy.algo.expo import EditSettings
 from genpolicy.algo.update import Metrics

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 
 from genpolicy.algo.actor_critic import ActorCritic
-from genpolicy.algo.algorithm import Phase, require_flow
+from genpolicy.algo.compatibility import require_flow
+from genpolicy.algo.phase import Phase
 from genpolicy.algo.update import Update, imitation
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate

@@ -5,15 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import (
-    Algorithm,
-    BehaviourSettings,
-    CriticSettings,
-    Phase,
-    PolicySettings,
-    require_flow,
-    require_independent_noise,
-)
+from genpolicy.algo.algorithm import Algorithm
+from genpolicy.algo.compatibility import require_flow, require_independent_noise
+from genpolicy.algo.phase import Phase
+from genpolicy.algo.settings import BehaviourSettings, CriticSettings, PolicySettings
 from genpolicy.algo.update import Metrics, Update, effective_sample_size
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import EVALUATION, component, locate, setting

@@ -7,8 +7,8 @@ import copy
 import torch
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Phase
 from genpolicy.algo.gmpo import GMPOSoftmax
+from genpolicy.algo.phase import Phase
 from genpolicy.config.schema import component, setting
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model.policy import Policy

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from genpolicy.algo.actor_critic import ActorCritic
-from genpolicy.algo.algorithm import Phase
 from genpolicy.algo.entropy import entropy_loss
+from genpolicy.algo.phase import Phase
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting

@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import torch
 
-from genpolicy.algo.algorithm import PART, Algorithm, BehaviourSettings, Phase
+from genpolicy.algo.algorithm import Algorithm
+from genpolicy.algo.phase import PART, Phase
+from genpolicy.algo.settings import BehaviourSettings
 from genpolicy.algo.update import critic_updates
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting

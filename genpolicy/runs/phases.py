@@ -27,7 +27,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from genpolicy.algo.algorithm import Algorithm, Phase, horizon
+from genpolicy.algo.algorithm import Algorithm, horizon
+from genpolicy.algo.phase import Phase
 from genpolicy.config.schema import TARGET, always_training, digest, modules
 from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint, journal, records

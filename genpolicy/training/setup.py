@@ -8,8 +8,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from genpolicy.algo.algorithm import Algorithm, Phase, assemble, horizon
+from genpolicy.algo.algorithm import Algorithm, assemble, horizon
 from genpolicy.algo.compilation import CUDA_GRAPHS
+from genpolicy.algo.phase import Phase
 from genpolicy.config.schema import build, locate
 from genpolicy.dataset.nothing import Nothing
 from genpolicy.dataset.scaling import Scaling

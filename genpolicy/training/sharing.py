@@ -9,7 +9,8 @@ from typing import ClassVar
 import torch
 from omegaconf import OmegaConf
 
-from genpolicy.algo.algorithm import Algorithm, Phase
+from genpolicy.algo.algorithm import Algorithm
+from genpolicy.algo.phase import Phase
 from genpolicy.config.schema import digest
 from genpolicy.errors import UserError, message
 from genpolicy.runs import phases

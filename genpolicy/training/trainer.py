@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from genpolicy.algo.algorithm import Algorithm, Phase, stream
+from genpolicy.algo.algorithm import Algorithm
 from genpolicy.algo.compilation import CUDA_GRAPHS
+from genpolicy.algo.phase import Phase, stream
 from genpolicy.algo.update import Metrics
 from genpolicy.config.schema import build
 from genpolicy.dataset.dataset import Dataset

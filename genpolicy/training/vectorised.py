@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from genpolicy.algo.algorithm import Algorithm, prefixed
+from genpolicy.algo.algorithm import Algorithm
+from genpolicy.algo.phase import prefixed
 from genpolicy.algo.update import Metrics, Update
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws

@@ -18,7 +18,8 @@ from small import ALGORITHMS, random_transitions, sizes
 from tiny import only_run, plain_words, records, same
 
 from genpolicy.algo.actor import Actor
-from genpolicy.algo.algorithm import Algorithm, Phase, assemble
+from genpolicy.algo.algorithm import Algorithm, assemble
+from genpolicy.algo.phase import Phase
 from genpolicy.algo.update import Update
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions

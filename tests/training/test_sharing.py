@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 from small import random_transitions, sizes
 from tiny import events, only_run, opened, plain_words, records, same
 
-from genpolicy.algo.algorithm import Phase, assemble, stream
+from genpolicy.algo.algorithm import assemble
+from genpolicy.algo.phase import Phase, stream
 from genpolicy.algo.update import Update
 from genpolicy.config.schema import TARGET, digest, field_types, is_nested, locate
 from genpolicy.errors import UserError

@@ -13,7 +13,7 @@ import torch
 from command_line import genpolicy, jobs
 from tiny import events, only_run, records, same, stop, undrawn, words
 
-from genpolicy.algo import algorithm
+from genpolicy.algo import settings
 from genpolicy.algo.update import Update
 from genpolicy.config.arguments import options
 from genpolicy.config.schema import build
@@ -88,12 +88,12 @@ def test_long_preparations_say_how_far_they_are_and_stop_at_a_signal(tmp_path, m
     """Of actions at all states, say, from which a phase's batches are."""
     more = ("algo=gmpo_softmax_static", "algo.num_actions=2", "algo.critic_steps=2", "algo.policy_steps=4")
     more += ("algo.behaviour_steps=2", "eval.episodes=2", "eval.final_episodes=2", "eval.per_phase=1")
-    monkeypatch.setattr(algorithm, "PART", 2500)  # of 10,000 transitions
+    monkeypatch.setattr(settings, "PART", 2500)  # of 10,000 transitions
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
     sample, sampled = Policy.sample, []
 
     def disturbed(policy, observation, *given, **named):
-        if len(observation) == algorithm.PART:
+        if len(observation) == settings.PART:
             sampled.append(1)
             if len(sampled) == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
