@@ -15,8 +15,8 @@ from genpolicy.runs.journal import Journal
 from genpolicy.runs.protocol import unscaled
 from genpolicy.runs.run import Run
 from genpolicy.system.progress import Progress
+from genpolicy.training.final import draw_steps, steps_name
 from genpolicy.training.setup import choose_device, fresh_algorithm, load, restore
-from genpolicy.training.trainer import draw_steps, steps_name
 
 
 def evaluate(

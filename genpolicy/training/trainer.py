@@ -18,11 +18,9 @@ from genpolicy.config.schema import build
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
-from genpolicy.errors import UserError, counted
-from genpolicy.evaluation import toys
+from genpolicy.errors import UserError
 from genpolicy.evaluation.evaluator import FINAL, Evaluator
 from genpolicy.evaluation.table import behaviour_metrics
-from genpolicy.model.policy import Policy
 from genpolicy.runs import checkpoint
 from genpolicy.runs.identity import label
 from genpolicy.runs.journal import Journal, read
@@ -31,7 +29,7 @@ from genpolicy.system.metrics import Usage
 from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Interrupted, PhaseTrained, Signals
 from genpolicy.training import extending, initial
-from genpolicy.training.late import LATE_MEAN, late_mean
+from genpolicy.training.final import FinalEvaluations, note
 from genpolicy.training.online import Collector, Replay, remark_rewards
 from genpolicy.training.precision import arithmetic, require
 from genpolicy.training.sharing import Sharing
@@ -68,7 +66,6 @@ class Trainer:
         self.collector: Collector | None = None  # of an online phase, and what it was saved as
         self.collected: dict[str, Any] | None = None
         self.sharing = Sharing(run, algorithm, transitions.digest(), self.device, together, progress.say, signals.check)
-        self.timed: dict[str, dict[str, float]] = {}  # the latency of each policy that is evaluated at the end
         self.seconds = run.noted("spent", 0.0)  # on the current phase, before `self.begun`
         if run.config.online.steps:
             remark_rewards(task, self._dataset(), transitions)
@@ -105,6 +102,9 @@ class Trainer:
         self.saved = self.begun = time.monotonic()  # when the last checkpoint was, and when the phase was resumed
         self.usage = Usage(self.device)
         with contextlib.closing(Journal(self.run.path("journal.jsonl"))) as self.journal:
+            self.final = FinalEvaluations(
+                self.run, self.task, self.algorithm, self.evaluator, self.state, self.journal, self.progress, self._save
+            )
             constants = self.transitions.reward_transform.items()
             rewards = {f"reward_{name}": value for name, value in constants if isinstance(value, float)}
             self.journal.log(0, {f"data/{name}": value for name, value in (self.behaviour | rewards).items()})
@@ -132,8 +132,7 @@ class Trainer:
 
     def results(self) -> dict[str, dict[str, float]]:
         """The metrics of the data's behaviour and of each policy's final evaluation; after `session` with latency."""
-        results = {name: metrics | self.timed.get(name, {}) for name, metrics in self.state.results.items()}
-        return {"behaviour data": self.behaviour} | results
+        return {"behaviour data": self.behaviour} | self.final.results()
 
     def phases(self, until: str | None = None) -> Iterator[Phase]:
         """The phases that are left to train, of which the first may have begun; those that are shared are taken.
@@ -149,7 +148,7 @@ class Trainer:
                 and self.transitions.size
                 and (self.algorithm.given or phase is not self.algorithm.phases[0])
             ):
-                self._evaluate_finally(OFFLINE, self.algorithm.policy)
+                self.final.evaluate(OFFLINE, self.algorithm.policy)
             self.begun = time.monotonic()
             if not self._take(phase):
                 if not self.state.begun and self.state.step == 0:
@@ -332,7 +331,7 @@ class Trainer:
         self.journal.log(state.updates, {f"eval/{name}": value for name, value in metrics.items()}, returns)
         state.evaluated += 1
         state.evaluations += 1
-        self._note(metrics)
+        note(self.run, metrics)
         final = phase.policy is self.algorithm.policy
         if final and metrics["return_mean"] > state.best.get("return_mean", -math.inf):
             state.best = {"update": state.updates} | metrics
@@ -340,80 +339,14 @@ class Trainer:
         self.mark = state.updates, time.monotonic()
         self.progress.pause()
 
-    def _note(self, metrics: dict[str, float]) -> None:
-        """What `mode=status` shows of an evaluation."""
-        self.run.note(result={name: metrics[name] for name in ("return_mean", "score_mean") if name in metrics})
-
     def _finish(self) -> None:
-        """The final evaluations. The headline is the policy as it is now; the best goes by its own name."""
+        """The final evaluations, and the trained policy."""
         if self.collector is not None:
             self.collector.close()
             self.collector = None
-        for name, policy in self._final_policies().items():
-            played = self._evaluate_finally(name, policy)
-            if self.config.eval.video and policy is self.algorithm.policy:
-                self._film(played)
-        self._note(self.state.results["final"])  # also if another process made that evaluation, and was stopped then
-        self.journal.sync()
-        if late := late_mean(self.journal.path, self.algorithm):
-            self.journal.log(self.state.updates, {f"late/{name}": value for name, value in late.items()})
-            self.state.results[LATE_MEAN] = late
-            self._save()
-        for count in self.config.eval.steps:
-            if (name := steps_name(count)) not in self.state.results:
-                self.progress.say(f"evaluating the final policy with {name}")
-                metrics, returns = self.evaluator.with_steps(count, self.config.eval.final_episodes)
-                self.journal.log(count, {f"steps/{key}": value for key, value in metrics.items()}, returns)
-                self.state.results[name] = metrics
-                self._save()
-        draw_steps(self.state.results, self.config.eval.steps, self.run.path("figures") / "steps.png")
-        measured = toys.draw(self.task, self.algorithm, self.config.chunk, self.run.path("figures"))
-        self.journal.log(self.state.updates, {f"final/{name}": value for name, value in measured.items()})
-        # Times are not of the run's state, which is the same to the bit however often it was stopped.
-        self.timed = {name: self.evaluator.latency(policy) for name, policy in self._final_policies().items()}
-        timed = {f"{name}/{key}": value for name, times in self.timed.items() for key, value in times.items()}
-        self.journal.log(self.state.updates, timed)
-        best = {f"best/{name}": value for name, value in self.state.best.items()}
-        self.journal.log(self.state.updates, best)
+        self.final.make()
         trained = {"algorithm": self.algorithm.actor().state_dict(), "state": {"updates": self.state.updates}}
         checkpoint.save(self.run.path(POLICY), trained)
-
-    def _evaluate_finally(self, name: str, policy: Policy) -> bool:
-        """The final evaluation of a policy, under a name; whether it had not been made before."""
-        if name in self.state.results:
-            return False
-        self.progress.say(f"evaluating the {name} policy, {counted(self.config.eval.final_episodes, 'episode')}")
-        metrics, returns = self.evaluator.final(policy, self.config.eval.final_episodes)
-        logged = {f"{name}/{key}": value for key, value in metrics.items()}
-        self.journal.log(self.state.updates, logged, returns)
-        self.state.results[name] = metrics
-        self._note(metrics)
-        self._save()
-        return True
-
-    def _film(self, played: bool) -> None:
-        """A video of the final evaluation; after its results were saved, which no failure here may cost.
-
-        played: whether this process has made that evaluation, so that there is an episode to draw.
-        """
-        path = self.run.path("figures") / "episode.mp4"
-        if not played:
-            if not path.exists():
-                self.progress.say(
-                    "no video: the run was stopped while it was drawn; "
-                    f"mode=eval checkpoint={self.run.directory} eval.video=true draws one"
-                )
-            return
-        self.progress.say("drawing the first episode")
-        try:
-            self.evaluator.film(path)
-        except UserError as error:
-            self.progress.say(f"no video: {error}")
-
-    def _final_policies(self) -> dict[str, Policy]:
-        """What is evaluated at the end, by the names of the results."""
-        behaviour, policy = self.algorithm.behaviour, self.algorithm.policy
-        return ({} if behaviour in (None, policy) else {"final_behaviour": behaviour}) | {"final": policy}
 
     def _save(self, name: str = "last.pt") -> None:
         if name == "last.pt":
@@ -443,7 +376,8 @@ class Trainer:
             state = saved["state"]
             if count := state.pop("count", None):  # of an earlier version
                 state["counts"] = dict.fromkeys(state["sums"], count)
-            self.state = State(**state)
+            for name, value in vars(State(**state)).items():
+                setattr(self.state, name, value)
             self.state.sums = {name: value.to(self.device) for name, value in self.state.sums.items()}
             self.generator.set_state(saved["generators"]["run"])
             torch.set_rng_state(saved["generators"]["torch"])
@@ -456,19 +390,6 @@ def _say(text: str) -> None:
     """Prints a line, unless nobody reads on: Ctrl-C at `genpolicy ... | tee log` ends tee, too."""
     with contextlib.suppress(BrokenPipeError):
         print(text, flush=True)
-
-
-def steps_name(count: int) -> str:
-    """The name of the result of an evaluation with so many solver steps, by which a checkpoint has it."""
-    return f"{count} step{'' if count == 1 else 's'}"
-
-
-def draw_steps(results: dict[str, dict[str, float]], counts: list[int], path: Path) -> None:
-    """Draws the results of the evaluations with so many solver steps, if there are any, as a PNG file."""
-    if counts:
-        from genpolicy.evaluation.figures import draw_trade_off  # matplotlib is slow to import
-
-        draw_trade_off({count: results[steps_name(count)] for count in counts}, path)
 
 
 def spread(count: int, steps: int) -> list[int]:

@@ -27,7 +27,7 @@ from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs
 from genpolicy.system import progress
 from genpolicy.system.signals import Interrupted
-from genpolicy.training import lockstep, trainer
+from genpolicy.training import final, lockstep, trainer
 from genpolicy.training.setup import fresh_algorithm
 from genpolicy.training.state import State
 from genpolicy.training.trainer import spread
@@ -167,7 +167,7 @@ def test_a_run_stopped_after_its_final_evaluation_has_its_result(tmp_path, monke
         raise Interrupted(signal.SIGTERM)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "late_mean", stopped)
+        patch.setattr(final, "late_mean", stopped)
         assert genpolicy(*words(tmp_path)).code == 143
     status = only_run(tmp_path) / "status.json"
     before = json.loads(status.read_text())
