@@ -47,12 +47,9 @@ class Recording(TorchDispatchMode):
         kwargs, schema = kwargs or {}, function._schema
         for argument, value in zip(schema.arguments, args, strict=False):
             if argument.alias_info is not None and argument.alias_info.is_write:
-                for tensor in tensors(value):
-                    if place(tensor) not in self.made:
-                        whole = tensor.detach().view(-1) if tensor.is_contiguous() else tensor.detach()
-                        self.before.setdefault(
-                            (place(tensor), tensor.storage_offset(), tensor.shape), (whole, whole.clone())
-                        )
+                memory = {place(tensor): tensor.untyped_storage() for tensor in tensors(value)}
+                for where in memory.keys() - self.made.keys() - self.before.keys():
+                    self.before[where] = memory[where], memory[where].clone()
         result = function(*args, **kwargs)
         outputs = []
         if not schema.is_mutable and not any(returned.alias_info for returned in schema.returns):
@@ -64,8 +61,8 @@ class Recording(TorchDispatchMode):
 
     def __exit__(self, *error):
         super().__exit__(*error)
-        for tensor, value in self.before.values():
-            tensor.copy_(value)
+        for memory, value in self.before.values():
+            memory.copy_(value)
         for tensor in self.made.values():
             if tensor.is_floating_point():
                 tensor.fill_(torch.nan)
