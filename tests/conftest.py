@@ -13,7 +13,7 @@ from tiny import undrawn
 
 from genpolicy.evaluation import evaluator
 from genpolicy.system import forecast
-from genpolicy.tracking import follower
+from genpolicy.tracking import trackers
 
 torch.set_num_threads(1)
 settings.register_profile("genpolicy", deadline=None, derandomize=True)
@@ -51,7 +51,7 @@ def no_figures():
 def template(tmp_path_factory) -> Path:
     """An empty store, whose tables take seconds to make."""
     folder = tmp_path_factory.mktemp("template")
-    follower.open_store(f"sqlite:///{folder}/mlflow.db", folder)
+    trackers.open_store(f"sqlite:///{folder}/mlflow.db", folder)
     return folder / "mlflow.db"
 
 

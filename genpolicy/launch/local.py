@@ -17,7 +17,7 @@ from genpolicy.system.files import last_line
 from genpolicy.system.forecast import shown_left, time_left
 from genpolicy.system.forked import cores
 from genpolicy.system.signals import Interrupted, Signals
-from genpolicy.tracking import follower
+from genpolicy.tracking import sync
 
 
 def launch(jobs: Sequence, name: str | None = None) -> None:
@@ -67,7 +67,7 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
 
     children = pool.Pool(todo, pool.slots(gpus, at_once), ended)
     with sweep.in_progress(), Signals() as signals, signals.deferred():
-        follower.start_follower(jobs[0].config)  # which ends when no run is left to wait for
+        sync.start_follower(jobs[0].config)  # which ends when no run is left to wait for
         print(f"at most {at_once} at once; watch: {sweep.watch}", flush=True)
         try:
             children.run(signals.check)
@@ -76,7 +76,7 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
             children.run()
             print("stopped; the same command resumes it", flush=True)
             raise
-    if said := follower.complaint(sweep.outputs):
+    if said := sync.complaint(sweep.outputs):
         print(said, flush=True)
     if failed := [task.run for task, code in children.codes.items() if code and not task.until]:
         logs = ", ".join(str(run / "log.txt") for run in failed[:3])

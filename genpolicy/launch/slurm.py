@@ -33,7 +33,7 @@ from genpolicy.runs.run import load_run, slurm_job
 from genpolicy.runs.state import run_states
 from genpolicy.system.files import write_atomically
 from genpolicy.system.squeue import ask, max_array, state
-from genpolicy.tracking import follower
+from genpolicy.tracking import sync
 
 USER_SIGNAL = signal.Signals[f"SIG{JobEnvironment.USR_SIG}"]  # by which SLURM tells a job to make room
 
@@ -106,7 +106,7 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
             _set_options(executor, settings, [given[before] for before in together[0].after])
             for part in _arrays(together, settings):
                 given |= _submit(executor, part, todo)
-    follower.start_follower(jobs[0].config)  # an earlier one may have ended too soon, so in any case
+    sync.start_follower(jobs[0].config)  # an earlier one may have ended too soon, so in any case
     print(f"watch: {sweep.watch}")
     if settings.wait:
         _wait(sweep)

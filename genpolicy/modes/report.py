@@ -23,7 +23,7 @@ from genpolicy.runs.state import FINAL, known_status
 from genpolicy.system import sqlite
 from genpolicy.system.console import console, plain
 from genpolicy.system.files import regular_files
-from genpolicy.tracking import follower
+from genpolicy.tracking import follower, sync, trackers
 
 if TYPE_CHECKING:  # MLflow is slow to import
     from mlflow.entities import Run as MlflowRun
@@ -61,13 +61,13 @@ def run(job: Job) -> None:
             shown_on.print(_shown(part))
     print()
     if experiment is not None:
-        print(f"dashboard: {follower.dashboard(source.name, study.parent, experiment)}")
+        print(f"dashboard: {trackers.dashboard(source.name, study.parent, experiment)}")
     print(f"{folder / 'report.html'}\n{folder / 'report.md'}, tables/*.tex and *.csv, figures/*.png and *.pdf")
 
 
 def _no_store(config: DictConfig) -> bool:
     """Whether the runs beside the command are to be read as they are: there is no store, or none is wanted."""
-    uri = follower.store_uri(config.tracking.uri, outputs := Path(config.paths.outputs))
+    uri = trackers.store_uri(config.tracking.uri, outputs := Path(config.paths.outputs))
     if uri is None:
         return True
     return config.tracking.uri is None and not sqlite.file_of(uri).exists() and any(find_runs(outputs, config.study))
@@ -91,7 +91,7 @@ def _store(config: DictConfig, study: Path) -> tuple[Source, str]:
     """The runs that an MLflow store has of a study, and the id of its experiment; what it lacks is sent first."""
     outputs, beside = Path(config.paths.outputs), config.tracking.uri is None
     here = list(find_runs(outputs, config.study)) if beside else []  # all of these are shipped before they are read
-    store = follower.open_store(None, outputs) if here else follower.existing_store(config)
+    store = trackers.open_store(None, outputs) if here else trackers.existing_store(config)
     failures = _ship(store, outputs, here) if here else []
     runs = _read(store, config, failures)
     source = of_store(store, runs)
@@ -109,7 +109,7 @@ def _store(config: DictConfig, study: Path) -> tuple[Source, str]:
 def _ship(store: "Store", outputs: Path, runs: list[Path]) -> list[str]:
     """Ships what is missing of the runs in a folder, and says which of `runs` have ended and are not shipped."""
     patience = follower.PATIENCE_SECONDS  # no longer does the process of a run that has ended try a store that fails
-    outcome = follower.sync_all(outputs, None, {store.uri: store}, thorough=False, patience=patience)
+    outcome = sync.sync_all(outputs, None, {store.uri: store}, thorough=False, patience=patience)
     late = (run for run in outcome.busy if run in runs and known_status(run)["state"] in FINAL)
     return outcome.failures + [f"{label(run)}: another process still ships it; some of it is not here" for run in late]
 

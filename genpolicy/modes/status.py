@@ -19,7 +19,7 @@ from genpolicy.runs.run import find_runs
 from genpolicy.runs.state import RunState, run_states
 from genpolicy.system.console import console, plain
 from genpolicy.system.files import last_line
-from genpolicy.tracking import follower
+from genpolicy.tracking import sync
 
 REFRESH_SECONDS = 2.0
 FRAME_LINES = 6  # of a screen, that the table's heading and the summary take
@@ -39,7 +39,7 @@ def run(job: Job) -> None:
     config = job.config
     runs = _runs(config)
     shown_on = console(WIDTH)
-    said = [plain(line) for line in filter(None, [follower.complaint(Path(config.paths.outputs))])]
+    said = [plain(line) for line in filter(None, [sync.complaint(Path(config.paths.outputs))])]
     if not shown_on.is_terminal:
         found = list(run_states(runs))
         shown_on.print(table(found, runs), summary(found), *said, sep="\n", markup=False)

@@ -6,7 +6,8 @@ from genpolicy.errors import UserError, counted
 from genpolicy.runs.identity import label
 from genpolicy.runs.job import Job
 from genpolicy.runs.run import find_runs
-from genpolicy.tracking.follower import chosen, dashboard, opened, settle, sync_all, sync_until_idle
+from genpolicy.tracking.sync import settle, sync_all, sync_until_idle
+from genpolicy.tracking.trackers import chosen, dashboard, opened
 
 
 def run(job: Job) -> None:

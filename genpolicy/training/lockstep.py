@@ -25,7 +25,7 @@ from genpolicy.runs.identity import each_seed
 from genpolicy.runs.run import Run, open_run
 from genpolicy.system.progress import Progress, Stderr
 from genpolicy.system.signals import Interrupted, Signals
-from genpolicy.tracking import follower
+from genpolicy.tracking import sync
 from genpolicy.training.setup import bounds, choose_device, fresh_algorithm, load, sequences
 from genpolicy.training.train import FINISHED, evaluate_pending, training
 from genpolicy.training.vectorised import VectorisedPhase
@@ -123,7 +123,7 @@ class _Lockstep:
             while ready:
                 self._advance(ready)
                 if self._group is None:
-                    follower.start_follower(self.config)
+                    sync.start_follower(self.config)
                 ready = self._update()
         except BaseException as error:
             for member in self.waiting:

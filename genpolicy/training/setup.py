@@ -20,7 +20,7 @@ from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import POLICY, Run, load_run
-from genpolicy.tracking import follower
+from genpolicy.tracking import trackers
 
 
 def find_run(config: DictConfig, setting: str = "checkpoint") -> tuple[Run, Path]:
@@ -31,7 +31,7 @@ def find_run(config: DictConfig, setting: str = "checkpoint") -> tuple[Run, Path
     reference = OmegaConf.select(config, setting)
     path = Path(reference).expanduser().absolute()
     if not path.exists() and re.fullmatch("[0-9a-f]{32}", reference):
-        path = follower.find_directory(reference, config)
+        path = trackers.find_directory(reference, config)
     elif not path.exists():
         raise UserError(f"{setting}: {reference} is no run directory, checkpoint or MLflow run id")
     if path.is_dir() and not (path / "config.yaml").exists():

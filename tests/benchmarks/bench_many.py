@@ -18,7 +18,7 @@ from mlflow.entities import Metric
 from genpolicy.config.loader import Loader
 from genpolicy.runs.journal import Journal
 from genpolicy.runs.run import Run
-from genpolicy.tracking import entities, follower, tracked
+from genpolicy.tracking import entities, tracked, trackers
 from genpolicy.tracking.tracked import Record
 
 pytestmark = pytest.mark.benchmark(timer=time.process_time)
@@ -74,7 +74,7 @@ def finished(tmp_path_factory, template) -> Run:
     outputs = tmp_path_factory.mktemp("runs")
     shutil.copy(template, outputs / "mlflow.db")
     run = tiny.ended(outputs, "tracking.uri=null", events=100)
-    follower.open_store(None, outputs).ship(run)
+    trackers.open_store(None, outputs).ship(run)
     return run
 
 
@@ -103,7 +103,7 @@ def note(run: Run, uri: str, number: str, record: dict) -> None:
 @pytest.fixture(scope="module")
 def many(finished) -> Path:
     """A folder of finished runs that have all been shipped."""
-    uri = follower.store_uri(None, finished.outputs)
+    uri = trackers.store_uri(None, finished.outputs)
     record = dict(Record(finished.directory, uri, finished.id))
     for seed in range(1, RUNS):
         note(duplicate(finished, seed), uri, record["run"], record)
@@ -127,7 +127,7 @@ def study(finished) -> Path:
     shutil.copy(finished.outputs / "mlflow.db", outputs)
     config = (place / "config.yaml").read_text()
     (place / "config.yaml").write_text(re.sub(r"^  study: \w+$", "  study: many", config, flags=re.MULTILINE))
-    original, store = Run(place), follower.open_store(None, outputs)
+    original, store = Run(place), trackers.open_store(None, outputs)
     experiment = store.client.create_experiment(f"{entities.EXPERIMENT}many", (outputs / "mlartifacts").as_uri())
     for seed in SEEDS:
         for task in TASKS:

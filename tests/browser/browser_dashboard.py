@@ -19,7 +19,7 @@ from tiny import opened
 
 from genpolicy.runs import records
 from genpolicy.runs.run import find_runs
-from genpolicy.tracking import follower
+from genpolicy.tracking import sync, trackers
 
 PATIENCE = 60_000  # milliseconds, for a page of MLflow's on a busy machine
 
@@ -42,7 +42,7 @@ def outputs(tmp_path_factory) -> Path:
                 run.path("figures").mkdir()
                 imsave(run.path("figures/samples.png"), np.random.default_rng(0).random((40, 60)))
             run.close()
-    assert follower.sync_all(outputs, None, {}).failures == []
+    assert sync.sync_all(outputs, None, {}).failures == []
     return outputs
 
 
@@ -76,13 +76,13 @@ def page(browser) -> Page:
 
 def shipped(outputs: Path) -> list[dict]:
     """What MLflow's store calls each run: its ids."""
-    uri = follower.store_uri(None, outputs)
+    uri = trackers.store_uri(None, outputs)
     return [records.read(directory / "tracking.json", records.TRACKING)[uri] for directory in find_runs(outputs)]
 
 
 def test_the_dashboard_shows_the_sweep_and_its_curves(page, outputs, address):
     experiment = shipped(outputs)[0]["experiment"]
-    page.goto(follower.dashboard(address, outputs, experiment))
+    page.goto(trackers.dashboard(address, outputs, experiment))
     expect(page.get_by_text("sweep beta=1,4")).to_be_visible()
     page.locator(".ag-row").first.get_by_role("button").first.click()  # opens the sweep
     for seed in range(3):
@@ -97,7 +97,7 @@ def test_the_dashboard_shows_the_sweep_and_its_curves(page, outputs, address):
 
 def test_the_parent_describes_the_sweep(page, outputs, address):
     experiment = shipped(outputs)[0]["experiment"]
-    page.goto(follower.dashboard(address, outputs, experiment))
+    page.goto(trackers.dashboard(address, outputs, experiment))
     page.get_by_text("sweep beta=1,4").click()
     expect(page.get_by_text("6 runs: 6 finished")).to_be_visible()
     expect(page.get_by_role("cell", name="164.0 ± 4.0")).to_be_visible()

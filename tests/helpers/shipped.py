@@ -24,8 +24,8 @@ def trained(outputs: Path, *more: str) -> Run:
 
 def ship(outputs: Path) -> str:
     """Ships all runs in a process of its own; what it says: whether that needed torch."""
-    code = "import pathlib, sys; from genpolicy.tracking import follower; outputs = pathlib.Path(sys.argv[1]); "
-    code += "uri = f'sqlite:///{outputs}/mlflow.db'; print(follower.sync_all(outputs, uri, {}).failures); "
+    code = "import pathlib, sys; from genpolicy.tracking import sync; outputs = pathlib.Path(sys.argv[1]); "
+    code += "uri = f'sqlite:///{outputs}/mlflow.db'; print(sync.sync_all(outputs, uri, {}).failures); "
     code += "print('torch' in sys.modules)"
     return subprocess.run([sys.executable, "-c", code, outputs], capture_output=True, text=True, check=True).stdout
 

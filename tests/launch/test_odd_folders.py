@@ -21,7 +21,7 @@ from genpolicy.config.arguments import quoted, shell
 from genpolicy.errors import UserError
 from genpolicy.runs.run import Run
 from genpolicy.system import sqlite
-from genpolicy.tracking import follower
+from genpolicy.tracking import trackers
 
 ODD = ["proj (copy), ä", "a=b", "[1,2]", "{a: 1}", "$HOME", 'it\'s "so"', "back\\slash\\", "100%41 #?", "two\nlines"]
 ALL = 'a=b,[c] {d: 1} $HOME it\'s "so" (e)\\ 100%41?#~*ä\nend\\'
@@ -118,7 +118,7 @@ def test_runs_are_shipped_shown_and_reported_and_found_after_a_move(odd, tmp_pat
     odd.rename(moved)
     monkeypatch.chdir(tmp_path)
     assert genpolicy("mode=sync", f"paths.outputs={quoted(str(moved))}").code == 0
-    client = follower.open_store(None, moved).client
+    client = trackers.open_store(None, moved).client
     ((number,),) = ask(moved, "SELECT run_uuid FROM runs")
     assert Path(client.download_artifacts(number, "figures/samples.png", tmp_path)).read_bytes() == b"a picture"
 

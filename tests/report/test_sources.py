@@ -17,7 +17,7 @@ from genpolicy.runs.evaluations import own_evaluation
 from genpolicy.runs.journal import Journal
 from genpolicy.runs.run import Run, find_runs
 from genpolicy.system.files import Lock
-from genpolicy.tracking import follower
+from genpolicy.tracking import sync, trackers
 
 
 def trained(outputs: Path, *words: str, score: float, uri: str = "null", sweep: str | None = None) -> None:
@@ -39,7 +39,7 @@ def template(tmp_path_factory) -> Path:
         for seed, score in enumerate(scores):
             trained(outputs, f"algo.beta={beta}", f"seed={seed}", score=score, sweep="beta=1,4 (0123abcd)")
     trained(outputs, "seed=9", "algo.beta=2.0", score=0.0)
-    assert follower.sync_all(outputs, None, {}).shipped == 7
+    assert sync.sync_all(outputs, None, {}).shipped == 7
     return outputs
 
 
@@ -204,8 +204,8 @@ def test_run_directories_tell_what_the_store_tells(tmp_path):
     journal.log(8, {"evaluation-0123abcd/steps/score_mean": 31.0})
     journal.close()
     opened(tmp_path, "seed=5", "tracking.uri=null").close()  # has not begun
-    assert follower.sync_all(tmp_path, None, {}).failures == []
-    store = follower.open_store(None, tmp_path)
+    assert sync.sync_all(tmp_path, None, {}).failures == []
+    store = trackers.open_store(None, tmp_path)
     stored = as_read(of_store(store, store.runs("default", "")))
     read = as_read(of_directories(tmp_path / "default", find_runs(tmp_path, "default")))
     assert len(stored) == 6

@@ -39,7 +39,7 @@ from genpolicy.system.files import (
     regular_files,
     write_atomically,
 )
-from genpolicy.tracking import follower
+from genpolicy.tracking import follower, sync, trackers
 from genpolicy.training import checks
 
 
@@ -280,7 +280,7 @@ def test_nothing_is_sent_where_only_a_run_says_so(outputs, listener, monkeypatch
     assert result.code == 0, result.err
     assert "not in sqlite" in result.out
     follower.sync_run(mine.directory)
-    follower.sync_until_idle(outputs, [follower.store_uri(None, outputs)])
+    sync.sync_until_idle(outputs, [trackers.store_uri(None, outputs)])
     assert came == []
     genpolicy("mode=sync", f"paths.outputs={outputs}", f"tracking.uri={address}")
     assert came  # the test's stranger does listen

@@ -15,12 +15,12 @@ from tiny import ended, only_run, opened, plain_words, records, words
 
 from genpolicy.runs.run import Run, find_runs
 from genpolicy.system.files import is_locked
-from genpolicy.tracking import follower
+from genpolicy.tracking import follower, trackers
 
 
 def test_an_importer_that_dies_after_storing_a_batch_makes_no_double(outputs, monkeypatch):
     run = ended(outputs, SQLITE, events=1300)
-    store = follower.open_store(follower.store_uri(None, outputs), outputs)
+    store = trackers.open_store(trackers.store_uri(None, outputs), outputs)
     sent, real = [], store.client.log_batch
 
     def dying(number, metrics=(), params=(), tags=()):
@@ -140,8 +140,8 @@ def test_an_importer_gives_up_a_server_that_stays_away(outputs, monkeypatch):
 @pytest.mark.slow
 def test_one_follower_ships_all_runs_and_ends_with_them(outputs):
     first, second = ended(outputs, "seed=0", SQLITE), opened(outputs, "seed=1", SQLITE)
-    code = "import pathlib, sys; from genpolicy.tracking import follower; follower.FOLLOW_SECONDS = 0.5; "
-    code += "follower.sync_until_idle(pathlib.Path(sys.argv[1]), sys.argv[2:])"
+    code = "import pathlib, sys; from genpolicy.tracking import sync; sync.FOLLOW_SECONDS = 0.5; "
+    code += "sync.sync_until_idle(pathlib.Path(sys.argv[1]), sys.argv[2:])"
     command = [sys.executable, "-c", code, str(outputs), f"sqlite:///{outputs}/mlflow.db"]
     with second.recorded(device="cpu"):
         follower = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)

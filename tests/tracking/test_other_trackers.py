@@ -17,7 +17,7 @@ from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 from tiny import DATA, ended, opened
 from wandb.proto.wandb_internal_pb2 import Record
 
-from genpolicy.tracking import follower, tracked
+from genpolicy.tracking import follower, sync, tracked, trackers
 from genpolicy.tracking.tensorboard import EVENTS, TensorBoard
 from genpolicy.tracking.wandb import WeightsAndBiases
 
@@ -54,7 +54,7 @@ def scalars(shown: EventAccumulator) -> list[tuple]:
 
 
 def test_tensorboard_shows_the_journal_settings_and_figures(outputs, run):
-    assert follower.sync_all(outputs, "tensorboard", {}).shipped == 1
+    assert sync.sync_all(outputs, "tensorboard", {}).shipped == 1
     shown = boarded(run)
     expected = [(*rest, pytest.approx(value, rel=1e-6)) for *rest, value in journaled(run)]
     assert scalars(shown) == expected
@@ -70,12 +70,12 @@ def test_tensorboard_shows_the_journal_settings_and_figures(outputs, run):
 
 @pytest.mark.parametrize("left", [b"", b"what was written and not noted"])
 def test_tensorboards_file_is_the_same_however_often_it_is_gone_on_with(outputs, run, left):
-    follower.sync_all(outputs, "tensorboard", {})
+    sync.sync_all(outputs, "tensorboard", {})
     whole = run.path(EVENTS).read_bytes()
-    assert follower.sync_all(outputs, "tensorboard", {}).shipped == 1
+    assert sync.sync_all(outputs, "tensorboard", {}).shipped == 1
     assert run.path(EVENTS).read_bytes() == whole
     run.path(EVENTS).write_bytes(whole[:-20])  # as a copy that was made while it grew
-    assert follower.sync_all(outputs, "tensorboard", {}).shipped == 1
+    assert sync.sync_all(outputs, "tensorboard", {}).shipped == 1
     assert run.path(EVENTS).read_bytes() == whole
     run.path(EVENTS).unlink()
     run.path("figures/samples.png").rename(outputs / "later.png")
@@ -114,7 +114,7 @@ def logged(run) -> tuple[list[Record], str]:
 def test_weights_and_biases_shows_them_offline(outputs, run, monkeypatch):
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("WANDB_PROJECT", raising=False)
-    assert follower.sync_all(outputs, "wandb", {}).failures == []
+    assert sync.sync_all(outputs, "wandb", {}).failures == []
     # Its own process writes the file, and may do so a little later.
     wait_until(lambda: any(record.WhichOneof("record_type") == "exit" for record in logged(run)[0]))
     records, number = logged(run)
@@ -164,7 +164,7 @@ def test_a_tracker_that_fails_keeps_nothing_from_the_others(outputs, run, monkey
 
     monkeypatch.setattr("genpolicy.tracking.wandb.wandb.init", away)
     monkeypatch.setattr(follower, "PATIENCE_SECONDS", 0.2)
-    uri = follower.store_uri(None, outputs)
+    uri = trackers.store_uri(None, outputs)
     with pytest.raises(SystemExit):
         follower.sync_run(run.directory, "wandb", uri, "tensorboard")
     assert "wandb: OSError: no network" in capsys.readouterr().out
@@ -186,7 +186,7 @@ def test_a_run_is_shipped_where_its_configuration_says(outputs):
     assert [(directory / EVENTS).exists() for directory in directories] == [True, True]
     (directories[0] / EVENTS).unlink()
     (directories[0] / "tracking.json").unlink()
-    follower.sync_all(outputs, "tensorboard", {}, own=True)
+    sync.sync_all(outputs, "tensorboard", {}, own=True)
     assert not (directories[0] / EVENTS).exists()
 
 

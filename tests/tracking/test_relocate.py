@@ -15,13 +15,13 @@ from shipped import FIXED, models, ship, trained
 import genpolicy
 from genpolicy.errors import UserError
 from genpolicy.runs.run import Run
-from genpolicy.tracking import follower, relocate
+from genpolicy.tracking import relocate, sync, trackers
 
 FOREIGN = {"genpolicy/bucket": "s3://bucket/mlartifacts", "mine": "file:///data/mlartifacts"}
 
 
 def opened(outputs: Path):
-    return follower.open_store(f"sqlite:///{outputs}/mlflow.db", outputs).client
+    return trackers.open_store(f"sqlite:///{outputs}/mlflow.db", outputs).client
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_artifacts_and_runs_are_found_again(moved, tmp_path):
     np.testing.assert_array_equal(mlflow.pyfunc.load_model(model.artifact_location).predict(seen), action)
     place = client.get_model_version_download_uri("best", "1")
     assert Path(urllib.parse.urlparse(place).path, "MLmodel").exists()
-    assert follower.sync_all(new, f"sqlite:///{new}/mlflow.db", {}).failures == []
+    assert sync.sync_all(new, f"sqlite:///{new}/mlflow.db", {}).failures == []
     assert client.get_run(number).data.tags["genpolicy.run_dir"] == str(directory)
     assert len(models(new)) == 1
     assert not old.exists()

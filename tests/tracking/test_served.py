@@ -23,7 +23,7 @@ from shipped import FIXED, models, ship, trained
 from tiny import events, undrawn
 
 import genpolicy
-from genpolicy.tracking import follower
+from genpolicy.tracking import sync, trackers
 
 SEEN = [[0.5, -1.0], [3.0, 2.0]]
 
@@ -41,7 +41,7 @@ def shipped(tmp_path_factory, template):
     assert ship(outputs) == "[]\nFalse\n"
     for run in runs:
         run.path("tracking.json").unlink()
-    assert follower.sync_all(outputs, f"sqlite:///{outputs}/mlflow.db", {}).failures == []
+    assert sync.sync_all(outputs, f"sqlite:///{outputs}/mlflow.db", {}).failures == []
     return outputs, runs
 
 
@@ -150,7 +150,7 @@ def test_without_observations_and_not_at_all(shipped):
 
 def test_a_model_begun_and_left_is_gone_on_with(outputs, monkeypatch):
     run = trained(outputs, *FIXED, "algo.steps=2")
-    store = follower.open_store(f"sqlite:///{outputs}/mlflow.db", outputs)
+    store = trackers.open_store(f"sqlite:///{outputs}/mlflow.db", outputs)
 
     def dying(*_, **__):
         raise KeyboardInterrupt

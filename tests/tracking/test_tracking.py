@@ -20,12 +20,12 @@ from tiny import ended, opened, words
 
 from genpolicy.errors import UserError
 from genpolicy.launch.sweep import Sweep
-from genpolicy.modes import sync
+from genpolicy.modes import sync as mode_sync
 from genpolicy.runs.identity import GROUPS
 from genpolicy.runs.job import Job
 from genpolicy.runs.run import load_run, open_run
 from genpolicy.system.files import Lock
-from genpolicy.tracking import entities, follower
+from genpolicy.tracking import entities, follower, sync, trackers
 from genpolicy.tracking.tracked import Record
 
 RUNS = 3
@@ -67,7 +67,7 @@ def test_the_parent_describes_what_has_become_of_the_sweep(outputs):
         run = ended(outputs, f"seed={seed}", SQLITE, sweep="abc")
         event = {"time": 10**12, "step": 9, "metrics": {"final/score_mean": score}}
         run.path("journal.jsonl").write_text(json.dumps(event) + "\n")
-    follower.sync_all(outputs, None, {})
+    sync.sync_all(outputs, None, {})
     ((said,),) = ask(
         outputs,
         "SELECT note.value FROM tags AS note JOIN tags AS parent ON parent.run_uuid = note.run_uuid "
@@ -80,13 +80,13 @@ def test_the_parent_describes_what_has_become_of_the_sweep(outputs):
 def test_a_sweep_over_quoted_words_has_one_parent_whose_description_is_tried_again(outputs, monkeypatch):
     for seed in range(2):
         ended(outputs, f"seed={seed}", SQLITE, sweep="dataset.path='a b','c' (0123abcd)")
-    store = follower.open_store(follower.store_uri(None, outputs), outputs)
+    store = trackers.open_store(trackers.store_uri(None, outputs), outputs)
     known = {store.uri: store}
     with monkeypatch.context() as away:
         away.setattr(store.client, "set_tag", lambda *_: 1 / 0)
-        (failure,) = follower.sync_all(outputs, None, known).failures
+        (failure,) = sync.sync_all(outputs, None, known).failures
     assert "division by zero" in failure
-    assert follower.sync_all(outputs, None, known).failures == []
+    assert sync.sync_all(outputs, None, known).failures == []
     assert ask(outputs, "SELECT COUNT(*) FROM runs") == [(3,)]
     ((said,),) = ask(outputs, "SELECT value FROM tags WHERE key = 'mlflow.note.content'")
     assert said.startswith("2 runs: 2 finished\n")
@@ -238,7 +238,7 @@ def test_a_run_of_an_earlier_version_is_shipped(outputs):
     shutil.copytree(Path(__file__).parents[1] / "data" / "earlier_runs" / "gmpo", folder)
     frozen = (folder / "config.yaml").read_text()
     (folder / "config.yaml").write_text(frozen.replace("uri: none", "uri: null"))
-    assert follower.sync_all(outputs, None, {}).failures == []
+    assert sync.sync_all(outputs, None, {}).failures == []
     run = load_run(folder)
     assert stored(outputs) == {run.id: journaled(run)}
 
@@ -319,7 +319,7 @@ def test_a_follower_that_fails_is_said_until_all_is_shipped(outputs, capsys):
     assert "the store is away" not in genpolicy("mode=status", f"paths.outputs={outputs}").out
     (outputs / "follow.log").unlink()
     (outputs / "follow.log").mkdir()
-    follower.start_follower(opened(outputs, "seed=1", SQLITE).config)
+    sync.start_follower(opened(outputs, "seed=1", SQLITE).config)
     assert "tracking: not started" in capsys.readouterr().out
 
 
@@ -328,18 +328,18 @@ def test_nothing_to_ship_is_no_failure(tmp_path):
     assert genpolicy("mode=sync", f"paths.outputs={tmp_path}").code == 0
     assert not (tmp_path / "mlflow.db").exists()
     with pytest.raises(UserError, match="there is no store to ship to"):
-        sync.run(Job(opened(tmp_path).config, {}, []))
+        mode_sync.run(Job(opened(tmp_path).config, {}, []))
 
 
 def test_a_run_is_shipped_to_mlflow_while_another_process_ships_it_elsewhere(outputs):
     """As the process beside a run of a sweep does with `tracking.also`, as long as the run is trained."""
     run, seen = ended(outputs, SQLITE), []
-    store = follower.open_store(None, outputs)
+    store = trackers.open_store(None, outputs)
 
     class Elsewhere:
         def ship(self, each):
-            seen.append(follower.sync_all(outputs, None, {store.uri: store}))
-            seen.append(follower.sync_all(outputs, "tensorboard", {}))
+            seen.append(sync.sync_all(outputs, None, {store.uri: store}))
+            seen.append(sync.sync_all(outputs, "tensorboard", {}))
             return "finished"
 
         def describe_sweeps(self):
@@ -368,11 +368,11 @@ def test_what_two_trackers_have_been_told_is_kept_one_after_the_other(tmp_path):
 def test_a_follower_waits_for_who_ships_a_run(outputs, monkeypatch):
     """As the process beside a run does, for a while after its end."""
     run = ended(outputs, SQLITE)
-    monkeypatch.setattr(follower, "FOLLOW_SECONDS", 0.01)
+    monkeypatch.setattr(sync, "FOLLOW_SECONDS", 0.01)
     other = Lock(run.path("tracking.lock"))
     assert other.acquire()
     threading.Timer(0.3, other.release).start()
-    follower.sync_until_idle(outputs, [follower.store_uri(None, outputs)])
+    sync.sync_until_idle(outputs, [trackers.store_uri(None, outputs)])
     assert stored(outputs) == {run.id: journaled(run)}
 
 
@@ -380,14 +380,14 @@ def test_a_follower_waits_for_runs_that_wait_for_their_turn(tmp_path):
     opened(tmp_path).close()
     sweep = Sweep(tmp_path, "default", "0123abcd")
     sweep.save()
-    assert not follower._unfinished(tmp_path)
+    assert not sync._unfinished(tmp_path)
     with sweep.in_progress():
-        assert follower._unfinished(tmp_path)
-    assert not follower._unfinished(tmp_path)
+        assert sync._unfinished(tmp_path)
+    assert not sync._unfinished(tmp_path)
 
 
 def test_stores():
-    assert follower.store_uri(None, Path("/runs")) == "sqlite:////runs/mlflow.db"
-    assert follower.store_uri("none", Path("/runs")) is None
-    assert follower.store_uri("http://host:5000", Path("/runs")) == "http://host:5000"
-    assert json.dumps(follower.ENVIRONMENT["MLFLOW_DISABLE_TELEMETRY"]) == '"true"'
+    assert trackers.store_uri(None, Path("/runs")) == "sqlite:////runs/mlflow.db"
+    assert trackers.store_uri("none", Path("/runs")) is None
+    assert trackers.store_uri("http://host:5000", Path("/runs")) == "http://host:5000"
+    assert json.dumps(trackers.ENVIRONMENT["MLFLOW_DISABLE_TELEMETRY"]) == '"true"'
