@@ -43,6 +43,7 @@ def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my.hdf5").touch()
     (tmp_path / "mine.npz").touch()
+    (tmp_path / "my.npy").touch()
 
 
 @pytest.mark.slow
