@@ -182,7 +182,7 @@ def test_local_runs_say_when_all_will_have_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "time", SimpleNamespace(monotonic=lambda: now.seconds, sleep=sleep))
     process = SimpleNamespace(poll=lambda: 0, send_signal=lambda number: None)
     monkeypatch.setattr(pool.process, "start", lambda *_, **__: process)
-    monkeypatch.setattr(local.follower, "start_follower", lambda config: None)
+    monkeypatch.setattr(local.sync, "start_follower", lambda config: None)
     result = genpolicy(*LOCAL, *words(tmp_path, "seed=0,1,2,3"))
     assert (result.code, result.err) == (0, "")
     assert result.out.splitlines()[-4:] == [
