@@ -15,6 +15,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from command_line import jobs
+from small import begun
 
 from genpolicy.algo.algorithm import assemble
 from genpolicy.dataset.transitions import Transitions
@@ -49,9 +50,7 @@ def updates(words: str, mode: str, count: int, device: torch.device) -> Callable
     for algorithm in group:
         phase = algorithm.phases[-1]
         phase.compile(mode)
-        if phase.start is not None:
-            phase.start()
-        sources.append(transitions if phase.prepare is None else phase.prepare(transitions))
+        sources.append(begun(phase, transitions))
     common = VectorisedPhase(group, len(group[0].phases) - 1) if count > 1 else None
 
     def update() -> None:

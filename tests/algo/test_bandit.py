@@ -5,6 +5,7 @@ import pytest
 import torch
 from command_line import jobs
 from scipy.optimize import brentq
+from small import begun
 
 from genpolicy.algo.algorithm import Algorithm, assemble
 from genpolicy.training.precision import arithmetic
@@ -130,15 +131,12 @@ def learned(name: str, seed: int, precision: str = "tf32") -> Algorithm:
     algorithm = assemble(job.config, 1, -torch.ones(1), torch.ones(1))
     data, generator = bandit.transitions(seed, size=4000), torch.Generator().manual_seed(seed)
     for phase in algorithm.phases:
-        if phase.start is not None:
-            phase.start()
-        source = phase.prepare(data) if phase.prepare is not None else data
+        source = begun(phase, data)
         for update in phase.updates.values():
             update.schedule = "cosine"
         for step in range(phase.steps):
             if phase.refresh and step and step % phase.refresh == 0:
-                phase.start()
-                source = phase.prepare(data) if phase.prepare is not None else data
+                source = begun(phase, data)
             with arithmetic(precision, torch.device("cpu")):
                 phase.update(source.sample(phase.batch_size, generator), generator, step)
     return algorithm

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import genpolicy, jobs, tried
-from omegaconf import OmegaConf
-from small import ALGORITHMS, random_transitions, sizes
+from small import ALGORITHMS, begun, random_transitions, shrink
 from tiny import only_run, plain_words, records
 
 from genpolicy.algo.actor import ActionQueue
@@ -91,17 +90,14 @@ def test_each_algorithm_takes_chunks_and_sums_of_rewards_or_says_why_not(name, w
         assert "takes single steps, as its" in result.err
         return
     [(job, _)] = started
-    for key, size in sizes(job.config).items():
-        OmegaConf.update(job.config, key, size)
+    shrink(job.config)
     algorithm = assemble(job.config, 2, -torch.ones(2), torch.ones(2))
     chunk, masked = job.config.chunk.length, algorithm.masks and algorithm.objective.masks
     ends = torch.arange(32) % 8 == 7
     data = Sequences.of_transitions(replace(random_transitions(), ends=ends), 3, chunk, DISCOUNT, masked)
     generator = torch.Generator().manual_seed(0)
     for phase in algorithm.phases:
-        if phase.start is not None:
-            phase.start()
-        source = data if phase.prepare is None else phase.prepare(data)
+        source = begun(phase, data)
         for step in (phase.steps // 2, phase.steps // 2 + 1):
             metrics = phase.update(source.sample(8, generator), generator, step)
             assert all(torch.isfinite(metric) for metric in metrics.values())
@@ -116,8 +112,7 @@ def test_losses_that_are_masked_take_nothing_behind_the_end_of_an_episode(name):
     [(job, _)] = jobs(f"algo={name}", "tuned=none", "network=mlp", "env=multi-goal", "chunk.length=3")
     if not locate(job.config.algo._target_).masks:
         return
-    for key, size in sizes(job.config).items():
-        OmegaConf.update(job.config, key, size)
+    shrink(job.config)
     algorithm = assemble(job.config, 2, -torch.ones(2), torch.ones(2))
     data = Sequences.of_transitions(replace(random_transitions(), ends=torch.arange(32) % 8 == 7), 3, 3, DISCOUNT, True)
     batch = data.rows(data.starts)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from command_line import genpolicy, jobs, tried
 from omegaconf import OmegaConf
-from small import ALGORITHMS, STEPS, random_transitions, sizes
+from small import ALGORITHMS, STEPS, begun, random_transitions, shrink, sizes
 from tiny import only_run, records, same
 
 from genpolicy.algo.algorithm import assemble
@@ -96,14 +96,11 @@ def test_whatever_is_accepted_works_and_the_rest_is_refused_in_a_line(name):
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_a_loss_gives_gradients_to_all_that_its_update_trains_and_to_nothing_else(name):
     [(job, _)] = jobs(f"algo={name}", "tuned=none", "network=mlp", "env=multi-goal")
-    for key, size in sizes(job.config).items():
-        OmegaConf.update(job.config, key, size)
+    shrink(job.config)
     algorithm = assemble(job.config, 2, -torch.ones(2), torch.ones(2))
     data, generator = random_transitions(), torch.Generator().manual_seed(0)
     for phase in algorithm.phases:
-        if phase.start is not None:
-            phase.start()
-        batch = (data if phase.prepare is None else phase.prepare(data)).sample(8, generator)
+        batch = begun(phase, data).sample(8, generator)
         batch = batch if phase.extend is None else phase.extend(batch)
         for key, update in phase.updates.items():
             algorithm.zero_grad()
@@ -143,8 +140,7 @@ def test_a_moving_average_follows_each_update_of_its_network_once(words, monkeyp
 
     monkeypatch.setattr(policy, "polyak_update", counted)
     [(job, _)] = jobs(*words.split(), "tuned=none", "network=mlp", "env=multi-goal", "model.target_rate=0.01")
-    for key, size in sizes(job.config).items():
-        OmegaConf.update(job.config, key, size)
+    shrink(job.config)
     [phase] = assemble(job.config, 2, -torch.ones(2), torch.ones(2)).phases
     data, generator = random_transitions(), torch.Generator().manual_seed(0)
     for step in range(4):
@@ -164,16 +160,13 @@ def each_class(group: str) -> list[str]:
 def assert_works(config, word: str = "") -> None:
     """One update of each phase; what acts afterwards, and what is restored from it. word: for messages."""
     data = random_transitions()
-    for key, size in sizes(config).items():
-        OmegaConf.update(config, key, size)
+    shrink(config)
     algorithm = assemble(config, 2, -torch.ones(2), torch.ones(2))
     generator = torch.Generator().manual_seed(0)
     for phase in algorithm.phases:
-        if phase.start is not None:
-            phase.start()
+        source = begun(phase, data)
         assert all(isinstance(update, Update) for update in phase.updates.values())
         assert phase.policy is None or isinstance(phase.policy, Policy)
-        source = phase.prepare(data) if phase.prepare is not None else data
         metrics = {}
         for step in (phase.steps // 2, phase.steps // 2 + 1):  # some updates are made at every second one only
             metrics |= phase.update(source.sample(8, generator), generator, step)

@@ -5,8 +5,7 @@ import copy
 import pytest
 import torch
 from command_line import jobs
-from omegaconf import OmegaConf
-from small import ALGORITHMS, random_transitions, sizes
+from small import ALGORITHMS, begun, random_transitions, shrink
 from tiny import same
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -88,8 +87,7 @@ def on_a_cpu(monkeypatch):
 
 def assembled(name: str, *more: str, seed: int = 0):
     [(job, _)] = jobs(f"algo={name}", "tuned=none", "network=mlp", "env=multi-goal", *more)
-    for key, size in sizes(job.config).items():
-        OmegaConf.update(job.config, key, size)
+    shrink(job.config)
     return assemble(job.config, 2, -torch.ones(2), torch.ones(2), seed)
 
 
@@ -104,9 +102,7 @@ def updated(group: list, mode: str, together: bool) -> list:
         sources = []
         for algorithm in group:
             phase = algorithm.phases[number]
-            if phase.start is not None:
-                phase.start()
-            sources.append(data if phase.prepare is None else phase.prepare(data))
+            sources.append(begun(phase, data))
         every = max(update.every for update in phase.updates.values())
         common = VectorisedPhase(group, number) if together else None
         for step in range((WARM_UP + 3) * every):

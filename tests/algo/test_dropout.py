@@ -3,8 +3,7 @@
 import pytest
 import torch
 from command_line import jobs
-from omegaconf import OmegaConf
-from small import random_transitions, sizes
+from small import begun, random_transitions, shrink
 
 from genpolicy.algo.algorithm import assemble
 from genpolicy.network.dropout import draw_kept, dropped
@@ -14,13 +13,10 @@ def trained(*words: str):
     """An algorithm after two updates of its last phase."""
     [(job, _)] = jobs("env=multi-goal", "tuned=none", *words)
     config = job.config
-    for key, size in sizes(config).items():
-        OmegaConf.update(config, key, size)
+    shrink(config)
     algorithm = assemble(config, 2, -torch.ones(2), torch.ones(2), seed=0)
     data, phase = random_transitions(), algorithm.phases[-1]
-    if phase.start is not None:
-        phase.start()
-    source = data if phase.prepare is None else phase.prepare(data)
+    source = begun(phase, data)
     generator = torch.Generator().manual_seed(0)
     for step in range(2):
         phase.update(source.rows(slice(0, 16)), generator, step)

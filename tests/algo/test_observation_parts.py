@@ -7,8 +7,7 @@ import signal
 import pytest
 import torch
 from command_line import genpolicy, jobs
-from omegaconf import OmegaConf
-from small import ALGORITHMS, random_transitions, sizes
+from small import ALGORITHMS, begun, random_transitions, shrink
 from tiny import only_run, plain_words, same
 from torch.nn.functional import layer_norm, linear
 
@@ -33,8 +32,7 @@ def composed(*words):
 
 def small(*words):
     config = composed("network=mlp", *words)
-    for key, size in sizes(config).items():
-        OmegaConf.update(config, key, size)
+    shrink(config)
     return config
 
 
@@ -72,9 +70,7 @@ def updated(algorithm):
     """The algorithm after two updates of each phase."""
     data, generator = random_transitions(), torch.Generator().manual_seed(0)
     for phase in algorithm.phases:
-        if phase.start is not None:
-            phase.start()
-        source = data if phase.prepare is None else phase.prepare(data)
+        source = begun(phase, data)
         for step in (phase.steps // 2, phase.steps // 2 + 1):
             metrics = phase.update(source.sample(8, generator), generator, step)
             assert all(torch.isfinite(metric) for metric in metrics.values())

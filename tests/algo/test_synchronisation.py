@@ -6,8 +6,7 @@ from unittest import mock
 import pytest
 import torch
 from command_line import jobs
-from omegaconf import OmegaConf
-from small import ALGORITHMS, random_transitions, sizes
+from small import ALGORITHMS, begun, random_transitions, shrink
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from genpolicy.algo.algorithm import assemble
@@ -99,15 +98,12 @@ def test_what_waits_is_found(wait):
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_no_update_waits(name):
     [(job, _)] = jobs(f"algo={name}", "tuned=none", "network=mlp", "env=multi-goal")
-    for key, size in sizes(job.config).items():
-        OmegaConf.update(job.config, key, size)
+    shrink(job.config)
     torch.manual_seed(0)
     algorithm = assemble(job.config, 2, -torch.ones(2), torch.ones(2))
     data, generator, state = random_transitions(), torch.Generator().manual_seed(0), State()
     for phase in algorithm.phases:
-        if phase.start is not None:
-            phase.start()
-        source = data if phase.prepare is None else phase.prepare(data)
+        source = begun(phase, data)
         every = max(update.every for update in phase.updates.values())
 
         def step(number, phase=phase, source=source):

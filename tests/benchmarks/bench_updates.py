@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from small import ALGORITHMS
+from small import ALGORITHMS, begun
 from torch import nn
 
 from genpolicy.algo.compilation import CUDA_GRAPHS, WARM_UP
@@ -90,10 +90,7 @@ def test_algorithm(row, passes, made, transitions, generator, device, name, what
     *_, phase = made(f"algo={name}").phases
     if what == "graphs":
         phase.compile(cuda_graphs(device))
-    if phase.start is not None:
-        phase.start()
-    data = transitions(256)
-    data = data if phase.prepare is None else phase.prepare(data)
+    data = begun(phase, transitions(256))
     count = max(update.every for update in phase.updates.values())
     measure = row if what != "passes" else lambda *given: passes(*given, 256)
 

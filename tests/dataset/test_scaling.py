@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import jobs
-from omegaconf import OmegaConf
-from small import sizes
+from small import begun, shrink
 
 from genpolicy.algo.actor import Actor
 from genpolicy.algo.algorithm import assemble
@@ -111,16 +110,13 @@ def test_a_part_of_an_action_that_is_fixed_stays_what_it_is():
 def trained(algo: str, units: str):
     """An algorithm after a few updates of each phase, and what it knows: sample actions and log-densities."""
     [(job, _)] = jobs(f"algo={algo}", "tuned=none", "network=mlp", "env=multi-goal")
-    for key, size in sizes(job.config).items():
-        OmegaConf.update(job.config, key, size)
+    shrink(job.config)
     torch.manual_seed(0)
     algorithm = assemble(job.config, 2, *bounds(units))
     algorithm.scaling.fit(data := transitions(units))
     data, generator = algorithm.scaling.scale(data), torch.Generator().manual_seed(0)
     for phase in algorithm.phases:
-        if phase.start is not None:
-            phase.start()
-        source = phase.prepare(data) if phase.prepare is not None else data
+        source = begun(phase, data)
         for step in range(4):
             phase.update(source.sample(16, generator), generator, step)
     return algorithm

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 from command_line import jobs
-from omegaconf import OmegaConf
-from small import ALGORITHMS, sizes
+from small import ALGORITHMS, shrink
 
 from genpolicy.algo.algorithm import assemble
 from genpolicy.errors import UserError
@@ -17,8 +16,7 @@ from genpolicy.export.parity import compare
 
 def configured(*words):
     [(job, _)] = jobs("tuned=none", "network=mlp", "env=multi-goal", *words)
-    for key, size in sizes(job.config).items():
-        OmegaConf.update(job.config, key, size)
+    shrink(job.config)
     return job.config
 
 

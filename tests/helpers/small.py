@@ -1,6 +1,7 @@
 """Every algorithm, small: settings of a short run, and transitions of no task."""
 
 import torch
+from omegaconf import OmegaConf
 
 from genpolicy.config.arguments import options
 from genpolicy.dataset.transitions import Transitions
@@ -35,6 +36,19 @@ def sizes(config) -> dict[str, int | list[int]]:
         if "steps" in config[group]:
             chosen[f"{group}.steps"] = 2
     return chosen
+
+
+def shrink(config) -> None:
+    """Gives a configuration these settings."""
+    for key, size in sizes(config).items():
+        OmegaConf.update(config, key, size)
+
+
+def begun(phase, data):
+    """What the batches of a phase are sampled from, which has begun."""
+    if phase.start is not None:
+        phase.start()
+    return data if phase.prepare is None else phase.prepare(data)
 
 
 def random_transitions(size: int = 32) -> Transitions:

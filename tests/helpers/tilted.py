@@ -6,6 +6,7 @@ S*^-1 = S^-1 + beta P and m* = S* (S^-1 m + beta P c).
 
 import torch
 from gaussian import PATHS as NAMED
+from small import begun
 from torch import nn
 
 from genpolicy.dataset.scaling import Scaling
@@ -103,15 +104,12 @@ def train(algorithm, transitions, seed):
     for phase in algorithm.phases:
         if phase.name == "critic":
             continue
-        if phase.start is not None:
-            phase.start()
-        source = phase.prepare(transitions) if phase.prepare is not None else transitions
+        source = begun(phase, transitions)
         (update,) = phase.updates.values()
         update.schedule = "cosine"
         for step in range(phase.steps):
             if phase.refresh and step and step % phase.refresh == 0:
-                phase.start()
-                source = phase.prepare(transitions) if phase.prepare is not None else transitions
+                source = begun(phase, transitions)
             metrics = phase.update(source.sample(phase.batch_size, generator), generator, step)
     return metrics
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from command_line import genpolicy, jobs
 from omegaconf import OmegaConf
-from small import ALGORITHMS, random_transitions, sizes
+from small import ALGORITHMS, begun, random_transitions, sizes
 from tiny import only_run, same, undrawn, words
 
 from genpolicy.algo.algorithm import assemble
@@ -99,9 +99,7 @@ def updated(config) -> dict:
     algorithm, data = assemble(config, 2, -torch.ones(2), torch.ones(2)), random_transitions()
     generator = torch.Generator().manual_seed(0)
     for phase in algorithm.phases:
-        if phase.start is not None:
-            phase.start()
-        source = phase.prepare(data) if phase.prepare is not None else data
+        source = begun(phase, data)
         for step in (phase.steps // 2, phase.steps // 2 + 1):
             phase.update(source.sample(8, generator), generator, step)
     return {name: value for name, value in algorithm.state_dict().items() if not name.startswith("_extra")}

@@ -12,9 +12,8 @@ from command_line import genpolicy, jobs, tried
 from composed import task
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from omegaconf import OmegaConf
 from scipy.stats import binom
-from small import ALGORITHMS, random_transitions, sizes
+from small import ALGORITHMS, random_transitions, shrink
 from tiny import only_run, plain_words, records, same
 
 from genpolicy.algo.actor import Actor
@@ -510,8 +509,7 @@ def test_each_algorithm_goes_on_online_or_says_why_not(name):
 
 def small_algorithm(*words: str) -> Algorithm:
     [(job, _)] = jobs(*words, "tuned=none", "network=mlp", "env=multi-goal")
-    for key, size in sizes(job.config).items():
-        OmegaConf.update(job.config, key, size)
+    shrink(job.config)
     return assemble(job.config, 2, -torch.ones(2), torch.ones(2))
 
 
@@ -529,8 +527,7 @@ def begun_online(*words: str, given: tuple[str, ...] = ()) -> tuple[Algorithm, P
     """An algorithm that is trained online alone, and its phase. given: its parts that are taken from other runs."""
     words = (*words, "tuned=none", "network=mlp", "env=multi-goal", "dataset=none", "online.steps=9", "online.start=2")
     [(job, _)] = jobs(*words)
-    for key, size in sizes(job.config).items():
-        OmegaConf.update(job.config, key, size)
+    shrink(job.config)
     job.config.init.digests = dict.fromkeys(given, "")
     algorithm = shorten(assemble(job.config, 2, -torch.ones(2), torch.ones(2)), job.config)
     [phase] = algorithm.phases

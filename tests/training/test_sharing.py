@@ -13,7 +13,7 @@ import pytest
 import torch
 from command_line import genpolicy, jobs
 from omegaconf import OmegaConf
-from small import random_transitions, sizes
+from small import begun, random_transitions, shrink
 from tiny import events, only_run, opened, plain_words, records, same
 
 from genpolicy.algo.algorithm import assemble
@@ -203,8 +203,7 @@ def test_code_counts_and_comments_do_not(tmp_path, monkeypatch):
 def composed(*words: str):
     ((job, _),) = jobs("tuned=none", "env=multi-goal", *words)
     config = job.config
-    for key, size in sizes(config).items():
-        OmegaConf.update(config, key, size)
+    shrink(config)
     return config
 
 
@@ -217,9 +216,7 @@ def phases_of(config) -> dict[str, tuple[str, dict]]:
         algorithm.phases.pop()
     for phase in algorithm.phases:
         generator.manual_seed(stream(config.seed, phase.name))
-        if phase.start is not None:
-            phase.start()
-        source = phase.prepare(data) if phase.prepare is not None else data
+        source = begun(phase, data)
         for step in range(3):
             phase.update(source.sample(phase.batch_size, generator), generator, phase.steps // 2 + step)
         if made := shared[phase.name]:
