@@ -101,6 +101,12 @@ def _score(status: dict) -> str:
 
 
 def _remark(run: RunState) -> str:
+    """What else there is to say of a run; also why its score is not the benchmark's, if it is not."""
+    unscaled = run.status.get("unscaled", "")
+    return "; ".join(filter(None, [_told(run), unscaled and f"score: not the benchmark's ({unscaled})"]))
+
+
+def _told(run: RunState) -> str:
     """Why a run has not ended well, with the last line of its log; how long ago a running one was heard of.
 
     Of one that has: which phases it took from which runs.

@@ -15,6 +15,7 @@ Text = str | None
 STATUS = {"state": str, "reason": Text, "traceback": Text, "host": str, "pid": int, "job": Text, "device": str}
 STATUS |= {"started": Number, "updated": Number, "finished": Number | None, "step": int, "steps": int}
 STATUS |= {"plugins": {str: str}, "commit": Text, "dirty": bool | None, "result": {str: Number}}
+STATUS |= {"unscaled": str}
 DATA = {"name": str, "digest": str, "source": str, "transitions": int, "episodes": int, "example": [Number]}
 STATUS |= {"data": DATA | {"shapes": {str: [int]}}}
 PHASE = {"key": str, "run": str, "reused": bool, "seconds": Number}

@@ -13,6 +13,7 @@ from genpolicy.evaluation import toys
 from genpolicy.evaluation.evaluator import Evaluator
 from genpolicy.model.policy import Policy
 from genpolicy.runs.journal import Journal
+from genpolicy.runs.protocol import unscaled
 from genpolicy.runs.run import Run
 from genpolicy.system.progress import Progress
 from genpolicy.training.late import LATE_MEAN, late_mean
@@ -111,7 +112,8 @@ class FinalEvaluations:
 
 def note(run: Run, metrics: dict[str, float]) -> None:
     """What `mode=status` shows of an evaluation."""
-    run.note(result={name: metrics[name] for name in ("return_mean", "score_mean") if name in metrics})
+    result = {name: metrics[name] for name in ("return_mean", "score_mean") if name in metrics}
+    run.note(result=result, unscaled=unscaled(run.config, run.choices) if "score_mean" in result else "")
 
 
 def steps_name(count: int) -> str:
