@@ -8,8 +8,10 @@ import torch
 from small import ALGORITHMS, begun
 from torch import nn
 
+from genpolicy.algo import compilation
 from genpolicy.algo.compilation import CUDA_GRAPHS, WARM_UP
 from genpolicy.solver.fixed import Midpoint
+from genpolicy.training.state import State
 from genpolicy.training.vectorised import VectorisedPhase
 
 RESIDUAL = 1_626_883  # parameters of the papers' network at Hopper's sizes
@@ -102,6 +104,25 @@ def test_algorithm(row, passes, made, transitions, generator, device, name, what
         for _ in range(WARM_UP + 1):  # which records them
             updates()
     measure(f"{count} x update of {name}, batch 256", updates, 10)
+
+
+@pytest.mark.parametrize("what", ["whole", "beside_graphs"])
+@pytest.mark.parametrize("name", ["iql", "td3_bc", "fql", "gmpo", "gtp", "rebrac", "diffusion_ql"])
+def test_host(row, made, transitions, generator, monkeypatch, name, what):
+    """100 updates of small networks, and what the host does for them beside CUDA graphs, their operations left out."""
+    small = ["network.hidden=[8,8]", "critic.hidden=[8,8]", *(["algo.policy_hidden=[8,8]"] if name == "fql" else [])]
+    *_, phase = made(f"algo={name}", "network=mlp", *small).phases
+    if what == "beside_graphs":
+        monkeypatch.setattr(compilation, "recorded", lambda function: ((lambda: None), function()))
+        monkeypatch.setattr(compilation, "beside", lambda function: function())
+        phase.compile(CUDA_GRAPHS)
+    data, state, numbers = begun(phase, transitions(10_000)), State(), itertools.count()
+
+    def updates():
+        for number in itertools.islice(numbers, 100):
+            state.accumulate(phase.update(data.sample(256, generator), generator, number))
+
+    row(f"100 updates of {name} as the host makes them", updates, 9)
 
 
 @pytest.mark.parametrize("what", ["exact", "exact_16_steps", "hutchinson", "products"])
