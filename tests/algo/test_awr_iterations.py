@@ -1,15 +1,10 @@
 """AWR's iterations in a run."""
 
-import os
-import signal
-
 import pytest
 import torch
-from command_line import genpolicy
-from tiny import only_run, same
+from tiny import same, whole_and_resumed
 
 from genpolicy.algo.awr import td_returns
-from genpolicy.algo.update import Update
 from genpolicy.runs import checkpoint
 
 RUN = ["algo=awr", "tuned=none", "env=multi-goal", "dataset.episodes=10", "algo.steps=20", "algo.iteration=6"]
@@ -20,21 +15,8 @@ RUN += ["eval.log_prob_actions=10", "checkpoint_seconds=1000"]
 @pytest.mark.usefixtures("no_figures")
 @pytest.mark.parametrize("calls", [7, 10])  # of updates: before and after a new iteration
 def test_a_run_that_is_stopped_within_an_iteration_resumes_to_the_bit(calls, tmp_path, monkeypatch):
-    whole, parts = ([*RUN, f"paths.outputs={tmp_path / folder}"] for folder in ("whole", "parts"))
-    assert genpolicy(*whole).code == 0
-    count, real = [], Update.__call__
-
-    def disturbed(update, *arguments):
-        count.append(1)
-        if len(count) == calls:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(update, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Update, "__call__", disturbed)
-        assert genpolicy(*parts).code == 143
-    assert genpolicy(*parts).code == 0
-    saved = [checkpoint.load(only_run(tmp_path / folder) / "last.pt") for folder in ("whole", "parts")]
+    runs = whole_and_resumed(tmp_path, RUN, calls)
+    saved = [checkpoint.load(run / "last.pt") for run in runs]
     assert same(saved[0]["algorithm"], saved[1]["algorithm"])
 
 

@@ -1,18 +1,15 @@
 """Encoders of the parts of observations (`observation_parts`), in front of the policy's network and the critic's."""
 
 import json
-import os
-import signal
 
 import pytest
 import torch
 from command_line import genpolicy, jobs
 from small import ALGORITHMS, begun, random_transitions, shrink
-from tiny import only_run, plain_words, same
+from tiny import plain_words, same, whole_and_resumed
 from torch.nn.functional import layer_norm, linear
 
 from genpolicy.algo.algorithm import assemble
-from genpolicy.algo.update import Update
 from genpolicy.api import load_policy
 from genpolicy.config.arguments import options
 from genpolicy.config.run_settings import TrainSettings
@@ -107,21 +104,7 @@ def test_a_run_resumes_to_the_bit_and_its_policy_acts(tmp_path, monkeypatch):
     words = plain_words(tmp_path, "observation_parts=[2,1]", "network=mlp", "algo.critic_steps=20")
     words = [word for word in words if not word.startswith(("paths.outputs=", "algo.policy_steps="))]
     words.append("algo.policy_steps=20")
-    whole, parts = ([*words, f"paths.outputs={tmp_path / folder}"] for folder in ("whole", "parts"))
-    assert genpolicy(*whole).code == 0
-    calls, real = [], Update.__call__
-
-    def disturbed(update, *arguments):
-        calls.append(1)
-        if len(calls) == 30:  # in the second phase
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(update, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Update, "__call__", disturbed)
-        assert genpolicy(*parts).code == 143
-    assert genpolicy(*parts).code == 0
-    runs = [only_run(tmp_path / folder) for folder in ("whole", "parts")]
+    runs = whole_and_resumed(tmp_path, words, 30)  # in the second phase
     saved = [checkpoint.load(run / "last.pt")["algorithm"] for run in runs]
     assert same(*saved)
     assert "policy.network.encoder.parts.1.norm.weight" in saved[0]

@@ -1,20 +1,17 @@
 """QIPO: the support is the policy's own, and a renewal is a step of beta."""
 
 import itertools
-import os
-import signal
 
 import pytest
 import torch
-from command_line import genpolicy, jobs
+from command_line import jobs
 from small import random_transitions, sizes
 from test_algorithms import assert_optimal
 from tilted import data, make, optimum, train
-from tiny import only_run, same
+from tiny import same, whole_and_resumed
 
 from genpolicy.algo.algorithm import assemble
 from genpolicy.algo.qipo import QIPO
-from genpolicy.algo.update import Update
 from genpolicy.runs import checkpoint
 
 WORDS = ("algo=qipo", "tuned=none", "network=mlp", "env=multi-goal")
@@ -100,21 +97,8 @@ def test_a_run_that_is_stopped_between_renewals_goes_on_to_the_same_bits(static,
     _, more = small()
     words = [*WORDS, *more, f"algo.static={static}", "algo.renew_every=8", "dataset.episodes=10", "eval.per_phase=1"]
     words += ["eval.episodes=1", "eval.final_episodes=1", "eval.log_prob_actions=4", "tracking.uri=none"]
-    whole, parts = ([*words, f"paths.outputs={tmp_path / folder}"] for folder in ("whole", "parts"))
-    assert genpolicy(*whole).code == 0
-    calls, real = [], Update.__call__
-
-    def disturbed(update, *arguments):
-        calls.append(1)
-        if len(calls) == 20 + 20 + 12:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(update, *arguments)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Update, "__call__", disturbed)
-        assert genpolicy(*parts).code == 143
-    assert genpolicy(*parts).code == 0
-    saved = [checkpoint.load(only_run(tmp_path / folder) / "last.pt") for folder in ("whole", "parts")]
+    runs = whole_and_resumed(tmp_path, words, 20 + 20 + 12)
+    saved = [checkpoint.load(run / "last.pt") for run in runs]
     assert same(saved[0]["algorithm"], saved[1]["algorithm"])
 
 

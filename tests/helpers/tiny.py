@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,9 +14,10 @@ from unittest import mock
 
 import numpy as np
 import torch
-from command_line import jobs, last
+from command_line import genpolicy, jobs, last
 from omegaconf import DictConfig, OmegaConf
 
+from genpolicy.algo.update import Update
 from genpolicy.config.arguments import quoted
 from genpolicy.runs.run import Run, find_runs, open_run
 
@@ -119,6 +121,24 @@ def stop(outputs: Path, number: signal.Signals, seconds: float, *more: str) -> i
     process.send_signal(number)
     process.communicate()
     return process.returncode
+
+
+def whole_and_resumed(outputs: Path, words: list[str], calls: int) -> tuple[Path, Path]:
+    """The directories of a run, and of the same where SIGTERM came at the update of this number, from 1."""
+    whole, parts = ([*words, f"paths.outputs={outputs / folder}"] for folder in ("whole", "parts"))
+    assert genpolicy(*whole).code == 0
+    made, real = [], Update.__call__
+
+    def disturbed(update, *arguments):
+        made.append(1)
+        if len(made) == calls:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(update, *arguments)
+
+    with mock.patch.object(Update, "__call__", disturbed):
+        assert genpolicy(*parts).code == 143
+    assert genpolicy(*parts).code == 0
+    return only_run(outputs / "whole"), only_run(outputs / "parts")
 
 
 def events(directory: Path) -> list[dict]:
