@@ -50,8 +50,8 @@ def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
 
 
 def owned(derived: Draws, mode: str) -> Draws:
-    """The same as tensors of their own: what a CUDA graph gives lasts until the next graph runs."""
-    return derived if mode == "none" else {name: value.clone() for name, value in derived.items()}
+    """The same as tensors of their own: what a CUDA graph of torch.compile's gives lasts until its next one runs."""
+    return derived if mode in ("none", CUDA_GRAPHS) else {name: value.clone() for name, value in derived.items()}
 
 
 class Recorded(NamedTuple):

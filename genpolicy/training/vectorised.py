@@ -50,7 +50,7 @@ class VectorisedPhase:
         first = self.phases[0]
         if first.extend is not None:
             batches = [own.extend(batch) for own, batch in zip(self.phases, batches, strict=True)]
-        given = batches, generators, first.progress(step)
+        given = batches, _Batches.of(batches), generators, first.progress(step)
         due = {name: update for name, update in self.updates.items() if update.updates[0].due(step)}
         drawn = {name: update.drawn(*given) for name, update in due.items()} if first.draws_first else {}
         for name, update in due.items():
@@ -85,23 +85,24 @@ class _Vectorised:
             observe=None,
         )
 
-    def drawn(self, batches: Sequence[Transitions], generators: Sequence[torch.Generator], progress: float) -> Draws:
-        """The draws of each and what is derived from them, [S, B, ...]."""
+    def drawn(
+        self, batches: Sequence[Transitions], stacked: _Batches, generators: Sequence[torch.Generator], progress: float
+    ) -> Draws:
+        """The draws of each and what is derived from them, [S, B, ...]. stacked: the batches as one."""
         each = zip(self.updates, batches, generators, strict=True)
         drawn = [update.draw(batch, generator, progress) for update, batch, generator in each]
-        return self.common.derived(
-            _Batches.of(batches), {name: torch.stack([own[name] for own in drawn]) for name in drawn[0]}
-        )
+        return self.common.derived(stacked, {name: torch.stack([own[name] for own in drawn]) for name in drawn[0]})
 
     def __call__(
         self,
         batches: Sequence[Transitions],
+        stacked: _Batches,
         generators: Sequence[torch.Generator],
         progress: float,
         draws: Draws | None = None,
     ) -> list[Metrics]:
-        draws = self.drawn(batches, generators, progress) if draws is None else draws
-        total = self.common.step(_Batches.of(batches), draws, progress)
+        draws = self.drawn(batches, stacked, generators, progress) if draws is None else draws
+        total = self.common.step(stacked, draws, progress)
         each = [{name: value[i] for name, value in total.items()} for i in range(len(batches))]
         for update, metrics in zip(self.updates, each, strict=True):
             update.optimizer.count += 1
