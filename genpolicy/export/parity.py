@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -71,19 +72,23 @@ def _largest(values: Tensor) -> float:
     return values.max().item() if values.numel() else 0.0
 
 
+def playing(graph: Graph, observation: np.ndarray) -> Callable[[], np.ndarray]:
+    """What gives the actions of a graph at observations [B, O], of other noise at each call."""
+    draw = np.random.default_rng(0)
+
+    def run() -> np.ndarray:
+        shapes = {name: (len(observation), *shape[1:]) for name, shape in graph.inputs.items()}
+        noise = {name: drawn(draw, name, shape) for name, shape in shapes.items() if name != "observation"}
+        return graph(noise | ({"observation": observation} if "observation" in graph.inputs else {}))
+
+    return run
+
+
 def latencies(actor: Actor, graph: Graph, observation: Tensor, chunk: Chunk) -> dict[str, float]:
     """The median time in milliseconds of one action, the drawing of its noise included: of both, by their names.
 
     observation: [B, O], what a call takes; a chunk's time counts for all it plays.
     """
-    generator, draw, array = torch.Generator().manual_seed(0), np.random.default_rng(0), observation.numpy()
-
-    def run() -> np.ndarray:
-        size = len(array)
-        noise = {
-            name: drawn(draw, name, (size, *graph.inputs[name][1:])) for name in graph.inputs.keys() - {"observation"}
-        }
-        return graph({"observation": array} | noise if "observation" in graph.inputs else noise)
-
-    both = {graph.runtime: run, "genpolicy": lambda: actor.act(observation, generator)}
+    generator = torch.Generator().manual_seed(0)
+    both = {graph.runtime: playing(graph, observation.numpy()), "genpolicy": lambda: actor.act(observation, generator)}
     return {name: milliseconds(act, chunk) for name, act in both.items()}

@@ -29,6 +29,9 @@ def gelu_tanh(x: Tensor, differentiate: bool) -> tuple[Tensor, Tensor | None]:
     return gate * x, torch.addcmul(gate, inner, (1 - gate).mul_(gate))
 
 
+torch_gelu_tanh = functools.partial(nn.functional.gelu, approximate="tanh")
+
+
 def composed_gelu_tanh(x: Tensor) -> Tensor:
     """The same in functions that a compiler makes one pass of, without the tanh, which costs it as much as the rest."""
     return x * torch.sigmoid(x * (GELU_SCALE + GELU_CUBIC * x * x))
@@ -55,7 +58,7 @@ class _WithDerivative(torch.autograd.Function):
     """An activation whose derivative is computed along with it; further ones are those of torch's kernel."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, function: Function, kernel: nn.Module) -> Tensor:
+    def forward(ctx: Any, x: Tensor, function: Function, kernel: Callable[[Tensor], Tensor]) -> Tensor:
         value, derivative = function(x, True)
         ctx.save_for_backward(x, derivative)
         ctx.kernel = kernel
@@ -80,7 +83,7 @@ class _Elementwise(nn.Module):
     def __init__(
         self,
         function: Function,
-        kernel: nn.Module,
+        kernel: Callable[[Tensor], Tensor],
         compiled: Callable[[Tensor], Tensor] | None = None,
         transformed: Callable[[Tensor], Tensor] | None = None,
     ):
@@ -103,9 +106,9 @@ class _Elementwise(nn.Module):
 ACTIVATIONS = {
     "relu": functools.partial(nn.ReLU, inplace=True),
     "silu": nn.SiLU,
-    "mish": lambda: _Elementwise(mish, nn.Mish(), transformed=composed_mish),
+    "mish": lambda: _Elementwise(mish, nn.functional.mish, transformed=composed_mish),
     "gelu": nn.GELU,
-    "gelu_tanh": lambda: _Elementwise(gelu_tanh, nn.GELU(approximate="tanh"), compiled=composed_gelu_tanh),  # flax's
+    "gelu_tanh": lambda: _Elementwise(gelu_tanh, torch_gelu_tanh, compiled=composed_gelu_tanh),  # flax's
     "tanh": nn.Tanh,
 }
 

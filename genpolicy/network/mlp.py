@@ -106,7 +106,9 @@ class MLP(nn.Module):
         given = [x, *times, observation] if self.input_size else [*times, observation]
         hidden = torch.cat(given, -1) if len(given) > 1 else observation
         if self.kept is None:
-            return self.layers(hidden)
+            for layer in self.layers:
+                hidden = layer.forward(hidden)  # calling a module, for its hooks, takes as long as a small product
+            return hidden
         pairs = zip(self.layers[:-1:2], self.layers[1::2], self.kept.split(self.hidden, -1), strict=True)
         for linear, activation, kept in pairs:
             hidden = activation(linear(hidden)) * kept

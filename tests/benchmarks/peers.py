@@ -3,9 +3,9 @@
     python tests/benchmarks/peers.py --checkouts=<folder of CORL, fql and IDQL> --jax=<python with jax> [<row> ...]
 
 prints a line a row: median milliseconds, and in brackets the median of a side's time over ours; "products" are matrix
-products of as many operations as ours alone, and "by hand" is what our policy does in as few calls of torch as that
-takes. Each side is a process that waits while another one is measured. Python
-with jax needs flax, optax, distrax and ml_collections.
+products of as many operations as ours alone, "by hand" is what our policy does in as few calls of torch as that
+takes, and "exported" what `mode=export` makes of it, run by ONNX Runtime. Each side is a process that waits while
+another one is measured. Python with jax needs flax, optax, distrax and ml_collections.
 """
 
 from __future__ import annotations
@@ -61,14 +61,17 @@ def batch(size: int = BATCH) -> dict[str, np.ndarray]:
     }
 
 
-def ours(row: str, products: bool = False) -> Callable[[], Any]:
-    """One of our updates, or products of 256 or 512 rows and columns of as many operations."""
+def ours(row: str, what: str = "ours") -> Callable[[], Any]:
+    """One of our updates or actions, "exported" ones, or "products" of 256 or 512 rows and columns of as many
+    operations."""
     import torch
     from command_line import jobs
     from torch.utils.flop_counter import FlopCounterMode
 
     from genpolicy.algo.algorithm import assemble
     from genpolicy.dataset.transitions import Transitions
+    from genpolicy.export.graph import OnnxGraph, trace
+    from genpolicy.export.parity import playing
     from genpolicy.system import process
 
     torch.set_num_threads(1)
@@ -90,12 +93,15 @@ def ours(row: str, products: bool = False) -> Callable[[], Any]:
                 phase.update(transitions, generator, step)
 
     else:
-        observation = torch.from_numpy(batch(int(kind))["observations"])
+        array = batch(int(kind))["observations"]
+        if what == "exported":
+            return playing(OnnxGraph(trace(algorithm.actor(), 1, len(array)), 1), array)
+        observation = torch.from_numpy(array)
 
         def call() -> None:
             algorithm.act(observation, generator)
 
-    if not products:
+    if what == "ours":
         return call
     rounds = 2  # of which one moves a delayed policy
     with FlopCounterMode(display=False) as counter:
@@ -242,8 +248,8 @@ PEERS = {"corl": ("CORL", corl), "fql": ("fql", fql), "idql": ("IDQL", idql)}
 
 def serve(side: str, row: str) -> None:
     """For each line, a number of calls: the milliseconds of processor time that one takes."""
-    if side in ("ours", "products"):
-        call = ours(row, side == "products")
+    if side in ("ours", "products", "exported"):
+        call = ours(row, side)
     elif side == "by hand":
         call = by_hand(row)
     else:
@@ -287,7 +293,8 @@ def main() -> None:
     parser.add_argument("rows", nargs="*")
     asked = parser.parse_args()
     for row in asked.rows or ROWS:
-        names = ["ours", "products", *(["by hand"] if row in ONE_NETWORK else []), *ROWS[row][2]]
+        names = ["ours", "products", *(["by hand"] if row in ONE_NETWORK else [])]
+        names += [*(["exported"] if ROWS[row][0] != "update" else []), *ROWS[row][2]]
         sides = {name: Side(name, row, asked) for name in names}
         counts = {}
         for name, side in sides.items():
