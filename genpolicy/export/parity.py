@@ -75,11 +75,11 @@ def _largest(values: Tensor) -> float:
 def playing(graph: Graph, observation: np.ndarray) -> Callable[[], np.ndarray]:
     """What gives the actions of a graph at observations [B, O], of other noise at each call."""
     draw = np.random.default_rng(0)
+    shapes = {name: (len(observation), *shape[1:]) for name, shape in graph.inputs.items()}
+    given = {"observation": observation} if "observation" in shapes else {}
 
     def run() -> np.ndarray:
-        shapes = {name: (len(observation), *shape[1:]) for name, shape in graph.inputs.items()}
-        noise = {name: drawn(draw, name, shape) for name, shape in shapes.items() if name != "observation"}
-        return graph(noise | ({"observation": observation} if "observation" in graph.inputs else {}))
+        return graph(given | {name: drawn(draw, name, shape) for name, shape in shapes.items() if name not in given})
 
     return run
 

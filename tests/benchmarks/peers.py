@@ -1,13 +1,11 @@
 """Updates and actions beside those of CORL, FQL's and IDQL's repositories: in turn, in processor time of one thread.
 
     python tests/benchmarks/peers.py --checkouts=<folder of CORL, fql and IDQL> --jax=<python with jax> [<row> ...]
-    python tests/benchmarks/peers.py --checkouts=<folder> --data=<file of Hopper's in D4RL's layout> --rounds=3 iql_run
 
 prints a line a row: median milliseconds, and in brackets the median of a side's time over ours; "products" are matrix
 products of as many operations as ours alone, "by hand" is what our policy does in as few calls of torch as that
 takes, and "exported" what `mode=export` makes of it, run by ONNX Runtime. Each side is a process that waits while
-another one is measured. Python with jax needs flax, optax, distrax and ml_collections. The second command measures
-whole runs, from the start of Python to its end: 10,000 updates, and ten episodes after each half of them.
+another one is measured. Python with jax needs flax, optax, distrax and ml_collections.
 """
 
 from __future__ import annotations
@@ -15,11 +13,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import os
-import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 import types
 from collections.abc import Callable
@@ -43,7 +39,6 @@ ROWS: dict[str, tuple[str | int, tuple[str, ...], tuple[str, ...]]] = {
     "fql_4x512": ("update", ("algo=fql",), ("fql_fql",)),
     "ifql_4x512": ("update", ("algo=ifql",), ("fql_ifql",)),
     "idql": ("update", ("algo=idql", "algo.critic_batch_size=256", "algo.behaviour_batch_size=256"), ("idql_idql",)),
-    "iql_run": ("run", ("algo=iql", *SMALL, "algo.steps=10000"), ("corl_iql",)),
     "iql_act_1": (1, ("algo=iql", *SMALL), ("corl_iql", "fql_iql")),
     "fql_act_1": (1, ("algo=fql",), ("fql_fql",)),
     "ifql_act_1": (1, ("algo=ifql",), ("fql_ifql",)),
@@ -53,7 +48,6 @@ ROWS: dict[str, tuple[str | int, tuple[str, ...], tuple[str, ...]]] = {
 }
 ONE_NETWORK = ("iql_act_1", "fql_act_1", "iql_act_1000", "fql_act_1000")  # what these rows' policies are
 BATCH, TURN_MS = 256, 100.0
-DATA = "PEERS_DATA"  # the environment variable that tells the processes of the file
 
 
 def batch(size: int = BATCH) -> dict[str, np.ndarray]:
@@ -150,73 +144,9 @@ def by_hand(row: str) -> Callable[[], Any]:
     return act
 
 
-def our_run(row: str) -> Callable[[], Any]:
-    """Our command, with as many evaluations, and the one at the end of as many episodes."""
-    words = ["env=hopper-medium-v2", "tuned=none", "dataset=hdf5", f"dataset.path={os.environ[DATA]}", *ROWS[row][1]]
-    words += ["eval.per_phase=2", "eval.episodes=10", "eval.final_episodes=10"]
-
-    def run() -> None:
-        with tempfile.TemporaryDirectory() as outputs:
-            command = [sys.executable, "-m", "genpolicy", *words, f"paths.outputs={outputs}"]
-            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-
-    return run
-
-
-def corl_run() -> None:
-    """CORL's training by IQL, on today's Hopper-v4 and without its tracking."""
-    import gymnasium
-    import h5py
-    import torch
-
-    torch.set_num_threads(1)
-
-    class Env:  # as gym was in its time
-        def __init__(self, env: Any, observed: Callable[[np.ndarray], np.ndarray] = lambda observation: observation):
-            self.env, self.observed, self.given = env, observed, None
-            self.observation_space, self.action_space = env.observation_space, env.action_space
-
-        def seed(self, seed: int) -> None:
-            self.given = seed
-
-        def reset(self) -> np.ndarray:
-            observation, self.given = self.env.reset(seed=self.given)[0], None
-            return self.observed(observation)
-
-        def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, dict]:
-            observation, reward, terminated, truncated, info = self.env.step(action)
-            return self.observed(observation), reward, terminated or truncated, info
-
-        def get_normalized_score(self, score: float) -> float:
-            return score
-
-    def dataset(env: Env) -> dict[str, np.ndarray]:
-        with h5py.File(os.environ[DATA]) as file:
-            return {f"{name}s": file[f"{name}s"][:] for name in ("observation", "action", "reward", "terminal")} | {
-                "next_observations": file["next_observations"][:]
-            }
-
-    def nothing(*given: Any, **named: Any) -> None:
-        pass
-
-    wrappers = types.SimpleNamespace(TransformObservation=lambda env, observed: Env(env.env, observed))
-    gym = types.SimpleNamespace(make=lambda name: Env(gymnasium.make("Hopper-v4")), Env=Env, wrappers=wrappers)
-    wandb = types.SimpleNamespace(init=nothing, log=nothing, run=types.SimpleNamespace(save=nothing))
-    sys.modules |= {"gym": gym, "wandb": wandb, "d4rl": types.SimpleNamespace(qlearning_dataset=dataset)}
-    sys.modules["pyrallis"] = types.SimpleNamespace(wrap=lambda: lambda function: function)
-    from algorithms.offline import iql as reference
-
-    reference.train(reference.TrainConfig(device="cpu", max_timesteps=10_000, eval_freq=5_000))
-
-
 def corl(name: str, kind: str | int) -> Callable[[], Any]:
     import torch
 
-    if kind == "run":
-        code = f"import sys; sys.path[:0] = {sys.path[:2]!r}; import peers; peers.corl_run()"
-        return lambda: subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code], check=True, stdout=subprocess.DEVNULL
-        )
     torch.set_num_threads(1)
     for module in ("d4rl", "gym", "wandb", "pyrallis"):
         sys.modules[module] = mock.MagicMock()
@@ -318,9 +248,7 @@ PEERS = {"corl": ("CORL", corl), "fql": ("fql", fql), "idql": ("IDQL", idql)}
 
 def serve(side: str, row: str) -> None:
     """For each line, a number of calls: the milliseconds of processor time that one takes."""
-    if side == "ours" and ROWS[row][0] == "run":
-        call = our_run(row)
-    elif side in ("ours", "products", "exported"):
+    if side in ("ours", "products", "exported"):
         call = ours(row, side)
     elif side == "by hand":
         call = by_hand(row)
@@ -328,15 +256,10 @@ def serve(side: str, row: str) -> None:
         family, _, name = side.partition("_")
         call = PEERS[family][1](name, ROWS[row][0])
     for line in sys.stdin:
-        begun, count = spent(), int(line)
+        begun, count = time.process_time(), int(line)
         for _ in range(count):
             call()
-        print((spent() - begun) / count * 1e3, flush=True)
-
-
-def spent() -> float:
-    """Seconds of the processor's time, of this process and what it has started."""
-    return time.process_time() + sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
+        print((time.process_time() - begun) / count * 1e3, flush=True)
 
 
 class Side:
@@ -347,7 +270,6 @@ class Side:
         flags = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
         env = os.environ | {"OMP_NUM_THREADS": "1", "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
         env["PYTHONPATH"] = os.pathsep.join(folder)
-        env[DATA] = str(Path(asked.data or ".").resolve())
         code = f"import sys; sys.path[:0] = {[*folder, str(Path(__file__).parent)]!r}; import peers; "
         self.process = subprocess.Popen(
             [python, "-W", "ignore", "-c", f"{code}peers.serve({side!r}, {row!r})"],
@@ -367,17 +289,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkouts", required=True)
     parser.add_argument("--jax", default=sys.executable)
-    parser.add_argument("--data")
     parser.add_argument("--rounds", type=int, default=11, help="turns of each side")
     parser.add_argument("rows", nargs="*")
     asked = parser.parse_args()
-    for row in asked.rows or [row for row, (kind, *_) in ROWS.items() if kind != "run"]:
+    for row in asked.rows or ROWS:
         kind, _, peers = ROWS[row]
-        names = ["ours", *(["products"] if kind != "run" else []), *(["by hand"] if row in ONE_NETWORK else [])]
+        names = ["ours", "products", *(["by hand"] if row in ONE_NETWORK else [])]
         names += [*(["exported"] if isinstance(kind, int) else []), *peers]
         sides = {name: Side(name, row, asked) for name in names}
-        counts = dict.fromkeys(names, 1)
-        for name, side in sides.items() if kind != "run" else ():
+        counts = {}
+        for name, side in sides.items():
             side(20)  # compiles
             counts[name] = 2 * max(1, round(TURN_MS / 2 / side(10)))
         found = [{name: side(counts[name]) for name, side in sides.items()} for _ in range(asked.rounds)]
