@@ -27,7 +27,10 @@ test: $(READY)    ## the quick tests; ARGS="-k settings" for some of them
 test-slow: $(READY)    ## the tests that train for longer
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m slow $(ARGS)
 
-test-all: test test-slow test-slurm test-browser lint    ## everything
+test-all: $(READY)    ## everything
+	$(MAKE) lint
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+	$(MAKE) test-slurm test-browser
 
 test-slurm: $(READY)    ## the tests that need SLURM, on a one-machine one that is started and stopped
 	@trap 'launch/slurm-dev.sh down' EXIT INT TERM; \
@@ -61,6 +64,7 @@ clean:    ## remove the environment and caches, never outputs/
 $(READY): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("genpolicy needs Python 3.11 or later; set PYTHON=" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --no-compile --upgrade pip    # an old one takes a minute more to find out what is needed
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --no-deps d4rl rliable
 	@touch $(READY)

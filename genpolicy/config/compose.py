@@ -15,7 +15,6 @@ import hydra
 import yaml
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType, Sweep, ValueType
 from hydra.core.plugins import Plugins
 from hydra.errors import MissingConfigException, OverrideParseException
@@ -25,7 +24,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from genpolicy.config import hints
 from genpolicy.config.arguments import CONF, HYDRA_GROUPS, PLACED, groups, has_option, options, quoted, shell
-from genpolicy.config.loader import Loader
+from genpolicy.config.loader import Loader, parsed
 from genpolicy.config.run_settings import RunSettings, TrainSettings, filled
 from genpolicy.config.schema import TARGET
 from genpolicy.errors import UserError, message, one_line, printable, suggest
@@ -103,7 +102,7 @@ def job(loader: Loader, words: Sequence[str], number: int | None = None) -> Comp
     overrides = [word for word in words if word not in own]
     config, choices = loader.job(hydra_words(overrides), number)
     launching = dict(zip(HYDRA_GROUPS, ("here", "product"), strict=True))
-    launching |= {override.key_or_group: override.value() for override in map(loader.parsed, own)}
+    launching |= {override.key_or_group: override.value() for override in map(parsed, own)}
     _check_launching(overrides, *launching.values(), sweep=number is not None)
     named = {group.rpartition("@")[2].removeprefix("_global_."): option for group, option in choices.items() if option}
     return config, named, overrides
@@ -149,7 +148,7 @@ def check_words(words: list[str]) -> None:
     """Refuses overrides that cannot be read, of unknown settings, or choosing options that do not exist."""
     multirun = "--multirun" in words
     known = groups()
-    overrides = OverridesParser.create().parse_overrides([word for word in words if not word.startswith("--")])
+    overrides = [parsed(word) for word in words if not word.startswith("--")]
     for override in overrides:
         _check_key(override, known, words)
         if override.is_sweep_override():

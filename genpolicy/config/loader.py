@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
@@ -32,6 +33,13 @@ from genpolicy.config.nodes import packed, unpacked
 PRIMARY = "config"  # the file that every configuration begins with
 
 
+@functools.cache
+def parsed(word: str) -> Override:
+    """A word of the command line by Hydra's grammar. Raises `OverrideParseException`."""
+    [override] = OverridesParser.create().parse_overrides([word])
+    return override
+
+
 class Loader(ConfigLoaderImpl):
     """Composes from genpolicy's options and those of the user's own.
 
@@ -39,15 +47,15 @@ class Loader(ConfigLoaderImpl):
     what the options that a job chooses compose is composed once; the job's values are set in a copy.
     """
 
+    # Of the whole process: the content of each file, and what Hydra makes of it at a place in the configuration.
+    _placed: ClassVar[dict[tuple[str | None, str | None], tuple[Any, ConfigResult, bytes]]] = {}
+
     def __init__(self) -> None:
         version.setbase("1.3")
         setup_globals()
         JobRuntime.instance().set("name", "genpolicy")
         super().__init__(create_config_search_path(str(CONF)))
         self.repository = _Files(self.config_search_path)
-        self._parser = OverridesParser.create()
-        self._parsed: dict[str, Override] = {}
-        self._placed: dict[tuple[str | None, str | None], tuple[ConfigResult, bytes]] = {}
         self._composed: dict[tuple[str, ...], tuple[bytes, dict[str, str | None]]] = {}
 
     def job(self, words: Sequence[str], number: int | None = None) -> tuple[DictConfig, dict[str, str | None]]:
@@ -56,7 +64,7 @@ class Loader(ConfigLoaderImpl):
         `number` is the job's place in its sweep. The words choose nothing of Hydra's own groups. Raises what Hydra
         raises.
         """
-        overrides = [self.parsed(word) for word in words]
+        overrides = [parsed(word) for word in words]
         self.validate_sweep_overrides_legal(overrides, RunMode.RUN, from_shell=True)
         if any("${hydra:" in word for word in words):
             self._tell_hydra(words, number)
@@ -65,12 +73,6 @@ class Loader(ConfigLoaderImpl):
         config = unpacked(composed)
         self._apply_overrides_to_config([override for override in overrides if override not in choosing], config)
         return config, choices
-
-    def parsed(self, word: str) -> Override:
-        """A word of the command line by Hydra's grammar."""
-        if word not in self._parsed:
-            [self._parsed[word]] = self._parser.parse_overrides([word])
-        return self._parsed[word]
 
     def _chooses(self, override: Override) -> bool:
         """Whether it chooses an option of a group, on which it depends of what files the configuration is made."""
@@ -92,11 +94,11 @@ class Loader(ConfigLoaderImpl):
 
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         """A file's content at its place, which Hydra will make a part of what it composes: a copy each time."""
-        key = default.config_path, default.package
-        if key not in self._placed:
+        key, read = (default.config_path, default.package), repo.load_config(str(default.config_path))
+        if key not in self._placed or read is None or self._placed[key][0] is not read.config:
             found = super()._load_single_config(default, repo)
-            self._placed[key] = found, packed(found.config)
-        found, content = self._placed[key]
+            self._placed[key] = read and read.config, found, packed(found.config)
+        _, found, content = self._placed[key]
         return dataclasses.replace(found, config=unpacked(content))
 
     def _tell_hydra(self, words: Sequence[str], number: int | None) -> None:

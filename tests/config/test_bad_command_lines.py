@@ -15,7 +15,7 @@ from genpolicy.config.option_content import all_settings
 from genpolicy.config.run_settings import MODES, RunSettings, TrainSettings
 from genpolicy.config.schema import TARGET, field_types, is_nested, locate
 
-EACH = 25  # lines of each kind
+EACH = 15  # lines of each kind
 CHOICES = [group for group in groups() if group not in ("tuned", "experiment", "cluster", "env", "dataset")]
 KINDS: list[Callable[[random.Random], list[str]]] = []  # each draws a line
 

@@ -14,7 +14,7 @@ from genpolicy.config.compose import hydra_words
 from genpolicy.config.loader import Loader, _Packaged
 from genpolicy.config.nodes import created, packed, unpacked
 
-EACH = 30  # jobs that are drawn
+EACH = 20  # jobs that are drawn
 GROUPS = ("algo", "model", "solver", "env", "dataset", "critic", "network", "select", "objective")
 VALUES = shlex.split("""
     seed=3 study=x budget=0.5 log_every=7 eval.episodes=3 eval.steps=[1,2,4] algo.beta=2.5 algo.lr=1e-4 critic.hidden=[]

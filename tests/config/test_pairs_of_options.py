@@ -3,6 +3,7 @@
 What the options compose is found once for each; which settings that has is read from the files of conf/.
 """
 
+import copy
 import functools
 import itertools
 import random
@@ -12,11 +13,10 @@ from typing import Any
 
 import pytest
 from command_line import tried
-from composed import CONF
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 
 from genpolicy.config.arguments import options
+from genpolicy.config.compose import job
+from genpolicy.config.loader import Loader
 from genpolicy.config.option_content import all_settings, lineage
 from genpolicy.config.schema import TARGET
 from genpolicy.config.validation import _Checker
@@ -65,9 +65,7 @@ def composed(group: str, chosen: tuple[str, ...], option: str | None = None) -> 
         words = [f"{'solver@likelihood' if group == 'likelihood' else group}={next(same)}"]
     if option not in (None, "none"):
         words = [f"tuned={option}", f"algo={option.partition('/')[0]}"]
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        runtime = compose("config", words, return_hydra_config=True).hydra.runtime
-    named = {name.rpartition("@")[2].removeprefix("_global_."): value for name, value in runtime.choices.items()}
+    _, named, _ = job(Loader(), words)
     return {name: named[name] for name in GROUPS}
 
 
@@ -94,10 +92,10 @@ def settings(group: str, option: str) -> frozenset[str]:
 @functools.cache
 def refusal(group: str, option: str, name: str) -> UnknownSetting | None:
     """What the check of a composed option says of a setting that a command gives it."""
-    given = OmegaConf.create(node(group, option))
+    plain = copy.deepcopy(node(group, option))  # what refers to other settings as it is written
     if name not in settings(group, option):
-        OmegaConf.update(given, name, 1, force_add=True)
-    plain = OmegaConf.to_container(given)  # what refers to other settings as it is written
+        *outer, last = name.split(".")
+        functools.reduce(lambda inside, part: inside.setdefault(part, {}), outer, plain)[last] = 1
     try:
         _Checker({group: option}).component(
             {key: 1 if str(value).startswith(("???", "${")) else value for key, value in plain.items()}, group

@@ -20,7 +20,7 @@ from genpolicy.runs.state import read_status
 from genpolicy.system.files import is_locked
 from genpolicy.system.squeue import alive
 
-SWEEP = ["algo=gmpo,gmpg", "algo.beta=1,2", "seed=0,1", "model=vpsde", "objective=noise_prediction", "network=mlp"]
+SWEEP = ["algo=gmpo,gmpg", "algo.beta=1,2", "model=vpsde", "objective=noise_prediction", "network=mlp"]
 SWEEP += ["budget=0.01", "algo.policy_steps=4000", "algo.critic_steps=6000", "launch.gpus=1", "eval.final_episodes=2"]
 
 
@@ -56,10 +56,10 @@ def test_a_graph_of_jobs_in_which_a_phase_fails_and_a_node_is_preempted(gpus, ou
     assert said.code == 0, said.err
     wait_until(lambda: gone(said) and not any(is_locked(run / "lock") for run in find_runs(outputs)))
     told = [read_status(run) for run in find_runs(outputs)]
-    assert Counter(status["state"] for status in told) == {"failed": 8}
+    assert Counter(status["state"] for status in told) == {"failed": 4}
     reasons = [status["reason"] for status in told]
     assert all("phases: a file stands where a folder is needed" in reason for reason in reasons), reasons
-    assert sum("phase failed in" in reason for reason in reasons) >= 4  # all but those that train a phase for others
+    assert sum("phase failed in" in reason for reason in reasons) >= 2  # all but those that train a phase for others
     (outputs / "phases").unlink()
 
     said = genpolicy(*command)
@@ -70,19 +70,19 @@ def test_a_graph_of_jobs_in_which_a_phase_fails_and_a_node_is_preempted(gpus, ou
     subprocess.run(better, check=True, capture_output=True)
     wait_until(lambda: gone(said) and settled(outputs), seconds=600)
     told = {run: read_status(run) for run in find_runs(outputs)}
-    assert Counter(status["state"] for status in told.values()) == {"finished": 8}, told
+    assert Counter(status["state"] for status in told.values()) == {"finished": 4}, told
     trained = Counter(
         fact["key"] for status in told.values() for fact in status["phases"].values() if not fact["reused"]
     )
-    # Of each seed: a critic of GMPO and GMPG, and a behaviour model of GMPG.
-    assert len(trained) == len(list(outputs.glob("phases/*/phase.json"))) == 4
+    # A critic of GMPO and GMPG, and a behaviour model of GMPG.
+    assert len(trained) == len(list(outputs.glob("phases/*/phase.json"))) == 2
     assert set(trained.values()) == {1}
 
     alone = tmp_path_factory.mktemp("alone")
-    one = [word for word in words(alone, *SWEEP, "algo=gmpg", "algo.beta=2", "seed=1") if not word.startswith("launch")]
+    one = [word for word in words(alone, *SWEEP, "algo=gmpg", "algo.beta=2") if not word.startswith("launch")]
     assert genpolicy(*one, "phases.reuse=false").code == 0
     (expected,) = find_runs(alone)
-    gmpg = [run for run in told if run.parent.name.startswith("gmpg-") and run.name == "seed1"]
+    gmpg = [run for run in told if run.parent.name.startswith("gmpg-")]
     (found,) = [run for run in gmpg if load_run(run).config.algo.beta == 2]
     assert same(checkpoint.load(found / "policy.pt"), checkpoint.load(expected / "policy.pt"))
     assert json.loads((found / "status.json").read_text())["phases"].keys() == {"behaviour", "critic"}

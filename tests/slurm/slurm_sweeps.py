@@ -30,8 +30,8 @@ from genpolicy.system.files import Lock
 from genpolicy.system.squeue import alive
 
 LAUNCH = ["-m", "hydra/launcher=slurm", "launch.gpus=0", "launch.cpus=1", "launch.memory=1"]
-LONG = ["algo.policy_steps=1500", "log_every=100", "checkpoint_seconds=0.5"]  # some seconds: time to be stopped
-ONLINE = ["algo.critic_steps=50", "algo.policy_steps=50", "online.steps=1500", "online.start=100"]
+LONG = ["algo.policy_steps=500", "log_every=50", "checkpoint_seconds=0.5"]  # a second or two: time to be stopped
+ONLINE = ["algo.critic_steps=50", "algo.policy_steps=50", "online.steps=600", "online.start=100"]
 ONLINE += ["online.simulators=2", "online.offline_ratio=0.9", "online.offline_ratio_end=0.1"]
 ODD = 'proj (copy), ä=$[x]\' "q" #z;\ttab !*?~'  # a folder's name
 SLURM_DEV = Path(__file__).parents[2] / "launch" / "slurm-dev.sh"

@@ -132,7 +132,7 @@ def test_what_an_interrupted_compilation_left_is_said(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_run(tmp_path):
+def test_a_run(tmp_path, no_figures):
     """Where there is a C++ compiler, it is the run without; where there is none, that is said."""
     plain, fast = tmp_path / "plain", tmp_path / "fast"
     steps = ["algo=bc", "algo.behaviour_steps=60", "algo.behaviour_batch_size=32"]

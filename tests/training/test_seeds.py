@@ -22,7 +22,7 @@ from genpolicy.training.trainer import Trainer
 from genpolicy.training.vectorised import VectorisedPhase
 
 NETWORKS = ("tuned=none", "network=mlp", "network.hidden=[16,16]", "critic.hidden=[16,16]")
-SIZE, SEEDS, UPDATES = 200, 3, 20
+SIZE, SEEDS, UPDATES = 200, 3, 8
 
 
 def algorithms(config):
