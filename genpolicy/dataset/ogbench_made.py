@@ -3,7 +3,8 @@
 They are not OGBench's files: other seeds, other versions of the simulator. The file has the same layout, in the folder
 of this program's data, and the versions that it was made with are part of its name. Episodes are made in parts, which
 are kept until the file is complete, so that what was stopped goes on; each has a seed of its own, so that the file does
-not depend on that, nor on how many processes make it.
+not depend on that, nor on how many processes make it. It depends on the processor, by which OpenBLAS and the C library
+choose their kernels: contacts make a last digit another episode.
 """
 
 import functools

@@ -26,6 +26,8 @@ SMALL += ("algo.critic_steps=120", "algo.critic_batch_size=32", "algo.policy_ste
 SMALL += ("algo.policy_batch_size=32", "eval.final_episodes=8", "eval.per_phase=3", "eval.log_prob_actions=20")
 SMALL += ("solver.steps=2", "likelihood.steps=2")  # with the usual steps, the figures alone take twice as long as all
 SMALL += ("log_every=7", "checkpoint_seconds=1000", "tracking.uri=none")
+# For runs in processes of their own: a log-likelihood without derivatives, for which torch would import its compiler.
+GAUSSIAN = "model=gaussian"
 
 
 def words(outputs: Path, *more: str) -> list[str]:

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 from command_line import genpolicy, jobs
-from tiny import ended, opened
+from tiny import GAUSSIAN, ended, opened
 from tiny import plain_words as words
 
 from genpolicy.errors import UserError
@@ -103,12 +103,12 @@ def test_a_sweep_on_this_machine_trains_each_phase_once_and_tells_why_none_can(t
         "launch.parallel=2",
         "env.id=Pendulum-v1",
     ]
-    command = ["-m", "hydra/launcher=local", *words(tmp_path, *steps), "algo.beta=1,2,3"]
+    command = ["-m", "hydra/launcher=local", *words(tmp_path, GAUSSIAN, *steps), "algo.beta=1,2,3"]
     (tmp_path / "phases").write_text("in the way")
     failed = genpolicy(*command)
     assert failed.code == 1
     reasons = [json.loads((run / "status.json").read_text())["reason"] for run in find_runs(tmp_path)]
-    assert sum("the critic phase failed in gmpo-gvp-" in reason for reason in reasons) == 2
+    assert sum("the critic phase failed in gmpo-gaussian-" in reason for reason in reasons) == 2
     assert all("phases: a file stands where a folder is needed" in reason for reason in reasons)
     assert failed.out.count("the critic phase failed in") == 2
     (tmp_path / "phases").unlink()

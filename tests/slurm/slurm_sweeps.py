@@ -20,8 +20,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from command_line import Result, genpolicy, last
-from tiny import only_run, records, same
-from tiny import plain_words as words
+from tiny import GAUSSIAN, only_run, plain_words, records, same
 
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs
@@ -35,6 +34,10 @@ ONLINE = ["algo.critic_steps=50", "algo.policy_steps=50", "online.steps=600", "o
 ONLINE += ["online.simulators=2", "online.offline_ratio=0.9", "online.offline_ratio_end=0.1"]
 ODD = 'proj (copy), ä=$[x]\' "q" #z;\ttab !*?~'  # a folder's name
 SLURM_DEV = Path(__file__).parents[2] / "launch" / "slurm-dev.sh"
+
+
+def words(outputs: Path, *more: str) -> list[str]:
+    return plain_words(outputs, GAUSSIAN, *more)
 
 
 def launch(outputs: Path, *more: str) -> Result:
@@ -293,6 +296,7 @@ def test_four_runs_as_an_array_under_one_parent_and_two_commands_at_once(outputs
     sweep = [*LAUNCH, *words(outputs), "seed=0,1", "algo.behaviour_steps=100"]
     sweep[sweep.index("tracking.uri=none")] = "tracking.uri=null"
     sweep[sweep.index("algo=gmpo")] = "algo=gmpg,gmpg_matching"
+    sweep.remove(GAUSSIAN)
     sweep[sweep.index("algo.policy_steps=250")] = "algo.policy_steps=5"
     sweep += ["algo.behaviour_batch_size=32", "phases.reuse=false"]
     assert genpolicy(*sweep, "launch.dry_run=true").out.count("job 3:") == 1
