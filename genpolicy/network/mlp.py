@@ -106,8 +106,10 @@ class MLP(nn.Module):
         given = [x, *times, observation] if self.input_size else [*times, observation]
         hidden = torch.cat(given, -1) if len(given) > 1 else observation
         if self.kept is None:
-            for layer in self.layers:
-                hidden = layer.forward(hidden)  # calling a module, for its hooks, takes as long as a small product
+            # Calling a module, for its hooks, and finding its parameters as attributes take as long as a small product.
+            for layer in self.layers._modules.values():
+                own = layer._parameters
+                hidden = nn.functional.linear(hidden, own["weight"], own["bias"]) if own else layer.forward(hidden)
             return hidden
         pairs = zip(self.layers[:-1:2], self.layers[1::2], self.kept.split(self.hidden, -1), strict=True)
         for linear, activation, kept in pairs:
