@@ -106,8 +106,10 @@ class Policy(nn.Module, ABC):
         if num_samples is not None:
             observation = observation.repeat_interleave(num_samples, 0)
         if noise is None:
-            noise = self.draw_noise(len(observation), generator, observation)
-        action = self.actions(noise.reshape(observation.shape[0], self.num_noises, self.action_size), observation)
+            noise = self.draw_noise(observation.shape[0], generator, observation)
+        else:
+            noise = noise.reshape(observation.shape[0], self.num_noises, self.action_size)
+        action = self.actions(noise, observation)
         return action if num_samples is None else action.unflatten(0, (-1, num_samples))
 
     def act(self, observation: Tensor, generator: torch.Generator | None = None, noise: Tensor | None = None) -> Tensor:
