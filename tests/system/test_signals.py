@@ -30,6 +30,14 @@ with open(sys.argv[1], "w") as told, Signals() as signals:
 """
 
 
+@pytest.fixture(autouse=True)
+def not_under_nohup():
+    """Whoever runs the tests may have asked that SIGHUP be ignored, which processes inherit."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("terminal", [True, False], ids=["terminal", "pipe"])
 def test_who_reads_the_output_is_gone(terminal, tmp_path):
     ours, theirs = pty.openpty() if terminal else os.pipe()
