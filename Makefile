@@ -5,6 +5,7 @@ ARGS ?=
 DEVICE ?= cpu
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal
 PEERS := $(VENV)/peers
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DO_NOT_TRACK := true
@@ -22,14 +23,13 @@ run: $(READY)    ## train the default, or what ARGS="algo=gmpo seed=1" says
 	$(BIN)/genpolicy $(ARGS)
 
 test: $(READY)    ## the quick tests; ARGS="-k settings" for some of them
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m "not slow" $(ARGS)
+	$(TESTS) -m "not slow" $(ARGS)
 
 test-slow: $(READY)    ## the tests that train for longer
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal -m slow $(ARGS)
+	$(TESTS) -m slow $(ARGS)
 
-test-all: $(READY)    ## everything
-	$(MAKE) lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
+test-all: lint    ## everything
+	$(TESTS) $(ARGS)
 	$(MAKE) test-slurm test-browser
 
 test-slurm: $(READY)    ## the tests that need SLURM, on a one-machine one that is started and stopped

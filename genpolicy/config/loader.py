@@ -95,9 +95,10 @@ class Loader(ConfigLoaderImpl):
     def _load_single_config(self, default: ResultDefault, repo: IConfigRepository) -> ConfigResult:
         """A file's content at its place, which Hydra will make a part of what it composes: a copy each time."""
         key, read = (default.config_path, default.package), repo.load_config(str(default.config_path))
-        if key not in self._placed or read is None or self._placed[key][0] is not read.config:
+        assert read is not None  # the list of defaults names files that are there
+        if key not in self._placed or self._placed[key][0] is not read.config:
             found = super()._load_single_config(default, repo)
-            self._placed[key] = read and read.config, found, packed(found.config)
+            self._placed[key] = read.config, found, packed(found.config)
         _, found, content = self._placed[key]
         return dataclasses.replace(found, config=unpacked(content))
 

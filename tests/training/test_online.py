@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from command_line import genpolicy, jobs, last, tried
+from command_line import genpolicy, jobs, tried
 from composed import task
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,8 +43,7 @@ def words(folder, *more: str) -> list[str]:
     plain = plain_words(folder, "algo.critic_steps=6", "algo.policy_steps=12")
     if any(word.startswith("algo=") for word in more):
         plain = [word for word in plain if not word.startswith("algo")]
-        more = (*more, "network.hidden=[16]", "critic.hidden=[16]")
-    return last([*plain, *ONLINE, *more])
+    return [*plain, *ONLINE, *more]
 
 
 @pytest.fixture(scope="module")
