@@ -151,7 +151,7 @@ def test_the_expected_reward_is_within_5_percent_of_the_optimum(name):
 
 @pytest.mark.slow
 def test_bf16_learns_as_much():
-    assert_learned("iql", 0, "bf16")
+    assert_learned("td3_bc", 0, "bf16")
 
 
 def assert_learned(name: str, seed: int, precision: str = "tf32") -> None:

@@ -24,7 +24,7 @@ def small(*words: str):
 
 def algorithm(*words: str):
     _, more = small()
-    [(job, _)] = jobs(*WORDS, *more, "algo.renew_every=8", *words)
+    [(job, _)] = jobs(*WORDS, *more, "algo.renew_every=5", *words)
     torch.manual_seed(0)
     return assemble(job.config, 2, -torch.ones(2), torch.ones(2))
 
@@ -57,7 +57,7 @@ def test_each_renewal_draws_the_support_by_other_noise():
     made, transitions = algorithm(), random_transitions()
     phase, supports = made.phases[-1], []
     [update] = phase.updates.values()
-    for count in (0, 7, 8, 15, 16):
+    for count in (0, 4, 5, 9, 10):
         update.optimizer.count = count
         phase.start()
         supports.append(phase.prepare(transitions)["behaviour_action"])
@@ -87,17 +87,17 @@ def test_the_loss_is_by_hand():
 
 
 def test_each_renewal_adds_beta():
-    assert algorithm("algo.beta=2").inverse_temperature == 6  # at 0, 8 and 16 of 20 updates
-    assert algorithm("algo.beta=2", "algo.renew_every=20").inverse_temperature == 2
+    assert algorithm("algo.beta=2").inverse_temperature == 6  # at 0, 5 and 10 of 12 updates
+    assert algorithm("algo.beta=2", "algo.renew_every=12").inverse_temperature == 2
 
 
 @pytest.mark.parametrize("static", ["true", "false"])
 def test_a_run_that_is_stopped_between_renewals_goes_on_to_the_same_bits(static, tmp_path, monkeypatch):
     monkeypatch.setattr("genpolicy.evaluation.toys.draw", lambda *given: {})
     _, more = small()
-    words = [*WORDS, *more, f"algo.static={static}", "algo.renew_every=8", "dataset.episodes=10", "eval.per_phase=1"]
+    words = [*WORDS, *more, f"algo.static={static}", "algo.renew_every=5", "dataset.episodes=10", "eval.per_phase=1"]
     words += ["eval.episodes=1", "eval.final_episodes=1", "eval.log_prob_actions=4", "tracking.uri=none"]
-    runs = whole_and_resumed(tmp_path, words, 20 + 20 + 12)
+    runs = whole_and_resumed(tmp_path, words, 12 + 12 + 7)
     saved = [checkpoint.load(run / "last.pt") for run in runs]
     assert same(saved[0]["algorithm"], saved[1]["algorithm"])
 

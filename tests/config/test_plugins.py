@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from command_line import genpolicy, tried
-from tiny import only_run, undrawn
+from tiny import only_run, plain_task, undrawn
 
 from genpolicy.config import plugins
 
@@ -140,9 +140,10 @@ def test_the_example_is_installed_and_trained_by_jobs_of_a_sweep(tmp_path):
     install = ["install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", site]
     subprocess.run([sys.executable, "-m", "pip", *install, tmp_path / "project"], check=True)
     clean = {name: value for name, value in os.environ.items() if name != plugins.VARIABLE}
-    launcher = ["hydra/launcher=local", "launch.parallel=2"]
+    words = [*plain_task(folder), *(word for word in RUN if not word.startswith(("env=", "algo=", "solver.", "lik")))]
+    words += ["model=gaussian", "algo=bc,greedy_bc", "hydra/launcher=local", "launch.parallel=2"]
     done = subprocess.run(
-        [sys.executable, "-m", "genpolicy.app", "-m", *RUN[1:], "algo=bc,greedy_bc", *launcher],
+        [sys.executable, "-m", "genpolicy.app", "-m", *words],
         cwd=folder,
         env=clean | {"PYTHONPATH": os.pathsep.join(map(str, (site, ROOT, ROOT / "launch"))), "OMP_NUM_THREADS": "1"},
         capture_output=True,

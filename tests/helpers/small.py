@@ -9,7 +9,7 @@ from genpolicy.dataset.transitions import Transitions
 ALGORITHMS = sorted(options("algo"))
 
 
-STEPS = 20  # updates of each phase
+STEPS = 12  # updates of each phase
 
 
 def sizes(config) -> dict[str, int | list[int]]:
@@ -22,7 +22,7 @@ def sizes(config) -> dict[str, int | list[int]]:
         "num_candidates": 3,
         "iteration": 6,
         "adapt_every": 1,
-        "renew_every": 8,
+        "renew_every": 5,
     }
     chosen = {}
     for group in ("algo", "critic", "network", "select"):

@@ -26,8 +26,6 @@ SMALL += ("algo.critic_steps=120", "algo.critic_batch_size=32", "algo.policy_ste
 SMALL += ("algo.policy_batch_size=32", "eval.final_episodes=8", "eval.per_phase=3", "eval.log_prob_actions=20")
 SMALL += ("solver.steps=2", "likelihood.steps=2")  # with the usual steps, the figures alone take twice as long as all
 SMALL += ("log_every=7", "checkpoint_seconds=1000", "tracking.uri=none")
-# For runs in processes of their own: a log-likelihood without derivatives, for which torch would import its compiler.
-GAUSSIAN = "model=gaussian"
 
 
 def words(outputs: Path, *more: str) -> list[str]:
@@ -35,20 +33,25 @@ def words(outputs: Path, *more: str) -> list[str]:
     return last([f"paths.outputs={quoted(str(outputs))}", f"paths.data={quoted(str(outputs))}", *SMALL, *more])
 
 
-def plain_words(outputs: Path, *more: str) -> list[str]:
-    """The same with a task that draws nothing, for runs in processes of their own; random data, made here."""
-    draw, rows, data = np.random.default_rng(0), 500, outputs / "data.npz"
+def plain_task(folder: Path) -> list[str]:
+    """The words for a task that draws nothing, for runs in processes of their own; random data, made in a folder."""
+    draw, rows, data = np.random.default_rng(0), 500, folder / "data.npz"
     columns = {"obs": (3,), "action": (1,), "reward": ()}
     columns = {name: draw.uniform(-1, 1, (rows, *shape)) for name, shape in columns.items()}
     np.savez(data, done=np.arange(rows) % 4 == 3, next_obs=np.roll(columns["obs"], -1, axis=0), **columns)
-    task = [
-        "env=gym",
-        "env.id=Pendulum-v1",
-        "env.max_episode_steps=5",
-        "dataset=npz",
-        f"dataset.path={quoted(str(data))}",
-    ]
-    return last([*task, *(word for word in words(outputs, *more) if word != "env=swiss-roll")])
+    words = ["env=gym", "env.id=Pendulum-v1", "env.max_episode_steps=5"]
+    return [*words, "dataset=npz", f"dataset.path={quoted(str(data))}"]
+
+
+def plain_words(outputs: Path, *more: str) -> list[str]:
+    """The words of a command that trains such a run on that task."""
+    return last([*plain_task(outputs), *(word for word in words(outputs, *more) if word != "env=swiss-roll")])
+
+
+def gaussian_words(outputs: Path, *more: str) -> list[str]:
+    """The same of a policy without a flow, for whose likelihood each process would import torch's compiler."""
+    words = plain_words(outputs, "model=gaussian", *more)
+    return [word for word in words if not word.startswith(("solver.", "likelihood."))]
 
 
 @contextlib.contextmanager

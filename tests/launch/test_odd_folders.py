@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from patience import wait_until
 from store import SQLITE, ask, journaled, stored
-from tiny import GAUSSIAN, ended, only_run, opened, plain_words
+from tiny import ended, gaussian_words, only_run, opened
 
 from genpolicy.config.arguments import quoted, shell
 from genpolicy.errors import UserError
@@ -125,7 +125,7 @@ def test_runs_are_shipped_shown_and_reported_and_found_after_a_move(odd, tmp_pat
 
 @pytest.mark.slow
 def test_a_launcher_trains_and_its_follower_ships(odd):
-    result = genpolicy("-m", "hydra/launcher=local", "seed=3", *plain_words(odd, GAUSSIAN, SQLITE))
+    result = genpolicy("-m", "hydra/launcher=local", "seed=3", *gaussian_words(odd, SQLITE))
     assert result.code == 0, result.err
     run = Run(only_run(odd))
     assert run.finished

@@ -16,7 +16,7 @@ import pytest
 from command_line import genpolicy
 from patience import PATIENCE
 from rich.console import Console
-from tiny import GAUSSIAN, ended, opened, plain_words, records, words
+from tiny import ended, gaussian_words, opened, records, words
 
 from genpolicy import app
 from genpolicy.config import sbatch
@@ -109,7 +109,7 @@ RATES = "algo.policy_lr=0.001,1e+30"  # the second one is far too large
 def two(tmp_path_factory):
     """A run that works and one that fails, side by side."""
     outputs = tmp_path_factory.mktemp("two")
-    return outputs, genpolicy(*LOCAL, *plain_words(outputs, GAUSSIAN, RATES))
+    return outputs, genpolicy(*LOCAL, *gaussian_words(outputs, RATES))
 
 
 @pytest.mark.slow
@@ -126,7 +126,7 @@ def test_local_runs_side_by_side(two, tmp_path):
     assert bad.startswith("algo.policy_lr=1e+30: genpolicy: policy/loss is nan at update")
     assert result.err.startswith("genpolicy: 1 of 2 runs failed: ")
     assert result.err.count("\n") == 1
-    assert genpolicy(*plain_words(tmp_path, GAUSSIAN, "algo.policy_lr=0.001")).code == 0
+    assert genpolicy(*gaussian_words(tmp_path, "algo.policy_lr=0.001")).code == 0
     (alone,) = find_runs(tmp_path)
     (beside,) = [run for run in find_runs(outputs) if read_status(run)["state"] == "finished"]
     assert records(alone) == records(beside)
@@ -136,7 +136,7 @@ def test_local_runs_side_by_side(two, tmp_path):
 def test_the_same_sweep_again_starts_what_is_missing(two, tmp_path):
     outputs = tmp_path / "copy"
     shutil.copytree(two[0], outputs)
-    command = [*LOCAL, *plain_words(two[0], GAUSSIAN, RATES), f"paths.outputs={outputs}"]
+    command = [*LOCAL, *gaussian_words(two[0], RATES), f"paths.outputs={outputs}"]
     result = genpolicy(*command, "launch.dry_run=true")
     assert result.code == 0
     assert told(result)[0].endswith("1 of 2 to start: 1 failed")
@@ -146,7 +146,7 @@ def test_the_same_sweep_again_starts_what_is_missing(two, tmp_path):
         "  algo.policy_lr=1e+30",
     ]
     assert "2 of 2 to start" in genpolicy(*command, "launch.dry_run=true", "overwrite=true").out
-    done = genpolicy(*LOCAL, *plain_words(two[0], GAUSSIAN, "algo.policy_lr=0.001"), f"paths.outputs={outputs}")
+    done = genpolicy(*LOCAL, *gaussian_words(two[0], "algo.policy_lr=0.001"), f"paths.outputs={outputs}")
     assert (done.code, done.err) == (0, "")
     assert "0 of 1 to start" in done.out
 
@@ -210,8 +210,8 @@ def test_status_shows_a_study_or_a_sweep(two):
 
 @pytest.mark.slow
 def test_a_signal_to_the_launcher_saves_and_stops_all_its_runs(tmp_path):
-    long = ["algo.policy_steps=200000", "log_every=1000", "checkpoint_seconds=1000"]
-    command = [sys.executable, "-m", "genpolicy.app", *LOCAL, *plain_words(tmp_path, GAUSSIAN, "seed=0,1,2", *long)]
+    long = ["algo.policy_steps=200000", "log_every=100", "checkpoint_seconds=1000"]
+    command = [sys.executable, "-m", "genpolicy.app", *LOCAL, *gaussian_words(tmp_path, "seed=0,1,2", *long)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
     def training():

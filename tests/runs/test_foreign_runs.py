@@ -18,7 +18,7 @@ from command_line import genpolicy, jobs, tried
 from file_server import running
 from omegaconf import OmegaConf
 from store import SQLITE, counts, stored
-from tiny import GAUSSIAN, ended, only_run, opened, plain_words
+from tiny import ended, gaussian_words, only_run, opened, plain_words
 from tiny import words as small_run
 
 from genpolicy.api import _load_pyfunc, load_policy
@@ -523,7 +523,7 @@ def test_a_package_is_imported_where_a_command_that_names_it_starts_runs(strange
     (stranger / "conf" / "env").mkdir(parents=True)
     option = "defaults: [gym@_here_, _self_]\nid: stranger:Theirs-v0\nmax_episode_steps: 5\n"
     (stranger / "conf" / "env" / "theirs.yaml").write_text(option)
-    words = [word for word in plain_words(stranger, GAUSSIAN) if not word.startswith("env")]
+    words = [word for word in gaussian_words(stranger) if not word.startswith("env")]
     result, _ = tried(*words, "env=theirs")
     assert "plugin needed" in result.err
     assert not (stranger / "ran").exists()

@@ -20,7 +20,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from command_line import Result, genpolicy, last
-from tiny import GAUSSIAN, only_run, plain_words, records, same
+from tiny import gaussian_words, only_run, plain_words, records, same
 
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs
@@ -35,9 +35,14 @@ ONLINE += ["online.simulators=2", "online.offline_ratio=0.9", "online.offline_ra
 ODD = 'proj (copy), ä=$[x]\' "q" #z;\ttab !*?~'  # a folder's name
 SLURM_DEV = Path(__file__).parents[2] / "launch" / "slurm-dev.sh"
 
+# One at a time, of tests that hold the two GPUs: a job that needs both preempts whatever holds one, and SLURM
+# 22.05 counts one as held for ever if its controller is restarted while a requeued job waits for it: later jobs then
+# fail at srun, or never start.
+gpus = pytest.mark.xdist_group("gpus")
+
 
 def words(outputs: Path, *more: str) -> list[str]:
-    return plain_words(outputs, GAUSSIAN, *more)
+    return gaussian_words(outputs, *more)
 
 
 def launch(outputs: Path, *more: str) -> Result:
@@ -104,17 +109,6 @@ def made_once(tmp_path_factory, name: str, *more: str) -> Path:
     return only_run(outputs)
 
 
-@pytest.fixture
-def gpus(tmp_path_factory):
-    """The node's two GPUs, for one test at a time.
-
-    A job that needs both preempts whatever holds one, and SLURM 22.05 counts one as held for ever if its controller is
-    restarted while a requeued job waits for it: later jobs then fail at srun, or never start.
-    """
-    with Lock(common(tmp_path_factory) / "gpus.lock"):
-        yield
-
-
 def common(tmp_path_factory) -> Path:
     """The folder that all workers have in common."""
     folder = tmp_path_factory.getbasetemp()
@@ -176,7 +170,8 @@ def test_the_users_signal_requeues_the_job(outputs, undisturbed):
     assert_as_if_nothing_had_happened(run, undisturbed)
 
 
-def test_what_a_job_asks_for_is_what_slurm_was_told(gpus, outputs):
+@gpus
+def test_what_a_job_asks_for_is_what_slurm_was_told(outputs):
     asked = ["launch.gpus=null:1", "launch.constraint=dev", "launch.mail=root@localhost", "launch.time=0:45:00"]
     asked += ['launch.partition="low,high"', 'launch.srun=["--label"]']
     asked += ["launch.extra={nice:5,comment:two words,begin:now+1hour}"]  # in `high` it would preempt other tests' jobs
@@ -197,13 +192,15 @@ def preempt(run: Path) -> None:
     wait_until(lambda: told(run), poll=0.1)
 
 
-def test_preemption_requeues_the_job(gpus, outputs, undisturbed):
+@gpus
+def test_preemption_requeues_the_job(outputs, undisturbed):
     run = disturbed_by(outputs, preempt, "launch.gpus=2")
     assert lives(run) == 2
     assert_as_if_nothing_had_happened(run, undisturbed)
 
 
-def test_online_training_goes_on_when_the_job_is_requeued(gpus, outputs, tmp_path_factory):
+@gpus
+def test_online_training_goes_on_when_the_job_is_requeued(outputs, tmp_path_factory):
     run = disturbed_by(outputs, preempt, *ONLINE, "launch.gpus=2", phase="online")
     assert lives(run) == 2
     assert_as_if_nothing_had_happened(run, made_once(tmp_path_factory, "undisturbed-online", *ONLINE))
@@ -258,7 +255,8 @@ def test_a_killed_process_and_the_same_command_again(outputs, undisturbed):
     assert_as_if_nothing_had_happened(run, undisturbed)
 
 
-def test_the_controller_may_be_restarted(gpus, outputs, undisturbed):
+@gpus
+def test_the_controller_may_be_restarted(outputs, undisturbed):
     run = disturbed_by(outputs, lambda run: subprocess.run([SLURM_DEV, "restart-controller"], check=True))
     assert lives(run) == 1
     assert_as_if_nothing_had_happened(run, undisturbed)
@@ -293,10 +291,9 @@ def test_what_runs_is_what_was_frozen(outputs, tmp_path, monkeypatch):
 
 
 def test_four_runs_as_an_array_under_one_parent_and_two_commands_at_once(outputs):
-    sweep = [*LAUNCH, *words(outputs), "seed=0,1", "algo.behaviour_steps=100"]
+    sweep = [*LAUNCH, *plain_words(outputs), "seed=0,1", "algo.behaviour_steps=100"]
     sweep[sweep.index("tracking.uri=none")] = "tracking.uri=null"
     sweep[sweep.index("algo=gmpo")] = "algo=gmpg,gmpg_matching"
-    sweep.remove(GAUSSIAN)
     sweep[sweep.index("algo.policy_steps=250")] = "algo.policy_steps=5"
     sweep += ["algo.behaviour_batch_size=32", "phases.reuse=false"]
     assert genpolicy(*sweep, "launch.dry_run=true").out.count("job 3:") == 1

@@ -11,7 +11,7 @@ from command_line import genpolicy
 from mlflow_server import Server
 from patience import PATIENCE, wait_until
 from store import SQLITE, ask, counts, importer, journaled, stored
-from tiny import GAUSSIAN, ended, only_run, opened, plain_words, records, words
+from tiny import ended, gaussian_words, only_run, opened, records, words
 
 from genpolicy.runs.run import Run, find_runs
 from genpolicy.system.files import is_locked
@@ -77,8 +77,8 @@ def test_a_run_is_tracked_while_it_trains_and_the_next_run_ships_what_is_missing
 def test_training_never_imports_mlflow(outputs):
     code = "import sys; from genpolicy import app; from genpolicy.tracking import follower; follower.WAIT_SECONDS = 0; "
     code += "app.main(); print('torch' in sys.modules, 'mlflow' in sys.modules)"
-    small = [GAUSSIAN, SQLITE, "algo.critic_steps=9", "algo.policy_steps=9"]
-    command = [sys.executable, "-c", code, *plain_words(outputs, *small)]
+    small = [SQLITE, "algo.critic_steps=9", "algo.policy_steps=9"]
+    command = [sys.executable, "-c", code, *gaussian_words(outputs, *small)]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.endswith("True False\n")
 
 
