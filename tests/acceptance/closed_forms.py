@@ -12,6 +12,7 @@ sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("helpers"
 import test_actor_critic
 import test_algorithms
 import test_critic_gradients
+import test_meanflow
 import test_trajectory
 
 
@@ -29,6 +30,11 @@ def test_dac_and_qsm_converge_to_what_their_losses_are_least_for(kind, settings,
 @pytest.mark.parametrize(("objective", "heun"), test_trajectory.LEARNED, ids=str)
 def test_what_is_learned_for_a_gaussian_is_the_chain_of_the_grid_s_steps(objective, heun):
     test_trajectory.assert_learned(objective, heun, 1)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_one_jump_of_a_mean_flow_is_a_gaussians_exact_map(seed):
+    test_meanflow.assert_learned(seed)
 
 
 @pytest.mark.parametrize(("cls", "settings"), test_actor_critic.GUIDED)
