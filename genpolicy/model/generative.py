@@ -158,7 +158,11 @@ class GenerativePolicy(Policy):
 
     def raw(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         """The network's own output [B, A], of the kind `prediction` says."""
-        return self._evaluate(self.input_scale(t)[..., None] * x, t, observation)
+        return self._evaluate(self._scaled(x, t), t, observation)
+
+    def _scaled(self, x: Tensor, t: Tensor) -> Tensor:
+        """What the network is given of x [B, A] at t, [B] or []."""
+        return self.input_scale(t)[..., None] * x if self.prediction == "preconditioned" else x
 
     def _evaluate(self, scaled: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         return self.network(scaled, self.network_time(t).expand(scaled.shape[:-1]), observation)

@@ -35,7 +35,7 @@ class TrajectoryPolicy(GenerativePolicy):
 
     def raw(self, x: Tensor, t: Tensor, observation: Tensor, s: Tensor | None = None) -> Tensor:
         """The network's own output [B, A] at times t and s (default t), [B] or []."""
-        return self._evaluate(self.input_scale(t)[..., None] * x, t, observation, s)
+        return self._evaluate(self._scaled(x, t), t, observation, s)
 
     def _evaluate(self, scaled: Tensor, t: Tensor, observation: Tensor, s: Tensor | None = None) -> Tensor:
         both = torch.stack([self.network_time(time) for time in (t, t if s is None else s)], -1)
