@@ -29,8 +29,8 @@ def with_slopes(function: Callable[[Tensor], tuple[Tensor, Tensor]], t: Tensor) 
     else that a small network's update does.
     """
     values, pull_back = torch.func.vjp(function, t.expand(2, -1))
-    first = torch.tensor([[1.0], [0.0]], dtype=t.dtype, device=t.device).expand(2, len(t))
-    (slopes,) = pull_back((first, 1 - first))
+    units = torch.eye(2, dtype=t.dtype, device=t.device)[..., None].expand(2, 2, len(t))  # of each its own row
+    (slopes,) = pull_back(tuple(units))
     return (values[0][0], values[1][1]), (slopes[0], slopes[1])
 
 
