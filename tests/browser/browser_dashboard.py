@@ -21,7 +21,6 @@ from genpolicy.runs import records
 from genpolicy.runs.run import find_runs
 from genpolicy.tracking import sync, trackers
 
-pytestmark = pytest.mark.xdist_group("browser")  # one server and one Chromium for all
 PATIENCE = 60_000  # milliseconds, for a page of MLflow's on a busy machine
 
 

@@ -48,8 +48,7 @@ def submitted():
         subprocess.run(["scancel", *_jobs(each)], check=False)
 
 
-@gpus
-def test_a_graph_of_jobs_in_which_a_phase_fails_and_a_node_is_preempted(outputs, submitted, tmp_path_factory):  # noqa: F811
+def test_a_graph_of_jobs_in_which_a_phase_fails_and_a_node_is_preempted(gpus, outputs, submitted, tmp_path_factory):  # noqa: F811
     command = [*LAUNCH, *words(outputs, *SWEEP)]
     (outputs / "phases").write_text("in the way")
     said = genpolicy(*command)

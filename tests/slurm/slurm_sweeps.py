@@ -35,11 +35,6 @@ ONLINE += ["online.simulators=2", "online.offline_ratio=0.9", "online.offline_ra
 ODD = 'proj (copy), ä=$[x]\' "q" #z;\ttab !*?~'  # a folder's name
 SLURM_DEV = Path(__file__).parents[2] / "launch" / "slurm-dev.sh"
 
-# One at a time, of tests that hold the two GPUs: a job that needs both preempts whatever holds one, and SLURM
-# 22.05 counts one as held for ever if its controller is restarted while a requeued job waits for it: later jobs then
-# fail at srun, or never start.
-gpus = pytest.mark.xdist_group("gpus")
-
 
 def words(outputs: Path, *more: str) -> list[str]:
     return gaussian_words(outputs, *more)
@@ -109,6 +104,17 @@ def made_once(tmp_path_factory, name: str, *more: str) -> Path:
     return only_run(outputs)
 
 
+@pytest.fixture
+def gpus(tmp_path_factory):
+    """The node's two GPUs, for one test at a time.
+
+    A job that needs both preempts whatever holds one, and SLURM 22.05 counts one as held for ever if its controller is
+    restarted while a requeued job waits for it: later jobs then fail at srun, or never start.
+    """
+    with Lock(common(tmp_path_factory) / "gpus.lock"):
+        yield
+
+
 def common(tmp_path_factory) -> Path:
     """The folder that all workers have in common."""
     folder = tmp_path_factory.getbasetemp()
@@ -170,8 +176,7 @@ def test_the_users_signal_requeues_the_job(outputs, undisturbed):
     assert_as_if_nothing_had_happened(run, undisturbed)
 
 
-@gpus
-def test_what_a_job_asks_for_is_what_slurm_was_told(outputs):
+def test_what_a_job_asks_for_is_what_slurm_was_told(gpus, outputs):
     asked = ["launch.gpus=null:1", "launch.constraint=dev", "launch.mail=root@localhost", "launch.time=0:45:00"]
     asked += ['launch.partition="low,high"', 'launch.srun=["--label"]']
     asked += ["launch.extra={nice:5,comment:two words,begin:now+1hour}"]  # in `high` it would preempt other tests' jobs
@@ -192,15 +197,13 @@ def preempt(run: Path) -> None:
     wait_until(lambda: told(run), poll=0.1)
 
 
-@gpus
-def test_preemption_requeues_the_job(outputs, undisturbed):
+def test_preemption_requeues_the_job(gpus, outputs, undisturbed):
     run = disturbed_by(outputs, preempt, "launch.gpus=2")
     assert lives(run) == 2
     assert_as_if_nothing_had_happened(run, undisturbed)
 
 
-@gpus
-def test_online_training_goes_on_when_the_job_is_requeued(outputs, tmp_path_factory):
+def test_online_training_goes_on_when_the_job_is_requeued(gpus, outputs, tmp_path_factory):
     run = disturbed_by(outputs, preempt, *ONLINE, "launch.gpus=2", phase="online")
     assert lives(run) == 2
     assert_as_if_nothing_had_happened(run, made_once(tmp_path_factory, "undisturbed-online", *ONLINE))
@@ -255,8 +258,7 @@ def test_a_killed_process_and_the_same_command_again(outputs, undisturbed):
     assert_as_if_nothing_had_happened(run, undisturbed)
 
 
-@gpus
-def test_the_controller_may_be_restarted(outputs, undisturbed):
+def test_the_controller_may_be_restarted(gpus, outputs, undisturbed):
     run = disturbed_by(outputs, lambda run: subprocess.run([SLURM_DEV, "restart-controller"], check=True))
     assert lives(run) == 1
     assert_as_if_nothing_had_happened(run, undisturbed)
