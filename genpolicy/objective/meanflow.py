@@ -20,9 +20,10 @@ from genpolicy.objective.solution_map import SolutionMap, grid_time
 from genpolicy.solver.jumps import Jumps
 
 _LOGIT = ("logit_mean", "logit_std")
+_Pair = tuple[Tensor, Tensor]
 
 
-def with_slopes(function: Callable[[Tensor], tuple[Tensor, Tensor]], t: Tensor) -> tuple[tuple, tuple]:
+def _with_slopes(function: Callable[[Tensor], _Pair], t: Tensor) -> tuple[_Pair, _Pair]:
     """Two functions of each time [B] by itself, and their derivatives, [B] each.
 
     By reverse mode: in forward mode torch asks Python about each product with a constant, which takes longer than all
@@ -59,7 +60,7 @@ class MeanVelocity(SolutionMap):
 
         x = path.perturb(action, noise, t)
         output, d_output = torch.func.jvp(lambda x, t: policy.raw(x, t, observation, s), (x, t), (velocity, rate))
-        (skip, out), (d_skip, d_out) = with_slopes(policy.skip_and_out, t)
+        (skip, out), (d_skip, d_out) = _with_slopes(policy.skip_and_out, t)
         phi = skip[:, None] * x + out[:, None] * output
         slope = skip[:, None] * velocity + out[:, None] * d_output
         slope = slope + rate[:, None] * (d_skip[:, None] * x + d_out[:, None] * output)

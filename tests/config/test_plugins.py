@@ -140,7 +140,8 @@ def test_the_example_is_installed_and_trained_by_jobs_of_a_sweep(tmp_path):
     install = ["install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation", "--target", site]
     subprocess.run([sys.executable, "-m", "pip", *install, tmp_path / "project"], check=True)
     clean = {name: value for name, value in os.environ.items() if name != plugins.VARIABLE}
-    words = [*plain_task(folder), *(word for word in RUN if not word.startswith(("env=", "algo=", "solver.", "lik")))]
+    others = ("env=", "algo=", "solver.", "likelihood.")
+    words = [*plain_task(folder), *(word for word in RUN if not word.startswith(others))]
     words += ["model=gaussian", "algo=bc,greedy_bc", "hydra/launcher=local", "launch.parallel=2"]
     done = subprocess.run(
         [sys.executable, "-m", "genpolicy.app", "-m", *words],

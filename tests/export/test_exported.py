@@ -25,12 +25,12 @@ def actor_of(config):
     return assemble(config, 2, -2 * torch.ones(2), 2 * torch.ones(2), 0).actor().eval().requires_grad_(False)
 
 
-def traced(config):
+def graph_of(config, format="torch_export", batch=None):
     actor = actor_of(config)
     with torch.no_grad():
         actor.scaling.mean += torch.tensor([3.0, -1.0])
         actor.scaling.std *= 5
-    return actor, trace(actor, config.chunk.length, None)
+    return actor, FORMATS[format](trace(actor, config.chunk.length, batch), 1)
 
 
 def observations(count=1000):
@@ -50,8 +50,7 @@ QUICK = {
 @pytest.mark.parametrize("words", QUICK)
 def test_a_graph_does_what_the_policy_does(words):
     config, (name, inputs) = configured(*words.split()), QUICK[words]
-    actor, program = traced(config)
-    graph = FORMATS["torch_export"](program, 1)
+    actor, graph = graph_of(config)
     assert type(actor.policy).__name__ == name
     assert list(graph.inputs) == inputs
     found = compare(actor, graph, observations(), None)
@@ -66,22 +65,16 @@ def test_a_graph_does_what_the_policy_does(words):
 
 @pytest.mark.slow
 def test_every_algorithm_s_policy_is_exported():
-    """One of those with the same classes of policy and solver; as ONNX where an operator is new."""
-    alike, converted = {}, set()
+    """One of those with the same classes of policy and solver, and one of each class of policy as ONNX."""
+    alike = {}
     for name in ALGORITHMS:
         actor = actor_of(configured(f"algo={name}"))
         solver = getattr(actor.policy, "solver", None)  # selections are in the quick tests
         alike.setdefault((type(actor.policy), type(solver)), name)
-    assert {"GuidedPolicy", "EditedPolicy", "EndPolicy", "ConsistencyPolicy"} <= {kind.__name__ for kind, _ in alike}
-    made = {name: traced(configured(f"algo={name}")) for name in alike.values()}
-    operators = {
-        name: {node.target for node in program.graph.nodes if node.op == "call_function"}
-        for name, (_, program) in made.items()
-    }
-    for name, own in sorted(operators.items(), key=lambda item: -len(item[1])):
-        actor, program = made[name]
-        graph = FORMATS["torch_export" if own <= converted else "onnx"](program, 1)
-        converted |= own
+    as_onnx = {kind: name for (kind, *_), name in reversed(alike.items())}
+    assert {"GuidedPolicy", "EditedPolicy", "EndPolicy", "ConsistencyPolicy"} <= {kind.__name__ for kind in as_onnx}
+    for name in alike.values():
+        actor, graph = graph_of(configured(f"algo={name}"), "onnx" if name in as_onnx.values() else "torch_export")
         found = compare(actor, graph, observations(), None)
         assert found.share < 1e-4, name
         assert found.ties <= 3, name

@@ -291,7 +291,8 @@ CASES = {
 @pytest.mark.parametrize("case", CASES)
 def test_every_setting_that_makes_other_weights_makes_another_key(case):
     config = composed(*CASES[case]).copy()
-    before, changed = phases_of(config), {name: set() for name in phases_of(config)}
+    before = phases_of(config)
+    changed = {name: set() for name in before}
     assert all(same(made, before[name]) for name, made in phases_of(config).items())
     tried = [("seed", 7)]
     for group in ("algo", "model", "objective", "solver", "network", "critic"):
