@@ -166,7 +166,10 @@ def test_counterparts_are_published_methods():
     assert set(named) <= methods
     assert len(set(named)) == len(named)
     assert counterpart("gmpo", "gvp") == "GMPO-GVP"
-    assert counterpart("gmpg", "vpsde") == "GMPG-VPSDE"
+    assert counterpart("gmpg", "vpsde") == "GMPG-VPSDE"  # by flow matching, where GMPO's learns a score
+    assert counterpart("gmpo", "vpsde_epsilon") == "GMPO-VPSDE"
+    assert counterpart("gmpo", "vpsde") is None
+    assert counterpart("bc", "ddpm") == "D-BC"
     assert counterpart("gtp", "trajectory") == "GTP"
     assert counterpart("gmpo", "otcfm") is None
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from importlib import resources
 
 _COUNTERPARTS = {
+    ("bc", "consistency"): "C-BC",
+    ("bc", "ddpm"): "D-BC",
     ("bc", "gaussian"): "BC",
-    ("bc", "vpsde"): "D-BC",
     ("bdpo", "ddpm_dac"): "BDPO",
     ("bfn", "icfm"): "BFN",
     ("consistency_ac", "consistency"): "Consistency-AC",
@@ -32,7 +33,7 @@ _COUNTERPARTS = {
     ("gmpg", "vpsde"): "GMPG-VPSDE",
     ("gmpo", "gvp"): "GMPO-GVP",
     ("gmpo", "icfm"): "GMPO-ICFM",
-    ("gmpo", "vpsde"): "GMPO-VPSDE",
+    ("gmpo", "vpsde_epsilon"): "GMPO-VPSDE",
     ("gtp", "trajectory"): "GTP",
     ("gtp_bc", "trajectory"): "GTP-BC",
     ("gtp_linear_q", "trajectory"): "GTP-BC + linear Q",
