@@ -50,6 +50,14 @@ class Phase:
     goes_on: bool = False  # whether it trains what phases before it, or other runs, have trained to their ends
     finished: bool = False  # whether what it trains stays as it is in online training
 
+    @property
+    def functions(self) -> list[Callable[..., Any]]:
+        """All that its weights are made by."""
+        found = [self.start, self.prepare, self.extend]
+        for update in self.updates.values():
+            found += [update.draw, update.derive, update.loss, update.before, update.after, update.observe]
+        return [function for function in found if function is not None]
+
     def progress(self, step: int) -> float:
         """The share of the phase that is done, in [0, 1); of one that goes on where others have ended, 1."""
         return 1.0 if self.goes_on else step / self.steps

@@ -6,7 +6,9 @@ from torch import Tensor
 
 from genpolicy.algo.td3_bc import TD3
 from genpolicy.algo.update import Metrics, Update
+from genpolicy.config.legal import refuse_unused
 from genpolicy.config.schema import component, setting
+from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.objective import Draws
 
@@ -20,6 +22,12 @@ class ReBRAC(TD3):
     """
 
     alpha: float = setting(1.0, ge=0.0, le=1e6, doc="weight of the squared distance from the data's action")
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        super().check_compatibility(config)
+        why = "the actor's moving average follows at each of its updates, as it was before"
+        refuse_unused(config, "algo", ("ema_start", "ema_every"), why)
 
     def actor_update(self) -> Update:
         update = super().actor_update()

@@ -142,3 +142,10 @@ class PolicySettings:
             trains={"policy": self.policy},
             **more,
         )
+
+
+def require_episodes(transitions: Transitions) -> Transitions:
+    """Refuse data whose episodes are not known; a `Phase.prepare`."""
+    if transitions.behaviour.unknown:
+        raise UserError(f"this algorithm plans along episodes, which are not known: {transitions.behaviour.unknown}")
+    return transitions

@@ -9,7 +9,7 @@ import torch
 
 from genpolicy.algo.algorithm import Algorithm
 from genpolicy.algo.phase import PART, Phase
-from genpolicy.algo.settings import BehaviourSettings
+from genpolicy.algo.settings import BehaviourSettings, require_episodes
 from genpolicy.algo.update import critic_updates
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, locate, setting
@@ -50,7 +50,7 @@ class SfBC(BehaviourSettings, Algorithm):
 
     def plan(self) -> list[Phase]:
         behaviour = self.behaviour_phase()
-        behaviour.prepare = require_order
+        behaviour.prepare = require_episodes
         return [behaviour, *(self.round(number) for number in range(self.rounds))]
 
     def round(self, number: int) -> Phase:
@@ -83,10 +83,3 @@ class SfBC(BehaviourSettings, Algorithm):
             return transitions.extended(planned=critic.planned(transitions, value))
 
         return prepare
-
-
-def require_order(transitions: Transitions) -> Transitions:
-    """Refuse data whose episodes are not known; a `Phase.prepare`."""
-    if transitions.behaviour.unknown:
-        raise UserError(f"algo=sfbc: plans along episodes, which are not known: {transitions.behaviour.unknown}")
-    return transitions

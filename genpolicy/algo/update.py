@@ -41,7 +41,8 @@ class Update:
     draw: (batch, generator, progress) -> draws, progress being the share of the phase that is done, in [0, 1).
     derive: (batch, draws) -> further draws that follow from these, without gradient, as actions do from their noise.
     frozen_modules: what the loss passes through, whose own parameters are not to get gradients.
-    before, after: called once before and after the optimiser's step, e.g. for a target network.
+    before, after: called once before and after the optimiser's step, e.g. for a target network. before: must do the
+    same at each step, as a CUDA graph records it.
     observe: called after both with the step's metrics, for what follows from them, e.g. a dual variable.
     chunk: rows whose graph is kept at once; bounds memory and changes the result by rounding only.
     clip: largest norm of the whole gradient; clip_each: of each member of an ensemble, the first dimension of all

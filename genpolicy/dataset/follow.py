@@ -8,7 +8,7 @@ TOLERANCE = 1e-3  # of a part's spread: far below what a step changes, far above
 DECIMALS = 1e-5  # of the parts' typical spread: five decimals of a part that hardly changes beside the others
 DIGITS = 1e-4, 1e-2  # of a part's size, but no more than of its spread: five digits of a part far from zero
 SAMPLE = 10_000  # rows that tell the spread
-LIMITED = 0.05  # share of the episodes that may happen to terminate at the limit
+LIMITED = 0.05  # share of the episodes that may happen to terminate at the limit, or to be broken off
 
 
 def follows(observation: np.ndarray, next_observation: np.ndarray) -> np.ndarray:
@@ -46,6 +46,17 @@ def without_end(ends: np.ndarray, task: Task) -> str:
     return (
         f"{longest:,} rows follow one another without an end, but an episode of {task.name} has at most "
         f"{task.max_episode_steps} steps (env.max_episode_steps)"
+    )
+
+
+def unfinished(finished: np.ndarray, task: Task) -> str:
+    """What to say if many episodes [M] are not finished, and do not count in the data's return; or "" of few."""
+    left_out, count = int((~finished[:-1]).sum()), len(finished)
+    if not task.data_within_limit or left_out <= LIMITED * count:
+        return ""
+    return (
+        f"{left_out:,} of {count:,} episodes neither terminate nor have env.max_episode_steps={task.max_episode_steps} "
+        "steps: the data's return is that of the others"
     )
 
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from genpolicy.config.schema import component
 from genpolicy.dataset.dataset import Dataset
-from genpolicy.dataset.follow import ended_at_limit, follows, without_end
+from genpolicy.dataset.follow import ended_at_limit, follows, unfinished, without_end
 from genpolicy.dataset.hdf5_file import read, read_infos
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.dataset.user_file import OwnFile
@@ -74,7 +74,10 @@ class FileDataset(Dataset):
             )
         if unknown:
             return unordered(columns, rows), Behaviour(unknown=unknown), rows, length
-        return qlearning(columns, task), behaviour(columns, task), rows, length
+        found, few = behaviour(columns, task)
+        if few:
+            remark(f"{path}: {few}")
+        return qlearning(columns, task), found, rows, length
 
 
 @component
@@ -114,7 +117,9 @@ def mend(columns: dict[str, np.ndarray], path: Path, task: Task) -> str:
     columns.pop("next_observations", None)
     if doubt := ended_at_limit(np.append(~free | broken, True), terminals, task):
         remark(f"{path}: {doubt} (terminals; timeouts tells time limits)")
-    columns["timeouts"] = time_limits(columns, limit, np.append(broken, False))
+    columns["timeouts"] = time_limits(columns, limit, broken := np.append(broken, False))
+    if not claimed:
+        columns["limits"] = recorded_limits(terminals, broken, task)
     if claimed and count:
         remark(
             f"{path}: {count:,} of {size:,} rows inside of episodes are followed by a row that cannot be the next: "
@@ -134,11 +139,11 @@ def transitions(columns: dict[str, np.ndarray], limit: int) -> np.ndarray:
     return np.flatnonzero(columns["terminals"] | ~unfollowed)
 
 
-def recorded_ends(columns: dict[str, np.ndarray], task: Task) -> np.ndarray:
-    """Where recorded episodes end [N]: at a time limit, and where they terminate, unless they go on after that."""
+def recorded_ends(columns: dict[str, np.ndarray], limits: np.ndarray, task: Task) -> np.ndarray:
+    """Where recorded episodes end [N]: at time limits [N], and where they terminate, unless they go on after that."""
     ended = columns["terminals"].copy()
     ended[:-1] &= ~task.resumed(columns["observations"][:-1], columns["observations"][1:])
-    return ended | time_limits(columns, task.max_episode_steps)
+    return ended | limits
 
 
 def qlearning(columns: dict[str, np.ndarray], task: Task) -> dict[str, np.ndarray]:
@@ -148,7 +153,8 @@ def qlearning(columns: dict[str, np.ndarray], task: Task) -> dict[str, np.ndarra
     last, whose next observation is here its own and means nothing. The task's limit is the length at which episodes end
     in files without timeouts.
     """
-    rows, ends = transitions(columns, task.max_episode_steps), recorded_ends(columns, task)
+    limit = task.max_episode_steps
+    rows, ends = transitions(columns, limit), recorded_ends(columns, time_limits(columns, limit), task)
     return {
         "observation": columns["observations"][rows],
         "action": columns["actions"][rows],
@@ -171,17 +177,34 @@ def unordered(columns: dict[str, np.ndarray], rows: np.ndarray) -> dict[str, np.
     }
 
 
-def behaviour(columns: dict[str, np.ndarray], task: Task) -> Behaviour:
+def behaviour(columns: dict[str, np.ndarray], task: Task) -> tuple[Behaviour, str]:
     """The returns of the episodes played to their end: by a terminal, or by the task's limit; every row counts.
 
-    A timeout after fewer steps is where two recordings were joined, or a change of goal in D4RL's maze2d.
+    And what to say if these are few (`unfinished`).
+
+    A timeout after fewer steps is where two recordings were joined, or a change of goal in D4RL's maze2d. Where a file
+    has no timeouts, `limits` are what d4rl's counting is not: the limits of the recording.
     """
     limit = task.max_episode_steps
-    ends = np.flatnonzero(columns["terminals"] | time_limits(columns, limit))
+    limits = columns["limits"] if "limits" in columns else time_limits(columns, limit)
+    ends = np.flatnonzero(columns["terminals"] | limits)
     steps = np.diff(ends, prepend=-1)
-    begun = np.append(True, recorded_ends(columns, task)[ends[:-1]])  # not in the middle of a recorded episode
+    begun = np.append(True, recorded_ends(columns, limits, task)[ends[:-1]])  # not in the middle of a recorded episode
     finished = begun & (columns["terminals"][ends] | (steps >= limit))
-    return Behaviour.of(task.returns(columns["rewards"], ends)[finished])
+    return Behaviour.of(task.returns(columns["rewards"], ends)[finished]), unfinished(finished, task)
+
+
+def recorded_limits(terminals: np.ndarray, broken: np.ndarray, task: Task) -> np.ndarray:
+    """Where a time limit ended an episode of a recording without timeouts [N], or it was broken off (`broken` [N]).
+
+    Every `max_episode_steps` of an episode, but none where it terminates later and may be longer, as people's are.
+    """
+    limits, limit, start = broken.copy(), task.max_episode_steps, 0
+    for end in [*np.flatnonzero(terminals | broken), len(terminals) - 1]:
+        if task.data_within_limit or not terminals[end]:
+            limits[start + limit - 1 : end + 1 : limit] = True
+        start = end + 1
+    return limits
 
 
 def time_limits(columns: dict[str, np.ndarray], limit: int, broken: np.ndarray | bool = False) -> np.ndarray:

@@ -41,6 +41,8 @@ class Scaling(nn.Module):
         self.register_buffer("low", action_low.clone(), persistent=False)
         self.register_buffer("high", action_high.clone(), persistent=False)
         self.bounds = torch.where(inside, -one, action_low), torch.where(inside, one, action_high)
+        if action == "space":  # an end of what data scale, beside an infinite one, would be in other units
+            self.bounds = self.bounds[0].where(bounded, -torch.inf), self.bounds[1].where(bounded, torch.inf)
         self.register_buffer("mean", torch.zeros(observation_size))
         self.register_buffer("std", torch.ones(observation_size))
         self.register_buffer("centre", torch.where(self.by_space, (action_low + action_high) / 2, 0 * one))

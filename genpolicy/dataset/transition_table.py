@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from genpolicy.dataset.follow import ended_at_limit, follows, without_end
+from genpolicy.dataset.follow import ended_at_limit, follows, unfinished, without_end
 from genpolicy.dataset.transitions import Behaviour
 from genpolicy.dataset.user_file import check_finite, check_shape, clip
 from genpolicy.env.task import Task
@@ -82,6 +82,8 @@ def transitions(
     }
     if unknown:
         return arrays, Behaviour(unknown=unknown)
+    if few := unfinished(finished, task):
+        remark(f"{path}: {few}")
     return arrays, Behaviour.of(task.returns(columns["reward"], ends)[finished])
 
 

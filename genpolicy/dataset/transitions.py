@@ -196,7 +196,10 @@ class Transitions:
     def followed(self) -> Tensor:
         """Whether the episode of each transition goes on with the next row, [N], where the table is."""
         observation, after = (self[name].cpu().numpy() for name in ("observation", "next_observation"))
-        return torch.from_numpy(np.append(follows(observation, after), False)).to(self.table.device) & ~self.terminated
+        followed = torch.from_numpy(np.append(follows(observation, after), False))
+        if self.ends is not None:
+            followed &= ~self.ends.cpu()
+        return followed.to(self.table.device) & ~self.terminated
 
     def sample(self, batch_size: int, generator: torch.Generator) -> Transitions:
         """`batch_size` transitions drawn uniformly with replacement, without leaving the device if the table is there.

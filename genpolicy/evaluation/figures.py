@@ -41,10 +41,13 @@ class Toy(Protocol):
 
 
 @plain
-def draw_plane(algorithm: Algorithm, toy: Toy, extent: float, directory: Path) -> dict[str, float]:
+def draw_plane(
+    algorithm: Algorithm, toy: Toy, extent: float, directory: Path, scale: float = 1.0, shift: float = 0.0
+) -> dict[str, float]:
     """Draw samples, trajectories, densities and values of an algorithm's policies into PNG files of `directory`.
 
-    extent: half the width drawn. The behaviour model (if the algorithm has one) and the trained policy are drawn beside
+    extent: half the width drawn. scale, shift: the algorithm has learned from scale r + shift, and its beta and Q are
+    in this unit. The behaviour model (if the algorithm has one) and the trained policy are drawn beside
     each other, and their densities beside the exact ones, p and the optimum p exp(beta Q) / Z. Gives how far they are
     from these: the total variation distance of the policy, and of the behaviour model, where there are both.
     """
@@ -57,7 +60,7 @@ def draw_plane(algorithm: Algorithm, toy: Toy, extent: float, directory: Path) -
         for name, actor in actors.items()
         if actor.has_density and isinstance(actor.policy, GenerativePolicy)
     }
-    plane = _Plane(toy, extent)
+    plane = _Plane(toy, extent, scale, shift)
     density, measured = plane.density(algorithm)
     figures = {
         "samples": plane.samples({name: actor.act for name, actor in actors.items()}, algorithm.action_low.device),
@@ -125,8 +128,8 @@ def draw_trajectories(
 class _Plane:
     """The square in which everything is drawn, with the data that belong to it."""
 
-    def __init__(self, toy: Toy, extent: float):
-        self.toy, self.extent = toy, extent
+    def __init__(self, toy: Toy, extent: float, scale: float, shift: float):
+        self.toy, self.extent, self.scale, self.shift = toy, extent, scale, shift
         self.limits = {"vmin": toy.value.min(), "vmax": toy.value.max()}
         middles = extent * (2 * (np.arange(GRID) + 0.5) / GRID - 1)
         self.grid = np.stack(np.meshgrid(middles, middles), -1).reshape(-1, 2)
@@ -198,7 +201,7 @@ class _Plane:
         """The log-density of p exp(beta Q) / Z on the grid, if there is a beta."""
         if beta is None:
             return None
-        tilted = self.log_p + beta * self.q
+        tilted = self.log_p + beta * self.scale * self.q
         return tilted - np.log(np.exp(tilted).sum() * self.cell)
 
     def _log_prob(self, actor: Actor) -> np.ndarray:
@@ -221,7 +224,8 @@ class _Plane:
         axes[1].set_title("Q, exact")
         if actor is not None:
             points = torch.as_tensor(self.grid, dtype=torch.float32, device=actor.action_low.device)
-            self._image(axes[2], actor.q(points[:, :0], points).cpu().numpy(), **self.limits)
+            learned = (actor.q(points[:, :0], points).cpu().numpy() - self.shift) / self.scale
+            self._image(axes[2], learned, **self.limits)
             axes[2].set_title("Q, learned")
         figure.colorbar(dots, ax=axes, pad=0.02, label="value")
         return figure

@@ -41,7 +41,8 @@ FOLDER = "phases"
 DIGITS = 16
 FILES = ("phase.json", "journal.jsonl", "weights.pt", "lock")
 ROOMS = ("network", "model", "solver", "objective", "dataset", "critic", "algo")  # whose code makes weights
-CORE = ("genpolicy.algo.algorithm", "genpolicy.algo.update", "genpolicy.dataset.scaling")
+CORE = ("genpolicy.algo.algorithm", "genpolicy.algo.settings", "genpolicy.algo.update")
+CORE += ("genpolicy.dataset.scaling", "genpolicy.dataset.sequences")
 RECORD = {"name": str, "run": str, "commit": records.Text, "steps": int, "seconds": records.Number}
 RECORD |= {"made": records.Number, "circumstances": {str: str}, "evaluations": str, "key": dict}
 
@@ -130,6 +131,7 @@ def recipe(config: DictConfig, phases: Sequence[Phase], name: str) -> dict | Non
     names = [other.name for other in phases]
     found["reads"] = {earlier: recipe(config, phases, earlier) for earlier in phase.reads if earlier in names}
     found["init"] = OmegaConf.to_container(config.init.digests)
+    found["code"] = sorted({function.__module__ for function in phase.functions} - {*CORE})
     return None if None in found["reads"].values() else found
 
 
@@ -155,12 +157,23 @@ def circumstances(run: Run, made: dict, device: torch.device, together: bool) ->
     """
     kind = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     told = {"torch": torch.__version__, "device": kind, "threads": run.config.threads, "compile": run.config.compile}
-    told |= {"together": together, "code": code(modules(made))}
+    told |= {"together": together, "code": code(used(made))}
     return {name: str(value) for name, value in told.items()}
 
 
+def used(made: dict) -> set[str]:
+    """The modules of a recipe, and of those that it reads; of a configuration those of its components."""
+    earlier = (name for each in made.get("reads", {}).values() for name in used(each))
+    return {*modules(made), *made.get("code", ()), *earlier}
+
+
 def code(modules: Iterable[str]) -> str:
-    """Eight digits of the code that weights depend on: modules, and what they import of `ROOMS`, without comments."""
+    """Eight digits of the code that weights depend on (`sources`)."""
+    return digest(sources(modules))
+
+
+def sources(modules: Iterable[str]) -> dict[str, str]:
+    """Modules, those of `CORE` and what these import of `ROOMS`, with digests of their code without comments."""
     seen: dict[str, str] = {}
     waiting = [*CORE, *modules]
     while waiting:
@@ -169,7 +182,7 @@ def code(modules: Iterable[str]) -> str:
         if name not in seen and (package != "genpolicy" or room[0] in ROOMS):
             seen[name], imported = _module(name)
             waiting += imported
-    return digest(seen)
+    return seen
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from genpolicy.runs import checkpoint, journal, provenance
 from genpolicy.runs.identity import identity, label
 from genpolicy.runs.run import Run, load_run
 from genpolicy.runs.state import known_status
-from genpolicy.training.sharing import differences
+from genpolicy.training.sharing import differences, evaluations
 from genpolicy.training.state import is_of_another_device
 
 AGAIN = ("final", "best/", "late/", "steps/", "evaluation-", "system/")  # begin the names of metrics of a run's end
@@ -27,7 +27,7 @@ class Shorter(NamedTuple):
     steps: int  # updates of its last phase
     saved: dict  # its last checkpoint
     best: dict | None  # its best one, if it has one
-    events: list[dict]  # its journal
+    events: list[dict]  # of its journal, what is the longer run's, too
     made: dict[str, str]  # the circumstances that it was trained in
 
 
@@ -41,25 +41,27 @@ def shorter(run: Run, algorithm: Algorithm, generator: torch.Generator, say: Cal
     found = _longest(run, algorithm)
     if found is None:
         return None
-    directory, steps = found
+    other, steps = found
+    alike = evaluations(other.config) == evaluations(run.config)
     try:
         if reason := reason_against(algorithm):
             raise UserError(reason)
-        begun = _load(directory, steps)
+        begun = _load(other.directory, steps, alike)
         if is_of_another_device(begun.saved, generator):
             raise UserError("it was trained on another kind of device")
         differs = differences(begun.made, run.noted("made", {}))
         if differs and run.config.phases.reuse != "any":
             raise UserError(f"it was trained with {', '.join(differs)}; phases.reuse=any does")
     except UserError as error:
-        say(f"does not go on from {label(directory)}: {message(error, 200)}")
+        say(f"does not go on from {label(other.directory)}: {message(error, 200)}")
         return None
-    say(f"goes on from {label(directory)}, after {counted(steps, 'update')} of the last phase")
+    without = "" if alike else "; its evaluations were made otherwise, and are left out"
+    say(f"goes on from {label(other.directory)}, after {counted(steps, 'update')} of the last phase{without}")
     return begun
 
 
-def _longest(run: Run, algorithm: Algorithm) -> tuple[Path, int] | None:
-    """The directory of the longest run that this one continues, and the updates of its last phase."""
+def _longest(run: Run, algorithm: Algorithm) -> tuple[Run, int] | None:
+    """The longest run that this one continues, and the updates of its last phase."""
     name = steps_setting(run, algorithm)
     best = None
     for other in _siblings(run):
@@ -69,20 +71,27 @@ def _longest(run: Run, algorithm: Algorithm) -> tuple[Path, int] | None:
         config.algo[name] = run.config.algo[name]
         same_data = provenance.digest_of(other.directory) == provenance.digest_of(run.directory)
         if identity(config) == identity(run.config) and same_data and (best is None or steps > best[1]):
-            best = other.directory, steps
+            best = other, steps
     return None if best is None else (best[0], max(1, round(run.config.budget * best[1])))
 
 
-def _load(directory: Path, steps: int) -> Shorter:
-    """What the run has left; raises `UserError` if something of it is missing or damaged."""
+def _load(directory: Path, steps: int, alike: bool) -> Shorter:
+    """What the run has left; raises `UserError` if something of it is missing or damaged.
+
+    alike: whether its evaluations are the longer run's, too.
+    """
     saved = checkpoint.load(last := directory / "last.pt")
     try:
+        if not alike:
+            saved["state"]["best"] = {}
         best = checkpoint.load(directory / "best.pt") if saved["state"]["best"] else None
         _ = saved["generators"]["run"]
     except (KeyError, TypeError) as error:
         raise checkpoint.mismatch(last, error) from error
     made = known_status(directory).get("made", {"code": "of an earlier version"})
-    return Shorter(directory, steps, saved, best, journal.events(directory / "journal.jsonl"), made)
+    left_out = AGAIN if alike else (*AGAIN, "eval/")
+    events = [_without(event, left_out) for event in journal.events(directory / "journal.jsonl")]
+    return Shorter(directory, steps, saved, best, events, made)
 
 
 def steps_setting(run: Run, algorithm: Algorithm) -> str:
@@ -114,6 +123,6 @@ def _siblings(run: Run) -> Iterator[Run]:
                 continue
 
 
-def kept(event: dict) -> dict:
-    """The metrics of an event of the shorter run that are the longer one's, too."""
-    return {name: value for name, value in event["metrics"].items() if not name.startswith(AGAIN)}
+def _without(event: dict, names: tuple[str, ...]) -> dict:
+    """An event of a journal without the metrics whose names begin with these."""
+    return event | {"metrics": {name: value for name, value in event["metrics"].items() if not name.startswith(names)}}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,12 +24,13 @@ from genpolicy.training.state import State
 class FinalEvaluations:
     """What is evaluated when a run is trained, each once: `state.results` has it, and is saved after each.
 
-    save: writes the run's checkpoint.
+    reward: the constants of its reward transform. save: writes the run's checkpoint.
     """
 
     run: Run
     task: Task
     algorithm: Algorithm
+    reward: Mapping[str, float | str]
     evaluator: Evaluator
     state: State
     journal: Journal
@@ -62,7 +63,8 @@ class FinalEvaluations:
                 self.state.results[name] = metrics
                 self.save()
         draw_steps(self.state.results, evaluation.steps, figures / "steps.png")
-        measured = toys.draw(self.task, self.algorithm, self.run.config.chunk, figures)
+        units = {name: self.reward[name] for name in ("scale", "shift") if name in self.reward}
+        measured = toys.draw(self.task, self.algorithm, self.run.config.chunk, figures, **units)
         self.journal.log(self.state.updates, {f"final/{name}": value for name, value in measured.items()})
         # Times are not of the run's state, which is the same to the bit however often it was stopped.
         self.timed = {name: self.evaluator.latency(policy) for name, policy in self.policies().items()}

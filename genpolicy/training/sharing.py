@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.algo.algorithm import Algorithm
 from genpolicy.algo.phase import Phase
@@ -20,7 +20,8 @@ from genpolicy.runs.state import known_status
 from genpolicy.system.forecast import duration
 
 POLL_SECONDS = 0.5
-EVALUATED = ("eval", "env", "model", "solver", "likelihood", "select")  # on which metrics of evaluations depend
+EVALUATED = ("chunk", "env", "likelihood", "model", "select", "solver")  # what evaluations on the way depend on
+EVALUATED += ("eval.episodes", "eval.log_prob_actions", "eval.per_phase")
 
 
 class Sharing:
@@ -46,8 +47,7 @@ class Sharing:
         self.say, self.check = say, check
         self.told: dict[str, dict] = run.noted("phases", {})
         self._claimed: phases.SharedPhase | None = None  # the phase that is trained just now
-        evaluated = {name: OmegaConf.to_container(run.config[name]) for name in EVALUATED}
-        self.evaluations = digest(evaluated)
+        self.evaluations = evaluations(run.config)
 
     def circumstances(self) -> dict[str, str]:
         """What may change the last bits of all that this process trains of the run, as of a phase."""
@@ -163,6 +163,12 @@ class Sharing:
     def _tell(self, phase: Phase, place: phases.SharedPhase, run: str, reused: bool, seconds: float) -> None:
         self.told[phase.name] = {"key": place.key, "run": run, "reused": reused, "seconds": round(seconds, 3)}
         self.run.note(phases=self.told)
+
+
+def evaluations(config: DictConfig) -> str:
+    """The same for runs whose evaluations during training are made alike."""
+    plain = OmegaConf.create({name: OmegaConf.select(config, name) for name in EVALUATED})
+    return digest(OmegaConf.to_container(plain))
 
 
 def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -102,11 +102,19 @@ class Trainer:
         self.saved = self.begun = time.monotonic()  # when the last checkpoint was, and when the phase was resumed
         self.usage = Usage(self.device)
         with contextlib.closing(Journal(self.run.path("journal.jsonl"))) as self.journal:
+            reward = self.transitions.reward_transform
             self.final = FinalEvaluations(
-                self.run, self.task, self.algorithm, self.evaluator, self.state, self.journal, self.progress, self._save
+                self.run,
+                self.task,
+                self.algorithm,
+                reward,
+                self.evaluator,
+                self.state,
+                self.journal,
+                self.progress,
+                self._save,
             )
-            constants = self.transitions.reward_transform.items()
-            rewards = {f"reward_{name}": value for name, value in constants if isinstance(value, float)}
+            rewards = {f"reward_{name}": value for name, value in reward.items() if isinstance(value, float)}
             self.journal.log(0, {f"data/{name}": value for name, value in (self.behaviour | rewards).items()})
             try:
                 with self.signals.deferred(), self.progress:
@@ -180,7 +188,7 @@ class Trainer:
         state.phase, state.step, state.results = len(self.algorithm.phases) - 1, shorter.steps, {}
         state.evaluated = sum(point <= shorter.steps for point in self._points(phase))
         for event in shorter.events:
-            self.journal.log(event["step"], extending.kept(event), event.get("returns"))
+            self.journal.log(event["step"], event["metrics"], event.get("returns"))
         if shorter.best is not None:
             checkpoint.save(self.run.path("best.pt"), shorter.best)
         self.sharing.inherit(shorter.directory)

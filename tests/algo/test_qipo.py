@@ -93,7 +93,7 @@ def test_each_renewal_adds_beta():
 
 @pytest.mark.parametrize("static", ["true", "false"])
 def test_a_run_that_is_stopped_between_renewals_goes_on_to_the_same_bits(static, tmp_path, monkeypatch):
-    monkeypatch.setattr("genpolicy.evaluation.toys.draw", lambda *given: {})
+    monkeypatch.setattr("genpolicy.evaluation.toys.draw", lambda *given, **more: {})
     _, more = small()
     words = [*WORDS, *more, f"algo.static={static}", "algo.renew_every=5", "dataset.episodes=10", "eval.per_phase=1"]
     words += ["eval.episodes=1", "eval.final_episodes=1", "eval.log_prob_actions=4", "tracking.uri=none"]

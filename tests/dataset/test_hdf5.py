@@ -115,7 +115,7 @@ def test_behaviour_is_that_of_finished_episodes():
         "terminals": np.array([0, 1, 0, 0, 0, 0, 0, 0, 0, 0], bool),
         "timeouts": np.array([0, 0, 0, 0, 0, 0, 1, 0, 1, 0], bool),
     }
-    found = behaviour(content, make_task())
+    found, _ = behaviour(content, make_task())
     # 3 and 12; the next is cut short, and the last is unfinished
     assert (found.return_mean, found.return_std, found.episodes) == (7.5, 4.5, 2)
 
@@ -128,9 +128,39 @@ def test_no_more_steps_are_earned_than_an_episode_has():
         "terminals": np.arange(18) == 6,
         "timeouts": np.isin(np.arange(18), (9, 17)),
     }
-    found = behaviour(content, make_task())
+    found, _ = behaviour(content, make_task())
     assert LIMIT == 5
     assert (found.return_mean, found.episodes) == ((0 + 1 + 2 + 3 + 4 + 10 + 11 + 12 + 13 + 14) / 2, 2)
+
+
+@pytest.mark.parametrize("known", [("timeouts", "next_observations"), ("next_observations",), ()])
+@pytest.mark.parametrize("lengths", [(2, LIMIT) * 6, (LIMIT, 2, 3) * 4, (4, LIMIT, LIMIT, 2) * 3])
+def test_behaviour_does_not_need_timeouts(tmp_path, lengths, known):
+    """Episodes that terminate before the limit, and others that it ends: d4rl counts these short after a terminal."""
+    content, ends = columns(sum(lengths)), np.cumsum(lengths) - 1
+    content |= {"terminals": np.zeros(sum(lengths), bool), "timeouts": np.zeros(sum(lengths), bool)}
+    content["terminals"][ends[np.array(lengths) < LIMIT]] = True
+    content["timeouts"][ends[np.array(lengths) == LIMIT]] = True
+    content["next_observations"][ends] += 10.0
+    for name in {"timeouts", "next_observations"} - {*known}:
+        del content[name]
+    found = HDF5(path=str(write(tmp_path / "file.hdf5", content)), directory=tmp_path).load(make_task()).behaviour
+    returns = np.add.reduceat(content["rewards"], np.append(0, ends[:-1] + 1))
+    assert found.episodes == len(lengths)
+    assert (found.return_mean, found.return_std) == pytest.approx((returns.mean(), returns.std()), rel=1e-4)
+
+
+def test_what_is_earned_by_people_does_not_need_timeouts(tmp_path):
+    """As in Kitchen's data: a demonstration may take longer than an episode may, and is one nevertheless."""
+    content, task = columns(30), make_task()
+    task.data_within_limit = False
+    content["terminals"] = np.isin(np.arange(30), (2, 9, 16, 29))
+    del content["timeouts"], content["next_observations"]
+    found = HDF5(path=str(write(tmp_path / "file.hdf5", content)), directory=tmp_path).load(task).behaviour
+    earned = [content["rewards"][start : min(start + LIMIT, end)].sum() for start, end in ((0, 3), (3, 10), (10, 17))]
+    earned.append(content["rewards"][17:22].sum())
+    assert found.episodes == 4
+    assert (found.return_mean, found.return_std) == pytest.approx((np.mean(earned), np.std(earned)), rel=1e-4)
 
 
 def test_dataset_of_a_path(tmp_path):

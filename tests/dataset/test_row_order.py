@@ -94,6 +94,23 @@ def test_a_time_limit_that_is_flagged_as_a_termination_is_said(tmp_path, capfd, 
     assert ("all 30 episodes of env.max_episode_steps=20 steps terminate" in said) == (length == LIMIT)
 
 
+@pytest.mark.parametrize("format", ["npz", "hdf5"])
+@pytest.mark.parametrize("short", [1, 2, 20])
+def test_a_return_of_few_episodes_is_said(tmp_path, capfd, format, short):
+    """As of files that d4rl's `qlearning_dataset` was written to, in which only what terminates has all its rows."""
+    columns = {name: column.reshape(30, LIMIT, -1) for name, column in steps().items()}
+    columns["done"][short:, 10] = 1.0
+    kept = np.arange(LIMIT) < np.where(np.arange(30) < short, LIMIT - 1, 11)[:, None]
+    columns = {name: column[kept].squeeze() for name, column in columns.items()}
+    columns["action"] = columns["action"][:, None]
+    data = hdf5(tmp_path, columns) if format == "hdf5" else npz(tmp_path, columns)
+    assert data.behaviour.episodes == 30 - short
+    said = (
+        f"{short} of 30 episodes neither terminate nor have env.max_episode_steps=20 steps: the data's return is that"
+    )
+    assert (said in capfd.readouterr().err) == (short > 1)
+
+
 @pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
 def test_what_is_the_same_is_a_question_of_the_datas_scale(unit):
     columns = {name: steps()[name] * unit for name in ("obs", "next_obs")}

@@ -46,6 +46,17 @@ def test_moments_are_numpy_s_in_float64():
     np.testing.assert_allclose(std, data.std(0, dtype=np.float64), rtol=1e-6)
 
 
+def test_an_end_beside_an_infinite_one_is_no_bound_in_other_units():
+    low, high, infinite = torch.tensor([0.0, -2.0]), torch.tensor([torch.inf, 4.0]), torch.inf
+    for action, expected in {
+        "none": ([0.0, -2.0], [infinite, 4.0]),
+        "space": ([-infinite, -1.0], [infinite, 1.0]),
+        "data": ([-1.0, -1.0], [1.0, 1.0]),
+    }.items():
+        found = Scaling(0, low, high, action=action).bounds
+        assert [end.tolist() for end in found] == list(expected)
+
+
 def test_data_become_standard_and_the_digest_stays():
     data, raw = transitions("observations far away"), transitions("observations far away")
     scaling = Scaling(2, *bounds("as they are"), observation="standardize", action="space")

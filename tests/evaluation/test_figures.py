@@ -70,9 +70,9 @@ def between(gap: float) -> float:
     return 2 * norm.cdf(gap / (2 * STD)) - 1
 
 
-def drawn(algorithm, folder) -> tuple[dict[str, float], np.ndarray]:
+def drawn(algorithm, folder, **units: float) -> tuple[dict[str, float], np.ndarray]:
     """What is measured, and the brightness [height, width] of the density's figure without the white paper."""
-    measured = draw_plane(algorithm, Toy(), Toy.extent, folder)
+    measured = draw_plane(algorithm, Toy(), Toy.extent, folder, **units)
     assert {path.name for path in folder.iterdir()} == {"samples.png", "trajectories.png", "density.png", "value.png"}
     density = imread(folder / "density.png")[..., :3].sum(-1)
     return measured, np.where(density > 2.99, 0, density)
@@ -98,6 +98,11 @@ def test_distances_are_those_of_gaussians(tmp_path):
     measured, _ = drawn(Algorithm(policy=0.1, behaviour=-0.9), tmp_path)
     assert measured["behaviour_total_variation"] == pytest.approx(between(0.4), abs=2e-3)
     assert measured["total_variation"] == pytest.approx(between(0.2), abs=2e-3)
+
+
+def test_beta_is_in_the_units_of_the_rewards_that_were_learned_from(tmp_path):
+    measured, _ = drawn(Algorithm(policy=0.3, beta=BETA / 4), tmp_path, scale=4.0, shift=-2.0)
+    assert measured["total_variation"] == pytest.approx(0, abs=1e-3)
 
 
 def test_mass_outside_of_the_grid_counts(tmp_path):

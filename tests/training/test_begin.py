@@ -15,6 +15,7 @@ from genpolicy.runs.run import find_runs, open_run
 from genpolicy.training import initial
 from genpolicy.training import train as training
 from genpolicy.training.extending import reason_against
+from genpolicy.training.sharing import evaluations
 
 pytestmark = pytest.mark.usefixtures("no_figures")
 
@@ -57,6 +58,39 @@ def test_a_longer_last_phase_goes_on_where_the_shorter_one_ended(trained, tmp_pa
     assert max(step for name, step, _ in records(run) if name == "policy/loss" and step <= 100) == 100
     assert json.loads((run / "status.json").read_text())["extends"].startswith("gmpo-gvp-")
     assert longer_than(tmp_path / "both", 60)  # which stays
+
+
+def test_evaluations_that_were_made_otherwise_are_not_a_longer_runs(trained, tmp_path):
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    said = train(tmp_path, "algo.policy_steps=80", "eval.episodes=3", "eval.per_phase=4")
+    assert "after 60 updates of the last phase; its evaluations were made otherwise, and are left out" in said.err
+    run = longer_than(tmp_path, 80)
+    evaluated = {step for name, step, _ in records(run) if name == "eval/return_mean"}
+    assert evaluated == {120}  # the shorter run's were after 60, 80 and 100, of 40 of the critic and 60 of the policy
+    (best,) = (value for name, _, value in records(run) if name == "best/update")
+    assert best == 120
+    assert checkpoint.load(run / "best.pt")["state"]["best"]["update"] == 120
+
+
+@pytest.mark.parametrize(
+    ("word", "alike"),
+    [
+        ("eval.final_episodes=9", True),
+        ("eval.steps=[1,2]", True),
+        ("algo.policy_lr=0.1", True),
+        ("eval.episodes=9", False),
+        ("eval.log_prob_actions=9", False),
+        ("solver.steps=9", False),
+        ("likelihood.steps=9", False),
+        ("select.num_candidates=9", False),
+        ("env.reference_max=9", False),
+        ("chunk.execute=2", False),
+    ],
+)
+def test_which_settings_make_evaluations_otherwise(word, alike):
+    words = ["algo=gmpo", "env=multi-goal", "select=greedy", "chunk.length=3", "env.reference_min=0"]
+    configs = [jobs(*words, *more)[0][0].config for more in (["env.reference_max=1"], ["env.reference_max=1", word])]
+    assert (evaluations(configs[0]) == evaluations(configs[1])) == alike
 
 
 @pytest.mark.parametrize("name", ["last.pt", "best.pt", "journal.jsonl"])

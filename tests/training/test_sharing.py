@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from genpolicy.algo.algorithm import assemble
 from genpolicy.algo.phase import Phase, stream
 from genpolicy.algo.update import Update
 from genpolicy.config.schema import TARGET, digest, field_types, is_nested, locate
+from genpolicy.dataset.sequences import Sequences
 from genpolicy.errors import UserError
 from genpolicy.evaluation import evaluator
 from genpolicy.runs import checkpoint, phases
@@ -198,6 +200,25 @@ def test_code_counts_and_comments_do_not(tmp_path, monkeypatch):
     assert changed("gmpg.py", "\nX = 1\n") == known
     assert changed("iql.py", "\nX = 1\n") != known
     assert changed("ensemble.py", "\nX = 1\n") != known
+
+
+@pytest.mark.parametrize("words", [("algo=idql", "chunk.length=3"), ("algo=gmpg",), ("algo=qgpo",), ("algo=sfbc",)])
+def test_the_code_of_a_phase_is_all_that_its_updates_run(words):
+    config = composed(*words, "network=mlp")
+    algorithm = assemble(config, 2, -torch.ones(2), torch.ones(2), config.seed)
+    data, length = replace(random_transitions(), ends=torch.arange(32) % 8 == 7), config.chunk.length
+    data = data if length == 1 else Sequences.of_transitions(data, length, length, 0.9, False)
+    for phase in algorithm.phases:
+        ran = set()
+        sys.setprofile(lambda frame, event, given, ran=ran: ran.add(frame.f_globals.get("__name__", "")))
+        try:
+            source = begun(phase, data)
+            phase.update(source.sample(phase.batch_size, torch.Generator()), torch.Generator(), 0)
+        finally:
+            sys.setprofile(None)
+        ours = {name for name in ran if name.startswith(tuple(f"genpolicy.{room}." for room in phases.ROOMS))}
+        if made := phases.recipe(config, algorithm.phases, phase.name):
+            assert ours <= phases.sources(phases.used(made)).keys(), phase.name
 
 
 @functools.cache
