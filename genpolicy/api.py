@@ -122,6 +122,8 @@ class TrainedPolicy:
 
     def sample(self, observation: Array, num_samples: int, seed: int | None = None) -> Array:
         """`num_samples` actions [..., K, A] of the model alone: not selected, not clipped. seed: as in `act`."""
+        if not isinstance(num_samples, int) or num_samples < 1:
+            raise UserError(f"num_samples={num_samples}: must be a whole number, 1 or more")
         rows = self._rows(observation, "observation", self.observation_size)
         sampled = self.module.sample(rows, num_samples, self._generator(seed))
         return _like(sampled if self.chunk_length == 1 else sampled.unflatten(-1, self._shape), observation)
@@ -215,6 +217,11 @@ def _like(value: Tensor, given: Array) -> Array:
 
 
 def _job(*words: str) -> Job:
+    for word in words:
+        if not isinstance(word, str):
+            raise UserError(f"{word!r}: no word of a command line, such as 'algo=gmpo'; each is an argument of its own")
+        if word.startswith("-"):
+            raise UserError(f"{word}: a flag of the command line; from Python there is one run at a time")
     jobs: list[Job] = []
     each_job(list(words), jobs.append)
     if len(jobs) != 1:

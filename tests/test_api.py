@@ -214,5 +214,13 @@ def test_what_does_not_fit_is_said(policy, tmp_path):
         api.train("mode=tasks")
     with pytest.raises(UserError, match="several values are a sweep"):
         api.train(*SMALL, "seed=0,1")
+    for flag in ("-m", "--multirun", "--help"):
+        with pytest.raises(UserError, match=f"{flag}: a flag of the command line; from Python there is one run"):
+            api.train(flag, *SMALL)
+    with pytest.raises(UserError, match=r"\['algo=bc'\]: no word of a command line"):
+        api.train(["algo=bc"])
+    for count in (0, -1, 1.5):
+        with pytest.raises(UserError, match=f"num_samples={count}: must be a whole number, 1 or more"):
+            policy.sample(np.zeros(2), count)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         genpolicy.nothing  # noqa: B018, the attribute is the test

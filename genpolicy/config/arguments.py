@@ -191,7 +191,7 @@ def _rewrite_override(word: str, multirun: bool) -> str:
         return f"{key}={quoted(value)}"
     if key.lstrip("+") == "seeds":  # a list, where Hydra would see a sweep
         if not re.fullmatch(r"\d+(,\d+)+|\[[\d, ]*\]", value):
-            raise UserError(f"{word}: not a list of seeds; write it as in seeds=0,1,2")
+            raise UserError(f"{word}: not a list of seeds; write it as in seeds=0,1,2, or one as in seed=0")
         return f"seeds=[{value.strip('[]')}]"
     if key.lstrip("+") == "launch.time":  # as SLURM writes it; the setting is one
         return f"launch.minutes={sbatch.minutes(value)}"

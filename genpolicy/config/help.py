@@ -202,7 +202,8 @@ def _legal(field: dataclasses.Field, hint: type) -> str:
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     limits = [f"{sign} {field.metadata[name]}" for name, sign in signs.items() if name in field.metadata]
     choices = " | ".join(map(written, field.metadata.get("choices", ())))
-    return choices or ", ".join([name_of(hint), *limits])
+    kind = name_of(hint) + (" or a time such as 2h" if "seconds" in field.metadata else "")
+    return choices or ", ".join([kind, *limits])
 
 
 def _defaults() -> dict[str, str]:

@@ -44,20 +44,26 @@ def refuse_unused(config: Node, group: str, names: Collection[str], why: str) ->
             raise UserError(f"{group}.{field.name}={written(value)}: {why}; legal: {written(default)}")
 
 
-def remark_unused(settings: dict, root: type, words: Sequence[str]) -> None:
-    """Says of words of a command that they mean nothing in the whole checked configuration, and where that is so.
+def unused(settings: dict, root: type) -> dict[str, str]:
+    """The settings, or groups of them, by dotted name, that mean nothing in a whole checked configuration; where not.
 
-    Each class of it may have a classmethod `without_effect(config)`: the dotted names of settings, or of groups of
-    them, that nothing depends on there, and where that is. root: the dataclass of the settings outside all components.
+    Each class of it may have a classmethod `without_effect(config)` that says so. root: the dataclass of the settings
+    outside all components.
     """
-    unused: dict[str, str] = {}
+    found: dict[str, str] = {}
     nodes = (node for node in settings.values() if isinstance(node, dict) and TARGET in node)
     for cls in (root, *(locate(node[TARGET]) for node in nodes)):
         if (says := getattr(cls, "without_effect", None)) is not None:
-            unused |= says(Node(settings))
+            found |= says(Node(settings))
+    return found
+
+
+def remark_unused(settings: dict, root: type, words: Sequence[str]) -> None:
+    """Says of words of a command that they mean nothing, and where that is so (`unused`)."""
+    known = unused(settings, root)
     for word in words:
         key = word.lstrip("+~").partition("=")[0].rpartition("@")[2]
-        where = next((why for name, why in unused.items() if f"{key}.".startswith(f"{name}.")), None)
+        where = next((why for name, why in known.items() if f"{key}.".startswith(f"{name}.")), None)
         if where is not None:
             from genpolicy.system.console import remark  # whose package is slow to import
 

@@ -35,6 +35,7 @@ from genpolicy.config.validation import Node
 from genpolicy.errors import UserError
 from genpolicy.system import sqlite
 
+LONGEST = 100  # characters of a study's name
 RESERVED = re.compile(r"(mlflow\.|(mlartifacts|mlruns|phases|follow\.log)$)", re.IGNORECASE)  # names beside studies
 MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect", "inspect", "report", "clean", "export")
 
@@ -131,8 +132,10 @@ class RunSettings:
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
         """Refuses a study that is no folder's name, and a mode of a policy without its checkpoint."""
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", config.study):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", config.study):
             raise UserError(f"study: {config.study!r} is not a plain folder name of letters, digits and ._-")
+        if len(config.study) > LONGEST:
+            raise UserError(f"study: a name of {len(config.study)} characters; legal: at most {LONGEST}")
         if RESERVED.match(config.study):
             raise UserError(
                 f"study={config.study}: the name of something else in the folder of all runs; choose another"

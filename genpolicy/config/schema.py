@@ -12,6 +12,7 @@ import hashlib
 import importlib
 import json
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -20,7 +21,7 @@ from typing import Any, TypeVar, get_type_hints
 from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.config import plugins
-from genpolicy.errors import UserError, message
+from genpolicy.errors import UserError, one_line
 
 TARGET = "_target_"
 MISSING = "???"
@@ -113,7 +114,9 @@ def locate(target: Any, path: str = TARGET) -> type:
     except Exception as error:  # whatever a plugin's code raises
         if package == "genpolicy":
             raise
-        raise UserError(f"{path}: {target} cannot be imported ({message(error)})") from error
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{last.filename}:{last.lineno}"
+        raise UserError(f"{path}: {target} cannot be imported ({one_line(error)}, at {where})") from error
     if not (isinstance(found, type) and dataclasses.is_dataclass(found)):
         raise UserError(f"{path}: genpolicy has no component {target}")
     return found

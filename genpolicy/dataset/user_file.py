@@ -156,7 +156,9 @@ def check_finite(columns: dict[str, np.ndarray], path: Path | str) -> None:
     for name, column in columns.items():
         if column.dtype != bool and not np.isfinite(column).all():
             row = int(np.argmin(np.isfinite(column.reshape(len(column), -1)).all(axis=1)))
-            raise UserError(f"{path}: {name} has a NaN or infinite value in row {row}; all values must be finite")
+            raise UserError(
+                f"{path}: {name} has a NaN or infinite value in row {row}; all values must be finite, as float32, too"
+            )
 
 
 def clip(actions: np.ndarray, path: Path | str, task: Task) -> None:

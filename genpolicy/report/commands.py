@@ -13,7 +13,7 @@ from genpolicy.config.run_settings import filled
 from genpolicy.config.schema import TARGET
 from genpolicy.report.results import Result
 from genpolicy.runs.identity import INCIDENTAL, settings
-from genpolicy.runs.job import prepare
+from genpolicy.runs.job import checked_job
 
 FIRST = ("env", "algo", "model")  # which may choose the options of other groups
 
@@ -54,7 +54,7 @@ class Commands:
                 words.append(f"{group}={_option(group, wanted[name])}")
         given, _ = self._compose(words)
         words += [f"{name}={_value(value)}" for name, value in wanted.items() if not _same(given.get(name), value)]
-        job = prepare(*compose.job(self._loader, rewrite(words)))
+        job = checked_job(*compose.job(self._loader, rewrite(words)))
         made = settings(OmegaConf.to_container(job.config))
         return words if {name: made[name] for name in made if name not in INCIDENTAL} == wanted else None
 

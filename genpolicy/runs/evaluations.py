@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.config import plain_yaml
+from genpolicy.config.legal import unused
 from genpolicy.config.run_settings import TrainSettings
 from genpolicy.config.schema import EVALUATION, TARGET, digest, part
 from genpolicy.config.validation import check, refuse_interpolation
@@ -34,10 +35,11 @@ CHOSEN = ("select", "likelihood", "solver")  # whose options may be others than 
 def with_chosen(run: Run, config: DictConfig, choices: Mapping[str, str]) -> tuple[DictConfig, dict[str, str]]:
     """A run's configuration with what a command says of `CHOSEN` and of how many actions of a chunk are played.
 
-    With it the choices; neither is checked yet.
+    With it the choices; neither is checked yet. What means nothing in the run's is left as it is.
     """
     wanted, chosen = run.config.copy(), dict(run.choices)
-    for group in (group for group in CHOSEN if group in config):
+    ignored = unused(OmegaConf.to_container(run.config), TrainSettings)
+    for group in (group for group in CHOSEN if group in config and group not in ignored):
         if TARGET in config[group]:
             wanted[group], chosen[group] = config[group], choices[group]
         else:

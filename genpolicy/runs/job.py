@@ -86,6 +86,14 @@ def show(config: DictConfig, package: str | None) -> None:
 
 
 def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -> Job:
+    """The job of a composed configuration (`checked_job`); says which of its words mean nothing."""
+    job = checked_job(config, choices, overrides)
+    if job.config.mode == "train":
+        remark_unused(OmegaConf.to_container(job.config), TrainSettings, overrides)
+    return job
+
+
+def checked_job(config: DictConfig, choices: dict[str, str], overrides: list[str]) -> Job:
     """Checks a composed configuration and resolves its paths; creates nothing.
 
     Modes other than train read no component but those of `COMPONENTS`: their configuration holds nothing else. But that
@@ -161,8 +169,6 @@ def _prepared(config: DictConfig, choices: dict[str, str], overrides: list[str])
     settings["paths"] = {name: absolute(path) for name, path in settings["paths"].items()}
     if "path" in settings.get("dataset", ()):
         settings["dataset"]["path"] = absolute(settings["dataset"]["path"])
-    if mode == "train":
-        remark_unused(settings, TrainSettings, overrides)
     return Job(created(settings), choices, overrides)
 
 

@@ -165,7 +165,10 @@ def unwritable(path: Path, error: OSError) -> UserError:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return UserError(f"{path}: no permission to write; choose another place, as by paths.outputs=")
     if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
-        return UserError(f"{path}: a file stands where a folder is needed (or the reverse); move it away")
+        blocked = (each for each in (path, *path.parents) if each.is_symlink() or each.is_file())
+        return UserError(
+            f"{next(blocked, path)}: a file stands where a folder is needed (or a link, or the reverse); move it away"
+        )
     if error.errno in (errno.ELOOP, errno.ENXIO):
         return UserError(f"{path}: a link or something else that is no regular file; move it away")
     return UserError(f"{path}: cannot be written: {error.strerror or error}")

@@ -78,7 +78,7 @@ class FinalEvaluations:
         if name in self.state.results:
             return False
         episodes = self.run.config.eval.final_episodes
-        self.progress.say(f"evaluating the {name} policy, {counted(episodes, 'episode')}")
+        self.progress.say(f"evaluating the {name.removeprefix('final_')} policy, {counted(episodes, 'episode')}")
         metrics, returns = self.evaluator.final(policy, episodes)
         logged = {f"{name}/{key}": value for key, value in metrics.items()}
         self.journal.log(self.state.updates, logged, returns)

@@ -20,6 +20,7 @@ from genpolicy.runs.state import known_status
 from genpolicy.system.forecast import duration
 
 POLL_SECONDS = 0.5
+TOGETHER = {"together True": "several seeds at once", "together False": "one seed alone"}
 EVALUATED = ("chunk", "env", "likelihood", "model", "select", "solver")  # what evaluations on the way depend on
 EVALUATED += ("eval.episodes", "eval.log_prob_actions", "eval.per_phase")
 
@@ -173,7 +174,8 @@ def evaluations(config: DictConfig) -> str:
 
 def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
     """The circumstances in which something was trained, as far as they are others than now."""
-    return [f"{name} {value}" for name, value in then.items() if now.get(name) != value]
+    found = {f"{name} {value}": now.get(name) != value for name, value in then.items()}
+    return [TOGETHER.get(told, told) for told, differs in found.items() if differs]
 
 
 def put(phase: Phase, weights: dict) -> None:

@@ -281,6 +281,7 @@ def test_a_defect_is_one_line_and_its_traceback_on_request(monkeypatch, said, sh
         ("mode=eval checkpoint=x algo=bc", "algo=bc: mode=eval takes no such setting; "),
         ("collect.steps=5", "collect.steps=5: goes with mode=collect"),
         ("mode=check report.filter=x", "report.filter=x: goes with mode=report"),
+        (f"study={'x' * 101}", "study: a name of 101 characters; legal: at most 100"),
         ("study=a/../b", "study: 'a/../b' is not a plain folder name of letters, digits and ._-"),
         ("paths.outputs=", "paths.outputs: must name a folder"),
         ("phases.reuse=maybe", "phases.reuse: maybe is none of true, false, any"),

@@ -54,7 +54,8 @@ def test_a_fault_in_a_data_file_is_found_before_a_run_is_made(sweep, tmp_path, m
     assert result.code == 1
     assert (
         result.err
-        == f"genpolicy: {tmp_path}/data.npz: reward has a NaN or infinite value in row 7; all values must be finite\n"
+        == f"genpolicy: {tmp_path}/data.npz: reward has a NaN or infinite value in row 7; all values must be finite, "
+        "as float32, too\n"
     )
     assert len(reads) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["data.npz"]

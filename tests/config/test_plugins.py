@@ -119,7 +119,10 @@ def test_one_that_was_installed_as_a_plugin_needs_no_word(package):
     [
         ("plugins=no_such_package", "plugins=no_such_package: no package of this name is installed"),
         ("plugins=os.path", "plugins=os.path: no package of this name is installed"),
-        ("plugins=[my_ideas]", "algo._target_: my_ideas.greedy_bc.GreedyBC cannot be imported (division by zero)"),
+        (
+            "plugins=[my_ideas]",
+            "algo._target_: my_ideas.greedy_bc.GreedyBC cannot be imported (ZeroDivisionError: ",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_plugin_is_told_in_a_line(word, said, package):

@@ -1,5 +1,7 @@
 """Settings that a command gives and that mean nothing there: a line each, and the command is legal."""
 
+import json
+
 import pytest
 from command_line import genpolicy, tried
 from tiny import only_run, undrawn
@@ -75,3 +77,7 @@ def test_it_is_said_of_an_evaluation_too(tmp_path):
     result = genpolicy("mode=eval", f"checkpoint={only_run(tmp_path)}", "solver.steps=3", *short)
     assert result.code == 0, result.err
     assert f"solver.steps: {NO_FLOW}" in result.err
+    result = genpolicy("mode=eval", f"checkpoint={only_run(tmp_path)}", "solver=dpm", *short)
+    assert f"solver: {NO_FLOW}" in result.err
+    (record,) = only_run(tmp_path).glob("evaluation-*.json")
+    assert not any(name.startswith("solver") for name in json.loads(record.read_text())["changed"])

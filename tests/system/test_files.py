@@ -13,7 +13,7 @@ import time
 import pytest
 
 from genpolicy.errors import UserError
-from genpolicy.system.files import Lock, is_locked, write_atomically
+from genpolicy.system.files import Lock, is_locked, make_folder, write_atomically
 
 WRITER = """
 import sys
@@ -111,6 +111,14 @@ except Exception as error:
     assert said == f"UserError {tmp_path}/file: cannot be written: File too large\n"
     assert (tmp_path / "file").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize("way", ["file", "link"])
+def test_what_is_in_the_way_of_a_folder_is_named(tmp_path, way):
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    with pytest.raises(UserError, match=f"^{tmp_path / way}: a file stands where a folder is needed"):
+        make_folder(tmp_path / way / "study" / "run")
 
 
 def test_a_folder_in_the_way_is_one_line(tmp_path):
