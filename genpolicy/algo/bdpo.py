@@ -201,9 +201,9 @@ class BDPO(BehaviourSettings, PolicyEvaluation):
         )
         kept = alpha / alpha_below
         forgotten = 1 - kept**2  # beta_k
-        noise = policy.raw(x, t, observation)
+        noise = policy.noise(x, t, observation)
         with torch.no_grad():
-            expected = self.behaviour.target.raw(x, t, observation)
+            expected = self.behaviour.target.noise(x, t, observation)
         data = policy.clip((x - sigma * noise) / alpha)
         mean = (alpha_below * forgotten * data + kept * sigma_below**2 * x) / sigma**2
         std = torch.where(level[:, None] > 1, forgotten.sqrt(), 0.0)

@@ -20,7 +20,7 @@ from genpolicy.config.validation import Node
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.model.direct import normal_log_prob
-from genpolicy.model.flow import exact_divergence, rademacher
+from genpolicy.model.flow import Capability, exact_divergence, rademacher
 from genpolicy.model.path import ICFM
 from genpolicy.objective.objective import Draws
 
@@ -53,11 +53,15 @@ class FAC(BehaviourSettings, OneStepActor):
         super().check_compatibility(config)
 
         def fits(model: Node) -> bool:
-            return "path" in model and issubclass(locate(model["path"]["_target_"]), ICFM)
+            field = Capability.FIELD in getattr(locate(model["_target_"]), "supports", ())
+            return field and issubclass(locate(model["path"]["_target_"]), ICFM)
 
         if not fits(config.model):
             legal = legal_options("model", having=fits)
             raise UserError(f"model: FAC's log-densities are those of a flow on straight paths; legal: {legal}")
+        if Capability.FIELD not in locate(config.objective._target_).teaches:
+            legal = legal_options("objective", lambda objective: Capability.FIELD in objective.teaches)
+            raise UserError(f"objective: FAC's log-densities are those of a learned field; legal: {legal}")
         require_velocity(config, 0.0)
 
     def plan(self) -> list[Phase]:

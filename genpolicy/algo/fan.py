@@ -37,7 +37,8 @@ class FAN(OneStepActor):
 
     def plan(self) -> list[Phase]:
         [phase] = super().plan()
-        flow = imitation(self.behaviour, self.objective, self.lr, clip=self.gradient_norm, every=self.policy_delay)
+        more = {"clip": self.gradient_norm, "every": self.policy_delay, "schedule": self.schedule}
+        flow = imitation(self.behaviour, self.objective, self.lr, **more)
         actor = phase.updates["actor"]  # first, by the flow of before its update
         return [replace(phase, updates={"actor": actor, "flow": flow} | phase.updates)]
 

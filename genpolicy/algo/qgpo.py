@@ -16,7 +16,7 @@ from genpolicy.config.validation import Node
 from genpolicy.critic.critic import q_of_each
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
-from genpolicy.model.flow import standard_normal
+from genpolicy.model.flow import Capability, standard_normal
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.guided import GuidedNetwork, GuidedPolicy
 from genpolicy.model.policy import Policy
@@ -128,5 +128,5 @@ class QGPO(BehaviourSettings, CriticSettings, PolicySettings, Algorithm):
 
 
 def guidable(model: type) -> bool:
-    """Whether a model is the flow at one time, to which a gradient can be added."""
-    return issubclass(model, GenerativePolicy) and model.num_times == 1
+    """Whether a model is the flow at one time, to which a gradient can be added, and no map to its end."""
+    return issubclass(model, GenerativePolicy) and model.num_times == 1 and Capability.FIELD in model.supports

@@ -88,6 +88,7 @@ class Update:
         self.lr, self.every, self.first = lr, every, every - 1 if first is None else first
         self.schedule, self.scheduled = schedule, scheduled
         self.derive = derive
+        self.counted: Sequence[Optimizer] = ()  # others whose step this one's is, too
         self.compile("none")
 
     @property
@@ -151,7 +152,8 @@ class Update:
     def step(self, batch: Transitions, draws: Draws, progress: float = 0.0) -> Metrics:
         """Differentiate and step, with given draws."""
         self.set_lr(progress)
-        self.optimizer.count += 1
+        for optimizer in (self.optimizer, *self.counted):
+            optimizer.count += 1
         metrics = (self._change or self.change)(batch, draws)
         self.end(metrics)
         return metrics

@@ -42,14 +42,21 @@ class Toy(Protocol):
 
 @plain
 def draw_plane(
-    algorithm: Algorithm, toy: Toy, extent: float, directory: Path, scale: float = 1.0, shift: float = 0.0
+    algorithm: Algorithm,
+    toy: Toy,
+    extent: float,
+    directory: Path,
+    scale: float = 1.0,
+    shift: float = 0.0,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Draw samples, trajectories, densities and values of an algorithm's policies into PNG files of `directory`.
 
     extent: half the width drawn. scale, shift: the algorithm has learned from scale r + shift, and its beta and Q are
-    in this unit. The behaviour model (if the algorithm has one) and the trained policy are drawn beside
-    each other, and their densities beside the exact ones, p and the optimum p exp(beta Q) / Z. Gives how far they are
-    from these: the total variation distance of the policy, and of the behaviour model, where there are both.
+    in this unit. check: called now and then; may raise. The behaviour model (if the algorithm has one) and the trained
+    policy are drawn beside each other, and their densities beside the exact ones, p and the optimum p exp(beta Q) / Z.
+    Gives how far they are from these: the total variation distance of the policy, and of the behaviour model, where
+    there are both.
     """
     policies = {"behaviour (BC)": algorithm.behaviour, "trained policy": algorithm.policy}
     if algorithm.behaviour is algorithm.policy:
@@ -60,7 +67,7 @@ def draw_plane(
         for name, actor in actors.items()
         if actor.has_density and isinstance(actor.policy, GenerativePolicy)
     }
-    plane = _Plane(toy, extent, scale, shift)
+    plane = _Plane(toy, extent, scale, shift, check)
     density, measured = plane.density(algorithm)
     figures = {
         "samples": plane.samples({name: actor.act for name, actor in actors.items()}, algorithm.action_low.device),
@@ -128,8 +135,8 @@ def draw_trajectories(
 class _Plane:
     """The square in which everything is drawn, with the data that belong to it."""
 
-    def __init__(self, toy: Toy, extent: float, scale: float, shift: float):
-        self.toy, self.extent, self.scale, self.shift = toy, extent, scale, shift
+    def __init__(self, toy: Toy, extent: float, scale: float, shift: float, check: Callable[[], None]):
+        self.toy, self.extent, self.scale, self.shift, self.check = toy, extent, scale, shift, check
         self.limits = {"vmin": toy.value.min(), "vmax": toy.value.max()}
         middles = extent * (2 * (np.arange(GRID) + 0.5) / GRID - 1)
         self.grid = np.stack(np.meshgrid(middles, middles), -1).reshape(-1, 2)
@@ -206,7 +213,11 @@ class _Plane:
 
     def _log_prob(self, actor: Actor) -> np.ndarray:
         points = torch.as_tensor(self.grid, dtype=torch.float32, device=actor.action_low.device)
-        return torch.cat([actor.log_prob(part[:, :0], part) for part in points.split(1024)]).cpu().numpy()
+        found = []
+        for part in points.split(1024):
+            self.check()
+            found.append(actor.log_prob(part[:, :0], part))
+        return torch.cat(found).cpu().numpy()
 
     def _total_variation(self, log_p: np.ndarray, exact: np.ndarray) -> float:
         """Half the integral of |p - exact| over the plane, all of `exact` being on the grid."""

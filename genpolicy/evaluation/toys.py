@@ -1,6 +1,7 @@
 """What is drawn and measured of a policy of the toy tasks, whose exact answers are known."""
 
 import functools
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +19,31 @@ SHOWN = 400  # episodes drawn and measured
 
 @functools.singledispatch
 def draw(
-    task: Task, algorithm: Algorithm, chunk: Chunk, directory: Path, scale: float = 1.0, shift: float = 0.0
+    task: Task,
+    algorithm: Algorithm,
+    chunk: Chunk,
+    directory: Path,
+    scale: float = 1.0,
+    shift: float = 0.0,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Draws the policy of a toy task into PNG files of `directory`, and gives what is measured of it beside returns.
 
     chunk: how many of the actions that it chooses at once are played. scale, shift: of the rewards, as the algorithm
-    has learned from them. Other tasks have nothing to draw.
+    has learned from them. check: called now and then; may raise. Other tasks have nothing to draw.
     """
     return {}
 
 
 @draw.register
 def _(
-    task: SwissRoll, algorithm: Algorithm, chunk: Chunk, directory: Path, scale: float = 1.0, shift: float = 0.0
+    task: SwissRoll,
+    algorithm: Algorithm,
+    chunk: Chunk,
+    directory: Path,
+    scale: float = 1.0,
+    shift: float = 0.0,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Draws samples, generation trajectories, densities and values, and measures how far densities are from exact.
 
@@ -39,12 +52,18 @@ def _(
     """
     from genpolicy.evaluation.figures import draw_plane  # matplotlib is slow to import and needed only here
 
-    return draw_plane(algorithm, roll(), 1.25 * EXTENT, directory, scale, shift)
+    return draw_plane(algorithm, roll(), 1.25 * EXTENT, directory, scale, shift, check)
 
 
 @draw.register
 def _(
-    task: MultiGoal, algorithm: Algorithm, chunk: Chunk, directory: Path, scale: float = 1.0, shift: float = 0.0
+    task: MultiGoal,
+    algorithm: Algorithm,
+    chunk: Chunk,
+    directory: Path,
+    scale: float = 1.0,
+    shift: float = 0.0,
+    check: Callable[[], None] = lambda: None,
 ) -> dict[str, float]:
     """Draws the trajectories that the policy takes, and measures how they cover the goals."""
     from genpolicy.evaluation.figures import draw_trajectories  # matplotlib is slow to import and needed only here

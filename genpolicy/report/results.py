@@ -9,7 +9,7 @@ import numpy as np
 
 from genpolicy.config.schema import TARGET
 from genpolicy.report.chart import Mark
-from genpolicy.runs.identity import INCIDENTAL
+from genpolicy.runs.identity import INCIDENTAL, NO_METRIC
 from genpolicy.runs.protocol import protocol, subtask
 
 # Metrics of the last checkpoint, of the last evaluations during training together, and of the best of them.
@@ -64,7 +64,7 @@ class Result:
     @property
     def configuration(self) -> frozenset[tuple[str, str]]:
         """What is the same for all seeds: the options of the groups, and the settings."""
-        settings = ((name, value) for name, value in self.settings.items() if name not in INCIDENTAL)
+        settings = ((name, value) for name, value in self.settings.items() if name not in INCIDENTAL | NO_METRIC)
         return frozenset([*self.choices.items(), *settings])
 
     def known(self, name: str) -> str | None:
@@ -221,7 +221,7 @@ class Comparison:
         """Each setting in which methods differ on the same task, with its value by (task, method)."""
         found = []
         names = {name for runs in self.runs.values() for name in (*runs[0].choices, *runs[0].settings)}
-        for name in sorted(names - INCIDENTAL, key=_choices_first(self.runs)):
+        for name in sorted(names - INCIDENTAL - NO_METRIC, key=_choices_first(self.runs)):
             values = {at: value for at, runs in self.runs.items() if (value := runs[0].known(name)) is not None}
             if any(len({values.get(at) for at in self.runs if at[0] == task}) > 1 for task in self.tasks):
                 found.append((name, values))
@@ -260,7 +260,7 @@ def distinguishing(results: Sequence[Result]) -> dict[str, list[str]]:
     words: dict[str, list[str]] = defaultdict(list)
     for (base, _), configurations in groups.items():
         found = list(configurations.values())
-        names = {name for each in found for name in (*each.choices, *each.settings)} - INCIDENTAL
+        names = {name for each in found for name in (*each.choices, *each.settings)} - INCIDENTAL - NO_METRIC
         apart = len({_values(each, words[base]) for each in found})
         for name in sorted(names, key=_choices_first({0: found})):
             if apart == len(found):

@@ -141,7 +141,7 @@ def _tagged(tags: Mapping[str, str]) -> Iterator[tuple[str, dict]]:
 def _with_later(own: Result, later: Mapping[str, dict] | Iterable[tuple[str, dict]]) -> Iterator[Result]:
     """A run's result, and each later evaluation of it as a result of its own, as if it were the one at its end.
 
-    One as at its end, which `mode=eval` has made again, is no other result.
+    One as at its end, which `mode=eval` has made again, perhaps to film it, is no other result.
     """
     yield own
     for digits, told in dict(later).items():
@@ -153,7 +153,7 @@ def _with_later(own: Result, later: Mapping[str, dict] | Iterable[tuple[str, dic
         except (KeyError, TypeError, AttributeError):
             continue
         choices = {group: chosen.get(group, option) for group, option in own.choices.items()}
-        if (known, choices) == (own.settings, own.choices):
+        if replace(own, settings=known, choices=choices).configuration == own.configuration:
             continue
         metrics = {name.removeprefix(prefix): value for name, value in own.metrics.items() if name.startswith(prefix)}
         metrics = {name if name.startswith("steps/") else f"{LAST}/{name}": value for name, value in metrics.items()}

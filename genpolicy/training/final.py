@@ -64,7 +64,9 @@ class FinalEvaluations:
                 self.save()
         draw_steps(self.state.results, evaluation.steps, figures / "steps.png")
         units = {name: self.reward[name] for name in ("scale", "shift") if name in self.reward}
-        measured = toys.draw(self.task, self.algorithm, self.run.config.chunk, figures, **units)
+        measured = toys.draw(
+            self.task, self.algorithm, self.run.config.chunk, figures, **units, check=self.evaluator.check
+        )
         self.journal.log(self.state.updates, {f"final/{name}": value for name, value in measured.items()})
         # Times are not of the run's state, which is the same to the bit however often it was stopped.
         self.timed = {name: self.evaluator.latency(policy) for name, policy in self.policies().items()}

@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.algo.algorithm import Algorithm
 from genpolicy.algo.phase import Phase
-from genpolicy.config.schema import digest
+from genpolicy.config.run_settings import TrainSettings
+from genpolicy.config.schema import EVALUATION, digest, part
 from genpolicy.errors import UserError, message
 from genpolicy.runs import phases
 from genpolicy.runs.identity import label
@@ -91,12 +92,15 @@ class Sharing:
     def give(self, phase: Phase, events: Iterable[dict], seconds: float) -> None:
         """Leaves a phase that was trained, with its events, steps from its begin on, to other runs.
 
-        Not one that was begun and ended in different circumstances.
+        Not one that was begun and ended in different circumstances, or that reads one of other circumstances.
         """
         if (place := self._claimed) is None:
             return
         circumstances = self._circumstances(place)
-        if self.run.noted("begun", None) == circumstances:
+        differs = any(self.told.get(name, {}).get("differs") for name in phase.reads)
+        if differs:  # it was learned from weights that others in these circumstances would not take
+            self._tell(phase, place, label(self.run.directory), False, seconds, differs)
+        elif self.run.noted("begun", None) == circumstances:
             weights = {name: module.state_dict() for name, module in phase.trains.items()}
             place.save(
                 {"parts": weights, "updates": phase.state_dict()},
@@ -158,18 +162,25 @@ class Sharing:
             return None
         also = f" (with {', '.join(differs)})" if differs else ""
         self.say(f"the {phase.name} phase is there from {record['run']}{also}: {duration(record['seconds'])} saved")
-        self._tell(phase, place, record["run"], True, record["seconds"])
+        self._tell(phase, place, record["run"], True, record["seconds"], bool(differs))
+        if differs:
+            self.run.note(made={"phases": "of other circumstances"})
         return events, record["evaluations"] == self.evaluations
 
-    def _tell(self, phase: Phase, place: phases.SharedPhase, run: str, reused: bool, seconds: float) -> None:
-        self.told[phase.name] = {"key": place.key, "run": run, "reused": reused, "seconds": round(seconds, 3)}
+    def _tell(
+        self, phase: Phase, place: phases.SharedPhase, run: str, reused: bool, seconds: float, differs: bool = False
+    ) -> None:
+        told = {"key": place.key, "run": run, "reused": reused, "seconds": round(seconds, 3)}
+        self.told[phase.name] = told | ({"differs": True} if differs else {})
         self.run.note(phases=self.told)
 
 
 def evaluations(config: DictConfig) -> str:
     """The same for runs whose evaluations during training are made alike."""
     plain = OmegaConf.create({name: OmegaConf.select(config, name) for name in EVALUATED})
-    return digest(OmegaConf.to_container(plain))
+    more = part(config, TrainSettings, EVALUATION)
+    del more["eval"]  # beside those of it that are in `EVALUATED`
+    return digest([OmegaConf.to_container(plain), more])
 
 
 def differences(then: Mapping[str, str], now: Mapping[str, str]) -> list[str]:

@@ -83,6 +83,7 @@ class _Vectorised:
             before=None if first.before is None else self._before,
             after=None,
             observe=None,
+            counted=[update.optimizer for update in updates],
         )
 
     def drawn(
@@ -105,7 +106,6 @@ class _Vectorised:
         total = self.common.step(stacked, draws, progress)
         each = [{name: value[i] for name, value in total.items()} for i in range(len(batches))]
         for update, metrics in zip(self.updates, each, strict=True):
-            update.optimizer.count += 1
             update.end(metrics)
         return each
 

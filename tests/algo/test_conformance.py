@@ -11,10 +11,13 @@ from omegaconf import OmegaConf
 from small import ALGORITHMS, STEPS, begun, random_transitions, shrink, sizes
 from tiny import only_run, records, same
 
+from genpolicy.algo.actor_critic import ActorCritic
 from genpolicy.algo.algorithm import assemble
 from genpolicy.algo.update import Update
 from genpolicy.config.arguments import options
 from genpolicy.config.option_content import all_settings
+from genpolicy.config.plain_yaml import read
+from genpolicy.config.schema import locate
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.model import policy
 from genpolicy.model.policy import Policy
@@ -152,6 +155,38 @@ def test_a_moving_average_follows_each_update_of_its_network_once(words, monkeyp
     assert followed == [0.01] * next(iter(phase.updates.values())).count  # the actor's is the first
 
 
+def actor_critics() -> list[str]:
+    found = (name for name in ALGORITHMS if issubclass(locate(read(options("algo")[name])["_target_"]), ActorCritic))
+    return [name for name in found if name != "meanflow_ql"]  # whose policy has a schedule of its own
+
+
+@pytest.mark.parametrize("name", actor_critics())
+def test_a_schedule_is_that_of_all_updates(name):
+    [(job, _)] = jobs(f"algo={name}", "tuned=none", "network=mlp", "env=multi-goal", "algo.schedule=cosine")
+    shrink(job.config)
+    for phase in assemble(job.config, 2, -torch.ones(2), torch.ones(2)).phases:
+        assert {update.schedule for update in phase.updates.values()} <= {"cosine"} or phase.name == "behaviour"
+
+
+@pytest.mark.parametrize("prediction", ["noise", "data", "velocity", "score", "preconditioned"])
+def test_the_steps_of_bdpo_are_those_of_what_its_network_predicts(prediction):
+    [(job, _)] = jobs("algo=bdpo", "tuned=none", "network=mlp", "env=multi-goal", f"objective.prediction={prediction}")
+    shrink(job.config)
+    algorithm = assemble(job.config, 2, -torch.ones(2), torch.ones(2))
+    flow, path = algorithm.policy, algorithm.policy.path
+    x, observation = 0.5 * torch.randn(6, 2), torch.randn(6, 2)
+    for level in range(1, path.steps + 1):
+        t, below = torch.full((6,), level / path.steps), torch.full((6,), (level - 1) / path.steps)
+        alpha, sigma, alpha_below, sigma_below = (
+            of(at)[:, None] for at in (t, below) for of in (path.alpha, path.sigma)
+        )
+        forgotten = 1 - (alpha / alpha_below) ** 2
+        data = flow.data(x, t, observation)
+        expected = (alpha_below * forgotten * data + alpha / alpha_below * sigma_below**2 * x) / sigma**2
+        found = algorithm.step(flow, x, t, observation)
+        torch.testing.assert_close(found.mean, expected, rtol=1e-4, atol=1e-4)
+
+
 def each_class(group: str) -> list[str]:
     """An option for each class that a group's options name, with the path of a model."""
     found = {}
@@ -204,6 +239,15 @@ def assert_works(config, word: str = "") -> None:
             "critic: must learn V; legal: critic=iql|",
         ),
         ("algo=qgpo model=trajectory", "model: a solution map cannot be guided"),
+        (
+            "algo=qgpo model=consistency objective=consistency solver=renoise algo.energy=denoised critic=iql",
+            "model: a solution map cannot be guided",
+        ),
+        (
+            "algo=fac model=meanflow_action objective=meanflow_action solver=one_jump",
+            "model: FAC's log-densities are those of a flow on straight paths; legal: model=icfm",
+        ),
+        ("algo=rebrac algo.ema_start=10", "algo.ema_start=10: the actor's moving average follows at each"),
         (
             "algo=fan critic=double_q_gelu",
             "critic: FAN needs Q functions that are conditioned on noise; legal: critic=noise_",

@@ -72,6 +72,20 @@ def test_evaluations_that_were_made_otherwise_are_not_a_longer_runs(trained, tmp
     assert checkpoint.load(run / "best.pt")["state"]["best"]["update"] == 120
 
 
+def test_how_a_policy_is_guided_makes_other_evaluations():
+    configs = [jobs("algo=qgpo", f"algo.guidance_scale={scale}")[0][0].config for scale in (1, 2)]
+    assert evaluations(configs[0]) != evaluations(configs[1])
+
+
+def test_a_one_step_policy_of_other_activations_is_refused(tmp_path):
+    fql = words(tmp_path, "algo=fql", "algo.steps=4", "critic=double_q_gelu", "critic.hidden=[16]")
+    fql = [word for word in fql if not word.startswith(("algo.critic", "algo.policy"))]
+    assert genpolicy(*fql).code == 0
+    said = genpolicy(*fql, f"init.policy={only_run(tmp_path)}", "algo.policy_activation=relu")
+    assert said.code == 1
+    assert "init.policy: has another algo: policy_activation; give this run the same" in said.err
+
+
 @pytest.mark.parametrize(
     ("word", "alike"),
     [
@@ -193,6 +207,7 @@ FIT = {
     "init.critic={run} critic.hidden=[8]": "has another critic: hidden; give this run the same",
     "init.critic={run} scaling.observation=none scaling.action=none": "learned with other units",
     "init.policy={run} model=icfm": "has another model",
+    "init.policy={run} objective=noise_prediction objective.prediction=noise": "its network predicts the velocity",
     "init.policy={run} env=multi-goal": "is of env=swiss-roll; this run is of env=multi-goal",
     "init.critic=nowhere": "init.critic: nowhere is no run directory, checkpoint or MLflow run id",
     "init.critic={run} init.digests={{critic:abc}}": "are made by genpolicy",

@@ -115,6 +115,24 @@ def test_common_updates_are_those_of_each_alone(chosen):
         assert moments(single.phases[0].state_dict()) == moments(joint.phases[0].state_dict()) > 0
 
 
+def test_the_first_update_of_several_has_its_moving_average_too():
+    """ReBRAC's follows before the actor's step; here from weights that are far from the actor's."""
+    ((job, _),) = jobs("algo=rebrac", "env=hopper-medium-v2", *NETWORKS)
+    alone, together = algorithms(job.config), algorithms(job.config)
+    with torch.no_grad():
+        for parameter in (each for algorithm in alone + together for each in algorithm.policy.target.parameters()):
+            parameter.add_(1.0)
+    data = alone[0].phases[0].prepare(transitions(SIZE))
+    draws, others = ([torch.Generator().manual_seed(seed) for seed in range(SEEDS)] for _ in range(2))
+    common = VectorisedPhase(together, 0)
+    for step in range(2):
+        for algorithm, draw in zip(alone, draws, strict=True):
+            algorithm.phases[0].update(data.sample(32, draw), draw, step)
+        common([data.sample(32, draw) for draw in others], others, step)
+    for single, joint in zip(alone, together, strict=True):
+        torch.testing.assert_close(joint.policy.target.state_dict(), single.policy.target.state_dict())
+
+
 def test_gradients_are_limited_of_each_by_itself():
     """One parameter has no dimensions, as V where there are no observations."""
     shapes, limit = [(), (3, 4)], 0.5

@@ -182,6 +182,29 @@ def test_a_phase_that_was_begun_otherwise_is_not_left_to_others(tmp_path, monkey
     assert not list(tmp_path.glob("phases/*/phase.json"))
 
 
+def test_what_is_learned_from_a_phase_of_other_circumstances_is_not_left_to_others(tmp_path):
+    """QGPO's critic reads its behaviour model; `phases.reuse=any` is of one run alone."""
+    qgpo = ("qgpo", "algo.joint=false", "critic=in_support")
+    shared = [word for word in SHARED if not word.startswith("critic")]
+    common = [*shared, "critic.hidden=[8]", f"paths.outputs={tmp_path}", f"paths.data={tmp_path}"]
+    given = [f"algo={qgpo[0]}", *qgpo[1:], *common]
+
+    def made(*more: str):
+        said = genpolicy(*given, *more)
+        assert said.code == 0, said.err
+        return said
+
+    assert genpolicy("algo=bc", *(word for word in common if "critic" not in word), "threads=2", "study=a").code == 0
+    second = made("phases.reuse=any", "study=b")
+    assert "the behaviour phase is there from bc-vpsde" in second.err
+    (run,) = find_runs(tmp_path, "b")
+    assert json.loads((run / "status.json").read_text())["made"] == {"phases": "of other circumstances"}
+    third = made("study=c")
+    assert "the behaviour phase is there from bc-vpsde-" in third.err
+    assert "trained anew" in third.err
+    assert "critic phase is there" not in third.err
+
+
 def test_code_counts_and_comments_do_not(tmp_path, monkeypatch):
     """The code of what the phase uses, and not that of other algorithms."""
     used, real = ["genpolicy.critic.iql"], phases.Path.read_text
