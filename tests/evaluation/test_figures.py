@@ -14,6 +14,7 @@ from genpolicy.evaluation.figures import draw_plane
 from genpolicy.model.policy import Policy
 from genpolicy.select.selection import Greedy, NoSelection
 from genpolicy.solver.fixed import RK4
+from genpolicy.system.signals import Interrupted
 
 STD, BETA = 0.4, 5.0
 
@@ -103,6 +104,14 @@ def test_distances_are_those_of_gaussians(tmp_path):
 def test_beta_is_in_the_units_of_the_rewards_that_were_learned_from(tmp_path):
     measured, _ = drawn(Algorithm(policy=0.3, beta=BETA / 4), tmp_path, scale=4.0, shift=-2.0)
     assert measured["total_variation"] == pytest.approx(0, abs=1e-3)
+
+
+def test_densities_are_broken_off_by_a_signal(tmp_path):
+    def check():
+        raise Interrupted(15)
+
+    with pytest.raises(Interrupted):
+        draw_plane(Algorithm(policy=0.3), Toy(), Toy.extent, tmp_path, check=check)
 
 
 def test_mass_outside_of_the_grid_counts(tmp_path):
