@@ -1,8 +1,8 @@
 """What is drawn and measured of a policy of the toy tasks, whose exact answers are known."""
 
 import functools
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,33 +18,17 @@ SHOWN = 400  # episodes drawn and measured
 
 
 @functools.singledispatch
-def draw(
-    task: Task,
-    algorithm: Algorithm,
-    chunk: Chunk,
-    directory: Path,
-    scale: float = 1.0,
-    shift: float = 0.0,
-    check: Callable[[], None] = lambda: None,
-) -> dict[str, float]:
+def draw(task: Task, algorithm: Algorithm, chunk: Chunk, directory: Path, **more: Any) -> dict[str, float]:
     """Draws the policy of a toy task into PNG files of `directory`, and gives what is measured of it beside returns.
 
-    chunk: how many of the actions that it chooses at once are played. scale, shift: of the rewards, as the algorithm
-    has learned from them. check: called now and then; may raise. Other tasks have nothing to draw.
+    chunk: how many of the actions that it chooses at once are played. more: what `figures.draw_plane` takes beside, for
+    the Swiss roll. Other tasks have nothing to draw.
     """
     return {}
 
 
 @draw.register
-def _(
-    task: SwissRoll,
-    algorithm: Algorithm,
-    chunk: Chunk,
-    directory: Path,
-    scale: float = 1.0,
-    shift: float = 0.0,
-    check: Callable[[], None] = lambda: None,
-) -> dict[str, float]:
+def _(task: SwissRoll, algorithm: Algorithm, chunk: Chunk, directory: Path, **more: Any) -> dict[str, float]:
     """Draws samples, generation trajectories, densities and values, and measures how far densities are from exact.
 
     total_variation: of the trained policy from its optimum p(a) exp(beta Q(a)) / Z, for algorithms that have one;
@@ -52,19 +36,11 @@ def _(
     """
     from genpolicy.evaluation.figures import draw_plane  # matplotlib is slow to import and needed only here
 
-    return draw_plane(algorithm, roll(), 1.25 * EXTENT, directory, scale, shift, check)
+    return draw_plane(algorithm, roll(), 1.25 * EXTENT, directory, **more)
 
 
 @draw.register
-def _(
-    task: MultiGoal,
-    algorithm: Algorithm,
-    chunk: Chunk,
-    directory: Path,
-    scale: float = 1.0,
-    shift: float = 0.0,
-    check: Callable[[], None] = lambda: None,
-) -> dict[str, float]:
+def _(task: MultiGoal, algorithm: Algorithm, chunk: Chunk, directory: Path, **more: Any) -> dict[str, float]:
     """Draws the trajectories that the policy takes, and measures how they cover the goals."""
     from genpolicy.evaluation.figures import draw_trajectories  # matplotlib is slow to import and needed only here
 

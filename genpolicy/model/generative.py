@@ -378,9 +378,14 @@ class GenerativePolicy(Policy):
 
 def field_follows(config: Node, *times: float) -> bool:
     """Whether the field of a configured flow follows from what its network predicts, at all of some times."""
-    path, prediction = build(config.model.path), build(config.objective).prediction
-    prediction = path.auto_prediction if prediction == "auto" else prediction
+    path, prediction = build(config.model.path), predicted(config)
     if prediction == "preconditioned":
         return True
     t, ones = torch.tensor(times, dtype=torch.float64), torch.ones(len(times), 1, dtype=torch.float64)
     return all(part.isfinite().all() for part in path.data_and_noise(prediction, ones, ones, t))
+
+
+def predicted(config: Node) -> str:
+    """What the network of a configured flow predicts."""
+    prediction = build(config.objective).prediction
+    return build(config.model.path).auto_prediction if prediction == "auto" else prediction

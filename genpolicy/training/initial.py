@@ -9,8 +9,9 @@ import torch
 from omegaconf import DictConfig
 
 from genpolicy.algo.algorithm import Algorithm
-from genpolicy.config.schema import always_training, build
+from genpolicy.config.schema import always_training
 from genpolicy.errors import UserError
+from genpolicy.model.generative import predicted
 from genpolicy.runs import checkpoint
 from genpolicy.runs.job import Job
 from genpolicy.runs.run import Run
@@ -90,7 +91,8 @@ def _check_source(source: Run, config: DictConfig, choices: Mapping[str, str], p
         if theirs != own:
             differs = sorted(key for key in theirs.keys() | own.keys() if theirs.get(key) != own.get(key))
             raise UserError(f"init.{part}: has another {group}: {', '.join(differs)}; give this run the same")
-    if part != "critic" and (theirs := _prediction(source.config)) != (own := _prediction(config)):
+    flow = part != "critic" and "path" in config.model  # in both, as they have the same model
+    if flow and (theirs := predicted(source.config)) != (own := predicted(config)):
         raise UserError(
             f"init.{part}: its network predicts the {theirs}, this run's the {own}; give the same objective"
         )
@@ -98,14 +100,6 @@ def _check_source(source: Run, config: DictConfig, choices: Mapping[str, str], p
         shared = source.config.algo.keys() & config.algo.keys() & MEANING
         if differs := sorted(name for name in shared if source.config.algo[name] != config.algo[name]):
             raise UserError(f"init.policy: has another algo: {', '.join(differs)}; give this run the same")
-
-
-def _prediction(config: DictConfig) -> str | None:
-    """What the network of a run's flow predicts; None without a flow."""
-    if "path" not in config.model:
-        return None
-    prediction = build(config.objective).prediction
-    return build(config.model.path).auto_prediction if prediction == "auto" else prediction
 
 
 def _weights(run: Run, saved: dict, part: str) -> dict[str, torch.Tensor]:
