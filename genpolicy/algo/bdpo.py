@@ -24,6 +24,9 @@ from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.policy import Policy
 from genpolicy.objective.noise_prediction import NoisePrediction
 from genpolicy.objective.objective import Draws
+from genpolicy.solver.exponential import Ancestral
+
+OWN_STEPS = ("forward", "posterior", False)  # variance, mean and clip_samples of the solver that takes them
 
 
 class Step(NamedTuple):
@@ -81,6 +84,19 @@ class BDPO(BehaviourSettings, PolicyEvaluation):
 
         if not has_chain(config.model):
             raise UserError(f"model: BDPO needs a chain of steps; legal: {legal_options('model', having=has_chain)}")
+
+        def has_its_steps(solver: Node) -> bool:
+            ancestral = locate(solver["_target_"]) is Ancestral
+            return ancestral and (solver["variance"], solver["mean"], solver["clip_samples"]) == OWN_STEPS
+
+        if not has_its_steps(config.solver):
+            legal = legal_options("solver", having=has_its_steps)
+            raise UserError(f"solver: BDPO's values are those of the steps of DDPM's own chain; legal: {legal}")
+        if config.solver.steps != config.model.path.steps:
+            raise UserError(
+                f"solver.steps={config.solver.steps}: BDPO's values are those of the model.path.steps="
+                f"{config.model.path.steps} steps of its chain; set both, or measure fewer steps with eval.steps"
+            )
 
         def predicts_noise(objective: type) -> bool:
             return issubclass(objective, NoisePrediction)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from genpolicy.config.legal import refuse_unused
 from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node
 from genpolicy.critic.critic import Metrics
@@ -61,6 +62,7 @@ class ChainValue(DoubleQ):
         super().check_compatibility(config)
         if config.critic.expectile is not None:
             raise UserError(f"critic.expectile={config.critic.expectile}: V is of noisy actions here; legal: null")
+        refuse_unused(config, "critic", ("subset", "normalize"), "of Q's targets, and V's would be without")
 
     def __post_init__(self, observation_size: int, action_size: int, *more: Any) -> None:
         super().__post_init__(observation_size, action_size, *more)

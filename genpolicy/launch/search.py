@@ -10,20 +10,20 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import optuna
 from hydra.core.override_parser.types import IntervalSweep, Override
 from hydra.plugins.launcher import Launcher
-from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from genpolicy.config.schema import digest
 from genpolicy.errors import UserError, one_line
 from genpolicy.launch.sweep import incidental
-from genpolicy.runs.evaluations import result
+from genpolicy.runs.evaluations import Evaluation, result
 from genpolicy.runs.identity import directory_of
-from genpolicy.runs.state import known_status, run_states
+from genpolicy.runs.state import known_status, run_states, settled
 from genpolicy.system import sqlite
 from genpolicy.system.files import new_folder, no_link
 from genpolicy.training import checks
@@ -60,7 +60,7 @@ class Search:
         checked = launcher.prepare(self._examples())
         launcher.check(checked)
         settings = checked[0].config.search
-        self.open(checked[0].config)
+        self.open(checked)
         waiting = self._abandoned()
         while True:
             room = settings.trials - len(self.study.get_trials(deepcopy=False))
@@ -74,12 +74,14 @@ class Search:
             best = self.study.best_trial
             print(f"best of {len(self.study.trials)} trials: {best.value:.4g} with {_words(best.params)}")
 
-    def open(self, config: DictConfig) -> None:
-        """Find or make the database that the configuration of a job names, and the trials in it, as `study`."""
+    def open(self, examples: Sequence) -> None:
+        """Find or make the database that checked `_examples` name, and the trials in it, as `study`."""
+        config, made = examples[0].config, {_made(job) for job in examples}  # as files may have other contents by now
         outputs = Path(config.paths.outputs)
         storage = config.search.storage or sqlite.uri_of(no_link(outputs / config.study / "search.db"))
         words = sorted(word for each in self.words.values() for word in each if not incidental(word))
-        contents = [config.study, words, sorted((key, repr(found)) for key, found in self.space.items())]
+        searched = sorted((key, repr(found)) for key, found in self.space.items())
+        contents = [config.study, words, searched, sorted(made)]
         self.name = f"search {' '.join(self.space)} ({digest(contents)})"
         with new_folder(outputs / config.study):
             pass
@@ -123,6 +125,10 @@ class Search:
                 raise  # nothing was started, and the next trials would fare no better
             print(error, flush=True)
         for trial, its in zip(batch, groups, strict=True):
+            found = settled(directory_of(job.config, job.choices) for job in its)  # another command may train some
+            if any(run.state == "interrupted" for run in found):
+                print(f"trial {trial.number}: interrupted; the same command resumes it", flush=True)
+                continue
             score = mean_score(its)
             outcome = TrialState.FAIL if score is None else TrialState.COMPLETE
             self.study.tell(trial, score, outcome, skip_if_finished=True)  # another command may have told it
@@ -171,6 +177,12 @@ def _ends(distribution: BaseDistribution) -> Sequence:
     if isinstance(distribution, IntDistribution):
         return ends
     return *ends, 0.618 * ends[0] + 0.382 * ends[1]  # one that is hardly a whole number, where the setting wants these
+
+
+def _made(job: Any) -> str:
+    """What the score of a checked job depends on, beside its seed."""
+    directory = directory_of(job.config, job.choices).parent
+    return f"{directory.parent.name}/{directory.name} {Evaluation.of(directory, job.config, job.choices).digits}"
 
 
 def mean_score(jobs: Sequence) -> float | None:

@@ -13,7 +13,7 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -30,7 +30,7 @@ from genpolicy.launch.sweep import Sweep, claimed, common_launch, missing
 from genpolicy.runs.evaluations import is_pending
 from genpolicy.runs.identity import label
 from genpolicy.runs.run import load_run, slurm_job
-from genpolicy.runs.state import run_states
+from genpolicy.runs.state import known_status, settled
 from genpolicy.system.files import write_atomically
 from genpolicy.system.squeue import ask, max_array, state
 from genpolicy.tracking import sync
@@ -51,31 +51,42 @@ PATIENT_PYTHON = shlex.join(
 class Work:
     """What a job does: submitit calls it with its tasks, and `checkpoint` when the job must make room.
 
-    A task is given as a run directory, a phase or None, and the run directories that wait for it (`launch.graph`).
+    It is given the tasks (`launch.graph`), each with the run directories that wait for it. `failed` are those of them
+    that have failed before the job was requeued.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, failed: Sequence[Task] = ()) -> None:
         self._permissions = plugins.permissions()
+        self._failed = failed
 
-    def __call__(self, given: Sequence[tuple[str, str | None, Sequence[str]]]) -> None:
-        """Return when all have ended. Raises `UserError` if some have failed, so that the job fails too."""
+    def __call__(self, given: Mapping[Task, Sequence[Path]]) -> None:
+        """Return when all have ended. Raises `UserError` if runs have failed, so that the job fails too.
+
+        Where a job trains phases, other jobs wait for its success: it fails if it has trained none.
+        """
         os.environ |= self._permissions
-        todo = {Task(Path(run), until): [Path(other) for other in waiting] for run, until, waiting in given}
-        _rename(list(todo))
-        self._pool = pool.Pool(list(todo), pool.slots(pool.visible_gpus(), len(todo)), _report)
+        _rename(list(given))
+        todo = [task for task in given if task not in self._failed]
+        self._pool = pool.Pool(todo, pool.slots(pool.visible_gpus(), len(todo)), _report)
+        self._pool.codes |= {before: int(_has_failed(before)) for task in given for before in task.after}
+        self._pool.codes |= dict.fromkeys(self._failed, 1)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [USER_SIGNAL])
         self._pool.run()
         self._requeue_if_preempted()
-        if failed := [task for task, code in self._pool.codes.items() if code]:
-            for task in failed:
-                tell(task, todo[task])
-            raise UserError(f"{len(failed)} of {len(todo)} runs did not finish; see log.txt in their folders")
+        failed = [task for task in given if self._pool.codes[task]]
+        for task in failed:
+            if not any(self._pool.codes[before] for before in task.after):
+                tell(task, given[task])
+        if failed and (len(failed) == len(given) or not failed[0].until):
+            raise UserError(f"{len(failed)} of {len(given)} runs did not finish; see log.txt in their folders")
 
-    def checkpoint(self, given: Sequence[tuple[str, str | None, Sequence[str]]]) -> DelayedSubmission:
+    def checkpoint(self, given: Mapping[Task, Sequence[Path]]) -> DelayedSubmission:
         """Has the runs save and end, in submitit's signal handler; what it returns is done by the requeued job."""
         self._pool.stop(signal.SIGUSR2)
         self._pool.run()
-        return DelayedSubmission(Work(), given)
+        codes = {task: self._pool.codes.get(task, 0) for task in given}
+        failed = [task for task, code in codes.items() if code and not pool.was_interrupted(code)]
+        return DelayedSubmission(Work(failed), given)
 
     def _requeue_if_preempted(self) -> None:
         """SLURM may have told the runs alone to end, by SIGTERM: to make room, or because the job is cancelled.
@@ -174,7 +185,7 @@ def _arrays(todo: Sequence[Task], settings: DictConfig) -> Iterator[list[list[Ta
 
 def _submit(executor: SlurmExecutor, jobs: Sequence[Sequence[Task]], todo: Sequence[Task]) -> dict[Task, str]:
     """Submit an array of the jobs of a sweep, and note with each run which it was given to. The job of each task."""
-    told = [[(str(task.run), task.until, list(map(str, dependents(task, todo)))) for task in each] for each in jobs]
+    told = [{task: dependents(task, todo) for task in each} for each in jobs]
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats there what the error says
             submitted = executor.map_array(Work(), told)
@@ -208,16 +219,18 @@ def _show(executor: SlurmExecutor, sweep: Sweep, settings: DictConfig, todo: Seq
 
 def _wait(sweep: Sweep) -> None:
     """Return when no run of the sweep is running or queued. Raises `UserError` if some have not finished."""
-    while True:
-        found = list(run_states(sweep.runs))
-        if not any(run.busy for run in found):
-            break
-        time.sleep(5)
+    found = settled(sweep.runs)
     unfinished = [sweep.runs[run.directory] for run in found if run.state != "finished" or is_pending(run.directory)]
     if unfinished:
         raise UserError(
             f"{len(unfinished)} of {len(found)} runs have not finished ({unfinished[0]}, ...): {sweep.watch}"
         )
+
+
+def _has_failed(task: Task) -> bool:
+    """Whether a phase that another job was to train is not there, as its training has failed."""
+    status = known_status(task.run)
+    return status["state"] == "failed" and task.until not in status.get("phases", {})
 
 
 def _rename(todo: Sequence[Task]) -> None:

@@ -29,6 +29,7 @@ from genpolicy.model.flow import (
 )
 from genpolicy.model.path import ProbabilityPath
 from genpolicy.model.policy import Policy
+from genpolicy.system.console import remark
 
 if TYPE_CHECKING:
     from genpolicy.solver.solver import ODESolver, Solver, StateField
@@ -97,12 +98,16 @@ class GenerativePolicy(Policy):
 
     @classmethod
     def parts(cls, config: DictConfig, action_low: Tensor, action_high: Tensor) -> dict[str, Any]:
-        objective = locate(config.objective._target_)
+        objective, path = locate(config.objective._target_), locate(config.model.path._target_)
+        if path.discrete and locate(config.solver._target_).takes_levels:
+            steps, levels = config.solver.steps, config.model.path.steps
+            if steps != levels:
+                remark(f"solver.steps={steps}: actions are sampled by other steps than the model's {levels} levels")
         return {
             "prediction": build(config.objective).prediction,
             "solver": build(config.solver),
             "likelihood": build(config.likelihood),
-            "has_density": Capability.FIELD in objective.teaches and not locate(config.model.path._target_).discrete,
+            "has_density": Capability.FIELD in objective.teaches and not path.discrete,
             "bounds": (action_low, action_high),
         }
 

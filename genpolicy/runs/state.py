@@ -1,6 +1,7 @@
 """How runs stand: what they have written of themselves, and whether somebody works on them."""
 
 import functools
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from genpolicy.system import squeue
 from genpolicy.system.files import is_locked, regular_files
 
 FINAL = ("finished", "failed", "interrupted", "died")
+POLL_SECONDS = 5.0
 
 
 def read_status(directory: Path) -> dict:
@@ -70,6 +72,16 @@ def run_states(runs: Iterable[Path]) -> Iterator[RunState]:
     """How each run stands, SLURM being asked once at most."""
     alive = functools.cache(squeue.alive)
     return (run_state(directory, alive) for directory in runs)
+
+
+def settled(runs: Iterable[Path]) -> list[RunState]:
+    """How runs stand when none is busy any more, for which this waits."""
+    directories = list(runs)
+    while True:
+        found = list(run_states(directories))
+        if not any(run.busy for run in found):
+            return found
+        time.sleep(POLL_SECONDS)
 
 
 def run_state(directory: Path, alive: Callable[[], dict[str, str]]) -> RunState:

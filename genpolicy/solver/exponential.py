@@ -162,6 +162,7 @@ class Ancestral(Solver):
     It starts from N(0, I), as if no signal were left, and ends with a prediction of the data.
     """
 
+    takes_levels = True
     takes_score = True
 
     steps: int = setting(5, ge=1, le=10**5, doc="number of steps, one evaluation each; levels T of a DDPM path")

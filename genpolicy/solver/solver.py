@@ -22,6 +22,7 @@ class Solver(ABC):
 
     requires: ClassVar[Capability] = Capability.FIELD  # of the flow's model
     has_density: ClassVar[bool] = False  # whether log-densities follow: whether it integrates an ODE
+    takes_levels: ClassVar[bool] = False  # whether its steps are between the noise levels of a discrete path
     takes_score: ClassVar[bool] = False  # whether the noise predicted must be the score: independent of the action
 
     num_noises: int = 0  # standard normal draws [A] that a sample needs on its way

@@ -29,8 +29,8 @@ from genpolicy.system.files import Lock
 class Fake(slurm.Work):
     """In place of training: the given number of metrics, ten an event, and a pause of some seconds in all."""
 
-    def __call__(self, directories):
-        for directory in map(Path, directories):
+    def __call__(self, given):
+        for directory in (task.run for task in given):
             run, metrics = Run(directory), int((directory.parents[3] / "metrics").read_text())
             with (
                 Lock(run.path("lock")),

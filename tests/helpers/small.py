@@ -35,6 +35,8 @@ def sizes(config) -> dict[str, int | list[int]]:
     for group in ("solver", "likelihood"):
         if "steps" in config[group]:
             chosen[f"{group}.steps"] = 2
+    if "steps" in config.model.get("path", {}):
+        chosen["model.path.steps"] = 2
     return chosen
 
 

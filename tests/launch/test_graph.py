@@ -1,5 +1,6 @@
 """Sweeps as graphs: each phase that runs share is trained once, before what needs it."""
 
+import contextlib
 import json
 import subprocess
 from collections import Counter
@@ -10,9 +11,10 @@ from tiny import ended, gaussian_words, opened
 from tiny import plain_words as words
 
 from genpolicy.errors import UserError
-from genpolicy.launch import local, pool
+from genpolicy.launch import local, pool, slurm
 from genpolicy.launch.graph import Task, dependents, drawing, tasks, tell
-from genpolicy.runs.run import find_runs
+from genpolicy.runs.run import claim_run, find_runs
+from genpolicy.runs.state import known_status
 
 SWEEP = ("-m", "algo=gmpo,gmpg,srpo", "algo.beta=1,2", "seed=0,1", "env=multi-goal", "model=vpsde", "tuned=none")
 SWEEP += ("objective=noise_prediction", "network=mlp")
@@ -88,6 +90,65 @@ def test_of_two_phases_that_a_run_waits_for_one_fails_while_the_other_is_trained
     said = capsys.readouterr().out
     assert "seed=0: critic phase trained" in said
     assert f"seed=2: {told}" in said
+
+
+class SharedJob:
+    """A job that trains the critics of seeds 0 and 1, of which the second fails; and what SLURM would tell of it."""
+
+    def __init__(self, folder, monkeypatch):
+        opened_runs = [opened(folder, f"seed={seed}") for seed in range(4)]
+        for run in opened_runs:
+            run.close()
+        self.runs = [run.directory for run in opened_runs]
+        phases = [Task(run, "critic") for run in self.runs[:2]]
+        ends = [Task(run, None, tuple(phases)[number % 2 :][:1]) for number, run in enumerate(self.runs)]
+        self.given, self.ends = ({task: dependents(task, [*phases, *ends]) for task in part} for part in (phases, ends))
+        self.started, self.codes = [], {tuple(phases[1].words): "exit 1"}
+        monkeypatch.setattr(slurm, "ask", lambda *command: "")
+        monkeypatch.setattr(slurm, "state", lambda job: "RUNNING")
+        monkeypatch.setattr(slurm, "slurm_job", lambda: "7")
+        monkeypatch.setattr(pool.process, "start", self.start)
+
+    def start(self, _module, *words, **_):
+        self.started.append(words)
+        return subprocess.Popen(["sh", "-c", self.codes.get(words, "exit 0")])
+
+    def states(self):
+        return [known_status(run)["state"] for run in self.runs]
+
+
+def test_of_phases_in_one_job_one_fails_and_takes_only_those_along_that_need_it(tmp_path, monkeypatch):
+    job = SharedJob(tmp_path, monkeypatch)
+    with contextlib.closing(claim_run(job.runs[1], timeout=1.0)) as run:
+        run.fail("critic/loss is nan")
+    slurm.Work()(job.given)  # ends well, as other jobs wait for its success
+    assert job.states() == ["queued", "failed", "queued", "failed"]
+    assert known_status(job.runs[3])["reason"].endswith(": critic/loss is nan")
+    job.started.clear()
+    with pytest.raises(UserError, match="2 of 4 runs did not finish"):
+        slurm.Work()(job.ends)
+    assert job.started == [(str(job.runs[0]),), (str(job.runs[2]),)]
+    assert known_status(job.runs[3])["reason"].endswith(": critic/loss is nan")
+    job.codes = dict.fromkeys((tuple(task.words) for task in job.given), "exit 1")
+    with pytest.raises(UserError, match="2 of 2 runs did not finish"):
+        slurm.Work()(job.given)
+
+
+def test_what_has_failed_is_not_tried_again_by_the_requeued_job(tmp_path, monkeypatch):
+    job = SharedJob(tmp_path, monkeypatch)
+    job.given = {Task(run): [] for run in job.runs[:2]}
+    job.codes = {(str(job.runs[0]),): "kill -TERM $$", (str(job.runs[1]),): "exit 1"}
+    requeued = []
+    monkeypatch.setattr(slurm.signal, "raise_signal", lambda _: requeued.append(work.checkpoint(job.given)))
+    work = slurm.Work()
+    with pytest.raises(UserError, match="2 of 2"):  # where SLURM would have ended the process before
+        work(job.given)
+    job.started.clear()
+    job.codes = {}
+    (again,) = requeued
+    with pytest.raises(UserError, match="1 of 2 runs did not finish"):
+        again.function(*again.args)
+    assert job.started == [(str(job.runs[0]),)]
 
 
 def _after(task, other) -> bool:

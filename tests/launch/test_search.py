@@ -3,6 +3,7 @@
 import json
 import math
 import statistics
+import threading
 
 import optuna
 import pytest
@@ -14,8 +15,10 @@ from tiny import configured
 
 from genpolicy.errors import UserError
 from genpolicy.launch.search import Search, distribution
+from genpolicy.runs import state
 from genpolicy.runs.identity import directory_of
 from genpolicy.runs.job import Job
+from genpolicy.system.files import Lock
 
 
 def parsed(*words):
@@ -124,12 +127,26 @@ def test_what_a_killed_command_began_is_taken_up(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         search(3, 2).run(Killed(tmp_path))
     launcher, found = Launcher(tmp_path), search(3, 2)
-    found.open(launcher.prepare(found._jobs({"algo.beta": 0, "algo.lr": 0}))[0].config)
+    found.open(launcher.prepare(found._examples()))
     begun = [trial.params["algo.beta"] for trial in found.study.get_trials(states=(TrialState.RUNNING,))]
     assert len(begun) == 2
     found.run(launcher)
     assert [beta for beta, seed in launcher.started if seed == 0][:2] == begun
     assert [trial.state for trial in found.study.trials] == [TrialState.COMPLETE] * 3
+
+
+@pytest.mark.parametrize(("name", "value"), [("algo.policy_batch_size", "64"), ("eval.final_episodes", "9")])
+def test_files_with_other_contents_make_another_search(tmp_path, name, value):
+    class Changed(Launcher):
+        """Of the same words, where a file of the user's has other contents by now."""
+
+        def _job(self, make, words):
+            return super()._job(make, [*words, f"{name}={value}"])
+
+    before, after = search(2), search(2)
+    before.run(Launcher(tmp_path))
+    after.run(Changed(tmp_path))
+    assert [len(found.study.trials) for found in (before, after)] == [2, 2]
 
 
 def test_two_commands_share_one_search(tmp_path):
@@ -147,6 +164,29 @@ def test_two_commands_share_one_search(tmp_path):
     assert mine.started
     assert launcher.started
     assert [trial.state for trial in first.study.trials] == [TrialState.COMPLETE] * 6
+
+
+@pytest.mark.parametrize(("end", "outcome"), [("finished", TrialState.COMPLETE), ("interrupted", TrialState.RUNNING)])
+def test_a_trial_is_not_told_before_another_command_has_ended_its_runs(tmp_path, monkeypatch, capsys, end, outcome):
+    monkeypatch.setattr(state, "POLL_SECONDS", 0.05)
+
+    class LeftToAnother(Launcher):
+        """Finds that a run is being trained by another command that works on the same search."""
+
+        def start_jobs(self, jobs, name):
+            super().start_jobs(jobs, name)
+            status = directory_of(jobs[0].config, jobs[0].choices) / "status.json"
+            lock, told = Lock(status.with_name("lock")), json.loads(status.read_text())
+            lock.acquire()
+            status.write_text('{"state": "running"}')
+            threading.Timer(0.5, lambda: (status.write_text(json.dumps(told | {"state": end})), lock.release())).start()
+
+    found = search(1)
+    found.run(LeftToAnother(tmp_path))
+    assert [trial.state for trial in found.study.trials] == [outcome]
+    assert ("interrupted; the same command resumes it" in capsys.readouterr().out) == (end == "interrupted")
+    found.run(Launcher(tmp_path))
+    assert [trial.state for trial in found.study.trials] == [TrialState.COMPLETE]
 
 
 def test_the_mean_is_over_seeds_and_needs_them_all(tmp_path):

@@ -64,7 +64,7 @@ def assert_one_graph_each(phase) -> None:
         "algo=diffusion_ql solver.steps=1",
         "algo=ofql solver.steps=1",
         "algo=consistency_ac",
-        "algo=bdpo model.path.steps=2 algo.policy_delay=1 critic.ensemble=2 critic.candidates=2",
+        "algo=bdpo model.path.steps=2 solver.steps=2 algo.policy_delay=1 critic.ensemble=2 critic.candidates=2",
         "algo=dac solver.steps=1 algo.eta_lr=0.1 critic.ensemble=2",
         "algo=rlpd critic.ensemble=3",
     ],

@@ -75,7 +75,7 @@ def moments(state: dict) -> int:
         "algo=expo solver.steps=3 critic.ensemble=2 select=greedy_aggregate select.num_candidates=2",
         "algo=dsrl solver.steps=3 critic.ensemble=2",
         "algo=dac algo.eta_lr=0.1 algo.ema_start=2 critic.ensemble=2 critic.candidates=2",
-        "algo=bdpo model.path.steps=2 critic.ensemble=2 critic.candidates=2",
+        "algo=bdpo model.path.steps=2 solver.steps=2 critic.ensemble=2 critic.candidates=2",
         "algo=qsm solver.steps=3 critic.ensemble=2",
         "algo=awr algo.value_every=2",
         "algo=idql",
