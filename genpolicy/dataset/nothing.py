@@ -36,6 +36,12 @@ class Nothing(Dataset):
         if "online" in config and "algo" in config:
             require_sequences(config)
 
+    @classmethod
+    def without_effect(cls, config: Node) -> dict[str, str]:
+        """What tells data and added transitions apart, and what follows from data (`remark_unused`)."""
+        names = ("online.offline_ratio", "online.offline_ratio_end", "scaling.observation", "scaling.epsilon")
+        return dict.fromkeys(names, "with dataset=none")
+
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """No rows."""
         sizes = {"observation": (task.observation_size,), "action": (task.action_size,), "reward": ()}

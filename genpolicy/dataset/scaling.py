@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from genpolicy.dataset.transitions import Transitions
 
 CONSTANT = 1e-6  # a std below this share of the mean is rounding
+BOUNDS = ("bound_low", "bound_high")  # buffers of the ends of the action space in the algorithm's units
 
 
 class Scaling(nn.Module):
@@ -34,20 +35,26 @@ class Scaling(nn.Module):
         super().__init__()
         self.observation, self.epsilon = observation, epsilon
         bounded = action_low.isfinite() & action_high.isfinite()
-        self.by_space = bounded if action == "space" else torch.zeros_like(bounded)
-        self.by_data = {"none": torch.zeros_like(bounded), "space": ~bounded, "data": torch.ones_like(bounded)}[action]
+        by_space = bounded if action == "space" else torch.zeros_like(bounded)
+        by_data = {"none": torch.zeros_like(bounded), "space": ~bounded, "data": torch.ones_like(bounded)}[action]
         one = torch.ones_like(action_low)
-        inside = self.by_space | (self.by_data if action == "data" else False)
-        self.register_buffer("low", action_low.clone(), persistent=False)
-        self.register_buffer("high", action_high.clone(), persistent=False)
-        self.bounds = torch.where(inside, -one, action_low), torch.where(inside, one, action_high)
+        inside = by_space | (by_data if action == "data" else False)
+        bounds = torch.where(inside, -one, action_low), torch.where(inside, one, action_high)
         if action == "space":  # an end of what data scale, beside an infinite one, would be in other units
-            self.bounds = self.bounds[0].where(bounded, -torch.inf), self.bounds[1].where(bounded, torch.inf)
+            bounds = bounds[0].where(bounded, -torch.inf), bounds[1].where(bounded, torch.inf)
+        known = {"low": action_low.clone(), "high": action_high.clone(), "by_space": by_space, "by_data": by_data}
+        for name, value in (known | dict(zip(BOUNDS, bounds, strict=True))).items():
+            self.register_buffer(name, value, persistent=False)
         self.register_buffer("mean", torch.zeros(observation_size))
         self.register_buffer("std", torch.ones(observation_size))
-        self.register_buffer("centre", torch.where(self.by_space, (action_low + action_high) / 2, 0 * one))
+        self.register_buffer("centre", torch.where(by_space, (action_low + action_high) / 2, 0 * one))
         half = (action_high - action_low) / 2
-        self.register_buffer("reach", torch.where(self.by_space & (half > 0), half, one))  # 0: a part that is fixed
+        self.register_buffer("reach", torch.where(by_space & (half > 0), half, one))  # 0: a part that is fixed
+
+    @property
+    def bounds(self) -> tuple[Tensor, Tensor]:
+        """The ends [A] of the action space in the algorithm's units, or infinite."""
+        return self.bound_low, self.bound_high
 
     def fit(self, transitions: Transitions) -> None:
         """Take from data what follows from them; of none, nothing."""
@@ -58,7 +65,7 @@ class Scaling(nn.Module):
             self.mean.copy_(mean)
             self.std.copy_(torch.where(std > CONSTANT * mean.abs(), std + self.epsilon, 1.0))
         if self.by_data.any():
-            low, high = (end.cpu() for end in transitions.action.aminmax(dim=0))
+            low, high = (end.to(self.centre.device) for end in transitions.action.aminmax(dim=0))
             reach = torch.where(high > low, (high - low) / 2, 1.0)
             self.centre.copy_(torch.where(self.by_data, (low + high) / 2, self.centre))
             self.reach.copy_(torch.where(self.by_data, reach, self.reach))
@@ -103,8 +110,8 @@ class Scaling(nn.Module):
     def _with_actions(self, change: Callable[[Tensor], Tensor]) -> Scaling:
         other = copy.copy(self)
         other._buffers = self._buffers.copy()
-        for name in ("low", "high", "centre", "reach"):
-            other.register_buffer(name, change(getattr(self, name)), persistent=name not in ("low", "high"))
+        for name in self._buffers.keys() - {"mean", "std"}:
+            other.register_buffer(name, change(getattr(self, name)), persistent=name in ("centre", "reach"))
         return other
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *more: Any) -> None:

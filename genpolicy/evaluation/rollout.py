@@ -105,7 +105,7 @@ def _played(
 ) -> Iterator[Step]:
     observation = np.array(envs.reset(seeds), dtype=np.float64)
     running, number = np.ones(len(seeds), dtype=bool), 0
-    _check_finite(task, seeds, {"observation": observation}, running, "at the start")
+    check_finite(task, seeds, {"observation": observation}, running, "at the start")
     while running.any():
         action = act(torch.from_numpy(observation.astype(np.float32))).cpu().numpy()
         if np.isnan(action[running]).any():
@@ -119,12 +119,13 @@ def _played(
         which = np.flatnonzero(running)
         for i, step in zip(which, envs.step(which, action[which]), strict=True):
             following[i], reward[i], terminated[i], truncated[i] = step
-        _check_finite(task, seeds, {"reward": reward, "observation": following}, running, f"in step {number}")
+        check_finite(task, seeds, {"reward": reward, "observation": following}, running, f"in step {number}")
         yield Step(running, observation, action, reward, terminated, truncated)
         running, observation, number = running & ~(terminated | truncated), following, number + 1
 
 
-def _check_finite(task: Task, seeds: list[int], given: dict[str, np.ndarray], running: np.ndarray, when: str) -> None:
+def check_finite(task: Task, seeds: list[int], given: dict[str, np.ndarray], running: np.ndarray, when: str) -> None:
+    """Raises `UserError` for what a simulator gives, [B, ...] by its name, if it is not finite in a running episode."""
     for name, values in given.items():
         with np.errstate(over="ignore"):  # what float32 cannot hold is not finite for the policy
             wrong = running & ~np.isfinite(values.astype(np.float32)).reshape(len(values), -1).all(1)

@@ -14,6 +14,7 @@ from genpolicy.runs import checkpoint, journal, provenance
 from genpolicy.runs.identity import identity, label
 from genpolicy.runs.run import Run, load_run
 from genpolicy.runs.state import known_status
+from genpolicy.training.late import late_points, spread
 from genpolicy.training.sharing import differences, evaluations
 from genpolicy.training.state import is_of_another_device
 
@@ -45,6 +46,8 @@ def shorter(run: Run, algorithm: Algorithm, generator: torch.Generator, say: Cal
     alike = evaluations(other.config) == evaluations(run.config)
     try:
         if reason := reason_against(algorithm):
+            raise UserError(reason)
+        if reason := _late_mean_lost(run, algorithm, steps, alike):
             raise UserError(reason)
         begun = _load(other.directory, steps, alike)
         if is_of_another_device(begun.saved, generator):
@@ -110,6 +113,19 @@ def reason_against(algorithm: Algorithm) -> str | None:
     if algorithm.scheduled:
         return "when it changes its weights depends on its length"
     return None
+
+
+def _late_mean_lost(run: Run, algorithm: Algorithm, steps: int, alike: bool) -> str | None:
+    """Why the late mean would be lost after so many updates of a shorter run, if that is so.
+
+    alike: whether its evaluations are the longer run's, too.
+    """
+    count, phase = run.config.eval.per_phase, algorithm.phases[-1]
+    points = late_points(phase.steps)
+    if phase.policy is not algorithm.policy or not points <= {*spread(count, phase.steps)}:
+        return None
+    lacking = {point for point in points if point <= steps} - ({*spread(count, steps)} if alike else set())
+    return f"it was not evaluated after {min(lacking)} updates, as the late mean needs" if lacking else None
 
 
 def _siblings(run: Run) -> Iterator[Run]:

@@ -11,6 +11,16 @@ LATE_MEAN = "late mean"  # the name of the result
 TENTHS = (8, 9, 10)  # of the updates of the phase that trains the policy
 
 
+def spread(count: int, steps: int) -> list[int]:
+    """At most `count` step numbers in 1..steps, evenly spaced, the last one included: where a phase is evaluated."""
+    return sorted({math.ceil(steps * (i + 1) / count) for i in range(count)} - {0})
+
+
+def late_points(steps: int) -> set[int]:
+    """The step numbers in 1..steps after which the late mean is taken."""
+    return {math.ceil(steps * tenths / 10) for tenths in TENTHS}
+
+
 def late_mean(journal: Path, algorithm: Algorithm) -> dict[str, float]:
     """Mean and standard deviation of the evaluations after 80, 90 and 100 % of the last phase, before an online one.
 
@@ -21,7 +31,7 @@ def late_mean(journal: Path, algorithm: Algorithm) -> dict[str, float]:
         return {}
     phase = offline[-1]
     begin = sum(each.steps for each in offline[:-1])
-    points = {begin + math.ceil(phase.steps * tenths / 10) for tenths in TENTHS}
+    points = {begin + point for point in late_points(phase.steps)}
     metrics = [event["metrics"] for event, _ in read(journal) if event["step"] in points]
     late = {}
     for kind in ("return", "score"):

@@ -20,8 +20,9 @@ from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
-from genpolicy.evaluation.rollout import evaluation_seed
+from genpolicy.evaluation.rollout import check_finite, evaluation_seed
 from genpolicy.system.console import remark
+from genpolicy.training.memory import here
 
 EPISODES = 2**31  # the first index of the seeds of training episodes: those of evaluations are below
 
@@ -34,6 +35,16 @@ def remark_rewards(task: Task, dataset: Dataset, transitions: Transitions) -> No
             f"{transitions.source}: transitions that are added online have the simulator's rewards, in {task.name} by "
             "another rule than those of the published data; if these are such, their own option, as dataset=d4rl, adds "
             "transitions by their rule"
+        )
+
+
+def require_room(transitions: Transitions, steps: int) -> None:
+    """Raises `UserError` if so many transitions, added to these, do not fit into memory."""
+    size, limit = 4 * steps * transitions.table.shape[1], here(transitions.device.type)
+    if size > limit:
+        raise UserError(
+            f"online.steps={steps}: so many transitions take {size / 2**30:,.1f} GiB of memory, more than there is "
+            f"({limit / 2**30:,.1f} GiB)"
         )
 
 
@@ -223,6 +234,7 @@ class Collector:
     def _begin(self, player: Player) -> None:
         """Begin the next episode."""
         player.begin(self.episodes, self._seed_of(self.episodes))
+        self._check(player, {"observation": player.observation}, "at the start")
         self.episodes += 1
 
     def _seed_of(self, episode: int) -> int:
@@ -231,7 +243,7 @@ class Collector:
     def advance(self, generator: torch.Generator) -> list[float]:
         """Make a step in each simulator; what the episodes have earned that have ended.
 
-        Raises `UserError` for a NaN.
+        Raises `UserError` for what is not finite.
         """
         self._ask(generator)
         earned = []
@@ -245,6 +257,8 @@ class Collector:
             action = np.clip(action, self.task.action_low, self.task.action_high)
             before = player.observation
             terminated, truncated, reward = player.step(action)
+            given = {"reward": np.float64(reward), "observation": player.observation}
+            self._check(player, given, f"in step {len(player.actions) - 1}")
             transform = self.transitions.reward_transform
             row = {
                 "observation": self.unit.scale_observation(self._seen(before)),
@@ -258,6 +272,10 @@ class Collector:
                 earned.append(player.earned)
                 self._begin(player)
         return earned
+
+    def _check(self, player: Player, given: dict[str, np.ndarray], when: str) -> None:
+        one = {name: np.asarray(value)[None] for name, value in given.items()}
+        check_finite(self.task, [self._seed_of(player.episode)], one, np.ones(1, dtype=bool), when)
 
     def _ask(self, generator: torch.Generator) -> None:
         """Have the policy choose for all simulators whose last chunk has been played, together."""

@@ -30,7 +30,8 @@ from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Interrupted, PhaseTrained, Signals
 from genpolicy.training import extending, initial
 from genpolicy.training.final import FinalEvaluations, note
-from genpolicy.training.online import Collector, Replay, remark_rewards
+from genpolicy.training.late import spread
+from genpolicy.training.online import Collector, Replay, remark_rewards, require_room
 from genpolicy.training.precision import arithmetic, require
 from genpolicy.training.sharing import Sharing
 from genpolicy.training.state import State, is_of_another_device
@@ -69,6 +70,7 @@ class Trainer:
         self.seconds = run.noted("spent", 0.0)  # on the current phase, before `self.begun`
         if run.config.online.steps:
             remark_rewards(task, self._dataset(), transitions)
+            require_room(transitions, run.config.online.steps)
         for phase in algorithm.phases:
             phase.compile(run.config.compile)
         self.evaluator = Evaluator(task, transitions, algorithm, run.config, signals.check, progress)
@@ -151,11 +153,7 @@ class Trainer:
         if until in (phase.name for phase in done):
             raise PhaseTrained(until)
         for phase in self.algorithm.phases[self.state.phase :]:
-            if (
-                phase.online
-                and self.transitions.size
-                and (self.algorithm.given or phase is not self.algorithm.phases[0])
-            ):
+            if phase.online and phase.goes_on:
                 self.final.evaluate(OFFLINE, self.algorithm.policy)
             self.begun = time.monotonic()
             if not self._take(phase):
@@ -250,9 +248,7 @@ class Trainer:
                 self._evaluate(phase)
             if state.step == phase.steps:
                 return
-            self.signals.check()
-            if time.monotonic() - self.saved >= self.checkpoint_seconds:
-                self._save()
+            self._save_if_due()
             if phase.online:
                 source.progress = state.step / phase.steps
                 self._play(state.step)
@@ -293,7 +289,7 @@ class Trainer:
     def _play(self, update: int) -> None:
         """The steps in the simulator that come before an update of an online phase."""
         while self.collector.steps < self.collector.due(update):
-            self.signals.check()
+            self._save_if_due()
             for earned in self.collector.advance(self.generator):
                 self.state.accumulate({"episode_return": torch.tensor(earned, device=self.device)})
 
@@ -352,9 +348,16 @@ class Trainer:
         if self.collector is not None:
             self.collector.close()
             self.collector = None
+        self.collected = None
         self.final.make()
         trained = {"algorithm": self.algorithm.actor().state_dict(), "state": {"updates": self.state.updates}}
         checkpoint.save(self.run.path(POLICY), trained)
+
+    def _save_if_due(self) -> None:
+        """Raises `Interrupted` at a signal."""
+        self.signals.check()
+        if time.monotonic() - self.saved >= self.checkpoint_seconds:
+            self._save()
 
     def _save(self, name: str = "last.pt") -> None:
         if name == "last.pt":
@@ -398,8 +401,3 @@ def _say(text: str) -> None:
     """Prints a line, unless nobody reads on: Ctrl-C at `genpolicy ... | tee log` ends tee, too."""
     with contextlib.suppress(BrokenPipeError):
         print(text, flush=True)
-
-
-def spread(count: int, steps: int) -> list[int]:
-    """At most `count` step numbers in 1..steps, evenly spaced, the last one included."""
-    return sorted({math.ceil(steps * (i + 1) / count) for i in range(count)} - {0})

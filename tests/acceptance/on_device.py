@@ -101,7 +101,7 @@ def differences(config, algorithm: Algorithm, device: torch.device) -> tuple[flo
     for each, like in ((algorithm, torch.empty(0, device=device)), (exact, torch.empty(0, dtype=torch.float64))):
         observation, action, own = (part.to(like) for part in (data.observation, data.action, noise))
         chosen = None if choice is None else choice.to(like)
-        acted = each.act(observation, noise=own, choice=chosen)
+        acted = each.actor().act(observation, noise=own, choice=chosen)  # as it is evaluated
         if each.policy.action_size > action.shape[1]:
             action = action.repeat(1, each.policy.action_size // action.shape[1])
         density = each.log_prob(observation, action) if each.has_density else torch.zeros(1, dtype=acted.dtype)

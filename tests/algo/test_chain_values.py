@@ -97,13 +97,6 @@ def test_its_behaviour_model_is_that_of_runs_with_the_same_limit_of_gradients():
     assert known("algo.gradient_norm=1") != known("algo.gradient_norm=2")
 
 
-def test_the_target_may_take_some_of_the_q_functions():
-    algorithm, batch = made(*SMALL, "critic.subset=1", action=2), transitions(8)
-    batch = replace(batch, table=batch.table.double())
-    draws = algorithm.draw_chains(batch, torch.Generator().manual_seed(0), 0.0)
-    assert draws["members"].shape == (8, 1)
-
-
 def test_what_goes_over_the_end_of_an_episode_is_left_out():
     torch.manual_seed(0)
     algorithm, batch = made(*SMALL, action=2), transitions(8)

@@ -31,6 +31,10 @@ def said_of(*words):
             [f"network.time_size: {NO_FLOW}", f"likelihood: {NO_FLOW}"],
         ),
         ("algo=gmpo network.time_size=8 solver.steps=3", []),
+        (
+            "algo=rlpd dataset=none online.offline_ratio=0.5 online.steps=9 online.start=1",
+            ["online.offline_ratio: means nothing with dataset=none"],
+        ),
         ("algo=qam critic.lagged_target=false", ["critic.lagged_target: means nothing where one optimiser trains all"]),
         ("algo=qam critic.lagged_target=true", []),  # as it is
         ("algo=qsm critic.lagged_target=false", ["critic.lagged_target: means nothing where one optimiser trains all"]),

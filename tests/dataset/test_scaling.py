@@ -39,6 +39,17 @@ def bounds(units: str) -> tuple[torch.Tensor, torch.Tensor]:
     return torch.full((2,), d - c), torch.full((2,), d + c)
 
 
+@pytest.mark.parametrize("words", ["algo=iql", "algo=qc chunk.length=2"])
+def test_what_acts_is_all_on_the_device(words):
+    """Of which 'meta' knows the shapes alone."""
+    [(job, _)] = jobs("env=multi-goal", *words.split())
+    ends = torch.ones(2)
+    actor = assemble(job.config, 2, -ends, ends).to("meta").actor()
+    assert {tensor.device.type for tensor in (*actor.parameters(), *actor.buffers(), *actor.scaling.bounds)} == {"meta"}
+    noise, choice = (None if draw is None else draw.to("meta") for draw in (actor.draw_noise(3), actor.draw_choice(3)))
+    assert actor.act(torch.zeros(3, 2, device="meta"), noise=noise, choice=choice).device.type == "meta"
+
+
 def test_moments_are_numpy_s_in_float64():
     data = np.random.default_rng(0).normal([0, 1000, -3e4], [1, 0.5, 1e-3], (200_000, 3)).astype(np.float32)
     mean, std = moments(torch.from_numpy(data))

@@ -14,7 +14,7 @@ from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs, open_run
 from genpolicy.training import initial
 from genpolicy.training import train as training
-from genpolicy.training.extending import reason_against
+from genpolicy.training.extending import _late_mean_lost, reason_against
 from genpolicy.training.sharing import evaluations
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -41,6 +41,19 @@ def longer_than(outputs, steps: int):
     found = [run for run in find_runs(outputs) if f"policy_steps: {steps}\n" in (run / "config.yaml").read_text()]
     assert len(found) == 1
     return found[0]
+
+
+@pytest.mark.parametrize(
+    ("shorter", "longer", "alike", "lacking"),
+    [(90, 100, True, 80), (80, 100, True, None), (80, 100, False, 80), (50, 100, False, None), (85, 100, True, 80)],
+)
+def test_a_run_that_would_lose_its_late_mean_begins_anew(shorter, longer, alike, lacking):
+    [(job, _)] = jobs("algo=bc", "env=multi-goal", "tuned=none", f"algo.behaviour_steps={longer}", "eval.per_phase=10")
+    algorithm = assemble(job.config, 2, -torch.ones(2), torch.ones(2))
+    reason = _late_mean_lost(job, algorithm, shorter, alike)
+    assert reason == (lacking and f"it was not evaluated after {lacking} updates, as the late mean needs")
+    job.config.eval.per_phase = 5
+    assert _late_mean_lost(job, algorithm, shorter, alike) is None
 
 
 def test_a_longer_last_phase_goes_on_where_the_shorter_one_ended(trained, tmp_path):

@@ -1,6 +1,8 @@
 """Training in the simulator after the data: what is added, what is drawn, and that a stopped run is the same."""
 
 import copy
+import itertools
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -22,10 +24,12 @@ from genpolicy.algo.phase import Phase
 from genpolicy.algo.update import Update
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
+from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs
 from genpolicy.system.signals import Interrupted
-from genpolicy.training.online import Collector, Player, Replay, remark_rewards
+from genpolicy.training.final import FinalEvaluations
+from genpolicy.training.online import Collector, Player, Replay, remark_rewards, require_room
 from genpolicy.training.setup import shorten
 from genpolicy.training.vectorised import VectorisedPhase
 
@@ -255,6 +259,51 @@ def test_without_data_training_begins_online(tmp_path):
     assert result.code == 0, result.err
     saved = checkpoint.load(only_run(tmp_path) / "last.pt")
     assert (saved["state"]["results"].keys() & {"offline", "final"}, saved["state"]["updates"]) == ({"final"}, 37)
+
+
+@pytest.mark.parametrize(("wrong", "said"), [("reward", "reward nan"), ("observation", "observation with a NaN")])
+def test_what_a_simulator_gives_wrongly_is_its_own_error_and_not_the_policy_s(wrong, said, tmp_path, monkeypatch):
+    real = Player.step
+
+    def step(player, action):
+        terminated, truncated, reward = real(player, action)
+        if len(player.actions) < 4:
+            return terminated, truncated, reward
+        player.observation[0] = math.nan if wrong == "observation" else 0.0
+        return terminated, truncated, math.nan if wrong == "reward" else reward
+
+    monkeypatch.setattr(Player, "step", step)
+    result = genpolicy(*FROM_NOTHING, "algo=td3_bc", "online.noise=0.1", f"paths.outputs={tmp_path}")
+    assert result.code == 1
+    assert f"the environment gives the {said}" in result.err
+    assert "in step 3 of the episode of seed" in result.err
+
+
+def test_what_is_killed_before_the_first_update_or_in_the_final_evaluation_has_a_checkpoint(tmp_path, monkeypatch):
+    command = [*FROM_NOTHING, "algo=td3_bc", "online.noise=0.1", "checkpoint_seconds=0", f"paths.outputs={tmp_path}"]
+
+    def killed(owner, name, after: int = 0):
+        real, calls = getattr(owner, name), itertools.count()
+
+        def call(*arguments):
+            if next(calls) == after:
+                raise OSError("killed")
+            return real(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, call)
+            assert genpolicy(*command).code == 1
+        return checkpoint.load(only_run(tmp_path) / "last.pt")
+
+    assert len(killed(Collector, "advance", 10)["online"]["replay"]["rows"]) == 10
+    assert len(killed(FinalEvaluations, "make")["online"]["replay"]["rows"]) == 60
+    assert genpolicy(*command).code == 0
+    assert "online" not in checkpoint.load(only_run(tmp_path) / "last.pt")
+
+
+def test_more_transitions_than_memory_holds_are_refused_before_anything_is_trained():
+    with pytest.raises(UserError, match=r"^online.steps=1000000000000: so many transitions take .* GiB of memory"):
+        require_room(Transitions.of({"observation": np.zeros((1, 3)), "reward": np.zeros(1)}), 10**12)
 
 
 def test_first_actions_can_be_uniform(tmp_path, monkeypatch):

@@ -28,9 +28,9 @@ from genpolicy.runs.run import find_runs
 from genpolicy.system import progress
 from genpolicy.system.signals import Interrupted
 from genpolicy.training import final, lockstep, trainer
+from genpolicy.training.late import spread
 from genpolicy.training.setup import fresh_algorithm
 from genpolicy.training.state import State
-from genpolicy.training.trainer import spread
 from genpolicy.training.vectorised import VectorisedPhase
 
 pytestmark = pytest.mark.usefixtures("no_figures")
