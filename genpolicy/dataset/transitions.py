@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import hashlib
 import json
@@ -159,7 +160,10 @@ class Transitions:
         held_out = self.held_out and self.held_out.to(device)
         size = self.table.nbytes + self.table.itemsize * self.size * extra_columns
         target = device if too_large(size, device) else None
-        return replace(self, table=self.table.to("cpu" if target else device), held_out=held_out, target=target)
+        table, scaling = self.table.to("cpu" if target else device), self.scaling
+        if scaling is not None and scaling.mean.device.type != device.type:  # that of others stays where it is
+            scaling = copy.deepcopy(scaling).to(device)
+        return replace(self, table=table, held_out=held_out, target=target, scaling=scaling)
 
     def split_held_out(self, index: Tensor) -> Transitions:
         """These transitions without those at numbers `index` [M], which become the held-out ones."""

@@ -103,7 +103,7 @@ def bounds(task: Task) -> tuple[Tensor, Tensor]:
 def data_facts(run: Run, task: Task, transitions: Transitions) -> dict:
     """What the run's status and MLflow say of the data that it is trained on."""
     first = transitions.observation[0] if transitions.size else torch.zeros(transitions.observation_size)
-    example = transitions.scaling.unscale_observation(first.cpu())
+    example = transitions.scaling.unscale_observation(first.to(transitions.device))
     return {
         "name": f"{run.choices['dataset']} {task.name}",
         "digest": transitions.digest(),
