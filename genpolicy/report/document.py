@@ -151,10 +151,10 @@ class Document:
         for picture in self.pictures():
             files |= {f"figures/{picture.name}.{kind}": content for kind, content in picture.files().items()}
         try:
+            for own in (folder, folder / "tables", folder / "figures"):  # first, as a link is refused
+                make_folder(own)
             for old in regular_files(folder, "tables/*.csv", "tables/*.tex", "figures/*.png", "figures/*.pdf"):
                 old.unlink()
-            for own in (folder, folder / "tables", folder / "figures"):
-                make_folder(own)
             for name, content in files.items():
                 write_atomically(folder / name, content)
         except OSError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from matplotlib.image import imread
 
+from genpolicy.errors import UserError
 from genpolicy.report import page
 from genpolicy.report.chart import Chart, Mark, Panel, Series
 from genpolicy.report.document import Choice, Document, Picture, Table, Text
@@ -148,3 +149,16 @@ def test_figures_are_files_too_and_what_is_old_goes(written):
         "runs.csv",
         "runs.tex",
     ]
+
+
+@pytest.mark.parametrize("link", ["report", "report/figures"])
+def test_nothing_behind_a_link_is_deleted(tmp_path, link):
+    own = [tmp_path / "paper" / name for name in ("tables/own.tex", "figures/own.png", "own.png")]
+    for path in own:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("by hand")
+    (tmp_path / link).parent.mkdir(exist_ok=True)
+    (tmp_path / link).symlink_to(tmp_path / "paper")
+    with pytest.raises(UserError, match="a link"):
+        Document("title", [], []).write(tmp_path / "report")
+    assert all(path.exists() for path in own)
