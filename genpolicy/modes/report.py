@@ -1,5 +1,6 @@
 """`mode=report`: the runs of a study, or of a sweep, as tables, statistics and figures."""
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +9,7 @@ from omegaconf import DictConfig
 from rich import box
 from rich.table import Table as Shown
 
-from genpolicy.errors import UserError, message, one_line
+from genpolicy.errors import UserError, counted, message, one_line, printable
 from genpolicy.launch.sweep import Sweep
 from genpolicy.report.commands import Commands
 from genpolicy.report.contents import compose
@@ -18,7 +19,7 @@ from genpolicy.report.results import Result
 from genpolicy.report.sources import Source, of_directories, of_store
 from genpolicy.runs.identity import label
 from genpolicy.runs.job import Job
-from genpolicy.runs.run import find_runs
+from genpolicy.runs.run import find_runs, read_frozen
 from genpolicy.runs.state import FINAL, known_status
 from genpolicy.system import sqlite
 from genpolicy.system.console import console, plain
@@ -32,6 +33,7 @@ if TYPE_CHECKING:  # MLflow is slow to import
 
 PRINTED = ("headline", "remarks", "scores_last", "scores_late", "scores_best", "aggregates", "published")
 WIDTH = 200  # of tables that go to a file or a pipe
+DIRECTORIES = "tracking.uri=none reports on the run directories"
 
 
 def run(job: Job) -> None:
@@ -88,22 +90,55 @@ def _directories(config: DictConfig, study: Path) -> tuple[Source, None]:
 
 
 def _store(config: DictConfig, study: Path) -> tuple[Source, str]:
-    """The runs that an MLflow store has of a study, and the id of its experiment; what it lacks is sent first."""
+    """The runs that an MLflow store has of a study, and the id of its experiment; what it lacks is sent first.
+
+    Of the store beside the runs, those that were deleted, moved or renamed since are left out, and said.
+    """
     outputs, beside = Path(config.paths.outputs), config.tracking.uri is None
     here = list(find_runs(outputs, config.study)) if beside else []  # all of these are shipped before they are read
     store = trackers.open_store(None, outputs) if here else trackers.existing_store(config)
-    failures = _ship(store, outputs, here) if here else []
-    runs = _read(store, config, failures)
+    told = _ship(store, outputs, here) if here else []
+    stored = _read(store, config, [DIRECTORIES, *told] if here else [])
+    runs = _of_sweep(stored, config)
+    if here:
+        if not config.report.filter:
+            known = set(map(_directory, stored))
+            lacking = (run for run in here if str(run) not in known and _is_asked(run, config))
+            told += [f"{label(run)}: not in study {config.study} of {store.uri}; {DIRECTORIES}" for run in lacking]
+        places = set(here)
+        gone = [place for place in map(_directory, runs) if _is_gone(place, outputs, places)]
+        runs = [run for run in runs if _directory(run) not in gone]
+        if gone:
+            told.append(
+                f"left out: {counted(len(gone), 'run')} of {store.uri}, deleted, moved or renamed since "
+                f"({printable(gone[0])}{', ...' * (len(gone) > 1)}); tracking.uri={store.uri} reports on all"
+            )
     source = of_store(store, runs)
-    if not config.sweep and not config.report.filter:
-        known = {run.directory for run in source.results}
-        failures += [
-            f"{label(run)}: not in {store.uri}; tracking.uri=none reports on the run directories"
-            for run in here
-            if str(run) not in known
-        ]
-    source.odd[:0] = failures
+    source.odd[:0] = told
     return source, runs[0].info.experiment_id if runs else None
+
+
+def _directory(run: "MlflowRun") -> str:
+    """Where a run lay when it was shipped last."""
+    return run.data.tags.get("genpolicy.run_dir", "")
+
+
+def _is_gone(directory: str, outputs: Path, here: set[Path]) -> bool:
+    """Whether a stored run's directory, if it is known, is not one of `here`, nor of a run outside of `outputs`."""
+    path = Path(directory)
+    lost = path.is_relative_to(outputs) or not (path / "config.yaml").exists()
+    return bool(directory) and path not in here and lost
+
+
+def _is_asked(run: Path, config: DictConfig) -> bool:
+    """Whether a run directory has begun and is, as far as it can be read, one that the report is about."""
+    if known_status(run)["state"] == "queued":
+        return False
+    if config.sweep is None or run in Sweep(Path(config.paths.outputs), config.study, config.sweep).runs:
+        return True
+    with contextlib.suppress(UserError):
+        return (read_frozen(run)["sweep"] or "").endswith(f"({config.sweep})")
+    return False
 
 
 def _ship(store: "Store", outputs: Path, runs: list[Path]) -> list[str]:
@@ -114,8 +149,8 @@ def _ship(store: "Store", outputs: Path, runs: list[Path]) -> list[str]:
     return outcome.failures + [f"{label(run)}: another process still ships it; some of it is not here" for run in late]
 
 
-def _read(store: "Store", config: DictConfig, failures: list[str]) -> "list[MlflowRun]":
-    """The runs that a report is about; failures: of shipping."""
+def _read(store: "Store", config: DictConfig, hints: list[str]) -> "list[MlflowRun]":
+    """The runs of the study that a report is about; hints: the first two are given where there is no such study."""
     try:
         runs = store.runs(config.study, config.report.filter)
     except Exception as error:  # whatever MLflow or its database or the network may raise
@@ -127,15 +162,19 @@ def _read(store: "Store", config: DictConfig, failures: list[str]) -> "list[Mlfl
         raise UserError(f"{store.uri}: {one_line(error)}") from error
     if runs is None:
         known = ", ".join(store.studies()) or "none"
-        raise UserError("; ".join([f"study={config.study}: not in {store.uri}", f"known: {known}", *failures[:1]]))
+        raise UserError("; ".join([f"study={config.study}: not in {store.uri}", f"known: {known}", *hints[:2]]))
+    return runs
+
+
+def _of_sweep(runs: "list[MlflowRun]", config: DictConfig) -> "list[MlflowRun]":
+    """Of these runs those of the sweep that a report is about, if it is about one."""
     if config.sweep is None:
         return runs
     members = {str(directory) for directory in Sweep(Path(config.paths.outputs), config.study, config.sweep).runs}
     return [
         run
         for run in runs
-        if run.data.tags.get("genpolicy.sweep", "").endswith(f"({config.sweep})")
-        or run.data.tags["genpolicy.run_dir"] in members
+        if run.data.tags.get("genpolicy.sweep", "").endswith(f"({config.sweep})") or _directory(run) in members
     ]
 
 

@@ -101,7 +101,8 @@ def _series(axis: Axes, series: Series, style: dict) -> None:
     colour, below = style["color"], {"zorder": 1 if series.thin else 2}
     label = {} if series.thin else {"label": series.name}
     value = np.asarray(series.x if series.style == "bars" else series.y)
-    whiskers = None if series.low is None else np.abs(np.array([series.low, series.high]) - value)
+    with np.errstate(invalid="ignore"):  # of infinite ones
+        whiskers = None if series.low is None else np.abs(np.array([series.low, series.high]) - value)
     match series.style:
         case "bars":
             axis.barh(series.y, series.x, height=0.6, color=colour, xerr=whiskers, capsize=2)

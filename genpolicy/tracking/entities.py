@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import math
 import os
 import statistics
 import tempfile
@@ -75,7 +76,7 @@ def sweep_note(children: Sequence[MlflowRun]) -> str:
     """What MLflow shows on the parent of a sweep's runs, as Markdown: how many of each state, and their scores.
 
     Runs that differ in their seeds alone share a line, with mean and standard deviation (n - 1) of the final scores, or
-    of the returns where a task has no reference.
+    of the returns where a task has no reference; those that are no finite numbers do not count.
     """
     options = {group: {run.data.tags.get(f"genpolicy.{group}", "") for run in children} for group in GROUPS}
     shown = [group for group in GROUPS if group in ("env", "algo", "model") or len(options[group]) > 1]
@@ -103,7 +104,7 @@ def sweep_note(children: Sequence[MlflowRun]) -> str:
 def _score(runs: Sequence[MlflowRun]) -> str:
     kinds = {"final/score_mean": "{} ({})", "final/return_mean": "return {} ({})"}
     for name, form in kinds.items():
-        found = [run.data.metrics[name] for run in runs if name in run.data.metrics]
+        found = [value for run in runs if math.isfinite(value := run.data.metrics.get(name, math.nan))]
         if found:
             spread = f" ± {statistics.stdev(found):.1f}" if len(found) > 1 else ""
             return form.format(f"{statistics.fmean(found):.1f}{spread}", len(found))

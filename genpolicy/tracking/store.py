@@ -7,7 +7,9 @@ all of them fixed in the journal, so that a batch that was stored but not noted 
 
 import contextlib
 import hashlib
+import math
 import os
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -161,7 +163,10 @@ class Store:
                     found[entry.run_id].append(entry)
             else:
                 found |= {number: self.client.get_metric_history(number, metric) for number in numbers}
-        return {number: sorted((e.step, e.value, e.timestamp) for e in entries) for number, entries in found.items()}
+        return {
+            number: sorted((entry.step, _logged(entry.value), entry.timestamp) for entry in entries)
+            for number, entries in found.items()
+        }
 
     def _make(self, database: Path) -> None:
         unfinished = database.with_name(database.name + ".new")
@@ -210,6 +215,8 @@ class Store:
             page = self.client.search_runs([experiment], condition, view, page_token=token)
             found += page
             token = page.token or ""
+        for run in found:
+            run.data.metrics.update({name: _logged(value) for name, value in run.data.metrics.items()})
         return found
 
     def _tagged(self, experiment: str, tag: str, value: str) -> list[MlflowRun]:
@@ -300,3 +307,8 @@ class Store:
             if model.model_id not in [output.model_id for output in outputs]:
                 self.client.log_outputs(number, [LoggedModelOutput(model.model_id, results[-1].step)])
             self.client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+
+
+def _logged(value: float) -> float:
+    """The value of a metric as it was logged: in place of an infinite one SQL stores keep the largest number."""
+    return math.copysign(math.inf, value) if abs(value) >= sys.float_info.max else value

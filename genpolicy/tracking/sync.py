@@ -45,13 +45,13 @@ def sync_all(
     To a `tracker` all of them, with `own` those whose configuration names it; to the folder's own those that name no
     other store. What only a run's configuration names gets nothing: the folder may come from other people. `known`
     holds the open trackers by name, and gets those opened here. Unless `thorough`, runs that are shipped by their own
-    account are left alone, and a tracker that fails is not tried again. patience: seconds to wait, in all, for other
-    processes that are shipping runs which have ended.
+    account are left alone, but of the folder's own store what a file lacks, as one begun anew; and a tracker that fails
+    is not tried again. patience: seconds to wait, in all, for other processes that are shipping runs which have ended.
     """
     outcome, broken = Outcome(), ""  # broken: what is wrong with the tracker
     deadline = time.monotonic() + patience
     target = store_uri(tracker, outputs)
-    numbers = tracked.numbers(target) if thorough else None
+    numbers = tracked.numbers(target) if thorough or tracker is None else None
     for directory in find_runs(outputs):
         try:
             if (numbers is not None or not thorough) and tracked.shipped(directory, target, numbers):

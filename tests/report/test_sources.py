@@ -162,10 +162,33 @@ def test_what_changes_no_metric_makes_no_other_method(tmp_path):
 
 @pytest.mark.slow
 def test_a_run_that_is_in_no_store_is_said(outputs):
-    trained(outputs, "seed=3", "algo.beta=1.0", score=40.0, uri="none")
-    found = genpolicy("mode=report", f"paths.outputs={outputs}")
+    trained(outputs, "seed=3", "algo.beta=1.0", score=40.0, uri="none", sweep="beta=1,4 (0123abcd)")
+    found = genpolicy("mode=report", f"paths.outputs={outputs}", "sweep=0123abcd")
     assert found.code == 0, found.err
-    assert f"swiss-roll s3: not in sqlite:///{outputs}/mlflow.db" in " ".join(found.out.split())
+    assert f"swiss-roll s3: not in study default of sqlite:///{outputs}/mlflow.db" in " ".join(found.out.split())
+
+
+def test_what_is_deleted_or_queued_or_not_of_the_study_any_more_is_left_out(outputs):
+    (outputs / "default").rename(outputs / "renamed")
+    found = genpolicy("mode=report", f"paths.outputs={outputs}", "study=renamed")
+    assert found.err.endswith("known: default; tracking.uri=none reports on the run directories\n")
+    trained(outputs, "seed=3", score=40.0)
+    trained(outputs, "seed=4", score=-math.inf)
+    opened(outputs, "seed=5", "tracking.uri=null").close()
+    found = genpolicy("mode=report", f"paths.outputs={outputs}")
+    assert last(outputs / "default" / "report") == [["", "gmpo-gvp"], ["swiss-roll", "40.0 (1 of 2)"]]
+    told = " ".join(found.out.split())
+    assert f"left out: 7 runs of sqlite:///{outputs}/mlflow.db, deleted, moved or renamed since" in told
+    assert "seed 4: final/score_mean is -inf" in told
+    assert "not in study" not in told
+
+
+def test_what_the_store_has_lost_is_sent_again(template):
+    """As after it was begun anew, though the runs say that they are shipped."""
+    store = trackers.open_store(None, template)
+    store._database._hard_delete_run(store.runs("default", "params.`algo.beta` = '2.0'")[0].info.run_id)
+    assert sync.sync_all(template, None, {store.uri: store}, thorough=False).shipped == 1
+    assert len(store.runs("default", "")) == 7
 
 
 @pytest.mark.slow
@@ -206,11 +229,12 @@ def as_read(source: Source) -> list:
 
 @pytest.mark.slow
 def test_run_directories_tell_what_the_store_tells(tmp_path):
-    """Of runs with behaviour and online phases, one that failed, one without a number, and a later evaluation."""
+    """Of runs with behaviour and online phases, one that failed, some without a number, and a later evaluation."""
     words = ["env=hopper-medium-v2", "algo=gmpo"]
     configurations = [words, [*words, "algo.beta=4.0", "tracking.model=false"]]
     study.fill(tmp_path, configurations, [0, 1], lambda words, seed: 40.0 + seed, "null", online=500)
-    study.fill(tmp_path, [["env=swiss-roll", "algo=bc"]], [0], lambda words, seed: math.nan, "null", ["behaviour"])
+    odd = (math.nan, -math.inf)
+    study.fill(tmp_path, [["env=swiss-roll", "algo=bc"]], [0, 1], lambda words, seed: odd[seed], "null", ["behaviour"])
     later, failed = map(Run, list(find_runs(tmp_path))[:2])
     with pytest.raises(ValueError, match="by hand"), failed.recorded(device="cpu"):
         raise ValueError("stopped by hand")
@@ -226,7 +250,7 @@ def test_run_directories_tell_what_the_store_tells(tmp_path):
     store = trackers.open_store(None, tmp_path)
     stored = as_read(of_store(store, store.runs("default", "")))
     read = as_read(of_directories(tmp_path / "default", find_runs(tmp_path, "default")))
-    assert len(stored) == 6
+    assert len(stored) == 7
     assert [each.state for each, _ in stored].count("failed") == 1
     kept = {name for _, histories in read for name, found in histories.items() if found}
     assert {"eval/score_mean", "behaviour/updates_per_second", "online/environment_steps"} <= kept

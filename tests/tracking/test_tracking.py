@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import json
+import math
 import os
 import re
 import shutil
@@ -146,6 +147,10 @@ def test_only_runs_that_differ_in_their_seeds_alone_share_a_line_of_a_sweeps_des
     assert head.endswith("| env | protocol | algo.beta | final score (runs) |")
     assert last.endswith("| episodes of 50 steps | 1.0 | 10.0 (1) |")
     assert [line.rpartition("- | ")[2] for line in lines] == 2 * ["1.0 | 10.5 ± 0.7 (2) |", "4.0 | 40.5 ± 0.7 (2) |"]
+    runs[0].data.metrics["final/score_mean"] = math.nan
+    assert entities.sweep_note(runs).endswith("| episodes of 50 steps | 1.0 |  |")
+    runs[1].data.tags["genpolicy.protocol"] = "episodes of 50 steps"
+    assert entities.sweep_note(runs).endswith("| episodes of 50 steps | 1.0 | 11.0 (1) |")
 
 
 @pytest.mark.slow
