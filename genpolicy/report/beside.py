@@ -26,8 +26,9 @@ def beside_published(comparison: Comparison) -> Iterator[Table | Text]:
             if cell.method != name or not len(ours[LAST].values):
                 continue
             known_there = True
-            if cell.setup != runs[0].setup:
-                others[task].add(f"{cell.source} ({cell.setup or 'as published first'})")
+            if cell.setup != runs[0].setup or cell.kind != comparison.kinds[task]:
+                kind = "" if cell.kind == comparison.kinds[task] else f"{cell.kind}s"
+                others[task].add(f"{cell.source} ({kind or cell.setup or 'as published first'})")
                 continue
             theirs = f"{cell.mean:g}" + ("" if cell.std is None else f" ± {cell.std:g}")
             compared = {"best": BEST, "late": LATE}.get(cell.protocol, LAST)

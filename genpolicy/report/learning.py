@@ -26,8 +26,8 @@ class Curve:
 
     `log_prob` is NaN where there is no density. `stage` is an index of `STAGES`: the behaviour model is evaluated
     before the policy that is made from it. `share` is that of the stage, `seconds` those since training began, `steps`
-    those in the simulator, of a run that was trained online. `best` is the index of the evaluation whose checkpoint was
-    kept as the best, or None.
+    those in the simulator, of a run that was evaluated in its online phase. `best` is the index of the evaluation whose
+    checkpoint was kept as the best, or None.
     """
 
     mark: Mark
@@ -66,9 +66,10 @@ def _curve(run: Result, mark: Mark, evaluations: Sequence[tuple[int, float, int]
     begins = [time for name in ("data/episodes",) if name in run.metrics for _, _, time in history(run.number, name)]
     begin = min([*times, *begins, *(time for found in phases.values() for _, _, time in found[:1])])
     steps = None
-    if played:
+    if (stage == STAGES.index(ONLINE)).any():
         logged, made, _ = zip(*played, strict=True)
-        steps = np.interp(updates, [offline, *logged], [0, *made])
+        first = min(_whole(run, "online.start") + 1, made[0])  # before the first update
+        steps = np.interp(updates, [offline, offline + 1, *logged], [0, first, *made])
     best = run.metrics.get(f"{BEST}/update")
     return Curve(
         mark,
@@ -82,10 +83,10 @@ def _curve(run: Result, mark: Mark, evaluations: Sequence[tuple[int, float, int]
     )
 
 
-def _planned(run: Result) -> int:
-    """How often each phase that trains a policy is evaluated; 0 if that is not known."""
-    planned = run.settings.get("eval.per_phase", "0")
-    return int(planned) if planned.isdecimal() else 0
+def _whole(run: Result, name: str) -> int:
+    """A setting that is a whole number; 0 if it is not known."""
+    value = run.settings.get(name, "0")
+    return int(value) if value.isdecimal() else 0
 
 
 def _shares(run: Result, stage: np.ndarray, updates: np.ndarray, ends: Sequence[int]) -> np.ndarray:
@@ -94,7 +95,7 @@ def _shares(run: Result, stage: np.ndarray, updates: np.ndarray, ends: Sequence[
     Not so in a stage of which something was taken from another run, one that is shorter. ends: the updates after which
     the phases have ended, as far as they have.
     """
-    shares, planned = np.empty(len(stage)), _planned(run)
+    shares, planned = np.empty(len(stage)), _whole(run, "eval.per_phase")
     for each in range(len(STAGES)):
         done = updates[stage == each]
         rank, ended = np.arange(1, len(done) + 1), run.state == "finished"

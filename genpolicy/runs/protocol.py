@@ -13,7 +13,8 @@ OGBENCH, CRITICS = "ogbench-", "2"  # begins its tasks; Q functions in the paper
 def protocol(known: Callable[[str], str | None]) -> str:
     """How a run differs from the usual one: in chunks, n-step returns and training online; "" if in nothing.
 
-    Also in the length of episodes and the simulator, which reference scores and published numbers are of.
+    Also in the length of episodes and the simulator, which reference scores and published numbers are of, and in these
+    scores, of a task that has some.
     On OGBench, whose tasks papers have used in several ways, in data, sparse rewards and critics, too.
     known: the option of a group, or the value of a setting as text, by its name; None if there is none.
     """
@@ -21,7 +22,8 @@ def protocol(known: Callable[[str], str | None]) -> str:
     data, critics = known("dataset") or "", known("critic.ensemble") or CRITICS
     chunk, steps = known("chunk.length") or "1", known("critic.steps") or "1"
     online = known("online.steps") or "0"
-    words = _played(known) | {
+    words = _played(known) | _scored(known)
+    words |= {
         data.removeprefix("ogbench_"): ogbench and data != "ogbench",
         "sparse": ogbench and known("dataset.sparse") == "true",
         f"chunks of {chunk}": chunk != "1",
@@ -61,6 +63,18 @@ def _played(known: Callable[[str], str | None]) -> dict[str, bool]:
     """In words, whether episodes are of another length, or of another simulator, than the task's. known: as above."""
     limit, simulator = (_unusual(known, name) for name in ("max_episode_steps", "simulator"))
     return {f"episodes of {limit} steps": limit is not None, f"played in {simulator}": simulator is not None}
+
+
+def _scored(known: Callable[[str], str | None]) -> dict[str, bool]:
+    """In words, whether other returns than the task's make a score of 0 and of 100, or none do. known: as above."""
+    usual = given_settings("env", known("env") or "")
+    values = {name: known(f"env.{name}") for name in ("reference_min", "reference_max")}
+    own = any(
+        None not in (value, usual.get(name)) and value not in (as_text(usual[name]), as_text(float(usual[name])))
+        for name, value in values.items()
+    )
+    low, high = values.values()
+    return {"without scores" if "null" in (low, high) else f"scores from {low} to {high}": own}
 
 
 def _unusual(known: Callable[[str], str | None], name: str) -> str | None:

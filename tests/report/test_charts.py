@@ -11,7 +11,7 @@ from reported import document, logged, picture, result
 from genpolicy.report import figures, svg
 from genpolicy.report.chart import Chart, Mark, Panel, Series
 from genpolicy.report.document import Choice, Picture
-from genpolicy.report.learning import FINETUNING, PRETRAINING, STAR
+from genpolicy.report.learning import FINETUNING, ONLINE_STEPS, PRETRAINING, STAR
 
 
 def points(panel: Panel, *, thin: bool = False) -> dict[str, list[list[float]]]:
@@ -117,6 +117,25 @@ def test_learning_curves_over_steps_in_the_simulator_begin_before_the_online_pha
     (panel,) = picture(made, "learning_curves").chart.panels
     assert points(panel) == {"gmpo-gvp": [[0.5, 1.0], [1.0, 2.0], [1.5, 3.0], [2.0, 4.0]]}
     assert panel.xticks == [(0.5, "finetuning"), (1.5, "online")]
+
+
+@pytest.mark.parametrize("evaluated", [True, False])
+def test_steps_in_the_simulator_are_those_before_the_first_update_too(evaluated):
+    """The first of them begin the phase, and it may not have been evaluated yet."""
+    run = result(settings={"online.start": "900"})
+    run.metrics.update({"policy/updates_per_second": 1.0, "online/updates_per_second": 1.0, ONLINE_STEPS: 1900})
+    online = [(step, 2.0) for step in (101, 102, 1100)] if evaluated else []
+    known = {
+        "eval/score_mean": logged((50, 1.0), (100, 1.0), *online),
+        "policy/updates_per_second": logged((100, 9.0)),
+        ONLINE_STEPS: logged((1100, 1900)),
+    }
+    made = document(run, history=lambda number, metric: known.get(metric, []))
+    if not evaluated:
+        assert "learning_curves_steps" not in [each.name for each in made.pictures()]
+        return
+    (panel,) = picture(made, "learning_curves_steps").chart.panels
+    assert [x for x, _ in points(panel)["gmpo-gvp"]] == [0, 901, 902, 1900]
 
 
 def test_the_chart_of_solver_steps_shows_the_mean_over_seeds():

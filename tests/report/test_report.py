@@ -216,6 +216,23 @@ def test_numbers_of_different_protocols_are_never_in_a_cell_a_mean_or_beside_pub
     }
 
 
+@pytest.mark.parametrize(
+    ("task", "low", "setup"),
+    [
+        ("hopper-medium-v2", "-20.272305", " (scores from -20.272305 to 1000.0)"),
+        ("hopper-medium-v2", "null", " (without scores)"),
+        ("dmc-cheetah-run", "0.0", ""),  # whose published numbers are returns
+    ],
+)
+def test_numbers_of_another_scale_are_not_beside_published_ones(task, low, setup):
+    settings = {"env.reference_min": low, "env.reference_max": "null" if low == "null" else "1000.0"}
+    run = result("gmpo", task, settings=settings, score=None if low == "null" else 50.0)
+    run.metrics["final/return_mean"] = 2800.0
+    made = document(run)
+    assert not any(part.name == "published" for part in made.parts)
+    assert f"{task}{setup}: not beside those of other protocols: " in lines(made, "about_published")
+
+
 def test_the_tasks_of_a_data_set_are_rows_with_a_mean():
     made = document(*(ogbench(score=10.0 * n, settings={"env.task": str(n)}) for n in (1, 2, 3)))
     assert cell(made, "ogbench-scene-play (task 3)", "fql-icfm") == "30.0"

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
 
+RETURNS = "dmc-"  # begins the tasks whose numbers are returns
 _COUNTERPARTS = {
     ("bc", "consistency"): "C-BC",
     ("bc", "ddpm"): "D-BC",
@@ -76,6 +77,11 @@ class Published:
     protocol: str
     comment: str
     setup: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Whether it is a 'score' or a 'return'."""
+        return "return" if self.task.startswith(RETURNS) else "score"
 
 
 @dataclass(frozen=True)
