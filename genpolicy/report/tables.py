@@ -106,10 +106,8 @@ def cost(comparison: Comparison, history: History) -> Table:
     note += (
         "same model if there is one; of several the highest. Updates of all phases, and the hours that they took: as "
     )
-    note += (
-        "if trained alone, without evaluations and stops. Milliseconds of one action at one observation. Means over "
-    )
-    note += "the seeds."
+    note += "if trained alone, without evaluations and stops; of seeds that were trained at once (seeds=) those of all "
+    note += "together. Milliseconds of one action at one observation. Means over the seeds."
     head = ["task", "method", "score", "data", "BC", "updates", "hours", "ms an action"]
     return Table("cost", "Score beside cost", head, rows, note)
 

@@ -28,6 +28,7 @@ from genpolicy.system.signals import Interrupted, Signals
 from genpolicy.tracking import sync
 from genpolicy.training.setup import bounds, choose_device, fresh_algorithm, load, sequences
 from genpolicy.training.train import FINISHED, evaluate_pending, training
+from genpolicy.training.trainer import STOPWATCH
 from genpolicy.training.vectorised import VectorisedPhase
 
 
@@ -84,8 +85,9 @@ class _Member:
         """
         try:
             if metrics is None:
-                self.trainer = self._stack.enter_context(self._training)
-                self._stack.enter_context(self.trainer.session())
+                with STOPWATCH.paused():
+                    self.trainer = self._stack.enter_context(self._training)
+                    self._stack.enter_context(self.trainer.session())
                 self._due = (
                     (phase, source) for phase in self.trainer.phases() for source in self.trainer.updates(phase)
                 )

@@ -43,6 +43,28 @@ LOGGED = 20  # entries of a phase in the journal, at least
 UNSAVED = "{}: no checkpoint saved ({}); the last one is resumed"  # by a signal, and why
 
 
+class Stopwatch:
+    """The seconds that a process has trained, from any moment on: time goes on, but for pauses, which may be nested."""
+
+    _lost = 0.0
+
+    def now(self) -> float:
+        """The seconds up to now."""
+        return time.monotonic() - self._lost
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """While entered, the time does not count."""
+        at = self.now()
+        try:
+            yield
+        finally:
+            self._lost = time.monotonic() - at
+
+
+STOPWATCH = Stopwatch()  # of all runs that are trained at once: one's evaluation is not another's training
+
+
 class Trainer:
     """The training of one run: `fit`, or `session` for one whose updates are made together with those of others."""
 
@@ -154,7 +176,8 @@ class Trainer:
             raise PhaseTrained(until)
         for phase in self.algorithm.phases[self.state.phase :]:
             if phase.online and phase.goes_on:
-                self.final.evaluate(OFFLINE, self.algorithm.policy)
+                with STOPWATCH.paused():
+                    self.final.evaluate(OFFLINE, self.algorithm.policy)
             self.begun = time.monotonic()
             if not self._take(phase):
                 if not self.state.begun and self.state.step == 0:
@@ -193,6 +216,7 @@ class Trainer:
         self.run.note(extends=label(shorter.directory), made=shorter.made)
         self._save()
 
+    @STOPWATCH.paused()
     def _take(self, phase: Phase) -> bool:
         """Whether the phase was trained by another run: then it is as if this one had."""
         taken = self.sharing.take(phase)
@@ -239,7 +263,7 @@ class Trainer:
         # A short phase of long updates, as GMPG's, is logged more often: at least LOGGED times.
         self.log_every = max(1, min(self.config.log_every, phase.steps // LOGGED))
         self.progress.begin(phase.name, phase.steps, state.step)
-        self.mark = state.updates, time.monotonic()  # from where the rate of the updates is taken
+        self.mark = state.updates, STOPWATCH.now()  # from where the rate of the updates is taken
         self.compiling = self.config.compile not in ("none", CUDA_GRAPHS)
         if self.compiling:
             self.progress.say(f"compiling the updates of the {phase.name} phase")
@@ -298,7 +322,7 @@ class Trainer:
         state, phase = self.state, self.algorithm.phases[self.state.phase]
         state.accumulate(metrics)
         if self.compiling:
-            self.compiling, self.mark = False, (state.updates + 1, time.monotonic())
+            self.compiling, self.mark = False, (state.updates + 1, STOPWATCH.now())
             self.progress.pause()
         state.step += 1
         state.updates += 1
@@ -320,13 +344,14 @@ class Trainer:
                     "try a smaller learning rate or beta"
                 )
         self.progress.metrics(metrics)
-        now = time.monotonic()
+        now = STOPWATCH.now()
         if self.collector is not None:
             metrics["environment_steps"] = self.collector.steps
         metrics["updates_per_second"] = (updates - self.mark[0]) / (now - self.mark[1])
         self.mark = updates, now
         self.journal.log(updates, {f"{phase}/{name}": value for name, value in metrics.items()})
 
+    @STOPWATCH.paused()
     def _evaluate(self, phase: Phase) -> None:
         """Evaluate the phase's policy; a checkpoint of its own for the best result of the final policy."""
         state = self.state
@@ -340,9 +365,9 @@ class Trainer:
         if final and metrics["return_mean"] > state.best.get("return_mean", -math.inf):
             state.best = {"update": state.updates} | metrics
             self._save("best.pt")
-        self.mark = state.updates, time.monotonic()
         self.progress.pause()
 
+    @STOPWATCH.paused()
     def _finish(self) -> None:
         """The final evaluations, and the trained policy."""
         if self.collector is not None:
@@ -359,6 +384,7 @@ class Trainer:
         if time.monotonic() - self.saved >= self.checkpoint_seconds:
             self._save()
 
+    @STOPWATCH.paused()
     def _save(self, name: str = "last.pt") -> None:
         if name == "last.pt":
             self.journal.log(self.state.updates, self.usage())

@@ -3,19 +3,21 @@
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
 import torch
 from command_line import genpolicy, jobs
 from invented import ACTION, OBSERVATION, transitions
-from tiny import records, same, undrawn
+from tiny import events, records, same, undrawn
 from tiny import words as tiny_words
 
 from genpolicy.algo.algorithm import assemble
 from genpolicy.algo.update import Update
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
+from genpolicy.evaluation.evaluator import Evaluator
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs
 from genpolicy.training.trainer import Trainer
@@ -259,6 +261,23 @@ def test_a_run_may_go_on_alone_and_come_back(alone, tmp_path, monkeypatch):
     assert "seed2: finished already" in result.out
     for single, joint in zip(runs(alone), runs(tmp_path), strict=True):
         assert_close(single, joint)
+
+
+def test_rates_are_without_the_evaluations_of_any_run(tmp_path, monkeypatch):
+    real, evaluate, passed = time.monotonic, Evaluator.__call__, []
+
+    def slow(*arguments):
+        passed.append(1000)  # seconds
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(time, "monotonic", lambda: real() + sum(passed))
+    monkeypatch.setattr(Evaluator, "__call__", slow)
+    more = ["algo.critic_steps=2", "algo.policy_steps=2", "checkpoint_seconds=1e9"]
+    assert genpolicy(*words(tmp_path, "seeds=0,1", *more)).code == 0
+    found = [each["metrics"] for run in find_runs(tmp_path) for each in events(run)]
+    rates = [value for each in found for name, value in each.items() if name.endswith("/updates_per_second")]
+    assert len(rates) == 8
+    assert min(rates) > 0.01
 
 
 def test_the_runs_share_their_simulators(tmp_path, monkeypatch):
