@@ -260,20 +260,27 @@ def absolute(path: str) -> str:
 
 
 STORES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc")  # MLflow's schemes
+# Where the password of a store goes, if not into its URI.
+PASSWORDS = dict.fromkeys(("http", "https"), "MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD in the environment")
+PASSWORDS |= {"postgresql": "PGPASSWORD in the environment, or ~/.pgpass"}
+PASSWORDS |= {"mysql": "~/.my.cnf, and ?read_default_file=~/.my.cnf at the URI's end"}
 
 
 def absolute_uri(uri: str | None) -> str | None:
-    """A tracking URI that means the same from any folder. Raises `UserError` for what is none, such as a path."""
+    """A tracking URI that means the same from any folder.
+
+    Raises `UserError` for what is none, such as a path, and for one with a password in it.
+    """
     if uri is None or uri in ("none", "databricks"):
         return uri
     scheme, separator, place = uri.partition("://")
-    if not separator or not place or scheme.partition("+")[0] not in STORES:
+    scheme = scheme.partition("+")[0]
+    if not separator or not place or scheme not in STORES:
         raise UserError(f"tracking.uri={uri}: not a store; legal: none, sqlite:///FILE, http://HOST:PORT")
-    if scheme.startswith("http") and "@" in place.partition("/")[0]:
-        raise UserError(
-            "tracking.uri: would store the password with the run; give it by MLFLOW_TRACKING_USERNAME and "
-            "MLFLOW_TRACKING_PASSWORD in the environment"
-        )
+    secret = r"[^/]*@" if scheme.startswith("http") else r"[^:/]*:[^@]*@|.*[?&](password|passwd|pwd)="
+    if scheme != "sqlite" and re.match(secret, place, re.IGNORECASE):
+        means = PASSWORDS.get(scheme, "the database driver's own means")
+        raise UserError(f"tracking.uri: would store the password with the run; give it by {means}")
     if (file := sqlite.file_of(uri)) is not None:
         return sqlite.uri_of(Path(absolute(str(file))))
     return uri

@@ -23,7 +23,7 @@ from genpolicy.runs.run import find_runs, read_frozen
 from genpolicy.runs.state import FINAL, known_status
 from genpolicy.system import sqlite
 from genpolicy.system.console import console, plain
-from genpolicy.system.files import regular_files
+from genpolicy.system.files import new_folder, regular_files
 from genpolicy.tracking import follower, sync, trackers
 
 if TYPE_CHECKING:  # MLflow is slow to import
@@ -52,7 +52,8 @@ def run(job: Job) -> None:
         )
     document = compose(source, _title(config), Commands(config.study).of, _drawn(config))
     folder = (study / "sweeps" / config.sweep if config.sweep else study) / "report"
-    document.write(folder)
+    with new_folder(folder, own=3 if config.sweep else 1):
+        document.write(folder)
     shown_on = console(WIDTH)
     for part in document.parts:
         if part.name not in PRINTED:

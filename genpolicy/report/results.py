@@ -118,7 +118,7 @@ class Comparison:
         self.tasks = sorted({task for task, _ in self.runs})
         self.methods = sorted({method for _, method in self.runs})
         self.seeds = sorted({result.seed for result in chosen})
-        scored = {task for (task, _), runs in self.runs.items() if any(f"{LAST}/score_mean" in r.metrics for r in runs)}
+        scored = {task for task, _, run in self.listed if any(name.endswith("/score_mean") for name in run.metrics)}
         self.protocols = {task: runs[0].protocol for (task, _), runs in self.runs.items()}
         self.kinds = {task: "score" if task in scored else "return" for task in self.tasks}
 

@@ -32,7 +32,7 @@ from genpolicy.algo.phase import Phase
 from genpolicy.config.schema import TARGET, always_training, digest, modules
 from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint, journal, records
-from genpolicy.system.files import Lock, make_folder, regular_files, write_atomically
+from genpolicy.system.files import Lock, make_folder, no_link, regular_files, write_atomically
 
 if TYPE_CHECKING:
     from genpolicy.runs.run import Run
@@ -79,8 +79,8 @@ class SharedPhase:
 
 
 def shared(outputs: Path) -> Iterator[Path]:
-    """The folders of phases below the folder of all runs, in order."""
-    for path in sorted((Path(outputs) / FOLDER).glob("*")):
+    """The folders of phases below the folder of all runs, in order. Raises `UserError` if theirs is a link."""
+    for path in sorted(no_link(Path(outputs) / FOLDER).glob("*")):
         if re.fullmatch(f"[0-9a-f]{{{DIGITS}}}", path.name) and path.is_dir() and not path.is_symlink():
             yield path
 

@@ -16,6 +16,7 @@ from genpolicy.errors import UserError
 from genpolicy.solver.adaptive import Dopri5
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
+PASSWORD = "tracking.uri: would store the password with the run"
 
 
 @pytest.mark.parametrize(
@@ -24,8 +25,12 @@ pytestmark = pytest.mark.usefixtures("elsewhere")
         ("tracking.uri=file:///x", "tracking.uri=file:///x: not a store; legal: none, sqlite:///FILE, http"),
         ("tracking.uri=foo://x", "tracking.uri=foo://x: not a store"),
         ("-m seed=0,1 tracking.uri=./mlruns", "tracking.uri=./mlruns: not a store"),
-        ("mode=sync tracking.uri=http://u:p@h/", "tracking.uri: would store the password with the run"),
-        ("mode=report tracking.uri=http://u:p@h/", "tracking.uri: would store the password with the run"),
+        ("mode=sync tracking.uri=http://u:p@h/", PASSWORD),
+        ("mode=report tracking.uri=http://u:p@h/", PASSWORD),
+        ("mode=sync tracking.uri=postgresql+psycopg2://u:p/@h/db", f"{PASSWORD}; give it by PGPASSWORD"),
+        ("mode=sync tracking.uri='mysql://h/db?a=b&password=p'", f"{PASSWORD}; give it by ~/.my.cnf"),
+        ("mode=sync tracking.uri=mssql://u:p@h/db", f"{PASSWORD}; give it by the database driver's own means"),
+        ("mode=sync tracking.uri=postgresql://u@h:5432/db", "{0}/outputs: no runs there"),
         ("mode=sync", "{0}/outputs: no runs there; give paths.outputs="),
         ("mode=sync --follow paths.outputs=nowhere", "{0}/nowhere: no runs there; give paths.outputs="),
         ("mode=collect env=swiss-roll collect.path=/", "collect.path: / is a folder; name the file"),

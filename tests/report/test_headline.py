@@ -70,6 +70,10 @@ def test_returns_of_one_task_are_compared_and_of_several_are_not():
     assert told.startswith("gmpo-gvp has the highest IQM of returns on swiss-roll: 2.0, 1.0 above bc-gvp (1.0).")
     unfinished = [toy("bc", "swiss-roll", 1.0), replace(toy("gmpo", "swiss-roll", 2.0), state="failed")]
     assert "there is no task on which" in lines(document(*unfinished), "headline")
+    running = [result(task=task, score=None, state="running") for task in ("hopper-medium-v2", "walker2d-medium-v2")]
+    for run, name in zip(running, ("eval", "data"), strict=True):
+        run.metrics[f"{name}/score_mean"] = 1.0
+    assert "there is no task on which" in lines(document(*running), "headline")
     several = document(*(toy("bc", task, 1.0) for task in ("swiss-roll", "multi-goal")))
     assert "returns of different tasks have no common scale" in lines(several, "headline")
 

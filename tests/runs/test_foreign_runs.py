@@ -199,6 +199,16 @@ def test_a_run_directory_that_is_a_link_is_no_run(outputs, tmp_path):
     assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == before
 
 
+def test_phases_behind_a_link_are_not_cleaned(tmp_path):
+    kept = tmp_path / "other" / "phases" / "0123456789abcdef" / "weights.pt"
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"weights")
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "phases").symlink_to(tmp_path / "other" / "phases")
+    assert "a link" in genpolicy("mode=clean", f"paths.outputs={tmp_path / 'own'}").err
+    assert kept.exists()
+
+
 def test_the_folder_of_all_runs_and_a_study_may_be_links(outputs, tmp_path):
     run = only_run(outputs)
     (outputs / "default").rename(tmp_path / "a large disk")
