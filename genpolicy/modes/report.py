@@ -50,7 +50,7 @@ def run(job: Job) -> None:
         raise UserError(
             "; ".join([f"study={config.study}: {source.name} has no runs{of_sweep}{where}", *source.odd[:1]])
         )
-    document = compose(source, _title(config), Commands(config.study).of, _drawn(config))
+    document = compose(source, _title(config), Commands(config.study, config.paths).of, _drawn(config))
     folder = (study / "sweeps" / config.sweep if config.sweep else study) / "report"
     with new_folder(folder, own=3 if config.sweep else 1):
         document.write(folder)

@@ -9,7 +9,7 @@ from genpolicy.config import compose
 from genpolicy.config.arguments import options, quoted, rewrite, shell
 from genpolicy.config.loader import Loader
 from genpolicy.config.plain_yaml import read
-from genpolicy.config.run_settings import filled
+from genpolicy.config.run_settings import absolute, filled
 from genpolicy.config.schema import TARGET
 from genpolicy.report.results import Result
 from genpolicy.runs.identity import INCIDENTAL, settings
@@ -19,22 +19,24 @@ FIRST = ("env", "algo", "model")  # which may choose the options of other groups
 
 
 class Commands:
-    """Finds commands by composing; what runs share is composed once."""
+    """Finds commands by composing; what runs share is composed once. paths: absolute ones, as `paths` has them."""
 
-    def __init__(self, study: str):
-        self.study = study
+    def __init__(self, study: str, paths: Mapping[str, str]):
+        self.study, self.paths = study, paths
         self._loader = Loader()
         self._known: dict[frozenset, list[str] | None] = {}
         self._composed: dict[tuple[str, ...], tuple[Mapping[str, str], Mapping[str, str]]] = {}
 
     def of(self, result: Result) -> str:
         """The command that makes this run, or finds it; "" where no words make the same settings with this code."""
-        if result.configuration not in self._known:
+        asked = {name: value for name, value in result.settings.items() if name not in INCIDENTAL}
+        key = frozenset([*result.choices.items(), *asked.items()])
+        if key not in self._known:
             try:
-                self._known[result.configuration] = self._words(result)
+                self._known[key] = self._words(result, asked)
             except Exception:  # whatever composing raises: options, plugins or data may not be here
-                self._known[result.configuration] = None
-        words = self._known[result.configuration]
+                self._known[key] = None
+        words = self._known[key]
         if words is None:
             return ""
         more = [f"{name}={result.settings[name]}" for name in sorted(INCIDENTAL & result.settings.keys())]
@@ -42,8 +44,7 @@ class Commands:
         own = [] if self.study == "default" else [f"study={self.study}"]
         return shell("genpolicy", *words, *(word for word in more if word not in usual), *own)
 
-    def _words(self, result: Result) -> list[str] | None:
-        wanted = {name: value for name, value in result.settings.items() if name not in INCIDENTAL}
+    def _words(self, result: Result, wanted: Mapping[str, str]) -> list[str] | None:
         words = [f"{group}={result.choices[group]}" for group in FIRST]
         _, choices = self._compose(words)
         words += [f"{group}={name}" for group, name in result.choices.items() if choices.get(group, "none") != name]
@@ -56,7 +57,10 @@ class Commands:
         words += [f"{name}={_value(value)}" for name, value in wanted.items() if not _same(given.get(name), value)]
         job = checked_job(*compose.job(self._loader, rewrite(words)))
         made = settings(OmegaConf.to_container(job.config))
-        return words if {name: made[name] for name in made if name not in INCIDENTAL} == wanted else None
+        usual = {name: absolute(path) for name, path in job.config.paths.items()}
+        own = [f"paths.{name}={quoted(path)}" for name, path in self.paths.items() if path != usual[name]]
+        same = {name: made[name] for name in made if name not in INCIDENTAL} == wanted
+        return [*words, *own] if same else None
 
     def _compose(self, words: list[str]) -> tuple[Mapping[str, str], Mapping[str, str]]:
         """The settings that words compose, unchecked as more may be to come, and the option of each group."""

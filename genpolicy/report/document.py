@@ -17,7 +17,8 @@ _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasci
 _LATEX |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {"±": r"$\pm$", "<": r"$<$", ">": r"$>$"}
 _LATEX |= {"\0": r"\textbf{", "\1": "}"}
 _MARKDOWN = {"<": "&lt;", ">": "&gt;", "&": "&amp;", "\0": "**", "\1": "**"}
-_NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ± [\d.]+)?( \(\d+ of \d+\))?")
+_ONE = r"[-+]?([\d.,]+(e[-+]?\d+)?|inf|nan)"
+_NUMBER = re.compile(rf"-|{_ONE}( ± {_ONE})?( \[{_ONE}, {_ONE}\])?( \(\d+ of \d+\))?")
 
 
 @dataclass(frozen=True)
@@ -180,7 +181,7 @@ class Document:
 
 def file_name(text: str) -> str:
     """A text as a part of a file's name."""
-    return "".join(sign if sign.isalnum() else "_" for sign in text)
+    return "".join(sign if sign.isalnum() or sign in "-." else "_" for sign in text)
 
 
 def _linked(picture: Picture | Image) -> str:

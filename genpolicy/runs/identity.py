@@ -13,7 +13,7 @@ from genpolicy.runs.evaluations import as_text
 
 INCIDENTAL = {"seed", "device", "threads", "compile"}  # told of a run, though they make no other experiment
 # Nor do these, which change no metric of it.
-NO_METRIC = {"algo.chunk", "eval.video", "init.behaviour", "init.critic", "init.policy"}
+NO_METRIC = {"algo.chunk", "eval.steps", "eval.video", "init.behaviour", "init.critic", "init.policy"}
 NO_METRIC |= {"likelihood.recompute", "solver.recompute"}
 
 

@@ -51,7 +51,8 @@ from genpolicy.system.signals import Interrupted
 
 _ID = re.compile("[0-9a-f]{32}")
 POLICY = "policy.pt"
-_CONTENT = ("last.pt", "best.pt", POLICY, "journal.jsonl", "journal.index", "evaluation-*", "figures/*", "export/*")
+_CONTENT = ("last.pt", "best.pt", POLICY, "journal.jsonl", "journal.index", "figures/*.png", "figures/*.mp4")
+_CONTENT += (*(f"evaluation-*.{kind}" for kind in ("yaml", "json", "png", "mp4")), "export/policy.*")
 _CONTENT += ("tracking.json", "tracking.log", "log.txt", "job.json", "data.json", "status.json", "config.yaml")
 COMPUTED = ("device", "threads", "compile", "checkpoint_seconds")  # how a run is computed and saved from now on
 RECORDED = ("log_every", "eval.per_phase", "eval.episodes")  # what its journal has of it, from its begin to its end

@@ -17,7 +17,7 @@ from typing import Self
 
 from genpolicy.errors import UserError, one_line
 from genpolicy.runs.run import Run
-from genpolicy.runs.state import FINAL
+from genpolicy.runs.state import FINAL, known_status
 from genpolicy.system import process, sqlite
 from genpolicy.system.files import Lock, last_line
 from genpolicy.system.signals import Interrupted
@@ -100,10 +100,9 @@ def sync_run(directory: Path, *trackers: str) -> None:
             if not left:
                 break
             wait = min(2 * wait, PATIENCE_SECONDS / 2) if failed else POLL_SECONDS
-            if failed and _ended(run):
-                deadline = deadline or time.monotonic() + PATIENCE_SECONDS
-                if time.monotonic() > deadline:
-                    raise SystemExit(1)
+            deadline = (deadline or time.monotonic() + PATIENCE_SECONDS) if failed and _ended(run) else None
+            if deadline is not None and time.monotonic() > deadline:
+                raise SystemExit(1)
             until = time.monotonic() + wait
             while time.monotonic() < until and not (_ended(run) and deadline is None):
                 time.sleep(0.2)
@@ -121,7 +120,8 @@ def _is_there(run: Run) -> bool:
 
 
 def _ended(run: Run) -> bool:
-    return run.status()["state"] in FINAL
+    """Whether the run has ended, or does not say, as while its status cannot be read."""
+    return known_status(run.directory)["state"] in (*FINAL, "unreadable")
 
 
 if __name__ == "__main__":

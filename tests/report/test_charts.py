@@ -34,7 +34,7 @@ def test_the_likelihood_chart_colours_pretraining_and_finetuning_apart():
         "behaviour/updates_per_second": logged((50, 9.0), (200, 9.0)),
     }
     made = document(run, history=lambda number, metric: known.get(metric, []))
-    (panel,) = picture(made, "likelihood_hopper_medium_v2").chart.panels
+    (panel,) = picture(made, "likelihood_hopper-medium-v2").chart.panels
     assert points(panel) == {
         PRETRAINING: [[-4.0, 1.0], [-3.0, 2.0]],
         FINETUNING: [[-2.0, 3.0], [-1.0, 4.0]],
@@ -148,7 +148,7 @@ def test_the_chart_of_solver_steps_shows_the_mean_over_seeds():
         more = 10 if number == runs[1].number else 0
         return logged(*((step, value + more) for step, value in known.get(metric, [])))
 
-    steps, time = picture(document(*runs, history=history), "steps_hopper_medium_v2").chart.panels
+    steps, time = picture(document(*runs, history=history), "steps_hopper-medium-v2").chart.panels
     assert points(steps) == {"gmpo-gvp": [[1, 15.0], [5, 25.0]]}
     assert points(time) == {"gmpo-gvp": [[5.5, 15.0], [7.0, 25.0]]}
 

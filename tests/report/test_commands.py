@@ -29,13 +29,15 @@ def test_the_command_makes_the_run(number, tmp_path, monkeypatch):
     Path("my data, 2.npz").touch()
     words = [f"'{word}'" if "," in word and "[" not in word else word for word in words]
     words = [word.replace("'dataset.path=my data, 2.npz'", "dataset.path='my data, 2.npz'") for word in words]
-    (directory,) = fill(tmp_path / "outputs", [words], [7], lambda words, seed: 1.0)
+    outputs = tmp_path / ("outputs" if number else "other runs")
+    (directory,) = fill(outputs, [words], [7], lambda words, seed: 1.0)
     study = directory.parents[2]
-    (result,) = of_directories(study, find_runs(tmp_path / "outputs")).results
-    command = shlex.split(Commands(study.name).of(result))
+    (result,) = of_directories(study, find_runs(outputs)).results
+    command = shlex.split(Commands(study.name, {"outputs": str(outputs), "data": str(outputs)}).of(result))
     assert command[0] == "genpolicy"
     ((job, _),) = jobs(*command[1:])
     assert job.directories == [directory]
+    assert job.config.paths.data == str(outputs)
     assert (job.config.device, job.config.threads) == (result.settings["device"], int(result.settings["threads"]))
     assert job.config.eval.steps == ([1, 2] if "eval.steps=[1,2]" in words else [])
     assert len(command) < 20  # and not all of its settings
@@ -49,5 +51,5 @@ def test_a_run_that_no_words_make_has_no_command(tmp_path):
         assert before in text
         config.write_text(text.replace(before, after))
         (result,) = of_directories(tmp_path / "default", [directory]).results
-        assert Commands("default").of(result) == ""
+        assert Commands("default", {}).of(result) == ""
         config.write_text(text)

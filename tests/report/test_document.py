@@ -13,7 +13,7 @@ from matplotlib.image import imread
 from genpolicy.errors import UserError
 from genpolicy.report import page
 from genpolicy.report.chart import Chart, Mark, Panel, Series
-from genpolicy.report.document import Choice, Document, Picture, Table, Text
+from genpolicy.report.document import Choice, Document, Picture, Table, Text, file_name
 
 
 class Page(HTMLParser):
@@ -162,3 +162,15 @@ def test_nothing_behind_a_link_is_deleted(tmp_path, link):
     with pytest.raises(UserError, match="a link"):
         Document("title", [], []).write(tmp_path / "report")
     assert all(path.exists() for path in own)
+
+
+@pytest.mark.parametrize(
+    "cell", ["-", "-1.0 [-2.0, 0.5]", "-1.0 ± 4.5 (2 of 3)", "+2.1", "-1,000.5", "-inf", "-2.0 ± nan"]
+)
+def test_numbers_are_no_formulas(cell):
+    for content, written in ((cell, cell), (f"={cell}", f"'={cell}"), (f"{cell}+A1", f"'{cell}+A1")):
+        assert next(csv.reader([Table("a", "A", [content], []).csv()])) == [written]
+
+
+def test_tasks_of_two_names_have_files_of_two_names():
+    assert len({file_name(task) for task in ("my-task", "my_task", "my.task")}) == 3

@@ -144,16 +144,17 @@ def test_an_evaluation_as_at_a_runs_end_is_no_other_run(outputs):
 
 
 def test_what_changes_no_metric_makes_no_other_method(tmp_path):
-    """A run of another `algo.chunk`, which keeps to the same folder, and one that was filmed later."""
+    """A run of another `algo.chunk`, which keeps to the same folder, and later a video, or numbers of solver steps."""
     words = ["env=swiss-roll", "algo=gmpg", "tuned=none"]
     study.fill(tmp_path, [words], [0], lambda words, seed: 40.0)
     study.fill(tmp_path, [[*words, "algo.chunk=16"]], [1], lambda words, seed: 60.0)
     runs = [Run(directory) for directory in find_runs(tmp_path)]
     assert len({run.directory.parent for run in runs}) == 1
-    filmed = own_evaluation(runs[0])
-    filmed = replace(filmed, settings={**filmed.settings, "eval": {**filmed.settings["eval"], "video": True}})
+    own = own_evaluation(runs[0])
     told = {"checkpoint": "last.pt", "updates": 3, "metrics": {}, "returns": []}
-    filmed.keep(runs[0], **told, results={"final": {"score_mean": 33.0}})
+    for changed in {"video": True}, {"steps": [1, 2]}:
+        later = replace(own, settings={**own.settings, "eval": {**own.settings["eval"], **changed}})
+        later.keep(runs[0], **told, results={"final": {"score_mean": 33.0}})
     found = Comparison(of_directories(tmp_path / "default", find_runs(tmp_path, "default")).results)
     assert found.methods == ["gmpg-gvp"]
     assert [run.seed for _, _, run in found.listed] == [0, 1]

@@ -179,7 +179,12 @@ def test_overwriting_deletes_nothing_behind_a_link(outputs, private):
     (run / "figures").rmdir()
     (run / "figures").symlink_to(kept.parent)
     (run / "evaluation-last-9-8.json").symlink_to(private)
+    own = [run / "evaluation-notes.md", run / "export" / "mine.py"]
+    for path in own:
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
     opened(outputs, SQLITE, "overwrite=true").close()
+    assert all(path.exists() for path in own)
     assert kept.read_bytes() == b"mine"
     assert private.read_bytes() == b"secret"
     assert not (run / "evaluation-last-9-8.json").is_symlink()

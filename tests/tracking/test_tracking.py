@@ -131,6 +131,32 @@ def test_who_ships_a_run_ends_when_it_is_no_longer_there(tmp_path, monkeypatch, 
     assert shipped == [run.id, *(["f" * 32] if overwritten else [])]
 
 
+def test_a_status_that_cannot_be_read_for_a_moment_ends_no_follower(tmp_path, monkeypatch):
+    run, shipped = opened(tmp_path, SQLITE), []
+    status, hidden = run.path("status.json"), run.path("hidden")
+
+    class Blinking:
+        def ship(self, each):
+            shipped.append(each.id)
+            if len(shipped) == 1:
+                status.rename(hidden)
+                status.mkdir()
+                return "running"
+            if hidden.exists():
+                status.rmdir()
+                hidden.rename(status)
+            return "finished"
+
+        def describe_sweeps(self):
+            pass
+
+    monkeypatch.setattr(follower, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(follower, "open_tracker", lambda *_: Blinking())
+    with run.recorded():
+        follower.sync_run(run.directory)
+    assert len(shipped) > 1
+
+
 def test_only_runs_that_differ_in_their_seeds_alone_share_a_line_of_a_sweeps_description():
     """Two algorithms, each with two values of its own setting: four lines."""
     runs = []
