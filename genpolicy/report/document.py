@@ -181,7 +181,7 @@ class Document:
 
 def file_name(text: str) -> str:
     """A text as a part of a file's name."""
-    return "".join(sign if sign.isalnum() or sign in "-." else "_" for sign in text)
+    return "".join(sign if sign.isalnum() or sign == "-" else "_" for sign in text)
 
 
 def _linked(picture: Picture | Image) -> str:

@@ -31,7 +31,7 @@ def names(made):
 
 def test_a_swept_setting_is_a_curve_with_intervals_over_seeds():
     made = document(*grid([1, 2, 4, 8], [4]), result("bc"))
-    (panel,) = picture(made, "swept_gmpo_gvp_algo_beta").chart.panels
+    (panel,) = picture(made, "swept_gmpo-gvp_algo_beta").chart.panels
     line, dots = panel.series
     assert (list(line.x), list(line.y)) == ([1, 2, 4, 8], [15.0, 25.0, 45.0, 85.0])
     assert (list(line.low), list(line.high)) == ([14, 24, 44, 84], [16, 26, 46, 86])
@@ -43,20 +43,20 @@ def test_a_swept_setting_is_a_curve_with_intervals_over_seeds():
 
 
 def test_with_too_few_seeds_a_curve_has_no_interval():
-    (panel,) = picture(document(*grid([1, 2], [4], range(2))), "swept_gmpo_gvp_algo_beta").chart.panels
+    (panel,) = picture(document(*grid([1, 2], [4], range(2))), "swept_gmpo-gvp_algo_beta").chart.panels
     assert panel.series[0].low is None
 
 
 def test_two_swept_settings_are_a_heat_map_and_a_line_for_each_value():
     made = document(*grid([1, 2], [4, 8]))
-    assert table(made, "grid_gmpo_gvp_algo_beta_solver_steps") == {
+    assert table(made, "grid_gmpo-gvp_algo_beta_solver_steps") == {
         ("hopper-medium-v2", "algo.beta \\ solver.steps"): "2",  # of the last row
         ("hopper-medium-v2", "4"): "25.0 ± 1.0",
         ("hopper-medium-v2", "8"): "29.0 ± 1.0",
     }
     (part,) = (part for part in made.parts if part.name.startswith("grid"))
     assert part.shades == {(0, 2): 0.0, (0, 3): pytest.approx(4 / 14), (1, 2): pytest.approx(10 / 14), (1, 3): 1.0}
-    (panel,) = picture(made, "swept_gmpo_gvp_algo_beta").chart.panels
+    (panel,) = picture(made, "swept_gmpo-gvp_algo_beta").chart.panels
     assert {series.name for series in panel.series} == {"solver.steps=4", "solver.steps=8"}
 
 
@@ -70,7 +70,7 @@ def test_words_are_no_curve_and_unfinished_runs_are_no_point():
     words = [result(settings={"critic.init": word}) for word in ("pytorch", "orthogonal")]
     assert not any(name.startswith("swept") for name in names(document(*words)))
     made = document(*grid([1, 2], [4]), *grid([4], [4], state="failed"))
-    (panel,) = picture(made, "swept_gmpo_gvp_algo_beta").chart.panels
+    (panel,) = picture(made, "swept_gmpo-gvp_algo_beta").chart.panels
     assert list(panel.series[0].x) == [1, 2]
 
 
