@@ -25,10 +25,10 @@ from genpolicy.runs.identity import each_seed
 from genpolicy.runs.run import Run, open_run
 from genpolicy.system.progress import Progress, Stderr
 from genpolicy.system.signals import Interrupted, Signals
+from genpolicy.system.stopwatch import STOPWATCH
 from genpolicy.tracking import sync
 from genpolicy.training.setup import bounds, choose_device, fresh_algorithm, load, sequences
 from genpolicy.training.train import FINISHED, evaluate_pending, training
-from genpolicy.training.trainer import STOPWATCH
 from genpolicy.training.vectorised import VectorisedPhase
 
 

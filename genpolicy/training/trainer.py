@@ -28,6 +28,7 @@ from genpolicy.runs.run import POLICY, Run
 from genpolicy.system.metrics import Usage
 from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Interrupted, PhaseTrained, Signals
+from genpolicy.system.stopwatch import STOPWATCH
 from genpolicy.training import extending, initial
 from genpolicy.training.final import FinalEvaluations, note
 from genpolicy.training.late import spread
@@ -41,28 +42,6 @@ T = TypeVar("T")
 OFFLINE = "offline"  # the result of the policy before an online phase
 LOGGED = 20  # entries of a phase in the journal, at least
 UNSAVED = "{}: no checkpoint saved ({}); the last one is resumed"  # by a signal, and why
-
-
-class Stopwatch:
-    """The seconds that a process has trained, from any moment on: time goes on, but for pauses, which may be nested."""
-
-    _lost = 0.0
-
-    def now(self) -> float:
-        """The seconds up to now."""
-        return time.monotonic() - self._lost
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """While entered, the time does not count."""
-        at = self.now()
-        try:
-            yield
-        finally:
-            self._lost = time.monotonic() - at
-
-
-STOPWATCH = Stopwatch()  # of all runs that are trained at once: one's evaluation is not another's training
 
 
 class Trainer:
