@@ -26,6 +26,11 @@ def write_png(figure: Figure, path: Path) -> None:
     write_atomically(path, content.getvalue())
 
 
+def with_floor(log_density: np.ndarray, floor: float) -> np.ndarray:
+    """Log-densities [...], those of what has no density, -inf, at a floor: matplotlib would leave holes there."""
+    return np.where(np.isneginf(log_density), floor, log_density)
+
+
 def draw_paths(axis: Axes, times: np.ndarray, paths: np.ndarray) -> LineCollection:
     """Draw paths [points, paths, 2] from noise to actions, coloured by times [points] from 1 to 0."""
     segments = np.stack([paths[:-1], paths[1:]], 2).reshape(-1, 2, 2)

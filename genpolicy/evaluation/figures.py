@@ -16,7 +16,7 @@ from matplotlib.image import AxesImage
 
 from genpolicy.algo.actor import Actor
 from genpolicy.algo.algorithm import Algorithm
-from genpolicy.evaluation.drawing import draw_paths, plain, write_png
+from genpolicy.evaluation.drawing import draw_paths, plain, with_floor, write_png
 from genpolicy.model.generative import GenerativePolicy
 
 SAMPLES, TRAJECTORIES, POINTS, GRID = 4000, 400, 33, 120
@@ -198,8 +198,9 @@ class _Plane:
         rows = 2 if len(maps) == 4 else 1
         figure, axes = self._panels(list(maps), rows=rows)
         top = max(values.max() for values in maps.values())
+        floor = top - DENSITY_FLOOR
         for (name, values), axis in zip(maps.items(), axes, strict=True):
-            image = self._image(axis, values, cmap="magma", vmin=top - DENSITY_FLOOR, vmax=top)
+            image = self._image(axis, with_floor(values, floor), cmap="magma", vmin=floor, vmax=top)
             axis.set_title(name, fontsize="medium")
         figure.colorbar(image, ax=axes, pad=0.02, aspect=20 * rows, label="log-density (nats)", extend="min")
         return figure, measured
@@ -209,6 +210,7 @@ class _Plane:
         if beta is None:
             return None
         tilted = self.log_p + beta * self.scale * self.q
+        tilted -= tilted.max()  # whose exponential would overflow
         return tilted - np.log(np.exp(tilted).sum() * self.cell)
 
     def _log_prob(self, actor: Actor) -> np.ndarray:

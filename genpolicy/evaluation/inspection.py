@@ -13,7 +13,7 @@ from torch import Tensor
 from genpolicy.algo.algorithm import Algorithm
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
-from genpolicy.evaluation.drawing import draw_paths, plain, write_png
+from genpolicy.evaluation.drawing import draw_paths, plain, with_floor, write_png
 from genpolicy.model.generative import GenerativePolicy
 
 SAMPLES, NEIGHBOURS, TRAJECTORIES, POINTS, GRID = 400, 200, 100, 33, 31
@@ -104,17 +104,19 @@ class Inspection:
             axes = [axes[column] for axes in rows]
             if len(sides) == 2:
                 values = self._slice(observation, action, np.stack(np.meshgrid(*sides), -1).reshape(-1, 2))
+                top = values.max() if np.isfinite(values.max()) else 0.0  # of a slice outside of the action space
+                floor = top - DENSITY_FLOOR
                 half = (high - low) / (2 * (GRID - 1))  # of a cell, in whose middle a value is taken
                 ends = (low[0] - half[0], high[0] + half[0], low[1] - half[1], high[1] + half[1])
                 image = axes[0].imshow(
-                    values.reshape(GRID, GRID),
+                    with_floor(values, floor).reshape(GRID, GRID),
                     origin="lower",
                     extent=ends,
                     aspect="auto",
                     interpolation="bilinear",
                     cmap="magma",
-                    vmin=values.max() - DENSITY_FLOOR,
-                    vmax=values.max(),
+                    vmin=floor,
+                    vmax=top,
                 )
                 figure.colorbar(image, ax=axes[0], pad=0.02, extend="min")
                 axes[0].scatter(*self._shown(action), marker="x", color="tab:cyan")

@@ -123,7 +123,7 @@ class TanhGaussianPolicy(DeterministicPolicy):
     """centre + reach tanh(u) with u ~ N(mu(s), diag(std(s)^2)), both the network's, [B, 2 A] (Haarnoja et al. 2018).
 
     Where the action space is unbounded, u itself. Densities are those of actions stretched by 1 + `MARGIN`, so that
-    the ends of the action space have one.
+    the ends of the action space have one; outside of that they are 0.
     """
 
     has_density = True
@@ -176,8 +176,11 @@ class TanhGaussianPolicy(DeterministicPolicy):
         return self.centre + self.reach * share, log_prob
 
     def latent_log_prob(self, observation: Tensor, action: Tensor) -> Tensor:
-        """log N(u; mu(s), diag(std(s)^2)) [B] of the u of actions [B, A]."""
-        return normal_log_prob(self._latent(action), *self.parameters_at(observation))
+        """log N(u; mu(s), diag(std(s)^2)) [B] of the u of actions [B, A]; -inf where there is no u."""
+        log_prob = normal_log_prob(self._latent(action), *self.parameters_at(observation))
+        if self.centre is None:
+            return log_prob
+        return log_prob.masked_fill((self._share(action).abs() >= 1).any(-1), -math.inf)
 
     def log_prob(self, observation: Tensor, action: Tensor, generator: torch.Generator | None = None) -> Tensor:
         volume = 0.0
@@ -186,10 +189,16 @@ class TanhGaussianPolicy(DeterministicPolicy):
             volume = ((1 + MARGIN) * self.reach * (1 - share**2)).log().sum(-1)
         return self.latent_log_prob(observation, action) - volume
 
+    def _share(self, action: Tensor) -> Tensor:
+        """Actions [B, A] in shares of the stretched action space, whose ends are -1 and 1."""
+        return (action - self.centre) / (self.reach * (1 + MARGIN))
+
     def _latent(self, action: Tensor) -> Tensor:
+        """The u of actions [B, A]; 0, of which gradients are finite, where there is none."""
         if self.centre is None:
             return action
-        return torch.atanh((action - self.centre) / (self.reach * (1 + MARGIN)))
+        share = self._share(action)
+        return torch.atanh(share.masked_fill(share.abs() >= 1, 0.0))
 
 
 def tanh_normal(mean: Tensor, std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

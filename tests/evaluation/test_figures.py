@@ -10,7 +10,7 @@ from torch import nn
 
 from genpolicy.algo.actor import Actor
 from genpolicy.dataset.scaling import Scaling
-from genpolicy.evaluation.figures import draw_plane
+from genpolicy.evaluation.figures import _Plane, draw_plane
 from genpolicy.model.policy import Policy
 from genpolicy.select.selection import Greedy, NoSelection
 from genpolicy.solver.fixed import RK4
@@ -104,6 +104,30 @@ def test_distances_are_those_of_gaussians(tmp_path):
 def test_beta_is_in_the_units_of_the_rewards_that_were_learned_from(tmp_path):
     measured, _ = drawn(Algorithm(policy=0.3, beta=BETA / 4), tmp_path, scale=4.0, shift=-2.0)
     assert measured["total_variation"] == pytest.approx(0, abs=1e-3)
+
+
+def plane() -> _Plane:
+    return _Plane(Toy(), Toy.extent, scale=1.0, shift=0.0, check=lambda: None)
+
+
+@pytest.mark.parametrize("beta", [5.0, 5e3, 1e6])
+def test_an_optimum_is_a_density_at_any_temperature(beta):
+    density = np.exp(plane()._optimum(beta))
+    assert density.sum() * plane().cell == pytest.approx(1.0)
+
+
+def test_what_has_no_density_is_measured_and_drawn_as_nothing(monkeypatch):
+    """A uniform density on the right half of the grid, whose distance is that of the exact one's left half and more."""
+    here = plane()
+    values = np.where(here.grid[:, 0] > 0, -np.log(2 * Toy.extent**2), -np.inf)
+    monkeypatch.setattr(_Plane, "_log_prob", lambda *_: values.astype(np.float32))
+    figure, measured = here.density(Algorithm(policy=0.3, behaviour=-0.5))
+    left = norm.cdf(0.5 / STD)
+    assert left < measured["behaviour_total_variation"] < 1
+    images = [image for axis in figure.axes[:4] for image in axis.images]
+    assert len(images) == 4
+    for image in images:
+        assert np.isfinite(np.ma.filled(image.get_array(), np.nan)).all()
 
 
 def test_densities_are_broken_off_by_a_signal(tmp_path):

@@ -1,5 +1,6 @@
 """mode=inspect: what is drawn is right by other libraries and closed forms, and the files are there."""
 
+import math
 import struct
 import warnings
 from dataclasses import replace
@@ -91,6 +92,20 @@ def test_a_density_is_drawn_where_it_was_taken(inspected, monkeypatch):
         x = left + (np.arange(31)[column] + 0.5) * (right - left) / 31
         y = bottom + (np.arange(31)[row] + 0.5) * (top - bottom) / 31
         assert values[row, column] == pytest.approx(10 * x + y)
+
+
+@pytest.mark.parametrize("where", [0.0, math.inf])
+def test_what_has_no_density_is_drawn_at_the_floor(inspected, monkeypatch, where):
+    inspected = replace(inspected, dimensions=[0, 1])
+    inspected.__dict__["_here"] = torch.zeros(2, 3), torch.zeros(2, 2)
+    monkeypatch.setattr(Inspection, "_reach", lambda *_: (np.array([-1.0, 2.0]), np.array([3.0, 8.0])))
+    monkeypatch.setattr(
+        Inspection, "_slice", lambda _, observation, action, shown: np.where(shown[:, 0] > where, 1.0, -np.inf)
+    )
+    image = inspected.density().axes[0].images[0]
+    floor, top = image.get_clim()
+    assert floor == top - inspection.DENSITY_FLOOR
+    assert {*np.ma.filled(image.get_array(), np.nan).flat} == ({floor, top} if where == 0 else {floor})
 
 
 def test_the_episode_and_what_it_earned(trained, inspected):

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from genpolicy.model.direct import DeterministicPolicy, GaussianPolicy, OneStepPolicy
+from genpolicy.model.direct import MARGIN, DeterministicPolicy, GaussianPolicy, OneStepPolicy, TanhGaussianPolicy
 from genpolicy.network.mlp import MLP
 from genpolicy.objective.likelihood import LeastSquares, Likelihood
 
@@ -14,7 +14,7 @@ LOW, HIGH = torch.tensor([-1.0, 0.0]), torch.tensor([1.0, 4.0])
 
 def make(cls, low=LOW, high=HIGH, **more):
     torch.manual_seed(0)
-    network = MLP(hidden=[16], action_size=2, observation_size=3, num_times=0)
+    network = MLP(hidden=[16], action_size=2, observation_size=3, num_times=0, heads=getattr(cls, "heads", 1))
     return cls(network=network, action_low=low, action_high=high, **more)
 
 
@@ -79,3 +79,20 @@ def test_least_squares_moves_the_mean_by_its_error_and_the_deviation_by_what_is_
     torch.testing.assert_close(grads[1], 1 - (action - mean).square().mean(0))  # of std 1
     likelihood = Likelihood().loss(policy, observation, action, {})
     torch.testing.assert_close(likelihood, -policy.log_prob(observation, action))
+
+
+def test_a_squashed_gaussian_s_density_is_torch_s_and_0_outside_of_the_action_space():
+    policy, observation = make(TanhGaussianPolicy), torch.randn(6, 3)
+    action = torch.tensor([[0.3, 1.0], [-1.0, 4.0], [0.0, 0.1], [1.01, 1.0], [0.0, math.inf], [-9.0, -9.0]])
+    action.requires_grad_()
+    log_prob = policy.log_prob(observation, action)
+    assert log_prob[3:].tolist() == 3 * [-math.inf]
+    normal = torch.distributions.Normal(*policy.parameters_at(observation[:3]))
+    stretch = torch.distributions.AffineTransform((LOW + HIGH) / 2, (HIGH - LOW) / 2 * (1 + MARGIN))
+    known = torch.distributions.TransformedDistribution(normal, [torch.distributions.TanhTransform(), stretch])
+    torch.testing.assert_close(log_prob[:3], known.log_prob(action[:3]).sum(-1), rtol=1e-4, atol=1e-4)
+    grads = torch.autograd.grad(log_prob.sum(), [action, *policy.network.parameters()])
+    assert all(grad.isfinite().all() for grad in grads)
+    assert grads[0][:3].abs().min() > 0
+    assert policy.latent_log_prob(observation, action)[3:].tolist() == 3 * [-math.inf]
+    assert policy.log_prob(observation, torch.full((6, 2), math.nan)).isnan().all()
