@@ -59,6 +59,11 @@ class Gym(Task):
         """The environment itself, of this version."""
         return self.id.rpartition(":")[2]
 
+    @property
+    def registered_as(self) -> str:
+        """The environment itself, with the package that registers it."""
+        return self.id
+
     def simulate(self) -> gymnasium.Env:
         """The environment. Raises `UserError` if it cannot be made, or its spaces are no boxes of vectors."""
         return self._make()

@@ -26,6 +26,11 @@ class Locomotion(Task):
         """The robot."""
         return self.simulator.rpartition("-")[0]
 
+    @property
+    def registered_as(self) -> str:
+        """The robot of this version."""
+        return self.simulator
+
     def simulate(self) -> gymnasium.Env:
         """The simulator named by `simulator`, without wrappers."""
         return make_quietly(self.simulator).unwrapped

@@ -179,6 +179,11 @@ class Task(ABC):
         return None
 
     @property
+    def registered_as(self) -> str | None:
+        """What `gymnasium.make` makes the simulator of, its episode limit aside; None: it is not registered there."""
+        return None
+
+    @property
     def simulator_version(self) -> str | None:
         """What to note of the package that plays the task, on which results depend; None: nothing."""
         return None

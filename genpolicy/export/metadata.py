@@ -42,11 +42,12 @@ def about(
         low, high = data.observation.aminmax(dim=0)
         observed = {"low": _numbers(low), "high": _numbers(high)}
     batch = next(iter(graph.inputs.values()))[0]
+    unit = "the task's" if task.registered_as is None else "the simulator's"
     parts = {"solver": hasattr(actor.policy, "solver"), "select": actor.selection.num_candidates > 1}
     return {
         "task": {
             "name": task.name,
-            "simulator": config.env.get("id") or config.env.get("simulator"),
+            "simulator": task.registered_as,
             "max_episode_steps": task.max_episode_steps,
         },
         "algorithm": choices["algo"],
@@ -63,8 +64,7 @@ def about(
             "commit": revision(Path(__file__).parent)[0],
             "torch": torch.__version__,
         },
-        "observation": {"shape": [batch, task.observation_size], "dtype": "float32", "unit": "the simulator's"}
-        | {"data": observed},
+        "observation": {"shape": [batch, task.observation_size], "dtype": "float32", "unit": unit} | {"data": observed},
         "draws": {
             name: {"shape": list(shape), "dtype": "float32", "distribution": DISTRIBUTIONS[name]}
             for name, shape in graph.inputs.items()
@@ -73,7 +73,7 @@ def about(
         "action": {
             "shape": [batch, size] if chunk.length == 1 else [batch, chunk.length, size],
             "dtype": "float32",
-            "unit": "the simulator's",
+            "unit": unit,
             "low": _numbers(actor.scaling.low[:size]),
             "high": _numbers(actor.scaling.high[:size]),
         },

@@ -41,6 +41,24 @@ def test_all_tasks_are_there():
     assert set(TASKS) == locomotion | mazes | hands | kitchens | TOYS
 
 
+@pytest.mark.parametrize(
+    ("name", "known"),
+    {"hopper-medium-v2": "Hopper-v4", "walker2d-expert-v2": "Walker2d-v4"}.items(),
+)
+def test_a_registered_environment_is_named_where_it_is_the_simulator_itself(name, known):
+    found = task(name)
+    assert found.registered_as == known
+    ours, theirs = found.make(1)[0], make_quietly(known)
+    np.testing.assert_array_equal(ours.reset(seed=3)[0], theirs.reset(seed=3)[0])
+    for mine, its in zip(ours.step(found.action_high), theirs.step(found.action_high), strict=True):
+        np.testing.assert_equal(mine, its)
+
+
+@pytest.mark.parametrize("name", ["maze2d-umaze-v1", "door-human-v1", "dmc-fish-swim", "multi-goal"])
+def test_no_registered_environment_is_named_where_genpolicy_s_own_is_played(name):
+    assert task(name).registered_as is None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in names("env") if name != "gym"])
 def test_a_file_sets_what_its_class_declares(name):
