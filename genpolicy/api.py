@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -18,12 +19,14 @@ from genpolicy.config.setting_groups import Chunk
 from genpolicy.critic.critic import Critic
 from genpolicy.errors import UserError
 from genpolicy.runs import checkpoint
+from genpolicy.runs.evaluations import with_chosen
 from genpolicy.runs.job import Job, each_job
 from genpolicy.runs.run import POLICY, load_run, open_run
 from genpolicy.training import checks, setup
 from genpolicy.training import train as training
 
 Array = TypeVar("Array", np.ndarray, Tensor)
+SEEDS = -(2**63), 2**64 - 1  # the ends of what torch takes
 
 
 class Trained(NamedTuple):
@@ -57,14 +60,19 @@ def load_policy(reference: str | Path, *words: str) -> TrainedPolicy:
     """The policy of a run directory, one of its checkpoints or an MLflow run id.
 
     words: settings of the command line that are needed to find it or to compute, as `tracking.uri=...`,
-    `paths.outputs=...`, `device=cuda`. Without `threads=...` torch's threads stay as they are. Raises `UserError` if
-    there is no such policy.
+    `paths.outputs=...`, `device=cuda`, and how it acts, if not as in its run: `solver`, `likelihood`, `select`,
+    `chunk.execute`. Without `threads=...` torch's threads stay as they are. Raises `UserError` if there is no such
+    policy, and for words that mean nothing to it.
     """
     if not any(word.startswith("threads=") for word in words):
         words = ("threads=0", *words)
-    config = _job("mode=eval", f"checkpoint={quoted(str(reference))}", *words).config
-    run, path = setup.find_run(config)
-    return restored(run.config, path, config.device)
+    job = _job("mode=eval", f"checkpoint={quoted(str(reference))}", *words)
+    for word in job.overrides:
+        if word.lstrip("+").startswith("eval."):
+            raise UserError(f"{word}: of evaluations, which load_policy makes none of; leave it out, or use mode=eval")
+    run, path = setup.find_run(job.config)
+    config, _ = with_chosen(run, job)
+    return restored(config, path, job.config.device)
 
 
 def restored(config: DictConfig, path: Path, device: str = "auto") -> TrainedPolicy:
@@ -122,8 +130,7 @@ class TrainedPolicy:
 
     def sample(self, observation: Array, num_samples: int, seed: int | None = None) -> Array:
         """`num_samples` actions [..., K, A] of the model alone: not selected, not clipped. seed: as in `act`."""
-        if not isinstance(num_samples, int) or num_samples < 1:
-            raise UserError(f"num_samples={num_samples}: must be a whole number, 1 or more")
+        num_samples = _whole("num_samples", num_samples, 1, math.inf, "1 or more")
         rows = self._rows(observation, "observation", self.observation_size)
         sampled = self.module.sample(rows, num_samples, self._generator(seed))
         return _like(sampled if self.chunk_length == 1 else sampled.unflatten(-1, self._shape), observation)
@@ -182,11 +189,18 @@ class TrainedPolicy:
             raise UserError(f"{what}: must be an array of NumPy or torch, not of type {type(array).__name__}")
         if array.ndim == 0 or array.shape[-1] != size:
             raise UserError(f"{what}: the last dimension of {tuple(array.shape)} must be {size}")
+        if array.is_complex() if isinstance(array, Tensor) else array.dtype.kind not in "fiub":
+            raise UserError(f"{what}: must be of real numbers, not of type {array.dtype}")
         rows = math.prod(array.shape[:-1])
+        if isinstance(array, np.ndarray):  # torch takes not all types, byte orders and strides, nor what is read-only
+            array = np.array(array, dtype=np.float32, order="C")
         return torch.as_tensor(array, dtype=torch.float32, device=self._device).reshape(rows, size)
 
     def _generator(self, seed: int | None) -> torch.Generator | None:
-        return None if seed is None else torch.Generator(self._device).manual_seed(seed)
+        if seed is None:
+            return None
+        number = _whole("seed", seed, *SEEDS, "from -2**63 to 2**64 - 1, or None")
+        return torch.Generator(self._device).manual_seed(number)
 
 
 class Served:
@@ -214,6 +228,17 @@ def _like(value: Tensor, given: Array) -> Array:
     """The values [B, ...] of rows that were given as [..., O], in those dimensions and of that kind."""
     value = value.reshape(given.shape[:-1] + value.shape[1:])
     return value.cpu().numpy() if isinstance(given, np.ndarray) else value.to(given.device)
+
+
+def _whole(name: str, value: Any, least: int, largest: float, legal: str) -> int:
+    """A whole number of Python or NumPy, as Python's. Raises `UserError` for anything else, and outside of its ends."""
+    try:
+        number = None if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or not least <= number <= largest:
+        raise UserError(f"{name}={value}: must be a whole number, {legal}")
+    return number
 
 
 def _job(*words: str) -> Job:

@@ -121,6 +121,37 @@ def test_where_there_is_no_critic_that_is_said(trained, tmp_path, no_figures):
     np.testing.assert_array_equal(alone.act(SEEN, seed=3), genpolicy.load_policy(trained.directory).act(SEEN, seed=3))
 
 
+def test_a_policy_acts_as_the_words_say(trained, policy, algorithm):
+    chosen = genpolicy.load_policy(trained.directory, "solver=rk4", "solver.steps=3", "likelihood.steps=3")
+    assert type(chosen.module.policy.solver).__name__ == "RK4"
+    assert (chosen.module.policy.solver.steps, chosen.module.policy.likelihood.steps) == (3, 3)
+    assert not np.array_equal(chosen.act(SEEN, seed=3), policy.act(SEEN, seed=3))
+    greedy = genpolicy.load_policy(trained.directory, "select=greedy", "select.num_candidates=5")
+    rows, noise = torch.from_numpy(SEEN).reshape(12, 2), greedy.module.draw_noise(12)
+    candidates = [algorithm.actor()(rows, noise[:, [number]]) for number in range(5)]
+    best = max(range(5), key=lambda number: algorithm.q(rows[:1], candidates[number][:1]).item())
+    assert torch.equal(greedy.module(rows, noise)[0], candidates[best][0])
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("eval.final_episodes=7", "eval.final_episodes=7: of evaluations, which load_policy makes none of"),
+        ("chunk.length=2", "chunk.length=2: chunks are as long as those that the run was trained on"),
+        ("select=greedy select.num_candidates=0", "select.num_candidates: 0 must be >= 1"),
+        ("seed=1", "seed=1: goes with mode=train"),
+    ],
+)
+def test_words_that_mean_nothing_to_a_policy_are_refused(trained, words, reason):
+    with pytest.raises(UserError, match=reason):
+        genpolicy.load_policy(trained.directory, *words.split())
+
+
+def test_a_policy_without_its_critic_is_not_chosen_from(trained):
+    with pytest.raises(UserError, match=r"policy\.pt: holds no critic, by which `select` chooses; the run directory"):
+        genpolicy.load_policy(trained.directory / "policy.pt", "select=greedy")
+
+
 def test_a_policy_that_is_chosen_from_keeps_its_critic(tmp_path, no_figures):
     run = short(tmp_path, "algo=gmpo", "algo.critic_steps=3", "algo.policy_steps=3", "select=greedy")
     whole, alone = (genpolicy.load_policy(run / name) for name in ("last.pt", "policy.pt"))
@@ -132,6 +163,9 @@ def test_a_policy_that_is_chosen_from_keeps_its_critic(tmp_path, no_figures):
     candidates = alone.module.clip(alone.module.policy.sample(scaled, num_samples=32, noise=noise.flatten(0, 1)))
     best = whole.q(rows[:, None].expand(12, 32, 2), candidates).argmax(1)
     assert torch.equal(alone.module(rows, noise), candidates[torch.arange(12), best])
+    first = genpolicy.load_policy(run / "policy.pt", "select=none")
+    assert not first.has_critic
+    assert torch.equal(first.module(rows, noise[:, :1]), candidates[:, 0])
 
 
 def test_the_mean_of_q_functions_and_no_v(tmp_path, no_figures):
@@ -199,6 +233,35 @@ def test_a_problem_without_observations(tmp_path):
     assert policy.sample(np.zeros(0), 5).shape == (5, 2)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "same",
+    [
+        lambda array: array[:, ::-1].copy()[:, ::-1],
+        lambda array: np.broadcast_to(array, array.shape),
+        lambda array: array.astype(">f4"),
+        lambda array: array.astype(np.longdouble),
+    ],
+    ids=["strides", "read-only", "bytes", "longdouble"],
+)
+def test_an_array_of_any_layout_is_its_numbers(policy, same):
+    np.testing.assert_array_equal(policy.act(same(SEEN[0]), seed=1), policy.act(SEEN[0], seed=1))
+
+
+@pytest.mark.parametrize("kind", [object, str, complex, "M8[s]"])
+def test_what_are_no_real_numbers_is_said(policy, kind):
+    with pytest.raises(UserError, match="observation: must be of real numbers, not of type "):
+        policy.act(np.zeros((1, 2)).astype(kind))
+
+
+def test_whole_numbers_are_python_s_or_numpy_s(policy):
+    expected = policy.sample(SEEN[0], 3, seed=2)
+    np.testing.assert_array_equal(policy.sample(SEEN[0], np.int64(3), seed=np.uint8(2)), expected)
+    for seed in (1.5, True, "a", 2**64):
+        with pytest.raises(UserError, match=f"seed={seed}: must be a whole number, from "):
+            policy.act(SEEN[0], seed=seed)
+
+
 def test_what_does_not_fit_is_said(policy, tmp_path):
     with pytest.raises(UserError, match=r"observation: the last dimension of \(3,\) must be 2"):
         policy.act(np.zeros(3))
@@ -219,7 +282,9 @@ def test_what_does_not_fit_is_said(policy, tmp_path):
             api.train(flag, *SMALL)
     with pytest.raises(UserError, match=r"\['algo=bc'\]: no word of a command line"):
         api.train(["algo=bc"])
-    for count in (0, -1, 1.5):
+    with pytest.raises(UserError, match=r"observation: must be of real numbers, not of type torch\.complex64"):
+        policy.act(torch.zeros(1, 2, dtype=torch.complex64))
+    for count in (0, -1, 1.5, True):
         with pytest.raises(UserError, match=f"num_samples={count}: must be a whole number, 1 or more"):
             policy.sample(np.zeros(2), count)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):

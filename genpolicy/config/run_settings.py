@@ -36,6 +36,7 @@ from genpolicy.errors import UserError
 from genpolicy.system import sqlite
 
 LONGEST = 100  # characters of a study's name
+LONGEST_NAME = 255  # bytes of a file's or folder's
 RESERVED = re.compile(r"(mlflow\.|(mlartifacts|mlruns|phases|follow\.log)$)", re.IGNORECASE)  # names beside studies
 MODES = ("train", "eval", "sync", "status", "tasks", "check", "collect", "inspect", "report", "clean", "export")
 
@@ -251,11 +252,14 @@ NO_EFFECT = {field.name for field in fields(TrainSettings) if field.metadata["af
 def absolute(path: str) -> str:
     """A path of the command line or a configuration, `~` expanded, relative to the working folder.
 
-    Raises `UserError` for one that no configuration can hold.
+    Raises `UserError` for one that no configuration, or no file system, can hold.
     """
     found = str(Path(path).expanduser().absolute())
     if re.search(r"\$\{|\0|[\ud800-\udfff]", found):
         raise UserError(f"{found!r}: a path with '${{' in it, or that is not UTF-8, cannot be used; rename the folder")
+    name = max(found.split("/"), key=lambda part: len(part.encode()))
+    if (size := len(name.encode())) > LONGEST_NAME:
+        raise UserError(f"{name[:40]}...: a name of {size} bytes in a path; legal: at most {LONGEST_NAME}")
     return found
 
 

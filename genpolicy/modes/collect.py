@@ -41,7 +41,7 @@ def run(job: Job) -> None:
     """Records what `config.collect` says; resumes what is there. On a signal keeps whole batches and stops."""
     config = job.config
     path = Path(absolute(config.collect.path))
-    if not config.collect.path.strip() or path.is_dir() or not path.name:
+    if not config.collect.path.strip() or os.path.isdir(path) or not path.name:
         raise UserError(f"collect.path: {path} is a folder; name the file that is to be written")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

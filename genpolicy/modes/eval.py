@@ -2,11 +2,6 @@
 
 import contextlib
 
-from omegaconf import OmegaConf
-
-from genpolicy.config.legal import remark_unused
-from genpolicy.config.run_settings import TrainSettings
-from genpolicy.config.validation import check
 from genpolicy.errors import UserError
 from genpolicy.runs import provenance
 from genpolicy.runs.evaluations import Evaluation, with_chosen
@@ -27,17 +22,14 @@ def run(job: Job) -> None:
     been evaluated so before is answered from its record. Where the video of `eval.video` cannot be made, raises
     `UserError` when all else is done.
     """
-    config, choices = job.config, job.choices
+    config = job.config
     found, path = find_run(config)
-    wanted, chosen = with_chosen(found, config, choices)
-    wanted.eval = config.eval
-    wanted = check(wanted, chosen, root=TrainSettings)
+    wanted, chosen = with_chosen(found, job)
     if identity(wanted) != identity(found.config):
         raise UserError(
             f"solver, select, chunk.execute: the updates of {found.directory} depend on what is given, and another one "
             "makes another run; leave it out, or give other numbers of solver steps as in eval.steps=[1,2,5]"
         )
-    remark_unused(OmegaConf.to_container(wanted), TrainSettings, job.overrides)
     asked = Evaluation.of(found.directory, wanted, chosen, stage_of(found, path))
     provenance.verify(found.directory, found.config)
     if asked.record() is not None and asked.path(".mp4").exists() >= config.eval.video:

@@ -12,14 +12,14 @@ from rich.table import Table
 
 from genpolicy.algo.actor import Actor
 from genpolicy.config.legal import legal_options
-from genpolicy.config.run_settings import TrainSettings, absolute
+from genpolicy.config.run_settings import absolute
 from genpolicy.config.schema import build, locate
-from genpolicy.config.validation import check
 from genpolicy.dataset.nothing import Nothing
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError
 from genpolicy.export import graph, metadata, parity
+from genpolicy.runs import provenance
 from genpolicy.runs.evaluations import with_chosen
 from genpolicy.runs.job import Job
 from genpolicy.runs.run import Run
@@ -35,7 +35,7 @@ def run(job: Job) -> None:
 
     The run's own configuration holds but for the solver, the selection among candidates and how many actions of a chunk
     are played. Raises `UserError`, and leaves no file, if the policy is no fixed graph, if the graph gives other
-    actions than the policy, or if there is a file.
+    actions than the policy, if the run was made of other data, or if there is a file.
     """
     settings = job.config.export
     graph.require(settings.format)
@@ -49,15 +49,14 @@ def run(job: Job) -> None:
 def _export(job: Job, found: Run, checkpoint: Path, path: Path) -> None:
     """As `run`, of a checkpoint of the run that was found, into a file that is not there."""
     settings = job.config.export
-    config, choices = with_chosen(found, job.config, job.choices)
-    config = check(config, choices, root=TrainSettings)
+    config, choices = with_chosen(found, job)
     task = build(config.env)
     algorithm = fresh_algorithm(config, task, torch.device("cpu"))
     updates = restore(algorithm, checkpoint)
     actor = algorithm.actor().eval().requires_grad_(False)
     _require_fixed_steps(actor, config)
+    data = _data(found, config, task)
     exported = graph.FORMATS[settings.format](graph.trace(actor, config.chunk.length, settings.batch), config.threads)
-    data = _data(config, task)
     batch = settings.batch or 1
     seen = _observations(data, actor, batch * math.ceil(OBSERVATIONS / batch))
     difference = parity.compare(actor, exported, seen, settings.batch)
@@ -83,7 +82,7 @@ def _target(found: Run, settings: DictConfig) -> Path:
         path = found.path("export") / f"policy{graph.FORMATS[settings.format].suffix}"
     else:
         path = Path(absolute(settings.path))
-        if not settings.path.strip() or path.is_dir() or not path.name:
+        if not settings.path.strip() or os.path.isdir(path) or not path.name:
             raise UserError(f"export.path: {path} is a folder; name the file that is to be written")
     return path
 
@@ -107,13 +106,18 @@ def _require_fixed_steps(actor: Actor, config: DictConfig) -> None:
         raise UserError(f"solver: chooses its steps by what it computes, where a graph's are fixed; legal: {legal}")
 
 
-def _data(config: DictConfig, task: Task) -> Transitions | None:
-    """The run's data, in the environment's units; None where they are not here, or there are none."""
+def _data(found: Run, config: DictConfig, task: Task) -> Transitions | None:
+    """The run's data, in the environment's units; None where they are not here, or there are none.
+
+    Raises `DataChanged` if the run was made of others.
+    """
     dataset = build(config.dataset, directory=config.paths.data)
     place = dataset.location(task)
     if isinstance(dataset, Nothing) or (place is not None and not place.exists()):
         return None
-    return dataset.load(task)
+    now, data = provenance.stamp(config), dataset.load(task)
+    provenance.compare(found.directory, data, now)
+    return data
 
 
 def _observations(data: Transitions | None, actor: Actor, count: int) -> torch.Tensor:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from genpolicy.config.schema import build
+from genpolicy.runs import provenance
 from genpolicy.runs.job import Job
 from genpolicy.training.setup import choose_device, find_run, fresh_algorithm, load, restore, stage_of
 
@@ -12,7 +13,7 @@ def run(job: Job) -> None:
 
     `checkpoint` is as for mode=eval, whose names of files it takes for policies that are not the trained one. MLflow
     and reports show the figures, as all that lie there. Raises `UserError` for rows, dimensions or episodes that the
-    run does not have, before anything is drawn.
+    run does not have, and if it was made of other data, before anything is drawn.
     """
     from genpolicy.evaluation.inspection import Inspection  # matplotlib is slow to import
 
@@ -21,7 +22,9 @@ def run(job: Job) -> None:
     task = build(config.env)
     algorithm = fresh_algorithm(config, task, device)
     restore(algorithm, path)
-    inspection = Inspection.of(algorithm.eval(), load(config, task, device), **job.config.inspect)
+    now, data = provenance.stamp(config), load(config, task, device)
+    provenance.compare(found.directory, data, now)
+    inspection = Inspection.of(algorithm.eval(), data, **job.config.inspect)
 
     def figure(name: str) -> Path:
         return found.path(f"figures/inspect-{stage}{name}.png")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.config import plain_yaml
-from genpolicy.config.legal import unused
+from genpolicy.config.legal import remark_unused, unused
 from genpolicy.config.run_settings import TrainSettings
 from genpolicy.config.schema import EVALUATION, TARGET, digest, part
 from genpolicy.config.validation import check, refuse_interpolation
@@ -26,26 +26,33 @@ from genpolicy.errors import UserError, message
 from genpolicy.system.files import read_regular, regular_files, write_atomically
 
 if TYPE_CHECKING:
+    from genpolicy.runs.job import Job
     from genpolicy.runs.run import Run
 
 LATER = "genpolicy.evaluation."  # begins MLflow's tags of evaluations, whose digits follow
 CHOSEN = ("select", "likelihood", "solver")  # whose options may be others than the run's
 
 
-def with_chosen(run: Run, config: DictConfig, choices: Mapping[str, str]) -> tuple[DictConfig, dict[str, str]]:
-    """A run's configuration with what a command says of `CHOSEN` and of how many actions of a chunk are played.
+def with_chosen(run: Run, job: Job) -> tuple[DictConfig, dict[str, str]]:
+    """A run's configuration, checked, with what a command says of how its policy acts and is evaluated; the choices.
 
-    With it the choices; neither is checked yet. What means nothing in the run's is left as it is.
+    That is `CHOSEN`, how many actions of a chunk are played, and `eval`. What means nothing in the run's is left as it
+    is, and a line says so. Raises `UserError` for what does not go with the run.
     """
-    wanted, chosen = run.config.copy(), dict(run.choices)
+    config, wanted, chosen = job.config, run.config.copy(), dict(run.choices)
+    if length := [word for word in job.overrides if word.lstrip("+").startswith("chunk.length=")]:
+        raise UserError(f"{length[0]}: chunks are as long as those that the run was trained on; leave it out")
     ignored = unused(OmegaConf.to_container(run.config), TrainSettings)
     for group in (group for group in CHOSEN if group in config and group not in ignored):
         if TARGET in config[group]:
-            wanted[group], chosen[group] = config[group], choices[group]
+            wanted[group], chosen[group] = config[group], job.choices[group]
         else:
             wanted[group] = OmegaConf.merge(wanted[group], config[group])
     if config.chunk.execute is not None:
         wanted.chunk.execute = config.chunk.execute
+    wanted.eval = config.eval
+    wanted = check(wanted, chosen, root=TrainSettings)
+    remark_unused(OmegaConf.to_container(wanted), TrainSettings, job.overrides)
     return wanted, chosen
 
 

@@ -8,9 +8,11 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from genpolicy.algo.actor import Actor
 from genpolicy.algo.algorithm import Algorithm, assemble, horizon
 from genpolicy.algo.compilation import CUDA_GRAPHS
 from genpolicy.algo.phase import Phase
+from genpolicy.config.run_settings import absolute
 from genpolicy.config.schema import build, locate
 from genpolicy.dataset.nothing import Nothing
 from genpolicy.dataset.scaling import Scaling
@@ -29,7 +31,7 @@ def find_run(config: DictConfig, setting: str = "checkpoint") -> tuple[Run, Path
     It names a run directory, a checkpoint in it or an MLflow run id. Raises `UserError` if there is no such thing.
     """
     reference = OmegaConf.select(config, setting)
-    path = Path(reference).expanduser().absolute()
+    path = Path(absolute(reference))
     if not path.exists() and re.fullmatch("[0-9a-f]{32}", reference):
         path = trackers.find_directory(reference, config)
     elif not path.exists():
@@ -48,16 +50,30 @@ def find_run(config: DictConfig, setting: str = "checkpoint") -> tuple[Run, Path
 
 
 def restore(algorithm: Algorithm, path: Path) -> int:
-    """Gives an algorithm the weights of a checkpoint, and returns after how many updates they were saved."""
+    """Gives an algorithm the weights of a checkpoint, and returns after how many updates they were saved.
+
+    Raises `UserError` if they do not fit, or lack a critic that the policy acts by.
+    """
     saved = checkpoint.load(path)
     try:
         if path.name == POLICY:
-            algorithm.actor().load_state_dict(saved["algorithm"])
+            actor = algorithm.actor()
+            actor.load_state_dict(_of_actor(actor, saved["algorithm"], path))
         else:
             algorithm.load_state_dict(saved["algorithm"])
-    except (KeyError, TypeError, RuntimeError) as error:
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise checkpoint.mismatch(path, error) from error
     return updates_of(path, saved)
+
+
+def _of_actor(actor: Actor, weights: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """Of the weights in `POLICY`, which has a critic where its run chooses by one, those that an actor takes."""
+    without = {name: value for name, value in weights.items() if not name.startswith("critic.")}
+    if actor.critic is None:
+        return without
+    if len(without) == len(weights):
+        raise UserError(f"{path}: holds no critic, by which `select` chooses; the run directory or its last.pt has it")
+    return weights
 
 
 def updates_of(path: Path, saved: dict) -> int:

@@ -154,6 +154,11 @@ def test_a_run_of_chunks_is_evaluated_and_its_policy_plays_them(tmp_path):
     assert policy.log_prob(observation, sampled[:, 0]).shape == policy.q(observation, sampled[:, 0]).shape == (4,)
     with pytest.raises(UserError, match="must be"):
         policy.log_prob(observation, sampled[:, 0, 0])
+    single = load_policy(run, "chunk.execute=1")
+    for _ in range(2):
+        np.testing.assert_array_equal(single.act(observation, seed=1), chunks[:, 0])
+    with pytest.raises(UserError, match=r"chunk\.execute=4: at most chunk\.length=3"):
+        load_policy(run, "chunk.execute=4")
     served = Served(load_policy(run))
     assert served.predict(observation).shape == (4, 1)
     assert served.predict(observation[:2], {"reset": True}).shape == (2, 1)

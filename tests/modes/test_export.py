@@ -19,6 +19,7 @@ from tiny import only_run, plain_words
 
 from genpolicy.api import load_policy
 from genpolicy.dataset.user_file import OwnFile
+from genpolicy.env.gym import Gym
 from genpolicy.export import graph
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs/export.md").read_text()
@@ -123,18 +124,21 @@ def test_the_example_is_short():
     assert len([line for line in EXAMPLE.splitlines() if line.strip()]) <= 30
 
 
-def test_a_program_of_torch_for_a_fixed_batch_without_the_data(run, tmp_path):
-    with mock.patch.object(OwnFile, "location", return_value=tmp_path / "none.npz"):
+def test_a_program_of_torch_for_a_fixed_batch_without_the_data_or_a_registered_environment(run, tmp_path):
+    no_data = mock.patch.object(OwnFile, "location", return_value=tmp_path / "none.npz")
+    with no_data, mock.patch.object(Gym, "registered_as", None):
         result = export(run, "export.format=torch_export", "export.batch=3", f"export.path={tmp_path}/a/policy.pt2")
     assert result.code == 0, result.err
     assert "at 1,002 observations of standard normal draws" in result.out
     extra = {"genpolicy.json": ""}
     program = torch.export.load(tmp_path / "a/policy.pt2", extra_files=extra)
     about = json.loads(extra["genpolicy.json"])
+    assert about["task"]["simulator"] is None
+    assert about["action"]["unit"] == "the task's"
     assert about["observation"] == {
         "shape": [3, 3],
         "dtype": "float32",
-        "unit": "the simulator's",
+        "unit": "the task's",
         "data": {"low": None, "high": None},
     }
     assert about["latency"]["observations"] == 3
@@ -150,7 +154,12 @@ def test_a_program_of_torch_for_a_fixed_batch_without_the_data(run, tmp_path):
         ("export.path=x.onnx solver=dopri5", r"solver: chooses its steps by .*; legal: solver=ab2\|"),
         ("export.path=x.onnx select=greedy select.num_candidates=0", "select.num_candidates: 0 must be >= 1"),
         ("export.path=x.onnx chunk.execute=2", "chunk.execute=2: at most chunk.length=1"),
+        ("export.path=x.onnx chunk.length=1", "chunk.length=1: chunks are as long as those that the run was trained"),
         ("export.path=.", "is a folder; name the file that is to be written"),
+        (f"export.path={256 * 'n'}/x.onnx", r"nnn\.\.\.: a name of 256 bytes in a path; legal: at most 255"),
+        (f"export.path={255 * 'n'}", r"n\.lock: cannot be written: File name too long"),
+        (f"checkpoint={256 * 'n'}", r"nnn\.\.\.: a name of 256 bytes in a path; legal: at most 255"),
+        ("checkpoint={run}/policy.pt export.path=x.onnx select=greedy", "policy.pt: holds no critic, by which `sel"),
         ("export.format=tflite", "export.format: tflite is none of onnx, torch_export"),
         ("export.batch=0", "export.batch: 0 must be >= 1"),
         ("likelihood=rk4", "likelihood=rk4: mode=export takes no such setting"),
@@ -160,7 +169,7 @@ def test_a_program_of_torch_for_a_fixed_batch_without_the_data(run, tmp_path):
 )
 def test_what_cannot_be_is_one_line(run, written, elsewhere, tmp_path, words, reason):
     before = written.read_bytes()
-    result = export(run, *words.split())
+    result = export(run, *words.format(run=run).split())
     assert result.code == 1
     assert result.err.count("\n") == 1
     assert re.search(reason, result.err), result.err

@@ -80,6 +80,8 @@ def test_every_opening_of_a_finished_run_notices_it(words, file, run, tmp_path):
     refused(outputs, *words)
     refused(outputs, *words, "eval.final_episodes=3")
     refused(outputs, "mode=eval", f"checkpoint={run}", "eval.final_episodes=3")
+    refused(outputs, "mode=inspect", f"checkpoint={run}")
+    refused(outputs, "mode=export", f"checkpoint={run}", "export.format=torch_export")
     refused(outputs, "-m", *words, "seed=0,1")
     refused(outputs, "-m", "hydra/launcher=local", *words, "seed=0,1")
     refused(outputs, *words, "seeds=[0,1]")
