@@ -20,6 +20,7 @@ class D4RL(Downloaded, FileDataset):
     """The data set that D4RL publishes for the task."""
 
     as_recorded: ClassVar[bool] = True
+    as_counted: ClassVar[bool] = True
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:

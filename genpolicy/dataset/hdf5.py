@@ -6,6 +6,8 @@ observation is the next row's observation, and a row at which a time limit ended
 
 - a terminated row is kept though a time limit ended its episode, too, or though it is the file's last: it needs no next
   observation;
+- only in D4RL's own files without timeouts are time limits where d4rl counts them (`time_limits`); in others they are
+  where the steps of an episode say (`recorded_limits`);
 - `next_observations` [N,O], where a file has it, is held against the next rows. At most a few rows may differ, and
   episodes ended there though no flag says so. If more do, the rows are in another order: then next observations are
   taken from that column, and episodes are not known.
@@ -34,9 +36,14 @@ SHORT = 10  # steps: more breaks than episodes of this length would make are not
 
 @component
 class FileDataset(Dataset):
-    """A data set that is one file in D4RL's layout. remedy: what to do about a bad file."""
+    """A data set that is one file in D4RL's layout.
+
+    remedy: what to do about a bad file. as_counted: whether d4rl's counting says where time limits are that the file
+    does not tell.
+    """
 
     remedy: ClassVar[str] = "; delete it and get it again"
+    as_counted: ClassVar[bool] = False
 
     @abstractmethod
     def file(self, task: Task) -> Path:
@@ -62,7 +69,7 @@ class FileDataset(Dataset):
         """The transitions of a file, its behaviour, the row [n] of each transition, and how many rows there are."""
         try:
             columns = read(path, task)
-            unknown = mend(columns, path, task)
+            unknown = mend(columns, path, task, self.as_counted)
         except UserError as error:
             raise UserError(f"{error}{self.remedy}") from error
         length, limit = len(columns["rewards"]), task.max_episode_steps
@@ -92,11 +99,12 @@ class HDF5(OwnFile, FileDataset):
         return self.existing(self.path)
 
 
-def mend(columns: dict[str, np.ndarray], path: Path, task: Task) -> str:
+def mend(columns: dict[str, np.ndarray], path: Path, task: Task, as_counted: bool) -> str:
     """Holds the order of the rows against what the file and the task say, and sets `timeouts` at unflagged ends.
 
-    Returns why episodes are not known, or "" if they are; `next_observations` are left only in the first case. Raises
-    `UserError` if the next observations cannot be known, or an episode is longer than the task's.
+    as_counted: as of a `FileDataset`. Returns why episodes are not known, or "" if they are; `next_observations` are
+    left only in the first case. Raises `UserError` if the next observations cannot be known, or an episode is longer
+    than the task's.
     """
     limit, observations, terminals = task.max_episode_steps, columns["observations"], columns["terminals"]
     claimed = "timeouts" in columns
@@ -117,9 +125,16 @@ def mend(columns: dict[str, np.ndarray], path: Path, task: Task) -> str:
     columns.pop("next_observations", None)
     if doubt := ended_at_limit(np.append(~free | broken, True), terminals, task):
         remark(f"{path}: {doubt} (terminals; timeouts tells time limits)")
-    columns["timeouts"] = time_limits(columns, limit, broken := np.append(broken, False))
+    broken = np.append(broken, False)
     if not claimed:
         columns["limits"] = recorded_limits(terminals, broken, task)
+    told = claimed or as_counted
+    columns["timeouts"] = time_limits(columns, limit, broken) if told else columns["limits"]
+    if not told and following is None:
+        remark(
+            f"{path}: has neither timeouts nor next_observations: an episode that does not terminate is taken to end "
+            f"every {limit} steps (env.max_episode_steps)"
+        )
     if claimed and count:
         remark(
             f"{path}: {count:,} of {size:,} rows inside of episodes are followed by a row that cannot be the next: "

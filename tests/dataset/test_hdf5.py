@@ -135,17 +135,20 @@ def test_no_more_steps_are_earned_than_an_episode_has():
 
 @pytest.mark.parametrize("known", [("timeouts", "next_observations"), ("next_observations",), ()])
 @pytest.mark.parametrize("lengths", [(2, LIMIT) * 6, (LIMIT, 2, 3) * 4, (4, LIMIT, LIMIT, 2) * 3])
-def test_behaviour_does_not_need_timeouts(tmp_path, lengths, known):
+def test_episodes_do_not_need_timeouts(tmp_path, lengths, known):
     """Episodes that terminate before the limit, and others that it ends: d4rl counts these short after a terminal."""
     content, ends = columns(sum(lengths)), np.cumsum(lengths) - 1
     content |= {"terminals": np.zeros(sum(lengths), bool), "timeouts": np.zeros(sum(lengths), bool)}
     content["terminals"][ends[np.array(lengths) < LIMIT]] = True
     content["timeouts"][ends[np.array(lengths) == LIMIT]] = True
     content["next_observations"][ends] += 10.0
+    kept = content["terminals"] | ~content["timeouts"]
     for name in {"timeouts", "next_observations"} - {*known}:
         del content[name]
-    found = HDF5(path=str(write(tmp_path / "file.hdf5", content)), directory=tmp_path).load(make_task()).behaviour
-    returns = np.add.reduceat(content["rewards"], np.append(0, ends[:-1] + 1))
+    data = HDF5(path=str(write(tmp_path / "file.hdf5", content)), directory=tmp_path).load(make_task())
+    np.testing.assert_array_equal(data.reward, content["rewards"][kept])
+    np.testing.assert_array_equal(np.flatnonzero(data.ends), np.cumsum(np.add.reduceat(kept, ends + 1 - lengths)) - 1)
+    found, returns = data.behaviour, np.add.reduceat(content["rewards"], ends + 1 - lengths)
     assert found.episodes == len(lengths)
     assert (found.return_mean, found.return_std) == pytest.approx((returns.mean(), returns.std()), rel=1e-4)
 
