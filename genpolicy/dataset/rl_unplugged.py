@@ -111,7 +111,7 @@ class _DType:
 
 
 class _Array:
-    """Stands in for an array or a NumPy number: its bytes, or the list of its objects."""
+    """Stands in for an array or a NumPy number: its bytes in C order, or the list of its objects."""
 
     __slots__ = ("content", "dtype", "shape")
 
@@ -119,10 +119,12 @@ class _Array:
         self.content, self.dtype, self.shape = b"", None, ()
 
     def __setstate__(self, state: tuple) -> None:
-        _, self.shape, dtype, _, content = state
+        _, self.shape, dtype, by_columns, content = state
         self.content = content
         if not isinstance(content, list):
             self.dtype = dtype.numbers
+            if by_columns:
+                self.content = np.frombuffer(content, self.dtype).reshape(self.shape, order="F").tobytes()
 
 
 def _scalar(dtype: _DType, content: bytes) -> float:
@@ -130,9 +132,9 @@ def _scalar(dtype: _DType, content: bytes) -> float:
     return float(value)
 
 
-def _from_buffer(content: bytes, dtype: _DType, shape: tuple, _order: str) -> _Array:
+def _from_buffer(content: bytes, dtype: _DType, shape: tuple, order: str) -> _Array:
     array = _Array()
-    array.__setstate__((1, shape, dtype, False, bytes(content)))
+    array.__setstate__((1, shape, dtype, order == "F", bytes(content)))
     return array
 
 

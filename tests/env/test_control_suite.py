@@ -8,7 +8,7 @@ import pytest
 from command_line import jobs
 from composed import names, nodes, task
 
-from genpolicy.dataset.rl_unplugged import RLUnplugged
+from genpolicy.dataset.rl_unplugged import RLUnplugged, columns
 from genpolicy.errors import UserError
 
 # Of the data in RL Unplugged: sizes of observations (all parts together) and actions.
@@ -111,6 +111,19 @@ def test_a_file_is_read_as_it_is(tmp_path, protocol, reward):
     np.testing.assert_array_equal(data.action, [record["a"] for record in records])
     np.testing.assert_allclose(data.reward, [np.ravel(record["r"])[0] for record in records], rtol=1e-6)
     assert not data.terminated.any()
+
+
+@pytest.mark.parametrize("protocol", [3, 5])
+def test_a_part_in_fortran_order_is_what_numpy_reads(tmp_path, protocol):
+    """As the manipulator's `arm_pos`, [8,2]."""
+    part = np.arange(12.0).reshape(2, 3, 2)
+    rows = [{"s": {"p": seen.T}, "a": np.zeros(1), "r": 0.0, "s_": {"p": seen}} for seen in part]
+    with open(tmp_path / "data.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(np.array(rows)))
+        pickle.dump(np.array(rows), file, protocol=protocol)
+    found = columns(tmp_path / "data.npy", {"p": 6})
+    np.testing.assert_array_equal(found["obs"], [np.ravel(seen.T) for seen in part])
+    np.testing.assert_array_equal(found["next_obs"], part.reshape(2, 6))
 
 
 class Evil:
