@@ -57,7 +57,7 @@ def read_infos(path: Path, rows: int) -> dict[str, np.ndarray]:
             link = file["infos"].get(name, getlink=True)
             column = file["infos"][name] if isinstance(link, h5py.HardLink) else None
             numbers = isinstance(column, h5py.Dataset) and not column.is_virtual and not column.external
-            if numbers and column.dtype.kind == "f" and column.ndim == 2 and len(column) == rows:
+            if numbers and column.dtype.kind in "fiu" and column.ndim == 2 and len(column) == rows:
                 found[name] = column
         check_size(sum(column.size * column.dtype.itemsize for column in found.values()), path)
         return {name: column[:] for name, column in found.items()}

@@ -11,7 +11,7 @@ from genpolicy.errors import UserError
 
 PROGRESS_EVERY = 500  # transitions
 FEW, ANOTHER = 20, 1.0  # transitions replayed when data are loaded, and the error above which they are of another robot
-CONSTANT = 1e-6  # standard deviation of a part that does not change
+CONSTANT = 1e-6  # standard deviation of a part that does not change, as a share of its mean if that is above 1
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,9 @@ def replay(
     advance: told now and then how many are done. env: a simulator of the task with the rewards of the data, if its own
     are others.
     """
-    env, scale = env or task.simulate(), arrays["observation"].std(axis=0)
-    scale[scale < CONSTANT] = 1
+    env, observed = env or task.simulate(), arrays["observation"].astype(np.float64)
+    scale = observed.std(axis=0)
+    scale[scale < CONSTANT * np.maximum(1, np.abs(observed.mean(axis=0)))] = 1
     env.reset(seed=0)
     errors = np.full((len(rows), len(scale)), np.nan)
     rewards, ends = np.zeros(len(rows)), np.zeros(len(rows), dtype=bool)

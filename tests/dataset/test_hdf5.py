@@ -9,6 +9,7 @@ from d4rl_package import d4rl, offline_env
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genpolicy.dataset.d4rl import D4RL
 from genpolicy.dataset.hdf5 import HDF5, behaviour, qlearning
 from genpolicy.dataset.hdf5_file import read, read_infos
 from genpolicy.env.task import Task
@@ -151,6 +152,18 @@ def test_episodes_do_not_need_timeouts(tmp_path, lengths, known):
     found, returns = data.behaviour, np.add.reduceat(content["rewards"], ends + 1 - lengths)
     assert found.episodes == len(lengths)
     assert (found.return_mean, found.return_std) == pytest.approx((returns.mean(), returns.std()), rel=1e-4)
+
+
+def test_d4rls_own_files_without_timeouts_are_counted_as_d4rl_counts(tmp_path):
+    content = columns(20) | {"terminals": np.isin(np.arange(20), (1, 8, 19))}
+    del content["timeouts"], content["next_observations"]
+    path, found = write(tmp_path / "file.hdf5", content), make_task()
+    found.url = "http://d4rl/file.hdf5"
+    theirs = d4rl.qlearning_dataset(Simulator(), dataset=Simulator().get_dataset(h5path=str(path)))
+    ours = D4RL(directory=tmp_path).load(found)
+    np.testing.assert_array_equal(ours.reward[:-1], theirs["rewards"])  # the file's last row is a termination
+    own = HDF5(path=str(path), directory=tmp_path).load(make_task())
+    assert own.reward.tolist() != ours.reward.tolist()
 
 
 def test_what_is_earned_by_people_does_not_need_timeouts(tmp_path):

@@ -237,7 +237,9 @@ def test_hdf5_rows_in_another_order_lead_where_next_observations_say(tmp_path, c
 def test_next_observations_that_agree_change_nothing(tmp_path, capfd, rounded, without):
     columns = {name: column for name, column in flagged().items() if name not in without}
     plain = hdf5(tmp_path, {name: column for name, column in columns.items() if name != "next_obs"})
-    guessed = "neither timeouts nor next_observations: an episode that does not terminate is taken to end every 20 steps"
+    guessed = (
+        "neither timeouts nor next_observations: an episode that does not terminate is taken to end every 20 steps"
+    )
     assert (guessed in capfd.readouterr().err) == bool(without)
     data = hdf5(tmp_path, columns | {"next_obs": rounded(columns["next_obs"])})
     assert (data.digest(), data.behaviour) == (plain.digest(), plain.behaviour)
@@ -348,7 +350,9 @@ def test_recorded_states_stay_beside_their_rows(tmp_path):
         hdf5(tmp_path, mixed)
         with h5py.File(tmp_path / "data.hdf5", "a") as file:
             file["infos/qpos"], file["infos/qvel"] = mixed["obs"][:, :2], mixed["obs"][:, 2:]
+            file["infos/button_states"] = np.sign(mixed["obs"]).astype(np.int64)
         arrays, states = HDF5(path=str(tmp_path / "data.hdf5"), directory=tmp_path).recorded(walk())
         assert len(arrays["reward"]) == 580
         found = np.hstack([states["qpos"], states["qvel"]])
         np.testing.assert_allclose(found, arrays["observation"], rtol=1e-6)
+        np.testing.assert_array_equal(states["button_states"], np.sign(arrays["observation"]))

@@ -1,8 +1,10 @@
 """What `mode=check` says of errors."""
 
+import gymnasium
 import numpy as np
 
-from genpolicy.env.replay import Replay
+from genpolicy.env.replay import Replay, replay
+from genpolicy.env.task import Task
 from genpolicy.modes.check import _verdict
 
 
@@ -17,6 +19,30 @@ def test_the_parts_that_are_off_are_named():
     told = _verdict(replayed(parts), 1e-3, "")
     assert "4 transitions (40.00%) are not within 0.001: a score here is not the same as" in told
     assert "part 2 in 40.00%, part 0 in 10.00% of the transitions; all others in 0.00%" in told
+
+
+def test_what_float32_rounds_of_a_part_that_never_changes_is_no_error():
+    """The std of a float32 column of one value is not 0, but some 1e-6 of the value."""
+
+    class Line(gymnasium.Env):
+        observation_space, action_space = gymnasium.spaces.Box(-9, 9, (2,)), gymnasium.spaces.Box(-1, 1, (1,))
+
+        def set_state(self, qpos, _):
+            self.x = qpos[0]
+
+        def step(self, action):
+            return np.array([self.x + 1, -288.01]), 0.0, False, False, {}
+
+    class LineTask(Task):
+        def simulate(self):
+            return Line()
+
+    seen = np.array([[x, -288.01] for x in range(299)], np.float32)
+    arrays = {"observation": seen, "next_observation": seen + np.float32([1, 0]), "action": np.zeros((299, 1))}
+    arrays |= {"reward": np.zeros(299), "terminated": np.zeros(299, bool)}
+    states = {"qpos": seen[:, :1], "qvel": seen[:, :1]}
+    line = LineTask(name="line", max_episode_steps=9)
+    assert replay(line, arrays, states, np.arange(9)).observation.max() < 1e-4
 
 
 def test_data_without_the_whole_state_accuse_no_simulator():
