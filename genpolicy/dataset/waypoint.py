@@ -62,7 +62,7 @@ class Waypoint(FileDataset):
     def location(self, task: Maze2d) -> Path:
         """The file of these settings, and of the maze and its goal, by which the rewards are."""
         maze = f"{task.name.replace('/', '-')}-{task.simulator}-goal{'-'.join(map(str, task.goal))}"
-        settings = f"v{VERSION}-{self.episodes}x{task.max_episode_steps}-noise{self.noise:g}-seed{self.seed}"
+        settings = f"v{VERSION}-{self.episodes}x{task.max_episode_steps}-noise{self.noise!r}-seed{self.seed}"
         return self.directory / f"genpolicy-waypoint-{maze}-{settings}.hdf5"
 
     def file(self, task: Task) -> Path:

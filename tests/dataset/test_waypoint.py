@@ -150,6 +150,10 @@ def test_the_file_is_made_once_and_read_like_d4rls(umaze, tmp_path, monkeypatch)
         make(tmp_path, seed=1).load(umaze)
 
 
+def test_settings_that_differ_in_the_last_digit_have_files_of_their_own(umaze, tmp_path):
+    assert len({make(tmp_path, noise=noise).location(umaze) for noise in (0.1234567, 0.1234571)}) == 2
+
+
 def test_another_goal_has_data_of_its_own(umaze, tmp_path):
     for goal in umaze.goal, [3, 1]:
         made = make(tmp_path, episodes=4).load(dataclasses.replace(umaze, goal=goal))
