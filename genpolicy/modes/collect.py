@@ -1,8 +1,8 @@
 """`mode=collect`: episodes of a policy in a task's simulator, as a file in D4RL's layout.
 
-Batches of whole episodes are played and appended to `<path>.part`, which becomes the file when it is complete. The seed
-and a batch's number decide all that is drawn in it, so that a command that was stopped and is given again ends in the
-same file as one that was not.
+Batches of whole episodes are played and appended to `<path>.part`, which is cut and becomes the file when it is long
+enough. The seed and a batch's number decide all that is drawn in it, so that a command that was stopped and is given
+again ends in the same file as one that was not.
 """
 
 import functools
@@ -63,17 +63,18 @@ def _record(config: DictConfig, path: Path) -> None:
     task = build(config.env)
     begin = _policy(config, task)
     with Signals() as signals, Progress() as progress:
-        rows, batches = _begin(part, made_by, wanted)
-        progress.begin("steps", wanted, rows)
+        rows, batches = _begin(part, made_by)
+        progress.begin("steps", wanted, min(rows, wanted))
         with signals.deferred():
             while rows < wanted:
                 seed = evaluation_seed(config.seed, BATCHES + batches)
                 batch = play(task, begin(seed), config.collect.at_once, seed, signals.check)
                 batches += 1
-                rows = _append(part, {name: column[: wanted - rows] for name, column in batch.items()}, batches)
-                progress.advance(rows)
-    os.replace(part, path)
-    print(f"{path}: {counted(rows, 'step')}")
+                rows = _append(part, batch, batches)
+                progress.advance(min(rows, wanted))
+            _cut(part, wanted)
+            os.replace(part, path)
+    print(f"{path}: {counted(wanted, 'step')}")
 
 
 @torch.no_grad()
@@ -127,8 +128,8 @@ def _policy(config: DictConfig, task: Task) -> Callable[[int], Act]:
     return lambda _: ActionQueue(algorithm.act, run.config.chunk)
 
 
-def _begin(part: Path, made_by: str, wanted: int) -> tuple[int, int]:
-    """The rows, at most as many as are wanted, and the batches that an earlier process has left, or an empty file."""
+def _begin(part: Path, made_by: str) -> tuple[int, int]:
+    """The rows and the whole batches that an earlier process has left, or an empty file."""
     try:
         with h5py.File(part, "a") as file:
             if file.attrs.setdefault("made_by", made_by) != made_by:
@@ -136,8 +137,8 @@ def _begin(part: Path, made_by: str, wanted: int) -> tuple[int, int]:
                 raise UserError(
                     f"collect.path: {part} was begun with other settings ({begun}); delete it to start again"
                 )
-            rows, batches = min(int(file.attrs.get("rows", 0)), wanted), int(file.attrs.get("batches", 0))
-            file.visititems(lambda _, column: column.resize(rows, 0) if isinstance(column, h5py.Dataset) else None)
+            rows, batches = int(file.attrs.get("rows", 0)), int(file.attrs.get("batches", 0))
+            _resize(file, rows)
             return rows, batches
     except OSError as error:
         if part.exists() and part.stat().st_size and not h5py.is_hdf5(part):
@@ -160,3 +161,15 @@ def _append(part: Path, batch: dict[str, np.ndarray], batches: int) -> int:
             file[name][rows:] = values
         file.attrs["rows"], file.attrs["batches"] = after, batches
     return after
+
+
+def _cut(part: Path, rows: int) -> None:
+    """Leaves so many rows of the file. Its batches are not whole then: what went on with it would begin anew."""
+    with h5py.File(part, "a") as file:
+        del file.attrs["rows"], file.attrs["batches"]
+        file.flush()
+        _resize(file, rows)
+
+
+def _resize(file: h5py.File, rows: int) -> None:
+    file.visititems(lambda _, column: column.resize(rows, 0) if isinstance(column, h5py.Dataset) else None)

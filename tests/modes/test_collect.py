@@ -174,6 +174,31 @@ def test_a_part_longer_than_wanted_is_cut(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["mine.hdf5"]
 
 
+@pytest.mark.parametrize("place", ["_cut", "os.replace"])
+@pytest.mark.parametrize("steps", [(130, 50, 130), (50, 130)])
+def test_one_that_is_killed_at_its_end_goes_on_with_whole_episodes(tmp_path, monkeypatch, place, steps):
+    class Killed(BaseException):
+        pass
+
+    def killed(*_):
+        raise Killed
+
+    def collected(name, number):
+        words = ("env=hopper-medium-v2", f"collect.path={tmp_path}/{name}", f"collect.steps={number}")
+        ((job, _),) = jobs("mode=collect", "collect.at_once=2", *words)
+        collect.run(job)
+        return read(tmp_path / name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"genpolicy.modes.collect.{place}", killed)
+        for number in steps[:-1]:
+            with pytest.raises(Killed):
+                collected("killed", number)
+    killed, whole = (collected(name, steps[-1]) for name in ("killed", "whole"))
+    for name, column in whole.items():
+        np.testing.assert_array_equal(killed[name], column)
+
+
 def test_a_damaged_part_is_one_line(tmp_path):
     (tmp_path / "mine.hdf5.part").write_bytes(b"torn" * 100)
     result = genpolicy("mode=collect", "env=hopper-medium-v2", f"collect.path={tmp_path}/mine.hdf5")
