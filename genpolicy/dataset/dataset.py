@@ -16,6 +16,7 @@ from filelock import FileLock
 from genpolicy.config.legal import legal_options
 from genpolicy.config.schema import component, digest, locate, setting
 from genpolicy.config.validation import Node
+from genpolicy.dataset.sequences import too_short
 from genpolicy.dataset.transitions import Behaviour, Transitions
 from genpolicy.env.replay import check_robot
 from genpolicy.env.task import Task
@@ -128,8 +129,23 @@ class Dataset(ABC):
         """Where the data of `task` come from: an address, a file, or the class that makes them, with its settings."""
         return f"{type(self).__module__}.{self!r}"
 
-    def probe(self, task: Task) -> None:  # noqa: B027 (most have nothing to look at)
-        """Raises `UserError` if a run is begun in vain: for a file that a user names, or data that cannot be had."""
+    def made(self, task: Task) -> tuple[int, int] | None:
+        """How many episodes of how many transitions are made for a task; None if only the data tell."""
+        return None
+
+    def probe(self, task: Task, length: int = 1) -> None:
+        """Raises `UserError` if a run is begun in vain: for a file that a user names, or data that cannot be had.
+
+        Or, as far as it is known before they are had, for episodes of fewer than `length` transitions, of which a batch
+        takes so many at a time, or too few of them to hold some out.
+        """
+        if (made := self.made(task)) is None:
+            return
+        episodes, steps = made
+        if self.held_out:
+            held_out_count(episodes, self.held_out)
+        if steps < length:
+            raise too_short(self.source(task), length)
 
     def recorded(self, task: Task) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None]:
         """`arrays`, and the simulator's state before each transition, as `Task.place` takes it; None if unknown."""
@@ -247,13 +263,19 @@ def chosen_episodes(episode: np.ndarray, share: float) -> np.ndarray:
     Those of a smaller share are among those of a larger one. Raises `UserError` if that are none or all.
     """
     numbers = np.unique(episode)
-    count = round(share * len(numbers))
-    if not 0 < count < len(numbers):
+    count = held_out_count(len(numbers), share)
+    return np.flatnonzero(np.isin(episode, np.random.RandomState(0).permutation(numbers)[:count]))
+
+
+def held_out_count(episodes: int, share: float) -> int:
+    """How many of so many episodes are a share of them. Raises `UserError` if that are none or all."""
+    count = round(share * episodes)
+    if not 0 < count < episodes:
         raise UserError(
-            f"dataset.held_out={share:g}: holds {count} of the data's {len(numbers)} episodes out; "
+            f"dataset.held_out={share:g}: holds {count} of the data's {episodes} episodes out; "
             "at least one must be held out and one trained on"
         )
-    return np.flatnonzero(np.isin(episode, np.random.RandomState(0).permutation(numbers)[:count]))
+    return count
 
 
 def cached_file(path: Path, make: Callable[[Path], None]) -> Path:

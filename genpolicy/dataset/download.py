@@ -32,7 +32,7 @@ class Downloaded(Dataset):
         """The file in the cache, under the name that the package gives it."""
         return task.data_file(self.directory)
 
-    def probe(self, task: Task) -> None:
+    def probe(self, task: Task, length: int = 1) -> None:
         """The file must be in the cache, or its address one that may be asked."""
         place = self.location(task)
         if not place.exists():

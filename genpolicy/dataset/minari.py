@@ -71,7 +71,7 @@ class Minari(Dataset):
                 "scores; give env=gym env.id=<the environment they were recorded in>"
             )
 
-    def probe(self, task: Task) -> None:
+    def probe(self, task: Task, length: int = 1) -> None:
         """The data set must be in the cache, or Minari's server there to be asked."""
         import minari
 

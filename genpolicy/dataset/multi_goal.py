@@ -26,6 +26,10 @@ class MultiGoalData(Dataset):
                 "env.max_episode_steps=1: the data are without each episode's last step, so of nothing; give 2"
             )
 
+    def made(self, task: Task) -> tuple[int, int]:
+        """All as long as the task's, but for each one's last step."""
+        return self.episodes, task.max_episode_steps - 1
+
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """The transitions of all episodes but each one's last, which a time limit cut off."""
         positions, actions = demonstrations(self.episodes, task.max_episode_steps)

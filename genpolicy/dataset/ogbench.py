@@ -110,12 +110,12 @@ class OGBenchData(Downloaded, OGBenchFile):
     published: ClassVar[bool] = True
     remedy: ClassVar[str] = "delete it and get it again"
 
-    def probe(self, task: OGBench) -> None:
+    def probe(self, task: OGBench, length: int = 1) -> None:
         """The address must not be that of another data set of OGBench's, and as for any download."""
         name = PurePosixPath(urllib.parse.urlparse(task.url).path).name.removesuffix(".npz")
         if name.endswith("-v0") and name != task.data:
             raise UserError(f"env.url: {task.url} is the data set {name}, not {task.data}")
-        super().probe(task)
+        super().probe(task, length)
 
     def file(self, task: OGBench) -> Path:
         """The file in the cache, downloaded first if it is not there."""

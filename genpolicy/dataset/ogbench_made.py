@@ -60,14 +60,14 @@ class OGBenchMade(OGBenchFile):
                 "which are not in the package ogbench; give dataset=ogbench, or a point, cube, scene or puzzle"
             )
 
-    def size(self, task: OGBench) -> tuple[int, int]:
-        """Episodes, and transitions of each."""
+    def made(self, task: OGBench) -> tuple[int, int]:
+        """As many as OGBench's has, or as is said."""
         episodes, steps = published_size(task.data.removesuffix("-v0"))
         return self.episodes or episodes, self.steps or steps
 
     def location(self, task: OGBench) -> Path:
         """The file of these settings, and of the versions that it is made with."""
-        episodes, steps = self.size(task)
+        episodes, steps = self.made(task)
         versions = [importlib.metadata.version(package) for package in ("ogbench", "mujoco", "numpy")]
         settings = f"{episodes}x{steps}-seed{self.seed}-{digest([VERSION, *versions])}"
         return self.directory / f"genpolicy-made-{task.name}-{settings}.npz"
@@ -77,7 +77,7 @@ class OGBenchMade(OGBenchFile):
         return cached_file(self.location(task), functools.partial(self._make, task))
 
     def _make(self, task: OGBench, path: Path) -> None:
-        episodes, steps = self.size(task)
+        episodes, steps = self.made(task)
         recorder = Recorder(task.data.removesuffix("-v0"), steps)
         folder = no_link(path.with_suffix(".parts"))
         folder.mkdir(exist_ok=True)

@@ -54,10 +54,7 @@ class Sequences(Transitions):
         following = _following(transitions.ends, length)
         whole = following == length - 1
         if transitions.size and not whole.any():
-            raise UserError(
-                f"{transitions.source}: no episode has {length} transitions; give a smaller chunk.length or "
-                "critic.steps"
-            )
+            raise too_short(transitions.source, length)
         ended = transitions.terminated.cpu()[torch.arange(len(following)) + following]
         starts = torch.arange(max(0, transitions.size - length + 1)) if masked else torch.nonzero(whole | ended)
         held_out = transitions.held_out
@@ -122,6 +119,11 @@ class Sequences(Transitions):
         return self.rows(self.starts.index_select(0, index))
 
 
+def too_short(source: str, length: int) -> UserError:
+    """What is said of data without an episode of so many transitions."""
+    return UserError(f"{source}: no episode has {length} transitions; give a smaller chunk.length or critic.steps")
+
+
 def _until(terminated: Tensor) -> Tensor:
     """Whether no step [B, length] before each is terminated, 0 or 1."""
     return torch.cat([torch.ones_like(terminated[:, :1]), ~terminated[:, :-1]], 1).long().cumprod(1)
@@ -134,7 +136,7 @@ def _following(ends: Tensor, length: int) -> Tensor:
     alive = torch.ones(len(inside), dtype=torch.bool)
     for step in range(length - 1):
         shifted = torch.zeros_like(inside)
-        shifted[: len(inside) - step] = inside[step:]
+        shifted[: max(0, len(inside) - step)] = inside[step:]
         alive = alive & shifted
         following += alive
     return following

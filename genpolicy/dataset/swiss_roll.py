@@ -19,6 +19,10 @@ class SwissRollData(Dataset):
         """The roll's data are about the roll's task only."""
         require_task(config, SwissRoll, "swiss_roll")
 
+    def made(self, task: Task) -> tuple[int, int]:
+        """A point each."""
+        return len(roll().value), 1
+
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """The points as actions and their values as rewards; all terminated."""
         action, value = roll().action, roll().value

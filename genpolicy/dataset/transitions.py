@@ -169,7 +169,8 @@ class Transitions:
         """These transitions without those at numbers `index` [M], which become the held-out ones."""
         kept = torch.ones(self.size, dtype=torch.bool, device=self.device).index_fill(0, index, False)
         ends, others = (None, None) if self.ends is None else (self.ends[kept], self.ends[index])
-        return replace(self, table=self.table[kept], ends=ends, held_out=replace(self.rows(index), ends=others))
+        held_out = replace(self.rows(index), ends=others, source=f"{self.source}, what is held out of it")
+        return replace(self, table=self.table[kept], ends=ends, held_out=held_out)
 
     def rows(self, index: slice | Tensor) -> Transitions:
         """The transitions at `index`, on the device: a slice, which copies nothing that is there, or numbers [M]."""

@@ -12,6 +12,7 @@ import numpy as np
 from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node
 from genpolicy.dataset.dataset import Dataset
+from genpolicy.dataset.sequences import Sequences
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError, message
 
@@ -49,9 +50,11 @@ class OwnFile(Dataset):
         """The file's absolute path."""
         return str(self.existing(self.path))
 
-    def probe(self, task: Task) -> None:
-        """The file must hold transitions of the task."""
-        self.load(task)
+    def probe(self, task: Task, length: int = 1) -> None:
+        """The file must hold transitions of the task, in episodes as long as a batch needs them."""
+        data = self.load(task)
+        if length > 1:
+            Sequences.of_transitions(data, length, chunk=1, discount=1.0, masked=False)
 
     @classmethod
     def existing(cls, name: str) -> Path:

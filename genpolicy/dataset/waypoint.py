@@ -59,6 +59,10 @@ class Waypoint(FileDataset):
                 "leave dataset out, or give dataset=hdf5 dataset.path=FILE"
             )
 
+    def made(self, task: Maze2d) -> tuple[int, int]:
+        """All as long as the task's; the last step of each, which a time limit cut off, is no transition."""
+        return self.episodes, task.max_episode_steps - 1
+
     def location(self, task: Maze2d) -> Path:
         """The file of these settings, and of the maze and its goal, by which the rewards are."""
         maze = f"{task.name.replace('/', '-')}-{task.simulator}-goal{'-'.join(map(str, task.goal))}"

@@ -5,6 +5,7 @@ data.json      the digests of what is trained on and of what is held out, and th
 
 from __future__ import annotations
 
+import collections
 import functools
 import json
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf
 
-from genpolicy.config.schema import build, locate
+from genpolicy.config.schema import build
 from genpolicy.errors import UserError
 from genpolicy.runs import records
 from genpolicy.runs.state import read_status
@@ -111,14 +112,13 @@ def _compare(directory: Path, known: dict, found: dict, now: list | None) -> Non
 
 def probe(jobs: Sequence) -> None:
     """Probes the data of runs that are to be made (`Dataset.probe`), each once; raises `UserError` for bad ones."""
-    from genpolicy.dataset.dataset import Dataset  # which imports torch
+    from genpolicy.algo.algorithm import horizon  # which imports torch
 
-    probed = set()
+    configs, lengths = {}, collections.defaultdict(int)
     for job in jobs:
         config = job.config
-        if locate(config.dataset._target_).probe is Dataset.probe:
-            continue
         node = json.dumps([OmegaConf.to_container(config[name]) for name in ("env", "dataset")], sort_keys=True)
-        if node not in probed and not all(directory.exists() for directory in job.directories):
-            probed.add(node)
-            build(config.dataset, directory=config.paths.data).probe(build(config.env))
+        if not all(directory.exists() for directory in job.directories):
+            configs[node], lengths[node] = config, max(lengths[node], horizon(config))
+    for node, config in configs.items():
+        build(config.dataset, directory=config.paths.data).probe(build(config.env), lengths[node])

@@ -7,12 +7,13 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from command_line import genpolicy, typed
-from tiny import opened, plain_words
+from command_line import genpolicy, jobs, typed
+from tiny import opened, plain_task, plain_words
 
 from genpolicy.dataset import minari
 from genpolicy.env.task import unmade
 from genpolicy.errors import UserError
+from genpolicy.runs import provenance
 from genpolicy.solver.adaptive import Dopri5
 
 pytestmark = pytest.mark.usefixtures("elsewhere")
@@ -64,6 +65,26 @@ def test_a_fault_in_a_data_file_is_found_before_a_run_is_made(sweep, tmp_path, m
     )
     assert len(reads) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["data.npz"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("{0} algo=bc chunk.length=1,5,2", "data.npz: no episode has 5 transitions; give a smaller chunk.length or"),
+        ("env=multi-goal algo=bc chunk.length=400", "no episode has 400 transitions"),
+        ("env=maze2d-umaze-v1 algo=bc chunk.length=300", "no episode has 300 transitions"),
+        ("env=maze2d-umaze-v1 algo=bc dataset.held_out=0.001", "holds 0 of the data's 400 episodes out"),
+        ("env=swiss-roll algo=bc dataset.held_out=0.00001", "holds 0 of the data's 10000 episodes out"),
+        (
+            "env=ogbench-pointmaze-medium-navigate algo=bc dataset=ogbench_made dataset.steps=20 chunk.length=30",
+            "no episode has 30 transitions",
+        ),
+    ],
+)
+def test_episodes_that_are_too_short_or_too_few_are_found_before_a_run_is_made(words, message, tmp_path):
+    found = [job for job, _ in jobs("-m", *words.format(" ".join(plain_task(tmp_path))).split())]
+    with pytest.raises(UserError, match=message):
+        provenance.probe(found)
 
 
 def test_a_data_set_that_cannot_be_had_is_said_at_once(tmp_path, monkeypatch, capfd):

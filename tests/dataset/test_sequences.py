@@ -107,8 +107,12 @@ def test_no_data_have_no_sequences(tmp_path):
 
 
 def test_episodes_must_be_known_and_long_enough():
-    with pytest.raises(UserError, match="no episode has 4 transitions"):
-        Sequences.of_transitions(made([3, 2]), 4, 4, 0.9, masked=True)
+    for length in (4, 9):
+        with pytest.raises(UserError, match=f"^rows: no episode has {length} transitions"):
+            Sequences.of_transitions(made([3, 2]), length, length, 0.9, masked=True)
+    parted = made([4, 2]).split_held_out(torch.arange(4, 6))
+    with pytest.raises(UserError, match=r"^rows, what is held out of it: no episode has 4 transitions"):
+        Sequences.of_transitions(parted, 4, 4, 0.9, masked=False)
     unknown = Transitions.of({"observation": np.zeros((9, 1)), "action": np.zeros((9, 1))}, source="rows")
     with pytest.raises(UserError, match="tells no episodes"):
         Sequences.of_transitions(unknown, 2, 2, 0.9, masked=False)
