@@ -122,8 +122,21 @@ class Dataset(ABC):
         """
 
     def location(self, task: Task) -> Path | None:
-        """The file that the data of `task` are read from, whether it is there or not; None if there is none."""
+        """The file or folder that the data of `task` are read from, whether it is there or not; None if none is."""
         return None
+
+    def stamp(self, task: Task) -> list | None:
+        """That file or folder as it is now: its path, size in bytes, and time of last change in ns; None without one.
+
+        A folder's are those of all files in it.
+        """
+        if (place := self.location(task)) is None:
+            return None
+        try:
+            known = [file.stat() for file in (place.rglob("*") if place.is_dir() else [place]) if not file.is_dir()]
+        except OSError:
+            return None
+        return [str(place), sum(each.st_size for each in known), max((each.st_mtime_ns for each in known), default=0)]
 
     def source(self, task: Task) -> str:
         """Where the data of `task` come from: an address, a file, or the class that makes them, with its settings."""
@@ -217,11 +230,9 @@ class Dataset(ABC):
 
     def _check_robot(self, task: Task, arrays: dict[str, np.ndarray]) -> None:
         """Raises `UserError` for data of another robot than the task's. What has passed is not asked again."""
-        place = self.location(task)
-        if place is None or not task.mistakable:
+        if not task.mistakable or (known := self.stamp(task)) is None:
             return
-        known, passed = place.stat(), self.directory / "genpolicy-replayed.txt"
-        asked = digest([str(place), known.st_size, known.st_mtime_ns, repr(task)])
+        passed, asked = self.directory / "genpolicy-replayed.txt", digest([*known, repr(task)])
         with contextlib.suppress(OSError, UserError, ValueError):
             if asked in read_regular(passed).decode().split():
                 return

@@ -101,9 +101,11 @@ class Minari(Dataset):
         return transitions(checked(columns, name, task), name, task, ends)
 
     def location(self, task: Task) -> Path:
-        """The data set's file in Minari's cache."""
+        """The data set's file in Minari's cache, or its folder there if it is in Arrow's format."""
         cache = os.environ.get("MINARI_DATASETS_PATH", "~/.minari/datasets")
-        return Path(cache).expanduser().absolute() / self.id / "data" / "main_data.hdf5"
+        folder = Path(cache).expanduser().absolute() / self.id / "data"
+        file = folder / "main_data.hdf5"
+        return file if file.exists() else folder
 
     def _episodes(self, task: Task) -> list:
         import minari  # slow to import, and needed only here

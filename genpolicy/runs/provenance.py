@@ -1,6 +1,7 @@
 """What data a run was made of: noted in its folder when they are first loaded, and held against them at every opening.
 
-data.json      the digests of what is trained on and of what is held out, and the file: path, size, last change
+data.json      the digests of what is trained on and of what is held out, and the file or folder: path, size, last
+               change
 """
 
 from __future__ import annotations
@@ -31,13 +32,8 @@ class DataChanged(UserError):
 
 
 def stamp(config: DictConfig) -> list | None:
-    """The file of a configuration's data as it is now: its path, size and time of last change; None without one."""
-    place = build(config.dataset, directory=config.paths.data).location(build(config.env))
-    try:
-        known = place and place.stat()
-    except OSError:
-        return None
-    return known and [str(place), known.st_size, known.st_mtime_ns]
+    """The file of a configuration's data as it is now (`Dataset.stamp`); None without one."""
+    return build(config.dataset, directory=config.paths.data).stamp(build(config.env))
 
 
 def verify(directory: Path, config: DictConfig) -> None:

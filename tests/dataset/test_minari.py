@@ -24,14 +24,14 @@ def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("MINARI_DATASETS_PATH", str(tmp_path / "minari"))
 
 
-def recorded(name, env, steps=40):
+def recorded(name, env, steps=40, **more):
     """Records random episodes, and gives what Minari was shown: rows of (obs, action, reward, next_obs, terminated)."""
     import minari
 
     rows = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        collector = minari.DataCollector(gymnasium.wrappers.TimeLimit(gymnasium.make(env).unwrapped, steps))
+        collector = minari.DataCollector(gymnasium.wrappers.TimeLimit(gymnasium.make(env).unwrapped, steps), **more)
         for seed in range(EPISODES):
             observation, _ = collector.reset(seed=seed)
             collector.action_space.seed(seed)
@@ -58,9 +58,9 @@ def loaded(name, env, **changes):
     return build(job.config.dataset, directory=os.environ["MINARI_DATASETS_PATH"]).load(found)
 
 
-@pytest.mark.parametrize("env", ["Hopper-v5", "Pendulum-v1"])
-def test_transitions_are_those_that_were_recorded(env):
-    observation, action, reward, following, terminated = recorded("mine/walks-v0", env)
+@pytest.mark.parametrize(("env", "format"), [("Hopper-v5", "hdf5"), ("Pendulum-v1", "hdf5"), ("Hopper-v5", "arrow")])
+def test_transitions_are_those_that_were_recorded(env, format):
+    observation, action, reward, following, terminated = recorded("mine/walks-v0", env, data_format=format)
     data = loaded("mine/walks-v0", env)
     np.testing.assert_allclose(data.observation, observation, rtol=1e-6)
     np.testing.assert_allclose(data.next_observation, following, rtol=1e-6)
@@ -152,6 +152,20 @@ def test_the_rewards_of_hands_are_said_not_to_be_d4rls(capsys):
     said = capsys.readouterr().err
     assert "rewards and ends are that one's, not D4RL's, by which env=door-human-v1 is scored" in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("format", ["hdf5", "arrow"])
+def test_data_that_change_have_another_stamp(tmp_path, format):
+    data = Minari(id="mine/walks-v0", directory=tmp_path)
+    stamps = [data.stamp(None)]
+    recorded("mine/walks-v0", "Pendulum-v1", steps=5, data_format=format)
+    stamps.append(data.stamp(None))
+    assert data.stamp(None) == stamps[-1]
+    changed = min(path for path in (tmp_path / "minari/mine/walks-v0/data").rglob("*") if path.is_file())
+    os.utime(changed, ns=(2 * 10**18, 2 * 10**18))
+    stamps.append(data.stamp(None))
+    assert stamps[0] is None
+    assert stamps[2] == [*stamps[1][:2], 2 * 10**18]
 
 
 def test_a_policy_is_trained_on_one(tmp_path):
