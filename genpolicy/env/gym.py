@@ -13,7 +13,7 @@ from genpolicy.config.schema import build, component, setting
 from genpolicy.config.validation import Node
 from genpolicy.env.camera import canvas
 from genpolicy.env.task import Task, make_quietly, unmade
-from genpolicy.errors import UserError, message
+from genpolicy.errors import UserError, message, one_line
 
 # Of an action, in size: 3.4e38, float32's largest number, says that there is none. With larger ones than this, what a
 # network puts out at first, numbers around 1, is next to nothing; squares of still larger ones leave float32.
@@ -42,10 +42,16 @@ class Gym(Task):
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
-        """Makes the simulator once, and draws it if it is to be filmed: what is wrong is said before a run is made."""
+        """Begins an episode, and draws it if it is to be filmed: what is wrong is said before a run is made."""
         super().check_compatibility(config)
         task = build(config.env)
-        task.simulate().close()
+        with contextlib.closing(task.simulate()) as env:
+            try:
+                env.reset(seed=0)
+            except UserError:
+                raise
+            except Exception as error:  # whatever an environment may raise
+                raise UserError(f"env.id={task.id}: no episode begins ({one_line(error)})") from error
         if config.eval.video:
             task.require_pictures()
 
@@ -102,7 +108,47 @@ class Gym(Task):
                 f"env.id={self.id}: its actions are practically unbounded ({shown}); its action_space must "
                 f"be within -{LARGEST_BOUND:g} and {LARGEST_BOUND:g}"
             )
-        return env
+        return Plain(env, f"env.id={self.id}")
+
+
+class Plain(gymnasium.Wrapper):
+    """An environment whose rewards and flags are numbers, also where it gives arrays of one element.
+
+    Raises `UserError`, which names it by `name`, for an observation that is not of its space's shape, and for a reward
+    or flag that is not one number.
+    """
+
+    def __init__(self, env: gymnasium.Env, name: str):
+        super().__init__(env)
+        self._name, self._shape = name, env.observation_space.shape
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        """The start of an episode."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._vector(observation), info
+
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict]:
+        """A step."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        flags = self._single("terminated", terminated, bool), self._single("truncated", truncated, bool)
+        return self._vector(observation), self._single("reward", reward, float), *flags, info
+
+    def _vector(self, observation: Any) -> np.ndarray:
+        if np.shape(observation) != self._shape:
+            raise UserError(
+                f"{self._name}: its observations have shape {list(np.shape(observation))}, but its observation_space "
+                f"has {list(self._shape)}"
+            )
+        return np.asarray(observation)
+
+    def _single(self, name: str, value: Any, kind: type) -> float | bool:
+        if isinstance(value, kind):
+            return value
+        try:
+            return kind(np.asarray(value).item())
+        except (TypeError, ValueError) as error:
+            shown = " ".join(str(value).split())
+            raise UserError(f"{self._name}: the environment gives {name}={shown}; it must be one number") from error
 
 
 class Pictures:

@@ -13,6 +13,7 @@ from tiny import only_run, records
 
 from genpolicy.config.schema import build
 from genpolicy.dataset.npz import NPZ
+from genpolicy.env.gym import Plain
 from genpolicy.errors import UserError
 
 O, A, LIMIT = 3, 1, 200  # noqa: E741, Pendulum's
@@ -157,13 +158,47 @@ def test_what_is_no_task_is_one_line_before_anything_is_made(tmp_path, words, re
 
 
 class Torque(gymnasium.Env):
-    """An environment of one action within a bound."""
+    """An environment of actions within a bound; given, start: what it gives for a number, and at a reset."""
 
     observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,), np.float32)
 
-    def __init__(self, bound, size=1):
+    def __init__(self, bound=1.0, size=1, given=float, start=(0.0, 0.0)):
         high = np.where(np.arange(size) % 2, bound, 1.0)
-        self.action_space = gymnasium.spaces.Box(-high, high)
+        self.action_space, self.given, self.start = gymnasium.spaces.Box(-high, high), given, start
+
+    def reset(self, **_):
+        return self.start, {}
+
+    def step(self, action):
+        return np.zeros(2), self.given(-1), self.given(0), self.given(0), {}
+
+
+@pytest.mark.parametrize("given", [float, int, np.float32, lambda x: np.array([x]), lambda x: np.array([[x]], "f4")])
+def test_rewards_and_flags_may_be_arrays_of_one_element(given):
+    env = Plain(Torque(given=given), "mine")
+    assert env.reset()[0].shape == (2,)
+    _, *given, _ = env.step(np.zeros(1))
+    assert (given, [type(each) for each in given]) == ([-1, False, False], [float, bool, bool])
+
+
+@pytest.mark.parametrize("given", [lambda _: None, lambda x: np.array([x, x]), lambda _: "much"])
+def test_a_reward_that_is_no_number_is_one_line(given):
+    with pytest.raises(UserError, match=r"^mine: the environment gives \w+=.*; it must be one number$"):
+        Plain(Torque(given=given), "mine").step(np.zeros(1))
+
+
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [
+        (np.zeros((2, 1)), "its observations have shape [2, 1], but its observation_space has [2]"),
+        (np.zeros(3), "its observations have shape [3], but its observation_space has [2]"),
+    ],
+)
+def test_observations_of_another_shape_than_the_spaces_are_one_line(tmp_path, monkeypatch, start, reason):
+    spec = EnvSpec("Torque-v0", Torque, max_episode_steps=5, kwargs={"start": start})
+    monkeypatch.setitem(gymnasium.registry, "Torque-v0", spec)
+    result, _ = tried("mode=collect", "env=gym", "env.id=Torque-v0", f"collect.path={tmp_path / 'new.hdf5'}")
+    assert (result.code, result.err) == (1, f"genpolicy: env.id=Torque-v0: {reason}\n")
 
 
 @pytest.mark.parametrize("bound", [np.inf, 3.4e38, 1.1e6, 1e6])
