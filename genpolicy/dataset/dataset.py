@@ -230,7 +230,7 @@ class Dataset(ABC):
 
     def _check_robot(self, task: Task, arrays: dict[str, np.ndarray]) -> None:
         """Raises `UserError` for data of another robot than the task's. What has passed is not asked again."""
-        if not task.mistakable or (known := self.stamp(task)) is None:
+        if (known := self.stamp(task)) is None or not task.mistakable:
             return
         passed, asked = self.directory / "genpolicy-replayed.txt", digest([*known, repr(task)])
         with contextlib.suppress(OSError, UserError, ValueError):
