@@ -78,7 +78,8 @@ def load_policy(reference: str | Path, *words: str) -> TrainedPolicy:
 def restored(config: DictConfig, path: Path, device: str = "auto") -> TrainedPolicy:
     """The policy of a run's configuration, with the weights of a checkpoint. Raises `UserError` if they do not fit."""
     task, device = build(config.env), setup.choose_device(device)
-    with torch.random.fork_rng():  # fresh networks are drawn by the run's seed: the caller's generator stays as it was
+    gpus = [] if torch.cuda._is_in_bad_fork() else range(torch.cuda.device_count())
+    with torch.random.fork_rng(gpus):  # fresh networks are drawn by the run's seed: the caller's generators stay
         algorithm = setup.fresh_algorithm(config, task, device)
     setup.restore(algorithm, path)
     algorithm.eval().requires_grad_(False)

@@ -106,7 +106,8 @@ class Sequences(Transitions):
             valid = valid.to(rows.table)
             parts = valid[:, : self.chunk, None].expand(-1, -1, self.action_size)
             columns |= {"valid": valid[:, -1], "valid_action": parts.flatten(1)}
-        return Transitions.side_by_side(columns).to(self.device)
+        made = Transitions.side_by_side(columns)
+        return Transitions(made.table.to(self.device), made.shapes)
 
     def subset(self, count: int, generator: torch.Generator) -> Transitions:
         """At most `count` different sequences, drawn uniformly."""

@@ -195,8 +195,8 @@ class Transitions:
 
     def with_next_actions(self) -> Transitions:
         """These transitions with `next_action` [N, A], the next row's, and `followed` [N], whether that row follows."""
-        columns = {"next_action": self.action.roll(-1, 0), "followed": self.followed().to(self.table)}
-        return self.to(self.device, self.action_size + 1).extended(**columns)
+        there = self.to(self.device, self.action_size + 1)  # or on the host
+        return there.extended(next_action=there.action.roll(-1, 0), followed=there.followed().to(there.table))
 
     def followed(self) -> Tensor:
         """Whether the episode of each transition goes on with the next row, [N], where the table is."""

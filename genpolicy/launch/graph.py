@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections import Counter
@@ -70,6 +71,8 @@ def tasks(runs: Mapping[Path, DictConfig]) -> list[Task]:
 
 def dependents(task: Task, todo: Iterable[Task]) -> list[Path]:
     """The runs, beside its own, that cannot be trained if a task fails."""
+    if task.until is None:
+        return []
     return [other.run for other in todo if other.until is None and other.follows(task) and other.run != task.run]
 
 
@@ -112,13 +115,10 @@ def tell(task: Task, waiting: Iterable[Path]) -> None:
     """Says in the status of runs that cannot be trained, as a task has failed, why."""
     reason = known_status(task.run).get("reason") or last_line(task.run / "log.txt")
     for directory in waiting:
-        try:
-            run = claim_run(directory, timeout=1.0)
-        except UserError:
-            continue  # somebody else has it
-        if not run.finished:  # as one is that was to be evaluated
-            run.fail(f"the {task.until} phase failed in {label(task.run)}: {reason}")
-        run.close()
+        # Somebody else may have it, or the disk be full.
+        with contextlib.suppress(UserError), contextlib.closing(claim_run(directory, timeout=1.0)) as run:
+            if not run.finished:  # as one is that was to be evaluated
+                run.fail(f"the {task.until} phase failed in {label(task.run)}: {reason}")
 
 
 def drawing(found: Sequence[Task], titles: Mapping[Path, str]) -> list[str]:

@@ -55,7 +55,9 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
                 tell(task, dependents(task, todo))
             return
         done = [other for other in children.codes if not other.until]
-        if code == 0:
+        if code == 0 and known_status(task.run)["state"] != "finished":
+            outcome = "left to another process, which trains it"
+        elif code == 0:
             took.append(children.seconds(task))
             running = [children.seconds(other) for other in children.running]
             outcome = "finished" + shown_left(time_left(took, running, len(children.waiting), at_once))

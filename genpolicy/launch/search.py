@@ -20,7 +20,7 @@ from optuna.trial import TrialState
 
 from genpolicy.config.schema import digest
 from genpolicy.errors import UserError, one_line
-from genpolicy.launch.sweep import incidental
+from genpolicy.launch.sweep import ONE_PROCESS, incidental
 from genpolicy.runs.evaluations import Evaluation, result
 from genpolicy.runs.identity import directory_of
 from genpolicy.runs.state import known_status, run_states, settled
@@ -59,6 +59,10 @@ class Search:
             self.words["launch.wait"] = ["launch.wait=true"]  # as the next trials follow from the scores of these
         checked = launcher.prepare(self._examples())
         launcher.check(checked)
+        if checked[0].config.seeds:
+            raise UserError(f"seeds={list(checked[0].config.seeds)}: {ONE_PROCESS}")
+        if checked[0].config.launch.dry_run:
+            raise UserError("launch.dry_run=true: a search learns its jobs from the scores before them; leave it out")
         settings = checked[0].config.search
         self.open(checked)
         waiting = self._abandoned()
@@ -147,7 +151,13 @@ class Search:
             return any(run.busy for run in run_states(runs)) or (young and not runs)
 
         begun = self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        return [optuna.Trial(self.study, trial._trial_id) for trial in begun if not busy(trial)]
+        found = []
+        for trial in (each for each in begun if not busy(each)):
+            if trial.params.keys() == self.space.keys():
+                found.append(optuna.Trial(self.study, trial._trial_id))
+            else:  # its command was killed while it asked
+                self.study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        return found
 
 
 def distribution(override: Override) -> BaseDistribution:

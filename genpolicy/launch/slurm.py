@@ -120,7 +120,7 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
     sync.start_follower(jobs[0].config)  # an earlier one may have ended too soon, so in any case
     print(f"watch: {sweep.watch}")
     if settings.wait:
-        _wait(sweep)
+        _wait(sweep, [job.directories[0] for job in jobs])
     sweep.check()
 
 
@@ -217,9 +217,9 @@ def _show(executor: SlurmExecutor, sweep: Sweep, settings: DictConfig, todo: Seq
             print(executor._make_submission_file_text(executor._submitit_command_str, "dry-run"))
 
 
-def _wait(sweep: Sweep) -> None:
-    """Return when no run of the sweep is running or queued. Raises `UserError` if some have not finished."""
-    found = settled(sweep.runs)
+def _wait(sweep: Sweep, runs: Sequence[Path]) -> None:
+    """Return when none of these runs of a sweep is running or queued. Raises `UserError` if some have not finished."""
+    found = settled(dict.fromkeys(runs))
     unfinished = [sweep.runs[run.directory] for run in found if run.state != "finished" or is_pending(run.directory)]
     if unfinished:
         raise UserError(

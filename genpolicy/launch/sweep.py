@@ -28,6 +28,8 @@ from genpolicy.runs.run import open_run
 from genpolicy.runs.state import known_status, run_states
 from genpolicy.system.files import Lock, new_folder, write_atomically
 
+ONE_PROCESS = "trains in this process; with another launcher or sweeper list them as seed="
+
 
 class Sweep:
     """The runs of one command: `runs` holds each directory with its label, the words that vary.
@@ -40,6 +42,7 @@ class Sweep:
         self.outputs, self.study, self.digits = Path(outputs), study, digits
         self.directory = self.outputs / study / "sweeps" / digits
         self.failures: list[str] = []
+        self.grows = False
         known = records.read(self.directory / "sweep.json", records.SWEEP) or {}
         self.name: str = known.get("name", digits)
         own = {run: title for run, title in known.get("runs", {}).items() if ".." not in Path(run).parts}
@@ -53,7 +56,7 @@ class Sweep:
         """
         config, own = jobs[0].config, name or sweep_name(jobs)
         sweep = cls(Path(config.paths.outputs), config.study, own[-9:-1])
-        sweep.name = own
+        sweep.name, sweep.grows = own, name is not None
         if name is None:
             sweep.runs = {}
         directories = set()
@@ -67,7 +70,12 @@ class Sweep:
         return sweep
 
     def save(self) -> None:
-        """Write the sweep down, for `mode=status`. Raises `UserError` if that cannot be."""
+        """Write the sweep down, for `mode=status`, inside of `launch_lock`. Raises `UserError` if that cannot be.
+
+        A sweep with a name of its own keeps the runs that another command has noted meanwhile.
+        """
+        if self.grows:
+            self.runs = Sweep(self.outputs, self.study, self.digits).runs | self.runs
         content = {"name": self.name, "runs": {str(run.relative_to(self.outputs)): self.runs[run] for run in self.runs}}
         with new_folder(self.directory, own=2):
             write_atomically(self.directory / "sweep.json", json.dumps(content, indent=1).encode())
@@ -199,9 +207,7 @@ def claimed(jobs: Sequence, sweep: Sweep) -> Iterator[list[Path]]:
     Those that cannot be are among the sweep's failures. Raises `UserError` if there are no others.
     """
     overwrite_once(jobs)
-    with new_folder(sweep.outputs):
-        pass
-    with Lock(sweep.outputs / ".launch.lock"):
+    with launch_lock(sweep.outputs):
         todo = missing(jobs, sweep)
         sweep.save()
         name, runs = sweep.name if len(sweep.runs) > 1 else None, []
@@ -215,6 +221,15 @@ def claimed(jobs: Sequence, sweep: Sweep) -> Iterator[list[Path]]:
         if todo and not runs:
             sweep.check()
         yield runs
+
+
+@contextlib.contextmanager
+def launch_lock(outputs: Path) -> Iterator[None]:
+    """While entered, no other command looks for runs to start, or notes a sweep."""
+    with new_folder(outputs):
+        pass
+    with Lock(outputs / ".launch.lock"):
+        yield
 
 
 def overwrite_once(jobs: Sequence) -> None:
@@ -231,6 +246,8 @@ def common_launch(jobs: Sequence) -> DictConfig:
     for job in jobs:
         if job.config.mode != "train":
             raise UserError(f"hydra/launcher: is for training runs; leave it out for mode={job.config.mode}")
+        if job.config.seeds:
+            raise UserError(f"seeds={list(job.config.seeds)}: {ONE_PROCESS}")
         for name in ("launch", "study", "paths"):
             if job.config[name] != jobs[0].config[name]:
                 raise UserError(f"{name}: must be the same for all jobs of a sweep")

@@ -121,7 +121,7 @@ def _told(run: RunState) -> str:
             if told.get("reused"):
                 taken.setdefault(told.get("run", ""), []).append(name)
         return "; ".join(f"{', '.join(names)} from {source}" for source, names in taken.items())
-    if run.state not in ("failed", "died", "interrupted"):
+    if run.state not in ("failed", "died", "interrupted", "new"):
         return ""
     reason, said = run.status.get("reason") or "", last_line(run.directory / "log.txt")
     return reason if not said or said in reason or reason in said else f"{reason} | {said}"

@@ -51,9 +51,10 @@ from genpolicy.system.signals import Interrupted
 
 _ID = re.compile("[0-9a-f]{32}")
 POLICY = "policy.pt"
-_CONTENT = ("last.pt", "best.pt", POLICY, "journal.jsonl", "journal.index", "figures/*.png", "figures/*.mp4")
-_CONTENT += (*(f"evaluation-*.{kind}" for kind in ("yaml", "json", "png", "mp4")), "export/policy.*")
-_CONTENT += ("tracking.json", "tracking.log", "log.txt", "job.json", "data.json", "status.json", "config.yaml")
+_CONTENT = ("status.json", "last.pt", "best.pt", POLICY, "journal.jsonl", "journal.index")
+_CONTENT += ("figures/*.png", "figures/*.mp4", "export/policy.*")
+_CONTENT += tuple(f"evaluation-*.{kind}" for kind in ("yaml", "json", "png", "mp4"))
+_CONTENT += ("tracking.json", "tracking.log", "log.txt", "job.json", "data.json", "config.yaml")
 COMPUTED = ("device", "threads", "compile", "checkpoint_seconds")  # how a run is computed and saved from now on
 RECORDED = ("log_every", "eval.per_phase", "eval.episodes")  # what its journal has of it, from its begin to its end
 # Settings of an algorithm that an earlier version had, and that changed nothing.
@@ -318,7 +319,7 @@ def _checked(run: Run) -> DictConfig:
 
 
 def _clear(directory: Path) -> None:
-    """Delete what genpolicy wrote; the configuration last, so that a crash leaves a run that starts anew."""
+    """Delete what genpolicy wrote: its status first, so that a crash leaves a run that is not finished."""
     for pattern in _CONTENT:
         for path in directory.glob(pattern):
             if path.parent.is_symlink():

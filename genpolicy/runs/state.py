@@ -95,6 +95,8 @@ def run_state(directory: Path, alive: Callable[[], dict[str, str]]) -> RunState:
     living = job is not None and (state != "finished" or is_pending(directory)) and job in alive()
     if living and state in ("failed", "died") and alive()[job].startswith("COMPLETING"):
         living = False  # while an interrupted one's job may be on its way back into the queue
+    if living and state == "failed" and status.get("job") == job:
+        living = False  # of several runs in a job, one that has failed is not tried again
     if state not in ("running", "finished") and living:
         state = "waiting"
     elif state == "queued":

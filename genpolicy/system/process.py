@@ -19,11 +19,13 @@ def start(module: str, *words: str, log: Path, environment: Mapping[str, str] | 
     Its session is its own, so that Ctrl-C at the terminal does not end it. Raises OSError if it cannot be started, and
     `UserError` if the log cannot be written.
     """
+    path = [os.path.abspath(each) for each in os.environ.get("PYTHONPATH", "").split(os.pathsep) if each]
+    own = {"PYTHONPATH": os.pathsep.join(path)} if path else {}  # relative ones are to the folder of the command
     with open_regular(log, "ab") as file:
         return subprocess.Popen(
             [sys.executable, "-m", module, *words],
             cwd=Path(__file__).resolve().parents[2],  # so that it imports this very package
-            env=os.environ | (environment or {}),
+            env=os.environ | own | (environment or {}),
             stdin=subprocess.DEVNULL,
             stdout=file,
             stderr=file,

@@ -11,12 +11,12 @@ from genpolicy.errors import UserError
 @contextlib.contextmanager
 def arithmetic(precision: str, device: torch.device) -> Iterator[None]:
     """Inside, matrix products are computed with float32's 23 bits of mantissa, with 10 (only GPUs do), or with 7."""
-    torch.backends.cuda.matmul.allow_tf32 = precision != "float32"
+    before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, precision != "float32"
     try:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
             yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def require(precision: str, device: torch.device) -> None:

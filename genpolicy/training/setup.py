@@ -61,6 +61,8 @@ def restore(algorithm: Algorithm, path: Path) -> int:
             actor.load_state_dict(_of_actor(actor, saved["algorithm"], path))
         else:
             algorithm.load_state_dict(saved["algorithm"])
+    except torch.OutOfMemoryError:
+        raise
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise checkpoint.mismatch(path, error) from error
     return updates_of(path, saved)
@@ -172,4 +174,5 @@ def choose_device(name: str, compile: str = "none") -> torch.device:
         name = "cuda" if found else "cpu"
     if compile == CUDA_GRAPHS and name == "cpu":
         raise UserError("compile=cudagraphs: goes with a GPU, not with the CPU; use compile=none or compile=default")
+    torch.backends.cuda.matmul.allow_tf32 = False  # but in `precision.arithmetic`; NVIDIA's containers begin with it
     return torch.device(name)

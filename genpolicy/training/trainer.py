@@ -398,6 +398,8 @@ class Trainer:
             self.generator.set_state(saved["generators"]["run"])
             torch.set_rng_state(saved["generators"]["torch"])
             self.collected = saved.get("online")
+        except torch.OutOfMemoryError:
+            raise
         except (KeyError, TypeError, RuntimeError) as error:
             raise checkpoint.mismatch(path, error) from error
 

@@ -9,6 +9,7 @@ what fails; exit code 1 if anything does.
 """
 
 import ctypes
+import math
 import os
 import sys
 import tempfile
@@ -25,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from command_line import genpolicy, jobs
 from small import ALGORITHMS, sizes
 
+from genpolicy.dataset import transitions
 from genpolicy.runs.run import find_runs
 from genpolicy.training import setup
 
@@ -84,6 +86,8 @@ def runs() -> Iterator[tuple[str, tuple[str, ...], tuple[str, ...]]]:
     yield "drawn", ("algo=gmpo", "network=mlp", "env=swiss-roll"), MODES
     for name in ("consistency", "edm_clipped", "meanflow", "otcfm", "tanh_gaussian", "trajectory"):
         yield f"model {name}", ("algo=bc", f"model={name}", *TASK), ()
+    yield "host chunks", ("algo=qc", "network=mlp", *TASK, *ONLINE, "chunk.length=3"), ()
+    yield from ((f"host {name}", (f"algo={name}", "network=mlp", *TASK), ()) for name in ("awr", "iql", "rebrac"))
     yield "adaptive", ("algo=bc", "network=mlp", "solver=dopri5", "likelihood=dopri5", *TASK), ()
     yield "half", ("algo=iql", "network=mlp", *TASK, "precision=bf16", "scaling.action=data"), ()
 
@@ -116,6 +120,8 @@ def main(word: str = "") -> int:
     for name, words, then in runs():
         if word not in name:
             continue
+        limit = 0 if name.startswith("host") else math.inf  # bytes that the device holds
+        transitions.too_large = lambda size, device, limit=limit: device.type == NAME and size > limit
         with tempfile.TemporaryDirectory() as folder:
             for reason in failures(words, then, Path(folder)):
                 failed += 1

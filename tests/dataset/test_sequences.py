@@ -7,6 +7,7 @@ from composed import task
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from genpolicy.dataset import transitions
 from genpolicy.dataset.nothing import Nothing
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.dataset.transitions import Transitions
@@ -70,6 +71,12 @@ def test_a_subset_has_each_sequence_once():
     found = Sequences.of_transitions(made([5, 2, 4]), 3, 3, 0.9, masked=False)
     rows = found.subset(100, torch.Generator().manual_seed(0)).observation[:, 0].tolist()
     assert sorted(rows) == [0, 1, 2, 7, 8]
+
+
+def test_a_batch_is_on_the_device_whatever_that_has_room_for(monkeypatch):
+    data = Sequences.of_transitions(made([5, 7]), 3, 3, 0.9, masked=False)
+    monkeypatch.setattr(transitions, "too_large", lambda *_: pytest.fail("asked the device for each batch"))
+    assert data.sample(4, torch.Generator().manual_seed(0)).size == 4
 
 
 def test_those_held_out_are_sequences_too():

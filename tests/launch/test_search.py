@@ -149,6 +149,15 @@ def test_files_with_other_contents_make_another_search(tmp_path, name, value):
     assert [len(found.study.trials) for found in (before, after)] == [2, 2]
 
 
+def test_a_trial_that_was_asked_for_by_halves_is_none(tmp_path, monkeypatch):
+    monkeypatch.setattr("genpolicy.launch.search.STALE_SECONDS", 0.0)
+    found, launcher = search(3), Launcher(tmp_path)
+    found.open(launcher.prepare(found._examples()))
+    found.study.ask().suggest_float("algo.beta", 0, 8)
+    found.run(launcher)
+    assert [trial.state for trial in found.study.trials] == [TrialState.FAIL, *[TrialState.COMPLETE] * 2]
+
+
 def test_two_commands_share_one_search(tmp_path):
     first, second = search(6), search(6)
     launcher = Launcher(tmp_path)
@@ -226,6 +235,10 @@ def test_a_launcher_that_starts_nothing_ends_the_search(tmp_path):
         ("-m hydra/sweeper=optuna algo.beta=interval(1,3) search.trials=0", "search.trials: 0 must be >= 1"),
         ("-m hydra/sweeper=optuna algo.beta=interval(1,3) search.storage=nowhere", "search.storage: no database there"),
         ("-m hydra/sweeper=optuna algo.bets=interval(1,3)", "algo.bets"),
+        (
+            "-m hydra/sweeper=optuna hydra/launcher=local algo.beta=interval(1,3) launch.dry_run=true",
+            "launch.dry_run=true: a search learns its jobs from the scores before them",
+        ),
         ("-m hydra/sweeper=optuna solver.steps=interval(1,8)", "solver.steps: 3.674 is not of type int (in the job "),
         ("hydra/sweeper=optuna algo.beta=3", "add -m"),
         ("search.trials=3", "goes with hydra/sweeper=optuna"),

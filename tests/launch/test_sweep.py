@@ -13,13 +13,14 @@ import time
 from types import SimpleNamespace
 
 import pytest
-from command_line import genpolicy
+from command_line import genpolicy, jobs
 from patience import PATIENCE
 from rich.console import Console
 from tiny import ended, gaussian_words, opened, records, words
 
 from genpolicy import app
 from genpolicy.config import sbatch
+from genpolicy.errors import UserError
 from genpolicy.launch import local, pool, slurm, sweep
 from genpolicy.modes import status as status_mode
 from genpolicy.runs.run import find_runs
@@ -28,6 +29,24 @@ from genpolicy.system import files, forecast, squeue
 from genpolicy.system.files import last_line
 
 LOCAL = ["-m", "hydra/launcher=local", "launch.parallel=2"]
+
+
+def test_two_commands_of_one_search_note_the_runs_of_both(tmp_path):
+    found = [jobs("algo=bc", "env=multi-goal", f"seed={seed}", f"paths.outputs={tmp_path}")[0][0] for seed in (1, 2)]
+    mine, other = (sweep.Sweep.of([job], "search (0a0a0a0a)") for job in found)
+    mine.save()
+    other.save()
+    assert {*sweep.Sweep(tmp_path, "default", "0a0a0a0a").runs} == {job.directories[0] for job in found}
+    found[0].config.seeds = [0, 1]  # as a file of options may say
+    with pytest.raises(UserError, match=r"seeds=\[0, 1\]: trains in this process; with another launcher or sweeper"):
+        sweep.common_launch(found)
+
+
+def test_a_run_that_another_process_trains_is_not_said_to_be_finished(tmp_path, monkeypatch, capsys):
+    found = [job for job, _ in jobs("-m", "hydra/launcher=local", *words(tmp_path), "seed=0,1")]
+    monkeypatch.setattr(pool.process, "start", lambda *_, **__: subprocess.Popen(["true"]))
+    local.launch(found)
+    assert capsys.readouterr().out.count("left to another process, which trains it") == 2
 
 
 def test_who_looks_whether_a_sweep_waits_does_not_keep_it_from_saying_so(tmp_path, monkeypatch):
@@ -92,6 +111,8 @@ def test_how_runs_stand(tmp_path):
     assert state() == ("died", False)
     assert state(j7_1="PENDING (BeginTime)") == ("waiting", True)  # requeued after a node has failed
     assert state(j7_1="COMPLETING") == ("died", False)
+    run.note(state="failed", job="7_1")
+    assert state(j7_1="RUNNING") == ("failed", False)  # others in its job go on
     run.note(state="interrupted")
     assert state(j7_1="COMPLETING") == ("waiting", True)  # on its way back into the queue
     assert state() == ("interrupted", False)
@@ -182,6 +203,7 @@ def test_local_runs_say_when_all_will_have_ended(tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "time", SimpleNamespace(monotonic=lambda: now.seconds, sleep=sleep))
     process = SimpleNamespace(poll=lambda: 0, send_signal=lambda number: None)
     monkeypatch.setattr(pool.process, "start", lambda *_, **__: process)
+    monkeypatch.setattr(local, "known_status", lambda run: {"state": "finished"})
     monkeypatch.setattr(local.sync, "start_follower", lambda config: None)
     result = genpolicy(*LOCAL, *words(tmp_path, "seed=0,1,2,3"))
     assert (result.code, result.err) == (0, "")

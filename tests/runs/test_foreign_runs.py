@@ -286,6 +286,7 @@ def test_nothing_is_sent_where_only_a_run_says_so(outputs, listener, monkeypatch
     mine = ended(outputs, SQLITE, "seed=1")
     run = load_run(outputs / "default" / mine.directory.relative_to(outputs / "default").with_name("seed0"))
     edit(run.directory, config__tracking__uri=address)
+    run.path("status.json").write_text('{"state": "interrupted"}')
     result = genpolicy("mode=sync", f"paths.outputs={outputs}")
     assert result.code == 0, result.err
     assert "left out: 1 run of another store" in result.out

@@ -61,7 +61,8 @@ def leaves(node, path=()):
 
 @functools.cache
 def composed(name):
-    ((job, _),) = jobs(f"algo={name}", "tuned=none", "network=mlp", "env=multi-goal", "solver.steps=3")
+    own = ["model.path.steps=3"] if name == "bdpo" else []  # whose solver takes the steps of its chain
+    ((job, _),) = jobs(f"algo={name}", "tuned=none", "network=mlp", "env=multi-goal", "solver.steps=3", *own)
     return job.config
 
 

@@ -1,7 +1,9 @@
-"""The memory of this process, which the C library gives back to the system or keeps."""
+"""Processes that are started, and the memory of this one, which the C library gives back to the system or keeps."""
 
 import subprocess
 import sys
+
+from genpolicy.system import process
 
 CODE = """
 import resource
@@ -16,6 +18,14 @@ for _ in range(3):
     del blocks
 print(faults() - before)
 """
+
+
+def test_folders_of_modules_are_those_of_the_command_s_folder(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("print('found')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", ".")
+    assert process.start("mine", log=tmp_path / "log").wait() == 0
+    assert (tmp_path / "log").read_text() == "found\n"
 
 
 def test_memory_that_was_freed_is_used_again():

@@ -9,6 +9,7 @@ from genpolicy.algo.update import Update
 from genpolicy.dataset.transitions import Transitions
 from genpolicy.errors import UserError
 from genpolicy.training.precision import arithmetic, require
+from genpolicy.training.setup import choose_device
 
 CPU = torch.device("cpu")
 
@@ -28,6 +29,16 @@ def test_products_are_rounded_inside_alone():
         assert error(left @ right) < 1e-6
     assert not torch.backends.cuda.matmul.allow_tf32
     assert error(left @ right) < 1e-6
+
+
+def test_evaluations_are_in_float32_where_torch_begins_otherwise():
+    """As in NVIDIA's containers."""
+    torch.backends.cuda.matmul.allow_tf32 = True
+    with arithmetic("float32", CPU):
+        assert not torch.backends.cuda.matmul.allow_tf32
+    assert torch.backends.cuda.matmul.allow_tf32  # as the caller has it
+    choose_device("cpu")
+    assert not torch.backends.cuda.matmul.allow_tf32
 
 
 def test_an_update_sees_what_the_one_before_has_made_of_a_network():

@@ -1,5 +1,6 @@
 """Several seeds at once: each run is what it would be by itself, to within the rounding of sums in another order."""
 
+import contextlib
 import json
 import os
 import signal
@@ -10,7 +11,7 @@ import pytest
 import torch
 from command_line import genpolicy, jobs
 from invented import ACTION, OBSERVATION, transitions
-from tiny import events, records, same, undrawn
+from tiny import events, opened, records, same, undrawn
 from tiny import words as tiny_words
 
 from genpolicy.algo.algorithm import assemble
@@ -20,6 +21,7 @@ from genpolicy.errors import UserError
 from genpolicy.evaluation.evaluator import Evaluator
 from genpolicy.runs import checkpoint
 from genpolicy.runs.run import find_runs
+from genpolicy.training import lockstep
 from genpolicy.training.trainer import Trainer
 from genpolicy.training.vectorised import VectorisedPhase
 
@@ -337,3 +339,14 @@ def test_a_sweep_may_have_jobs_of_several_seeds(tmp_path):
     assert sorted(path.name for path in find_runs(tmp_path)) == ["seed3", "seed3", "seed4", "seed4"]
     (known,) = tmp_path.glob("default/sweeps/*/sweep.json")
     assert len(json.loads(known.read_text())["runs"]) == 4
+
+
+def test_no_run_is_overwritten_where_one_of_them_is_in_use(tmp_path):
+    first, second = (opened(tmp_path, f"seed={seed}") for seed in (0, 1))
+    first.close()
+    first.path("last.pt").write_text("content")
+    config = first.config.copy()
+    config.seeds, config.overwrite = [0, 1], True
+    with contextlib.closing(second), pytest.raises(UserError, match=r"seed1: in use by another process"):
+        lockstep.train(config, first.choices)
+    assert first.path("last.pt").exists()

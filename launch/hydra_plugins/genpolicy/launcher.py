@@ -154,7 +154,7 @@ class Sequential(CheckedLauncher):
     def start_jobs(self, jobs: Sequence, name: str | None = None) -> None:
         from genpolicy import app
         from genpolicy.config import compose
-        from genpolicy.launch.sweep import Sweep, finished_already, overwrite_once, titles, verify_data
+        from genpolicy.launch.sweep import Sweep, finished_already, launch_lock, overwrite_once, titles, verify_data
         from genpolicy.system import forecast
 
         if len(jobs) == 1 and name is None:
@@ -162,9 +162,12 @@ class Sequential(CheckedLauncher):
             return
         sweep = Sweep.of(jobs, name)
         if jobs[0].config.mode == "train":
+            if any(job.config.paths != jobs[0].config.paths for job in jobs):
+                raise UserError("paths: must be the same for all jobs of a sweep")
             overwrite_once(jobs)
             verify_data(jobs)
-            sweep.save()
+            with launch_lock(sweep.outputs):
+                sweep.save()
         failed, took = [], []
         todo = [not finished_already(job) for job in jobs]
         for number, (job, varied) in enumerate(zip(jobs, titles(jobs), strict=True), 1):
