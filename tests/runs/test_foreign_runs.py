@@ -294,7 +294,7 @@ def test_nothing_is_sent_where_only_a_run_says_so(outputs, listener, monkeypatch
     assert set(stored(outputs)) == {mine.id}
     result = genpolicy("mode=report", f"paths.outputs={outputs}")
     assert result.code == 0, result.err
-    assert "not in sqlite" in result.out
+    assert "not in study default of sqlite" in result.out
     follower.sync_run(mine.directory)
     sync.sync_until_idle(outputs, [trackers.store_uri(None, outputs)])
     assert came == []
