@@ -11,6 +11,8 @@ import pytest
 sys.path.extend(str(Path(__file__).parents[1] / folder) for folder in ("helpers", "algo", "model"))
 import test_actor_critic
 import test_algorithms
+import test_bandit
+import test_chain_values
 import test_critic_gradients
 import test_meanflow
 import test_trajectory
@@ -32,9 +34,17 @@ def test_what_is_learned_for_a_gaussian_is_the_chain_of_the_grid_s_steps(objecti
     test_trajectory.assert_learned(objective, heun, 1)
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [0, 1, 2, 3])
 def test_one_jump_of_a_mean_flow_is_a_gaussians_exact_map(seed):
     test_meanflow.assert_learned(seed)
+
+
+def test_bdpo_converges_to_the_best_chain_and_so_to_the_tilted_density():
+    test_chain_values.assert_learned()
+
+
+def test_bf16_learns_as_much():
+    test_bandit.assert_learned("td3_bc", 0, "bf16")
 
 
 @pytest.mark.parametrize(("cls", "settings"), test_actor_critic.GUIDED)

@@ -149,11 +149,6 @@ def test_the_expected_reward_is_within_5_percent_of_the_optimum(name):
     assert_learned(name, 0)
 
 
-@pytest.mark.slow
-def test_bf16_learns_as_much():
-    assert_learned("td3_bc", 0, "bf16")
-
-
 def assert_learned(name: str, seed: int, precision: str = "tf32") -> None:
     algorithm, optimum = learned(name, seed, precision), (LEARNED | LEARNED_TOO)[name][1]()
     context = bandit.CONTEXTS.repeat(2000, 1)
