@@ -30,6 +30,7 @@ from genpolicy.config.schema import TARGET
 from genpolicy.errors import UserError, message, one_line, printable, suggest
 
 RUN = {field.name for field in fields(RunSettings)}
+ONE_PROCESS = "trains in this process; with another launcher or sweeper list them as seed="  # `seeds`
 
 Composed = tuple[DictConfig, dict[str, str], list[str]]  # a configuration, the option of each group, the words
 
@@ -116,7 +117,7 @@ def _check_launching(words: Sequence[str], launcher: str, sweeper: str, sweep: b
         if sweeper == "product" and word.lstrip("+").startswith("search."):
             raise UserError(f"{word}: goes with hydra/sweeper=optuna")
         if not here and word.lstrip("+").startswith("seeds="):
-            raise UserError(f"{word}: trains in this process; with another launcher or sweeper list them as seed=")
+            raise UserError(f"{word}: {ONE_PROCESS}")
     if not here and not sweep:
         part = f"hydra/launcher={launcher}" if launcher != "here" else f"hydra/sweeper={sweeper}"
         raise UserError(f"{part}: starts the jobs of a sweep, which may be one; add -m")

@@ -4,6 +4,7 @@
 simulator.
 """
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -261,6 +262,14 @@ def absolute(path: str) -> str:
     if (size := len(name.encode())) > LONGEST_NAME:
         raise UserError(f"{name[:40]}...: a name of {size} bytes in a path; legal: at most {LONGEST_NAME}")
     return found
+
+
+def named_file(setting: str, value: str) -> Path:
+    """The file that a setting names, to be written, as an absolute path. Raises `UserError` for a folder."""
+    path = Path(absolute(value))
+    if not value.strip() or os.path.isdir(path) or not path.name:
+        raise UserError(f"{setting}: {path} is a folder; name the file that is to be written")
+    return path
 
 
 STORES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks", "databricks-uc")  # MLflow's schemes

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from genpolicy.dataset.transitions import Transitions
 
 CONSTANT = 1e-6  # a std below this share of the mean is rounding
-BOUNDS = ("bound_low", "bound_high")  # buffers of the ends of the action space in the algorithm's units
 
 
 class Scaling(nn.Module):
@@ -39,11 +38,11 @@ class Scaling(nn.Module):
         by_data = {"none": torch.zeros_like(bounded), "space": ~bounded, "data": torch.ones_like(bounded)}[action]
         one = torch.ones_like(action_low)
         inside = by_space | (by_data if action == "data" else False)
-        bounds = torch.where(inside, -one, action_low), torch.where(inside, one, action_high)
+        bound_low, bound_high = torch.where(inside, -one, action_low), torch.where(inside, one, action_high)
         if action == "space":  # an end of what data scale, beside an infinite one, would be in other units
-            bounds = bounds[0].where(bounded, -torch.inf), bounds[1].where(bounded, torch.inf)
-        known = {"low": action_low.clone(), "high": action_high.clone(), "by_space": by_space, "by_data": by_data}
-        for name, value in (known | dict(zip(BOUNDS, bounds, strict=True))).items():
+            bound_low, bound_high = bound_low.where(bounded, -torch.inf), bound_high.where(bounded, torch.inf)
+        known = {"low": action_low.clone(), "high": action_high.clone(), "by_data": by_data}
+        for name, value in (known | {"bound_low": bound_low, "bound_high": bound_high}).items():
             self.register_buffer(name, value, persistent=False)
         self.register_buffer("mean", torch.zeros(observation_size))
         self.register_buffer("std", torch.ones(observation_size))

@@ -18,9 +18,10 @@ from hydra.plugins.launcher import Launcher
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
+from genpolicy.config.compose import ONE_PROCESS
 from genpolicy.config.schema import digest
 from genpolicy.errors import UserError, one_line
-from genpolicy.launch.sweep import ONE_PROCESS, incidental
+from genpolicy.launch.sweep import incidental
 from genpolicy.runs.evaluations import Evaluation, result
 from genpolicy.runs.identity import directory_of
 from genpolicy.runs.state import known_status, run_states, settled

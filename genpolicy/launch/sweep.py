@@ -18,6 +18,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from genpolicy.config.arguments import quoted, shell
+from genpolicy.config.compose import ONE_PROCESS
 from genpolicy.config.run_settings import NO_EFFECT
 from genpolicy.config.schema import digest
 from genpolicy.errors import UserError, printable
@@ -27,8 +28,6 @@ from genpolicy.runs.identity import each_seed, label
 from genpolicy.runs.run import open_run
 from genpolicy.runs.state import known_status, run_states
 from genpolicy.system.files import Lock, new_folder, write_atomically
-
-ONE_PROCESS = "trains in this process; with another launcher or sweeper list them as seed="
 
 
 class Sweep:
@@ -248,7 +247,13 @@ def common_launch(jobs: Sequence) -> DictConfig:
             raise UserError(f"hydra/launcher: is for training runs; leave it out for mode={job.config.mode}")
         if job.config.seeds:
             raise UserError(f"seeds={list(job.config.seeds)}: {ONE_PROCESS}")
-        for name in ("launch", "study", "paths"):
+    require_same(jobs, "launch", "study", "paths")
+    return jobs[0].config.launch
+
+
+def require_same(jobs: Sequence, *names: str) -> None:
+    """Raises `UserError` if the jobs of a sweep differ in one of these settings."""
+    for job in jobs:
+        for name in names:
             if job.config[name] != jobs[0].config[name]:
                 raise UserError(f"{name}: must be the same for all jobs of a sweep")
-    return jobs[0].config.launch

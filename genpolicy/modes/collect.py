@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from genpolicy.algo.actor import ActionQueue
 from genpolicy.config.arguments import quoted, shell
-from genpolicy.config.run_settings import absolute
+from genpolicy.config.run_settings import named_file
 from genpolicy.config.schema import build
 from genpolicy.dataset.waypoint import WaypointController
 from genpolicy.env.maze2d import Maze2d
@@ -40,9 +40,7 @@ BATCHES = 3 * 2**30  # the first index of the seeds of batches: those of evaluat
 def run(job: Job) -> None:
     """Records what `config.collect` says; resumes what is there. On a signal keeps whole batches and stops."""
     config = job.config
-    path = Path(absolute(config.collect.path))
-    if not config.collect.path.strip() or os.path.isdir(path) or not path.name:
-        raise UserError(f"collect.path: {path} is a folder; name the file that is to be written")
+    path = named_file("collect.path", config.collect.path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with being_written(path):

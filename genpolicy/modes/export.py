@@ -12,7 +12,7 @@ from rich.table import Table
 
 from genpolicy.algo.actor import Actor
 from genpolicy.config.legal import legal_options
-from genpolicy.config.run_settings import absolute
+from genpolicy.config.run_settings import named_file
 from genpolicy.config.schema import build, locate
 from genpolicy.dataset.nothing import Nothing
 from genpolicy.dataset.transitions import Transitions
@@ -79,12 +79,8 @@ def _export(job: Job, found: Run, checkpoint: Path, path: Path) -> None:
 def _target(found: Run, settings: DictConfig) -> Path:
     """The file that is to be written."""
     if settings.path is None:
-        path = found.path("export") / f"policy{graph.FORMATS[settings.format].suffix}"
-    else:
-        path = Path(absolute(settings.path))
-        if not settings.path.strip() or os.path.isdir(path) or not path.name:
-            raise UserError(f"export.path: {path} is a folder; name the file that is to be written")
-    return path
+        return found.path("export") / f"policy{graph.FORMATS[settings.format].suffix}"
+    return named_file("export.path", settings.path)
 
 
 def _require_new(path: Path) -> None:

@@ -45,7 +45,7 @@ from genpolicy.runs.evaluations import Evaluation, own_evaluation
 from genpolicy.runs.identity import directory_of
 from genpolicy.runs.state import read_status
 from genpolicy.system.console import remark
-from genpolicy.system.files import Lock, new_folder, no_link, read_regular, unwritable, write_atomically
+from genpolicy.system.files import Lock, is_locked, new_folder, no_link, read_regular, unwritable, write_atomically
 from genpolicy.system.git import revision
 from genpolicy.system.signals import Interrupted
 
@@ -216,12 +216,22 @@ def _held(directory: Path, timeout: float) -> Iterator[Lock]:
     """The lock of a run directory, taken; given back if an exception comes."""
     lock = Lock(directory / "lock")
     if not lock.acquire(timeout):
-        raise InUse(f"{directory}: in use by {lock.holder()}; wait for it, or stop it first")
+        raise _in_use(lock)
     try:
         yield lock
     except BaseException:
         lock.release()
         raise
+
+
+def require_free(directory: Path) -> None:
+    """Raises `InUse` if a process owns the run directory, which need not be there."""
+    if is_locked(directory / "lock"):
+        raise _in_use(Lock(directory / "lock"))
+
+
+def _in_use(lock: Lock) -> InUse:
+    return InUse(f"{lock.path.parent}: in use by {lock.holder()}; wait for it, or stop it first")
 
 
 def load_run(directory: Path) -> Run:

@@ -1,4 +1,4 @@
-"""The late mean: what OGBench's papers report of a run, beside its last checkpoint."""
+"""After which updates policies are evaluated, and the late mean, which OGBench's papers report of a run."""
 
 import math
 import statistics

@@ -22,8 +22,7 @@ from genpolicy.env.task import Task
 from genpolicy.errors import UserError, message, one_line
 from genpolicy.runs import provenance
 from genpolicy.runs.identity import directory_of, each_seed
-from genpolicy.runs.run import InUse, Run, open_run
-from genpolicy.system.files import is_locked
+from genpolicy.runs.run import Run, open_run, require_free
 from genpolicy.system.progress import Progress, Stderr
 from genpolicy.system.signals import Interrupted, Signals
 from genpolicy.system.stopwatch import STOPWATCH
@@ -43,9 +42,8 @@ def train(config: DictConfig, choices: Mapping[str, str], sweep: str | None = No
     _try_out(config, task)
     with contextlib.ExitStack() as stack:
         runs = []
-        for directory in (directory_of(single, choices) for single in each_seed(config)):
-            if is_locked(directory / "lock"):  # before another one is opened, which `overwrite` would delete
-                raise InUse(f"{directory}: in use by another process; wait for it, or stop it first")
+        for single in each_seed(config):  # before one is opened, and with `overwrite` deleted
+            require_free(directory_of(single, choices))
         for single in each_seed(config):
             runs.append(open_run(single, choices, sweep))
             stack.callback(runs[-1].close)

@@ -347,6 +347,6 @@ def test_no_run_is_overwritten_where_one_of_them_is_in_use(tmp_path):
     first.path("last.pt").write_text("content")
     config = first.config.copy()
     config.seeds, config.overwrite = [0, 1], True
-    with contextlib.closing(second), pytest.raises(UserError, match=r"seed1: in use by another process"):
+    with contextlib.closing(second), pytest.raises(UserError, match=r"seed1: in use by process \d+ on .*; wait for it"):
         lockstep.train(config, first.choices)
     assert first.path("last.pt").exists()

@@ -154,7 +154,15 @@ class Sequential(CheckedLauncher):
     def start_jobs(self, jobs: Sequence, name: str | None = None) -> None:
         from genpolicy import app
         from genpolicy.config import compose
-        from genpolicy.launch.sweep import Sweep, finished_already, launch_lock, overwrite_once, titles, verify_data
+        from genpolicy.launch.sweep import (
+            Sweep,
+            finished_already,
+            launch_lock,
+            overwrite_once,
+            require_same,
+            titles,
+            verify_data,
+        )
         from genpolicy.system import forecast
 
         if len(jobs) == 1 and name is None:
@@ -162,8 +170,7 @@ class Sequential(CheckedLauncher):
             return
         sweep = Sweep.of(jobs, name)
         if jobs[0].config.mode == "train":
-            if any(job.config.paths != jobs[0].config.paths for job in jobs):
-                raise UserError("paths: must be the same for all jobs of a sweep")
+            require_same(jobs, "paths")
             overwrite_once(jobs)
             verify_data(jobs)
             with launch_lock(sweep.outputs):
