@@ -269,6 +269,8 @@ def _check_options(override: Override) -> None:
             shown, legal = "null" if name is None else str(name), options(override.key_or_group)
             if name is None and has_option(override.key_or_group, "none"):
                 raise UserError(f"{group}=null: no such option; say {group}=none")
+            if group == "env" and shown in options("taskset"):
+                raise UserError(f"{override.input_line}: {shown} is a set of tasks; write env={shown} alone, with -m")
             legal |= {"none": None} if group == "tuned" else options("taskset") if group == "env" else {}
             hint = (group == "env" and hints.task(shown)) or suggest(shown, legal, group)
             raise UserError(f"{group}={shown}: no such option; {hint}")

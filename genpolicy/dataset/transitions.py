@@ -233,7 +233,10 @@ class Transitions:
 
 def too_large(size: int, device: torch.device) -> bool:
     """Whether a table of `size` bytes stays in the host's memory: above a quarter of what a GPU has free."""
-    return device.type == "cuda" and size > SHARE * torch.cuda.mem_get_info(device)[0]
+    if device.type != "cuda":
+        return False
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # by torch, for what it makes next
+    return size > SHARE * (torch.cuda.mem_get_info(device)[0] + kept)
 
 
 @functools.cache

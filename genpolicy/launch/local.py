@@ -11,7 +11,7 @@ from genpolicy.errors import UserError
 from genpolicy.launch import pool
 from genpolicy.launch.graph import Task, dependents, drawing, tasks, tell
 from genpolicy.launch.sweep import Sweep, claimed, common_launch, missing
-from genpolicy.runs.run import load_run
+from genpolicy.runs.run import load_run, same_command
 from genpolicy.runs.state import known_status
 from genpolicy.system.files import last_line
 from genpolicy.system.forecast import shown_left, time_left
@@ -76,7 +76,7 @@ def launch(jobs: Sequence, name: str | None = None) -> None:
         except Interrupted:
             children.stop(signal.SIGTERM)
             children.run()
-            print("stopped; the same command resumes it", flush=True)
+            print(f"stopped; {same_command(jobs[0].config.overwrite)} resumes it", flush=True)
             raise
     if said := sync.complaint(sweep.outputs):
         print(said, flush=True)

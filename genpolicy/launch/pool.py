@@ -5,6 +5,7 @@ python -m genpolicy.launch.worker RUN_DIRECTORY [PHASE]  # what each runs; what 
 
 import itertools
 import os
+import re
 import signal
 import subprocess
 import time
@@ -107,7 +108,7 @@ def slots(gpus: Sequence[str], at_once: int) -> list[dict[str, str]]:
 def visible_gpus() -> list[str]:
     """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them; nvidia-smi counts them if it is unset.
 
-    As for CUDA, a negative number ends the list: -1 alone hides them all.
+    Of a GPU that is divided (MIG), its parts. As for CUDA, a negative number ends the list: -1 alone hides them all.
     """
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
     if named is not None:
@@ -117,4 +118,10 @@ def visible_gpus() -> list[str]:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
-    return [str(number) for number, line in enumerate(listed.splitlines()) if line.startswith("GPU ")]
+    found: dict[str, list[str]] = {}
+    for line in listed.splitlines():
+        if line.startswith("GPU "):
+            found[gpu := str(len(found))] = []
+        elif (part := re.search(r"^\s+MIG .*\(UUID: ([^)]+)\)", line)) and found:
+            found[gpu].append(part[1])
+    return [name for gpu, parts in found.items() for name in parts or [gpu]]

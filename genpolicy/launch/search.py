@@ -24,6 +24,7 @@ from genpolicy.errors import UserError, one_line
 from genpolicy.launch.sweep import incidental
 from genpolicy.runs.evaluations import Evaluation, result
 from genpolicy.runs.identity import directory_of
+from genpolicy.runs.run import same_command
 from genpolicy.runs.state import known_status, run_states, settled
 from genpolicy.system import sqlite
 from genpolicy.system.files import new_folder, no_link
@@ -44,6 +45,8 @@ class Search:
             if not override.is_sweep_override():
                 value = "" if override.is_delete() else f"={override.get_value_element_as_str()}"
                 self.words[key] = [f"{key}{value}"]
+            elif key in REPEATED and override.is_interval_sweep():
+                raise UserError(f"{override.input_line}: each value is run in every trial; list them, as seed=0,1")
             elif key in REPEATED:
                 self.words[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
             else:
@@ -132,7 +135,8 @@ class Search:
         for trial, its in zip(batch, groups, strict=True):
             found = settled(directory_of(job.config, job.choices) for job in its)  # another command may train some
             if any(run.state == "interrupted" for run in found):
-                print(f"trial {trial.number}: interrupted; the same command resumes it", flush=True)
+                again = same_command(jobs[0].config.overwrite)
+                print(f"trial {trial.number}: interrupted; {again} resumes it", flush=True)
                 continue
             score = mean_score(its)
             outcome = TrialState.FAIL if score is None else TrialState.COMPLETE

@@ -270,6 +270,11 @@ def _places(config: DictConfig) -> dict:
     return {"tracking": tracking | {"uri": absolute_uri(tracking["uri"])}, "paths": paths} | others
 
 
+def same_command(overwrites: bool) -> str:
+    """What resumes a run that is stopped, for messages. overwrites: whether it was begun with `overwrite`."""
+    return "the same command" + " without overwrite=true" * overwrites
+
+
 def _remark_recorded(own: DictConfig, wanted: DictConfig) -> None:
     """Says which of `RECORDED` a command has other values of than a run that has begun."""
     values = {name: (OmegaConf.select(own, name), OmegaConf.select(wanted, name)) for name in RECORDED}

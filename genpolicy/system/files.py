@@ -246,10 +246,7 @@ class Lock:
             return False
         except OSError as error:
             os.close(handle)
-            raise UserError(
-                f"{self.path}: the file system has no locks ({error.strerror}); mount it with flock, "
-                "or choose another paths.outputs="
-            ) from error
+            raise _no_locks(self.path, error) from error
         if os.fstat(handle).st_nlink == 0:  # its last holder has deleted the file; others lock another one
             os.close(handle)
             return False
@@ -283,7 +280,10 @@ os.register_at_fork(after_in_child=_release_all)  # a forked worker would keep t
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a living process holds the `Lock` on the file. Raises `UserError` for what is no regular file."""
+    """Whether a living process holds the `Lock` on the file.
+
+    Raises `UserError` for what is no regular file, or if the file system has no locks.
+    """
     try:
         handle = _open(path, _READING)
     except FileNotFoundError:
@@ -294,6 +294,15 @@ def is_locked(path: Path) -> bool:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # for a blink, which `acquire` must outwait
     except BlockingIOError:
         return True
+    except OSError as error:
+        raise _no_locks(path, error) from error
     finally:
         os.close(handle)
     return False
+
+
+def _no_locks(path: Path, error: OSError) -> UserError:
+    return UserError(
+        f"{path}: the file system has no locks ({error.strerror}); mount it with flock, or choose another "
+        "paths.outputs="
+    )

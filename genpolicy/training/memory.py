@@ -71,7 +71,7 @@ def here(device: str) -> float:
     import torch
 
     if device != "cpu" and torch.cuda.is_available():
-        return torch.cuda.mem_get_info()[1]
+        return torch.cuda.get_device_properties(0).total_memory  # mem_get_info would take some for itself
     limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     with contextlib.suppress(OSError, ValueError):  # where there is no such limit
         limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()))

@@ -40,7 +40,7 @@ def remark_rewards(task: Task, dataset: Dataset, transitions: Transitions) -> No
 
 def require_room(transitions: Transitions, steps: int) -> None:
     """Raises `UserError` if so many transitions, added to these, do not fit into memory."""
-    size, limit = 4 * steps * transitions.table.shape[1], here(transitions.device.type)
+    size, limit = 4 * steps * transitions.table.shape[1], here(transitions.table.device.type)
     if size > limit:
         raise UserError(
             f"online.steps={steps}: so many transitions take {size / 2**30:,.1f} GiB of memory, more than there is "

@@ -24,7 +24,7 @@ from genpolicy.evaluation.table import behaviour_metrics
 from genpolicy.runs import checkpoint
 from genpolicy.runs.identity import label
 from genpolicy.runs.journal import Journal, read
-from genpolicy.runs.run import POLICY, Run
+from genpolicy.runs.run import POLICY, Run, same_command
 from genpolicy.system.metrics import Usage
 from genpolicy.system.progress import Progress
 from genpolicy.system.signals import Interrupted, PhaseTrained, Signals
@@ -128,7 +128,7 @@ class Trainer:
             except Interrupted as error:
                 try:
                     self._save()
-                    _say(f"{error.signal}: checkpoint saved; the same command resumes the run")
+                    _say(f"{error.signal}: checkpoint saved; {same_command(bool(self.run.replaces))} resumes the run")
                 except UserError as failed:  # which must not let a sweep go on that was told to stop
                     _say(UNSAVED.format(error.signal, failed))
                 raise

@@ -259,6 +259,10 @@ def test_a_defect_is_one_line_and_its_traceback_on_request(monkeypatch, said, sh
         ("-m seed=interval(0,1)", "seed=interval(0,1): an interval cannot be enumerated; list the values"),
         ("-m algo=glob(zz*)", "the sweep is empty: one of its patterns matches no option"),
         ("env=locomotion", "env=locomotion: a set of tasks; add -m to train on each of them"),
+        (
+            "-m env=choice(locomotion,gym)",
+            "env=choice(locomotion,gym): locomotion is a set of tasks; write env=locomotion alone, with -m",
+        ),
         ("likelihood=rk5", "likelihood=rk5: no such option; did you mean rk4? legal: "),
         ("network=3", "network=3: no such option; legal: "),
         ("network=null", "network=null: no such option; legal: "),

@@ -231,6 +231,10 @@ def test_a_launcher_that_starts_nothing_ends_the_search(tmp_path):
     [
         ("-m hydra/sweeper=optuna seed=0,1", "nothing to search"),
         ("-m hydra/sweeper=optuna algo.beta=interval(3,1)", "algo.beta=interval(3,1): "),
+        (
+            "-m hydra/sweeper=optuna algo.beta=3,4 seed=int(interval(0,2))",
+            "each value is run in every trial; list them",
+        ),
         ("-m algo.beta=interval(1,3)", "list the values, or search it with hydra/sweeper=optuna"),
         ("-m hydra/sweeper=optuna algo.beta=interval(1,3) search.trials=0", "search.trials: 0 must be >= 1"),
         ("-m hydra/sweeper=optuna algo.beta=interval(1,3) search.storage=nowhere", "search.storage: no database there"),

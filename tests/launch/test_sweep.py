@@ -260,6 +260,15 @@ def test_slots_are_dealt_out_over_gpus(monkeypatch):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
         assert pool.visible_gpus() == []
     assert pool.slots([], 2) == [{}, {}]
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    listed = (
+        "GPU 0: NVIDIA H200 (UUID: GPU-5d)\n"
+        "GPU 1: NVIDIA H200 (UUID: GPU-7c)\n"
+        "  MIG 3g.71gb     Device  0: (UUID: MIG-a1)\n"
+        "  MIG 3g.71gb     Device  1: (UUID: MIG-b2)\n"
+    )
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(stdout=listed))
+    assert pool.visible_gpus() == ["0", "MIG-a1", "MIG-b2"]
 
 
 def test_as_many_runs_at_once_as_there_are_cores_to_use(monkeypatch):

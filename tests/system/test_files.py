@@ -94,6 +94,17 @@ def test_is_locked_of_a_lock_that_never_was(tmp_path):
     assert not is_locked(tmp_path / "lock")
 
 
+def test_a_file_system_without_locks_is_one_line(tmp_path, monkeypatch):
+    def flock(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    (tmp_path / "lock").touch()
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for asked in (lambda: is_locked(tmp_path / "lock"), Lock(tmp_path / "lock").acquire):
+        with pytest.raises(UserError, match=r"lock: the file system has no locks \(No locks available\); mount it"):
+            asked()
+
+
 def test_a_full_disk_is_one_line_and_keeps_the_old_file(tmp_path):
     code = """
 import resource, signal, sys

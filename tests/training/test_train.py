@@ -140,6 +140,19 @@ def test_a_signal_at_a_given_moment(uninterrupted, tmp_path, monkeypatch, moment
     assert_equal_runs(uninterrupted[0], only_run(tmp_path))
 
 
+def test_a_run_that_was_begun_anew_is_resumed_without_overwrite(tmp_path, monkeypatch):
+    real = Update.__call__
+
+    def stopping(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(Update, "__call__", stopping)
+    assert "the same command resumes the run" in genpolicy(*words(tmp_path)).out
+    again = genpolicy(*words(tmp_path, "overwrite=true"))
+    assert "the same command without overwrite=true resumes the run" in again.out
+
+
 def test_a_sweep_that_is_told_to_stop_stops_even_if_nothing_can_be_saved(tmp_path, monkeypatch):
     real, calls = Update.__call__, []
 
