@@ -252,21 +252,23 @@ def composed(*words: str):
     return config
 
 
-def phases_of(config) -> dict[str, tuple[str, dict]]:
-    """Of each shared phase after a few updates: its key but for the data, and the weights."""
+def phases_of(config, wanted=lambda name, key: True) -> dict[str, tuple[str, dict]]:
+    """Of each shared phase after a few updates, until the last that is wanted: its key but for the data, and the
+    weights."""
     algorithm, data = assemble(config, 2, -torch.ones(2), torch.ones(2), config.seed), random_transitions()
     generator, found = torch.Generator(), {}
     shared = {phase.name: phases.recipe(config, algorithm.phases, phase.name) for phase in algorithm.phases}
-    while not shared[algorithm.phases[-1].name]:  # nothing follows from what it trains
+    keys = {name: made and digest([made, config.seed]) for name, made in shared.items()}  # none: nothing follows from it
+    while algorithm.phases and not ((key := keys[name := algorithm.phases[-1].name]) and wanted(name, key)):
         algorithm.phases.pop()
     for phase in algorithm.phases:
         generator.manual_seed(stream(config.seed, phase.name))
         source = begun(phase, data)
         for step in range(3):
             phase.update(source.sample(phase.batch_size, generator), generator, phase.steps // 2 + step)
-        if made := shared[phase.name]:
+        if key := keys[phase.name]:
             trained = {name: copy.deepcopy(module.state_dict()) for name, module in phase.trains.items()}
-            found[phase.name] = digest([made, config.seed]), trained
+            found[phase.name] = key, trained
     return found
 
 
@@ -337,6 +339,10 @@ def test_every_setting_that_makes_other_weights_makes_another_key(case):
     config = composed(*CASES[case]).copy()
     before = phases_of(config)
     changed = {name: set() for name in before}
+
+    def wanted(name, key):  # of another key it is known how it ends, but for some that show that weights do change
+        return name not in before or key == before[name][0] or len(changed[name]) <= 5
+
     assert all(same(made, before[name]) for name, made in phases_of(config).items())
     tried = [("seed", 7)]
     for group in ("algo", "model", "objective", "solver", "network", "critic"):
@@ -345,7 +351,7 @@ def test_every_setting_that_makes_other_weights_makes_another_key(case):
         own = OmegaConf.select(config, name)
         OmegaConf.update(config, name, value)
         try:
-            after = phases_of(config)
+            after = phases_of(config, wanted)
         except (RuntimeError, ValueError, IndexError, UserError):  # values that do not go together
             continue
         finally:
