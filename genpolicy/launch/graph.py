@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -48,7 +49,13 @@ def tasks(runs: Mapping[Path, DictConfig]) -> list[Task]:
     count = Counter(key for own in wanted.values() for key in own.values())
     shared = {run: {name: key for name, key in own.items() if count[key] > 1} for run, own in wanted.items()}
     leaders: dict[str, Path] = {}  # of each shared phase: the run that trains it
-    for run in sorted(runs, key=lambda run: -len(shared[run])):  # so no two wait for each other
+
+    def precedence(run: Path) -> tuple[bool, int]:
+        """First those that evaluate their policy while a shared phase is trained, which they would miss otherwise."""
+        evaluates = bool(shared[run]) and not shared[run].keys().isdisjoint(_shareable(runs[run]).of_the_policy)
+        return not evaluates, len(shared[run]) if evaluates else -len(shared[run])
+
+    for run in sorted(runs, key=precedence):  # in one order for all phases, so no two wait for each other
         for key in shared[run].values():
             leaders.setdefault(key, run)
     phases: dict[Path, Task] = {}
@@ -84,18 +91,32 @@ def _wanted(run: Path, config: DictConfig) -> dict[str, str]:
     if status["state"] == "finished":
         return {}
     had = status.get("phases", {})
-    parts = {name: OmegaConf.to_container(config[name]) for name in PARTS}
-    parts |= {"budget": config.budget, "precision": config.precision, "init": {"digests": dict(config.init.digests)}}
-    parts |= {"observation_parts": list(config.observation_parts)}
-    parts |= {"online": OmegaConf.to_container(config.online), "dataset": {TARGET: config.dataset[TARGET]}}
-    recipes = _recipes(json.dumps(parts, sort_keys=True))
+    recipes = _shareable(config).recipes
     data = [always_training(config[name]) for name in ("env", "dataset")]
     return {name: digest([recipe, data, config.seed]) for name, recipe in recipes.items() if name not in had}
 
 
+class _Shareable(NamedTuple):
+    """The phases that runs of a configuration may share: by name, the digest of their recipe.
+
+    of_the_policy: the names of those in which the run's policy is evaluated.
+    """
+
+    recipes: dict[str, str]
+    of_the_policy: set[str]
+
+
+def _shareable(config: DictConfig) -> _Shareable:
+    parts = {name: OmegaConf.to_container(config[name]) for name in PARTS}
+    parts |= {"budget": config.budget, "precision": config.precision, "init": {"digests": dict(config.init.digests)}}
+    parts |= {"observation_parts": list(config.observation_parts)}
+    parts |= {"online": OmegaConf.to_container(config.online), "dataset": {TARGET: config.dataset[TARGET]}}
+    return _shareable_of(json.dumps(parts, sort_keys=True))
+
+
 @functools.lru_cache(maxsize=1000)
-def _recipes(parts: str) -> dict[str, str]:
-    """The phases that components share, by name: the digest of their recipe."""
+def _shareable_of(parts: str) -> _Shareable:
+    """Of the settings that matter, as JSON."""
     import torch
 
     from genpolicy.algo.algorithm import assemble
@@ -108,7 +129,10 @@ def _recipes(parts: str) -> dict[str, str]:
     arithmetic = {phase.name: phase.precision(config.precision) for phase in algorithm.phases}
     found = {name: phases.recipe(config, algorithm.phases, name) for name in arithmetic}
     rest = OmegaConf.to_container(config.scaling)
-    return {name: digest([made, rest, arithmetic[name]]) for name, made in found.items() if made is not None}
+    return _Shareable(
+        {name: digest([made, rest, arithmetic[name]]) for name, made in found.items() if made is not None},
+        {phase.name for phase in algorithm.phases if phase.policy is algorithm.policy},
+    )
 
 
 def tell(task: Task, waiting: Iterable[Path]) -> None:

@@ -213,7 +213,12 @@ class Trainer:
         before, state.evaluated = state.evaluated, len(points) - final
         state.evaluations += state.evaluated - before
         if final:  # only as it is at the end, as it would be then
-            self._evaluate(phase)
+            if alone := len(points) > 1:
+                self.progress.say(
+                    f"the {phase.name} phase is evaluated at its end alone: without evaluations on the way there is no "
+                    "best checkpoint of it and no late mean; phases.reuse=false trains it here"
+                )
+            self._evaluate(phase, alone)
         return True
 
     def _events(self, phase: Phase) -> Iterator[dict]:
@@ -331,8 +336,11 @@ class Trainer:
         self.journal.log(updates, {f"{phase}/{name}": value for name, value in metrics.items()})
 
     @STOPWATCH.paused()
-    def _evaluate(self, phase: Phase) -> None:
-        """Evaluate the phase's policy; a checkpoint of its own for the best result of the final policy."""
+    def _evaluate(self, phase: Phase, alone: bool = False) -> None:
+        """Evaluate the phase's policy; a checkpoint of its own for the best result of the final policy.
+
+        alone: the phase's other evaluations are not made, so that its best result is not known.
+        """
         state = self.state
         index = FINAL + 1 + state.evaluations
         metrics, returns = self.evaluator(phase.policy, self.config.eval.episodes, index)
@@ -341,7 +349,7 @@ class Trainer:
         state.evaluations += 1
         note(self.run, metrics)
         final = phase.policy is self.algorithm.policy
-        if final and metrics["return_mean"] > state.best.get("return_mean", -math.inf):
+        if final and not alone and metrics["return_mean"] > state.best.get("return_mean", -math.inf):
             state.best = {"update": state.updates} | metrics
             self._save("best.pt")
         self.progress.pause()

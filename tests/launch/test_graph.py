@@ -21,11 +21,12 @@ SWEEP += ("objective=noise_prediction", "network=mlp")
 ODD = ("-m", "algo=idql,bc,sfbc,dtql", "seed=0,1", "budget=0.1", "tuned=none", "env=multi-goal", "network=mlp")
 
 
+OWN = (*SWEEP[:1], "algo=gmpg,bc", *SWEEP[3:], "algo.behaviour_lr=1e-4")
 PARTS = (*ODD, "observation_parts=[],[2]")
 
 
 @pytest.mark.parametrize(
-    "sweep", [SWEEP, ODD, PARTS, (*SWEEP, "phases.reuse=false")], ids=["beta", "odd", "parts", "alone"]
+    "sweep", [SWEEP, ODD, OWN, PARTS, (*SWEEP, "phases.reuse=false")], ids=["beta", "odd", "own", "parts", "alone"]
 )
 def test_each_shared_phase_is_one_task_before_all_that_need_it(sweep):
     found = [job for job, _ in jobs(*sweep)]
@@ -48,6 +49,8 @@ def test_each_shared_phase_is_one_task_before_all_that_need_it(sweep):
         }
         assert all(not task.after for task in leading)
         assert Counter(len(task.after) for task in todo if task.until is None) == {1: 8, 2: 4}
+    if sweep == OWN:  # whose policy is evaluated meanwhile
+        assert {(task.until, task.run.parent.name.partition("-")[0]) for task in leading} == {("behaviour", "bc")}
     if "phases.reuse=false" in sweep:
         assert not leading
 

@@ -103,15 +103,17 @@ def test_a_run_stopped_while_it_evaluates_a_phase_that_it_takes_is_as_if_it_were
 
     for name in ("whole", "stopped"):
         shutil.copytree(trained, tmp_path / name)
-    train(tmp_path / "whole", *bc)
+    said = train(tmp_path / "whole", *bc).err
     with monkeypatch.context() as patch:
         patch.setattr(evaluator, "rollout", stopping)
         train(tmp_path / "stopped", *bc, code=143)
     train(tmp_path / "stopped", *bc)
     left, right = (next(find_runs(tmp_path / name, "other")) for name in ("whole", "stopped"))
-    for name in ("last.pt", "best.pt"):
-        assert same(checkpoint.load(left / name), checkpoint.load(right / name)), name
+    assert same(checkpoint.load(left / "last.pt"), checkpoint.load(right / "last.pt"))
     assert records(left) == records(right)
+    assert "evaluated at its end alone: without evaluations on the way there is no best checkpoint of it" in said
+    assert not left.joinpath("best.pt").exists()
+    assert not [name for name, *_ in records(left) if name.startswith(("best/", "late/"))]
 
 
 def test_a_damaged_phase_is_trained_again(trained, tmp_path):
@@ -258,7 +260,9 @@ def phases_of(config, wanted=lambda name, key: True) -> dict[str, tuple[str, dic
     algorithm, data = assemble(config, 2, -torch.ones(2), torch.ones(2), config.seed), random_transitions()
     generator, found = torch.Generator(), {}
     shared = {phase.name: phases.recipe(config, algorithm.phases, phase.name) for phase in algorithm.phases}
-    keys = {name: made and digest([made, config.seed]) for name, made in shared.items()}  # none: nothing follows from it
+    keys = {
+        name: made and digest([made, config.seed]) for name, made in shared.items()
+    }  # none: nothing follows from it
     while algorithm.phases and not ((key := keys[name := algorithm.phases[-1].name]) and wanted(name, key)):
         algorithm.phases.pop()
     for phase in algorithm.phases:
