@@ -1,5 +1,6 @@
 """One thread for torch (the machines are shared), property tests without deadlines, and what makes tests quick."""
 
+import gc
 import math
 import os
 import shutil
@@ -16,6 +17,7 @@ from genpolicy.system import forecast
 from genpolicy.tracking import trackers
 
 torch.set_num_threads(1)
+gc.set_threshold(20_000, 20, 100)  # torch's and MLflow's many objects, which stay, are looked through less often
 settings.register_profile("genpolicy", deadline=None, derandomize=True)
 settings.load_profile("genpolicy")
 
