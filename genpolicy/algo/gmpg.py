@@ -176,6 +176,14 @@ class GMPGReinforce(GuidedByDensity):
         super().check_compatibility(config)
         require_value(config)
 
+    def draw(self, batch: Transitions, generator: torch.Generator, progress: float) -> Draws:
+        """As of the others, with a probe [B, A] of its own for the cost: the mean of a product is that of its factors
+        only if these are independent."""
+        draws = super().draw(batch, generator, progress)
+        if "probe" in draws:
+            draws["cost_probe"] = rademacher(batch.action.shape, generator, batch.action)
+        return draws
+
     @property
     def derive(self) -> Callable[[Transitions, Draws], Draws]:
         return self.weighted
@@ -185,7 +193,7 @@ class GMPGReinforce(GuidedByDensity):
 
         The means that the weights are divided by, and the cost is centred by, are those of the batch.
         """
-        observation, probe, solver = batch.observation, draws.get("probe"), self.policy.solver
+        observation, probe, solver = batch.observation, draws.get("cost_probe"), self.policy.solver
         action = self.behaviour.sample(observation, noise=draws["noise"])
         log_pi, log_mu = (
             policy.log_prob(observation, action, solver=solver, probe=probe) for policy in (self.policy, self.behaviour)

@@ -186,8 +186,8 @@ class GenerativePolicy(Policy):
             return self.path.data_and_noise(self.prediction, output, x, t)
         skip, out = self.preconditioning(t)
         # (x - alpha data) / sigma, but finite where there is no noise
-        of_x = self.path.sigma(t) / self._variance(t)
-        of_output = self.path.alpha(t) * self.sigma_data * torch.rsqrt(self._variance(t))
+        of_x = self.path.sigma(t) / self.variance(t)
+        of_output = self.path.alpha(t) * self.sigma_data * torch.rsqrt(self.variance(t))
         noise = of_x[..., None] * x - of_output[..., None] * output
         return skip[..., None] * x + out[..., None] * output, noise
 
@@ -225,16 +225,16 @@ class GenerativePolicy(Policy):
 
     def preconditioning(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """(c_skip, c_out) of data = c_skip x + c_out F (Karras et al. 2022, table 1, carried over to any path)."""
-        alpha, sigma, variance = self.path.alpha(t), self.path.sigma(t), self._variance(t)
+        alpha, sigma, variance = self.path.alpha(t), self.path.sigma(t), self.variance(t)
         return alpha * self.sigma_data**2 / variance, sigma * self.sigma_data * torch.rsqrt(variance)
 
     def input_scale(self, t: Tensor) -> Tensor:
         """What x is multiplied by for the network, [B] at t [B]."""
         if self.prediction != "preconditioned":
             return torch.ones_like(t)
-        return torch.rsqrt(self._variance(t))
+        return torch.rsqrt(self.variance(t))
 
-    def _variance(self, t: Tensor) -> Tensor:
+    def variance(self, t: Tensor) -> Tensor:
         """The variance of x_t for data of scale sigma_data."""
         return (self.path.alpha(t) * self.sigma_data) ** 2 + self.path.sigma(t) ** 2
 

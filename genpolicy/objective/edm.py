@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from genpolicy.config.schema import component, setting
+from genpolicy.config.validation import Node
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.generative import GenerativePolicy
-from genpolicy.objective.regression import Regression, network_output
+from genpolicy.objective.regression import Regression, network_output, refuse_levels
 
 
 @component
@@ -31,6 +32,11 @@ class EDMDenoising(Regression):
     log_ratio_std: float = setting(
         1.2, gt=0.0, le=100.0, doc="standard deviation of the noise level's logarithm; loglogistic: its scale"
     )
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        """Times are those that the model is to know."""
+        refuse_levels(config, "objective: it")
 
     def draw_time(self, policy: GenerativePolicy, size: int, generator: torch.Generator, like: Tensor) -> Tensor:
         path = policy.path

@@ -25,5 +25,5 @@ class FlowMatching(Regression):
     def weight(self, policy: GenerativePolicy, t: Tensor) -> Tensor:
         if policy.prediction != "preconditioned":
             return t.new_ones(t.shape)
-        _, out = policy.preconditioning(t)
-        return (policy.path.sigma(t) / (policy.path.wronskian(t) * out)) ** 2
+        # (sigma / (D c_out))^2, which would be 0 / 0 without noise
+        return policy.variance(t) / (policy.path.wronskian(t) * policy.sigma_data) ** 2

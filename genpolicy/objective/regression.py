@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import component, setting
+from genpolicy.config.schema import component, locate, setting
 from genpolicy.config.validation import Node
+from genpolicy.errors import UserError
 from genpolicy.model.flow import standard_normal
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.path import PREDICTIONS
@@ -21,6 +22,15 @@ def network_output(default: str) -> Any:
     """The setting `prediction`, with the default of an objective."""
     doc = "what the network's output is; auto: velocity, or preconditioned where the velocity is badly scaled"
     return setting(default, choices=["auto", *PREDICTIONS], doc=doc)
+
+
+def refuse_levels(config: Node, name: str) -> None:
+    """Raises `UserError` where a model knows the times of its noise levels alone: `name` draws others."""
+    if "path" in config.model and locate(config.model.path._target_).discrete:
+        raise UserError(
+            f"{name} draws times of its own, and this model knows those of its noise levels alone; legal: "
+            "objective=epsilon, or another that draws the model's"
+        )
 
 
 @component

@@ -12,7 +12,7 @@ from genpolicy.config.validation import Node
 from genpolicy.errors import UserError
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.model.path import ProbabilityPath
-from genpolicy.objective.regression import Regression, network_output
+from genpolicy.objective.regression import Regression, network_output, refuse_levels
 
 
 @component
@@ -36,6 +36,7 @@ class ScoreMatching(Regression):
         """Where times are by the logarithm of the noise, there must be some at the first of them."""
         if config.objective.weighting == "vanilla" or "path" not in config.model:
             return
+        refuse_levels(config, "objective.weighting=maximum_likelihood")
         path = build(config.model.path)
         if not path.sigma(torch.tensor(path.t_min)) > 0:
             raise UserError(

@@ -28,9 +28,10 @@ class SolutionMap(SquaredError):
         generator: torch.Generator,
         progress: float = 1.0,
     ) -> Draws:
-        """The times of `draw_times`, and noise [B, A]."""
+        """The times of `draw_times`, and noise [B, A], paired with the actions by the path."""
         times = self.draw_times(policy, action, generator, progress)
-        return times | {"noise": standard_normal(action.shape, generator, action)}
+        noise = standard_normal(action.shape, generator, action)
+        return times | {"noise": policy.path.couple(action, noise, observation)}
 
     @abstractmethod
     def draw_times(

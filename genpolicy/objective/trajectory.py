@@ -8,6 +8,7 @@ from torch import Tensor
 from genpolicy.config.legal import refuse_unused
 from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node
+from genpolicy.errors import UserError
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws
 from genpolicy.objective.solution_map import SolutionMap, doubling, grid_time
@@ -34,9 +35,14 @@ class Trajectory(SolutionMap):
 
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
-        """A target in closed form takes no steps."""
+        """A target in closed form takes no steps; others take those of the instantaneous map."""
         if config.objective.target == "closed_form":
             refuse_unused(config, "objective", ("target_steps",), "objective.target=closed_form takes no steps")
+        elif not config.objective.flow_weight:
+            raise UserError(
+                f"objective.flow_weight=0: objective.target={config.objective.target} takes steps of the instantaneous "
+                "map, which is then not learned; legal: above 0, or objective.target=closed_form"
+            )
 
     def draw_times(
         self, policy: TrajectoryPolicy, action: Tensor, generator: torch.Generator, progress: float

@@ -70,7 +70,8 @@ class SinglestepDPM(Solver):
         times = (first + (last - first) * i / self.steps for i in range(self.steps + 1))
         # From more noise on, steps of a high order in predictions of the noise would be unstable: VPSDE ends at 152.
         low, high = (math.atan(ratio / flow.sigma_data) for ratio in (LOWEST_RATIO, 2 * HIGHEST_RATIO))
-        angles = [min(max(angle_of(flow.path, flow.sigma_data, t), low), high) for t in times]
+        limited = (min(max(angle_of(flow.path, flow.sigma_data, t), low), high) for t in times)
+        angles = [*dict.fromkeys(limited)]  # of those beyond an end, one
         data = self.prediction == "data"
         places = [-_log_ratio(angle) if data else _log_ratio(angle) for angle in angles]
         scales = [math.sin(angle) if data else math.cos(angle) for angle in angles]  # y = scale v
@@ -81,7 +82,7 @@ class SinglestepDPM(Solver):
             predicted = flow.data(angle, y)
             return predicted if data else (y - math.cos(angle) * predicted) / math.sin(angle)
 
-        for order in self._orders():
+        for order in self._orders(len(angles) - 1):
             u, width = places[i], places[i + order] - places[i]
             part = [(places[i + j] - u) / width for j in range(order)]  # of the step, where slopes are taken
             start = slope(value, i)
@@ -99,11 +100,11 @@ class SinglestepDPM(Solver):
             value, i = value + change, i + order
         return scales[-1] * value
 
-    def _orders(self) -> list[int]:
+    def _orders(self, evaluations: int) -> list[int]:
         """Of the steps: as many of the highest order as leave at least one of a lower one."""
-        whole, rest = divmod(self.steps, self.order)
+        whole, rest = divmod(evaluations, self.order)
         if self.order == 1 or whole == 0:
-            return [1] * self.steps
+            return [1] * evaluations
         if rest:
             return [self.order] * whole + [rest]
         return [self.order] * (whole - 1) + ([2, 1] if self.order == 3 else [1, 1])

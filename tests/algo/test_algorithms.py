@@ -2,16 +2,20 @@
 
 import pytest
 import torch
+from command_line import jobs
 from scipy.stats import kstest
+from small import random_transitions, shrink
 from tilted import COVARIANCE, MEAN, data, make, optimum, train, whitened
 from torch import nn
 
+from genpolicy.algo.algorithm import assemble
 from genpolicy.algo.bc import BC
 from genpolicy.algo.gmpg import GMPG, GMPGMatching, GMPGReinforce
 from genpolicy.algo.gmpo import GMPO, GMPOSoftmax
 from genpolicy.algo.qam import QAM
 from genpolicy.algo.qgpo import QGPO
 from genpolicy.algo.update import frozen
+from genpolicy.dataset.transitions import Transitions
 from genpolicy.objective.edm import EDMDenoising
 from genpolicy.objective.flow_matching import FlowMatching
 from genpolicy.objective.noise_prediction import NoisePrediction
@@ -100,6 +104,39 @@ def test_gmpg_reinforce_converges_to_the_known_optimum():
     algorithm = make(GMPGReinforce, "gvp", 0, beta=3.0, **FINETUNE)
     train(algorithm, data(0), 0)
     assert_optimal(algorithm, 3.0, 0.1, (0.8, 1.2))
+
+
+def test_the_score_function_gradient_is_unbiased_with_probes():
+    """Of two actions' dimensions there are two probes, up to the sign: their pairs tell the mean exactly."""
+    [(job, _)] = jobs("algo=gmpg_reinforce", "model=gvp", "tuned=none", "network=mlp", "env=multi-goal")
+    shrink(job.config)
+    job.config.algo.hutchinson = True
+    algorithm = assemble(job.config, 2, -torch.ones(2), torch.ones(2)).double()
+    with torch.no_grad():
+        for parameter in algorithm.behaviour.network.parameters():
+            parameter.mul_(2)
+        algorithm.copy_behaviour()
+        for parameter in algorithm.policy.network.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    given = random_transitions()
+    batch = Transitions(given.table.double(), given.shapes)
+    probes = [torch.tensor([1.0, sign], dtype=torch.float64).expand(batch.size, 2) for sign in (-1, 1)]
+    drawn = algorithm.draw(batch, torch.Generator().manual_seed(0), 0.0)
+    assert not torch.equal(drawn["cost_probe"], drawn["probe"])
+
+    def gradient(**given):
+        draws = {"noise": drawn["noise"], **given}
+        with torch.no_grad():
+            draws |= algorithm.weighted(batch, draws)
+        loss, _ = algorithm.loss(batch, draws)
+        found = torch.autograd.grad(loss.mean(), [*algorithm.policy.network.parameters()])
+        return torch.cat([each.flatten() for each in found])
+
+    exact = gradient()
+    pairs = [gradient(probe=probe, cost_probe=other) for probe in probes for other in probes]
+    torch.testing.assert_close(sum(pairs) / 4, exact, rtol=1e-6, atol=1e-9)
+    same = [gradient(probe=probe, cost_probe=probe) for probe in probes]
+    assert (sum(same) / 2 - exact).norm() > 1e-3 * exact.norm()
 
 
 @pytest.mark.slow

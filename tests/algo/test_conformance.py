@@ -292,8 +292,18 @@ def assert_works(config, word: str = "") -> None:
         ("algo=qgpo critic.over_candidates=mean", "critic.over_candidates=mean: this critic takes a softmax mean over"),
         ("algo=gtp_linear_q algo.own_size=true", "algo.own_size=true: with algo.normalize=false Q is not divided"),
         (
-            "algo=bc model=ddpm objective=score_matching objective.weighting=maximum_likelihood",
+            "algo=bc model=gvp model.path.t_min=0 objective=score_matching objective.prediction=preconditioned "
+            "objective.weighting=maximum_likelihood",
             "model.path.t_min=0: there is no noise then",
+        ),
+        (
+            "algo=bc model=ddpm objective=score_matching objective.weighting=maximum_likelihood",
+            "objective.weighting=maximum_likelihood draws times of its own, and this model knows those of its",
+        ),
+        ("algo=bc model=ddpm objective=edm", "objective: it draws times of its own, and this model knows th"),
+        (
+            "algo=gtp objective.target=euler objective.flow_weight=0",
+            "objective.flow_weight=0: objective.target=euler takes steps of the instantaneous map, which is then not",
         ),
         (
             "algo=bc model=icfm model.path.t_min=0 objective.prediction=data",

@@ -10,7 +10,7 @@ from gaussian import GaussianNetwork
 from genpolicy.model.ddpm import DDPM, SCHEDULES
 from genpolicy.model.generative import GenerativePolicy
 from genpolicy.objective.noise_prediction import NoisePrediction
-from genpolicy.solver.exponential import Ancestral
+from genpolicy.solver.exponential import Ancestral, SinglestepDPM
 from genpolicy.solver.fixed import RK4
 
 DOUBLE = {"dtype": torch.float64}
@@ -67,6 +67,13 @@ def test_between_the_levels_it_is_a_path(schedule, steps):
     torch.testing.assert_close(path.wronskian(t), path.alpha(t) * path.d_sigma(t) - path.d_alpha(t) * path.sigma(t))
     torch.testing.assert_close(path.time(path.alpha(t), path.sigma(t)), t)
     assert path.time(torch.zeros(1), torch.ones(1)).item() == 1.0
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_levels_beyond_the_noise_that_single_steps_are_limited_to_are_one(order):
+    policy = policy_of(DDPM(steps=10, schedule="linear"), Told(), 10)
+    policy.solver = SinglestepDPM(steps=12, order=order)
+    assert policy.sample(torch.zeros(4, 0)).isfinite().all()
 
 
 def test_networks_are_trained_at_the_levels_and_told_their_index():

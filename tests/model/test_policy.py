@@ -10,8 +10,10 @@ from gaussian import PATHS, GaussianNetwork, MixtureNetwork, exact_end, make_pol
 
 from genpolicy.model.direct import GaussianPolicy
 from genpolicy.model.flow import exact_divergence, hutchinson_divergence, rademacher
+from genpolicy.model.path import GVP, ICFM, VPSDE
 from genpolicy.network.mlp import MLP
 from genpolicy.objective.edm import EDMDenoising
+from genpolicy.objective.flow_matching import FlowMatching
 from genpolicy.solver.adaptive import Dopri5
 from genpolicy.solver.exponential import DPMSolver, ReverseSDE, SinglestepDPM
 from genpolicy.solver.fixed import AB2, RK4, Euler, Heun, Midpoint
@@ -278,6 +280,29 @@ def test_the_reverse_sde_has_the_moments_of_the_data(name):
 @pytest.mark.parametrize("solver", [DPMSolver(steps=1), ReverseSDE(steps=1), Euler(steps=1), AB2(steps=2)])
 def test_any_step_count_gives_finite_samples(name, solver):
     assert policy_of(name, solver=solver).sample(nothing(16)).isfinite().all()
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("path", "steps"),
+    [(VPSDE(beta_max=40.0), 40), (GVP(), 300), (ICFM(), 200), (ICFM(t_min=0.0), 1500)],
+    ids=str,
+)
+def test_single_steps_may_begin_beyond_the_noise_that_they_are_limited_to(path, steps, order):
+    policy = make_policy(path, GaussianNetwork(path, MEAN, COVARIANCE), solver=SinglestepDPM(steps=steps, order=order))
+    noise = torch.randn(256, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    error = policy.sample(nothing(256), noise=noise) - (MEAN + noise @ COVARIANCE.sqrt())
+    assert error.square().mean().sqrt() < 0.1
+
+
+@pytest.mark.parametrize("name", EVERY_PATH)
+def test_the_weight_of_flow_matching_is_the_velocitys_and_finite_without_noise(name):
+    """With a preconditioned network, whose error is (D / sigma) c_out times as large in the velocity."""
+    policy = make_policy(PATHS[name](), MLP(action_size=3, observation_size=0), prediction="preconditioned")
+    t = torch.linspace(0.01, policy.t_max, 20, dtype=torch.float64)
+    of_network = policy.path.wronskian(t) / policy.path.sigma(t) * policy.preconditioning(t)[1]
+    torch.testing.assert_close(FlowMatching().weight(policy, t), of_network**-2)
+    assert FlowMatching().weight(policy, torch.zeros(1, dtype=torch.float64)).isfinite().all()
 
 
 def test_sample_with_log_prob_is_one_solve_of_both():
