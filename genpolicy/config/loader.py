@@ -66,7 +66,7 @@ class Loader(ConfigLoaderImpl):
         """
         overrides = [parsed(word) for word in words]
         self.validate_sweep_overrides_legal(overrides, RunMode.RUN, from_shell=True)
-        if any("${hydra:" in word for word in words):
+        if any("${hydra:" in str(override.value()) for override in overrides):  # which a word may have in escapes
             self._tell_hydra(words, number)
         choosing = [override for override in overrides if self._chooses(override)]
         composed, choices = self._composed_of(choosing)

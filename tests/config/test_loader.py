@@ -128,8 +128,9 @@ def test_a_file_that_has_changed_is_read_anew(folder):
     assert Loader().job(["algo=gmpo", "tuned=none"])[0].algo.get("beta") != 1
 
 
-def test_a_word_of_hydras_own_configuration_means_the_job():
-    words = ["study='${hydra:runtime.choices.algo}-${hydra:job.num}'", "algo=bc,gmpo", "seed=0"]
+@pytest.mark.parametrize("quote", ["'", ""])
+def test_a_word_of_hydras_own_configuration_means_the_job(quote):
+    words = [f"study={quote}${{hydra:runtime.choices.algo}}-${{hydra:job.num}}{quote}", "algo=bc,gmpo", "seed=0"]
     result, started = tried("-m", *words)
     assert result.code == 0, result.err
     assert [job.config.study for job, _ in started] == ["bc-0", "gmpo-1"]

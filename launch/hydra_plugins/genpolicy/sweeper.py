@@ -2,9 +2,11 @@
 
 import itertools
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.plugins.sweeper import Sweeper
@@ -21,6 +23,17 @@ class ParsingSweeper(Sweeper):
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
+    def parsed(self, arguments: list[str]) -> list[Override]:
+        """The words. Ranges of floats have the decimals that were typed: range(0.1,0.5,0.1) has 0.3."""
+        overrides = self.parser.parse_overrides(arguments)
+        for override in overrides:
+            if override.is_range_sweep():
+                sweep = override.value()
+                for name in ("start", "stop", "step"):
+                    if isinstance(number := getattr(sweep, name), float):
+                        setattr(sweep, name, Decimal(f"{number:.15g}"))
+        return overrides
+
 
 class Optuna(ParsingSweeper):
     """Searches over settings for the best score (genpolicy.launch.search)."""
@@ -28,7 +41,7 @@ class Optuna(ParsingSweeper):
     def sweep(self, arguments: list[str]) -> None:
         from genpolicy.launch.search import Search
 
-        Search(self.parser.parse_overrides(arguments)).run(self.launcher)
+        Search(self.parsed(arguments)).run(self.launcher)
 
 
 class Product(ParsingSweeper):
@@ -40,7 +53,7 @@ class Product(ParsingSweeper):
 
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
         values: dict[str, list[str]] = {}
-        for override in self.parser.parse_overrides(arguments):
+        for override in self.parsed(arguments):
             key = override.get_key_element()
             if override.is_sweep_override():
                 values[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
