@@ -36,17 +36,21 @@ def permit(words: Sequence[str]) -> None:
     """Lets this process, and those that it starts, import the packages and ask the addresses that words name.
 
     Such words are plugins=package, env.id=package:Name and env.url=http://host/file.hdf5. Raises `UserError` for a
-    plugin that is not installed.
+    package that is not installed, of a word or of the environment.
     """
     ids, urls, named = (
         [word.partition("=")[2] for word in words if word.lstrip("+").startswith(key)] for key in (*WORDS, PLUGINS)
     )
     asked = {package.strip("'\" ") for value in named for package in value.strip("[] ").split(",")} - {""}
-    for package in sorted(asked):
+    inside = {package: value for value in ids for package in re.findall(r"(?<![\w.])([A-Za-z_][\w.]*):", value)}
+    said = {_top(package): f"{VARIABLE}={package}" for package in _permitted()}
+    said |= {_top(package): f"env.id: {value} cannot be made" for package, value in inside.items()}
+    said |= {package: f"{PLUGINS}{package}" for package in asked}
+    for package, where in sorted(said.items()):
         if not re.fullmatch(r"[A-Za-z_]\w*", package) or importlib.util.find_spec(package) is None:
-            raise UserError(f"plugins={package}: no package of this name is installed")
-    if packages := asked | {package for value in ids for package in re.findall(r"([A-Za-z_][\w.]*):", value)}:
-        os.environ[VARIABLE] = ",".join(sorted(packages | _permitted()))
+            raise UserError(f"{where}: no package {package} is installed")
+    if asked or inside:
+        os.environ[VARIABLE] = ",".join(sorted({*asked, *inside, *_permitted()}))
     addresses = {address for value in urls for address in (value.strip("'\""), *re.findall(r"http[^\s,'\"]+", value))}
     if addresses := {address for address in addresses if address.startswith("http") and " " not in address}:
         os.environ[ADDRESSES] = " ".join(sorted(addresses | _permitted_addresses()))
@@ -118,7 +122,11 @@ def _url(path: Path) -> str | None:
 
 def _packages() -> set[str]:
     """The top-level packages that may be imported."""
-    return {package.partition(".")[0] for package in _permitted()} | _declared()
+    return {*map(_top, _permitted()), *_declared()}
+
+
+def _top(package: str) -> str:
+    return package.partition(".")[0]
 
 
 def _places(package: str) -> list[Path]:
@@ -135,7 +143,7 @@ def _declared() -> frozenset[str]:
 
 
 def _permitted() -> set[str]:
-    return set(filter(None, os.environ.get(VARIABLE, "").split(",")))
+    return {package.strip() for package in os.environ.get(VARIABLE, "").split(",")} - {""}
 
 
 def _permitted_addresses() -> set[str]:

@@ -117,8 +117,8 @@ def test_one_that_was_installed_as_a_plugin_needs_no_word(package):
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("plugins=no_such_package", "plugins=no_such_package: no package of this name is installed"),
-        ("plugins=os.path", "plugins=os.path: no package of this name is installed"),
+        ("plugins=no_such_package", "plugins=no_such_package: no package no_such_package is installed"),
+        ("plugins=os.path", "plugins=os.path: no package os.path is installed"),
         (
             "plugins=[my_ideas]",
             "algo._target_: my_ideas.greedy_bc.GreedyBC cannot be imported (ZeroDivisionError: ",
@@ -130,6 +130,17 @@ def test_what_is_wrong_with_a_plugin_is_told_in_a_line(word, said, package):
     result, _ = tried(*RUN, word)
     assert (result.code, result.err.count("\n")) == (1, 1)
     assert said in result.err
+
+
+def test_packages_of_the_environment_are_checked_as_those_of_a_command(package, monkeypatch):
+    monkeypatch.setenv(plugins.VARIABLE, " my_ideas , ")
+    assert tried(*RUN)[0].code == 0
+    monkeypatch.setenv(plugins.VARIABLE, "my_ideas,my_idea")
+    assert genpolicy(*RUN).err == "genpolicy: GENPOLICY_PLUGINS=my_idea: no package my_idea is installed\n"
+    monkeypatch.setenv(plugins.VARIABLE, "")
+    said = genpolicy("env=gym", "env.id=my_idea.envs:Name-v0").err
+    assert said == "genpolicy: env.id: my_idea.envs:Name-v0 cannot be made: no package my_idea is installed\n"
+    assert tried(*RUN, "plugins=my_ideas")[0].code == 0
 
 
 @pytest.mark.slow
