@@ -55,6 +55,7 @@ _GROUP_DOCS = {
     "hydra/sweeper": "what a sweep tries",
     "experiment": "presets, applied last; several as experiment=[a,b]",
 }
+_SET_BY = {"slurm": "launch", "local": "launch", "optuna": "search"}  # of Hydra's options, which have no class of ours
 
 
 def show(words: list[str]) -> None:
@@ -128,6 +129,11 @@ def _settings() -> list[str]:
     return _fields(RunSettings, completed(plain_yaml.read(CONF / "config.yaml"), RunSettings), "  ")
 
 
+def _beginning(name: str) -> list[str]:
+    """Those of them that a name is, or begins, as eval that of eval.episodes."""
+    return [line for line in _settings() if re.match(rf"  {re.escape(name)}[.=]", line)]
+
+
 def _tasksets() -> list[str]:
     lines = [f"  env={name}: {' '.join(comment(path))}" for name, path in options("taskset").items()]
     return ["Sets of tasks, for sweeps (-m)", *lines]
@@ -139,7 +145,7 @@ def _explained(word: str) -> list[str]:
     legal = [*groups(), *PLACED, *HYDRA_GROUPS]
     if word == "settings":
         return ["Settings of every run", *_settings()]
-    if found := [line for line in _settings() if re.match(rf"  {re.escape(group)}[.=]", line)]:
+    if found := _beginning(group):
         return found
     if group not in legal:
         raise UserError(
@@ -155,6 +161,8 @@ def _option(group: str, name: str) -> list[str]:
     path = options(group)[name]
     first, *more = comment(path) or [""]
     lines = [f"{group}={name}: {first}", *(f"  {line}" for line in more), *background(path), ""]
+    if group in HYDRA_GROUPS:
+        return [*lines, "Settings", *_beginning(_SET_BY[name])] if name in _SET_BY else lines[:-1]
     if CONF not in path.parents:
         from genpolicy.config import option_files  # which imports Hydra
 

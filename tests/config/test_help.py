@@ -43,6 +43,15 @@ def test_settings_can_be_asked_for_by_the_beginning_of_their_names():
     assert "(true | false | any)" in genpolicy("--help", "phases.reuse").out
 
 
+@pytest.mark.parametrize(
+    ("option", "settings"), [("launcher=slurm", "launch"), ("sweeper=optuna", "search"), ("sweeper=product", None)]
+)
+def test_an_option_of_hydras_says_what_it_is_and_what_sets_it(option, settings):
+    first, *more = genpolicy("--help", f"hydra/{option}").out.splitlines()
+    assert re.fullmatch(rf"hydra/{option}: \w.+", first)
+    assert more == (["", "Settings", *genpolicy("--help", settings).out.splitlines()] if settings else [])
+
+
 @pytest.mark.parametrize("columns", [80, 120])
 def test_on_a_terminal_no_line_is_longer_than_it_is_wide(columns, monkeypatch):
     words = "--help", "algo=gmpg", "algo", "tuned=gmpo/hopper-medium-v2", "settings"
