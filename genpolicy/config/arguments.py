@@ -33,7 +33,7 @@ _FLAGS = {
 }
 _WORDS = {"--follow": "follow=true"}  # what reads better as a flag
 _PLAIN = re.compile(r"(?!(true|false|null|inf|nan)$)[a-z_][\w-]*|[\w.@%+-]*/[\w./@%+-]*", re.ASCII | re.IGNORECASE)
-_NUMBER = re.compile(r"[+-]?[\d._]*\d[\d._]*(e[+-]?[\d_]+)?|true|false", re.ASCII | re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?[\d._]*\d[\d._]*(e[+-]?[\d_]+)?|[+-]?(inf|nan)|true|false", re.ASCII | re.IGNORECASE)
 _SHORT = {"-m": "--multirun", "-c": "--cfg", "-p": "--package", "-i": "--info", "-sc": "--shell-completion"}
 
 
@@ -185,10 +185,8 @@ def _rewrite_override(word: str, multirun: bool) -> str:
     if value.startswith("~/"):  # the shell does not expand it there, and Hydra cannot read it
         home = str(Path(value).expanduser())
         return f"{key}={quoted(home) if _PLAIN.fullmatch(value[1:]) else home}"
-    if (
-        _NUMBER.fullmatch(value) and key.lstrip("+") in _texts()
-    ):  # 1.10 and 2026_11_29, where Hydra sees 1.1 and 20261129
-        return f"{key}={quoted(value)}"
+    if (typed := _as_typed(key.lstrip("+"), value, multirun)) != value:
+        return f"{key}={typed}"
     if key.lstrip("+") == "seeds":  # a list, where Hydra would see a sweep
         if not re.fullmatch(r"\d+(,\d+)+|\[[\d, ]*\]", value):
             raise UserError(f"{word}: not a list of seeds; write it as in seeds=0,1,2, or one as in seed=0")
@@ -208,6 +206,14 @@ def _rewrite_override(word: str, multirun: bool) -> str:
         raise UserError(f"{word}: a set of tasks; add -m to train on each of them")
     tasks = [task for name in names for task in (_taskset(sets[name]) if name in sets else [name])]
     return f"env={','.join(dict.fromkeys(tasks))}"
+
+
+def _as_typed(key: str, value: str, multirun: bool) -> str:
+    """A text, or those of a sweep, in quotes where Hydra would see a number: 1.1 in 1.10, 20261129 in 2026_11_29."""
+    if key not in _texts() or not {*value}.isdisjoint("'\"\\[]{}()"):
+        return value
+    items = value.split(",") if multirun else [value]
+    return ",".join(quoted(item) if _NUMBER.fullmatch(item) else item for item in items)
 
 
 @functools.cache

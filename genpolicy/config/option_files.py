@@ -5,21 +5,25 @@ nothing else: nothing of Hydra's own configuration, which names classes that Hyd
 ${oc.env:...}, which could put a secret into a run.
 """
 
-import io
 import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import yaml
+from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigSource
 from omegaconf import Container, OmegaConf
+from omegaconf._utils import get_yaml_loader
 
 from genpolicy.config import plain_yaml
 from genpolicy.config.arguments import options
+from genpolicy.config.loader import parsed
 from genpolicy.config.run_settings import TrainSettings
 from genpolicy.errors import UserError
 
 SETTINGS = {field.name for field in fields(TrainSettings)}
+_YAML = plain_yaml.as_typed(get_yaml_loader())
 _NAME = r"[A-Za-z0-9_][A-Za-z0-9_.-]*"
 _CHOSEN = r"\$\{[a-z]+\}"  # the option of a group
 _PATH = re.compile(rf"/?({_NAME})(/{_NAME})*")
@@ -37,7 +41,8 @@ def checked(path: Path) -> tuple[Container, dict[str, str | None]]:
     plain_yaml.check(text, path)
     try:
         header = ConfigSource._get_header_dict(text.decode())
-        config = OmegaConf.load(io.BytesIO(text))
+        content = yaml.load(text, _YAML)
+        config = OmegaConf.create({} if content is None else content)
         plain = OmegaConf.to_container(config, resolve=False)
     except Exception as error:  # whatever YAML and OmegaConf make of what is neither a list nor a mapping
         raise UserError(f"{path}: cannot be read ({' '.join(str(error).split())[:300]})") from error
@@ -58,21 +63,32 @@ def checked(path: Path) -> tuple[Container, dict[str, str | None]]:
 def check_said(settings: dict, overrides: list[str]) -> None:
     """Refuses what only the command line may say, where a file of options has said it: the file may be a stranger's.
 
-    That is where data are sent, and lines for a shell, but for those of the `cluster` that the command line names.
+    That is where data are sent, that a run is deleted, and lines for a shell, but for those of the `cluster` that the
+    command line names.
     """
-    words = [word.lstrip("+").partition("=") for word in overrides]
-    given = {key for key, _, _ in words}
+    said = [parsed(word) for word in overrides]
+    given = {name for override in said for name in _given(override)}
+    if settings["overwrite"] and "overwrite" not in given:
+        raise UserError("overwrite: deletes a run; give it on the command line, not in a file of options")
     for group, name in ("tracking", "uri"), ("search", "storage"):
-        if settings[group][name] is not None and not given & {f"{group}.{name}", group}:
+        if settings[group][name] is not None and f"{group}.{name}" not in given:
             raise UserError(
                 f"{group}.{name}: says where data are sent; give it on the command line, not in a file of options"
             )
-    if settings["launch"]["setup"] and not given & {"launch.setup", "launch"}:
+    if settings["launch"]["setup"] and "launch.setup" not in given:
         known = options("cluster")
-        sites = [plain_yaml.read(known[name]) for key, _, name in words if key == "cluster" and name in known]
-        said = [site.get("setup", site.get("launch", {}).get("setup")) for site in sites]
-        if settings["launch"]["setup"] not in said:
+        chosen = [override.value() for override in said if override.key_or_group == "cluster"]
+        names = [name for value in chosen for name in (value if isinstance(value, list) else [value])]
+        sites = [plain_yaml.read(known[name]) for name in names if name in known]
+        lines = [site.get("setup", site.get("launch", {}).get("setup")) for site in sites]
+        if settings["launch"]["setup"] not in lines:
             raise UserError("launch.setup: lines for a shell; give them, or the cluster=<site> that has them, yourself")
+
+
+def _given(override: Override) -> list[str]:
+    """The names of the settings that a word gives: launch.gpus and launch.cpus of launch={gpus:1,cpus:2}."""
+    key, value = override.key_or_group, override.value()
+    return [f"{key}.{name}" for name in value] if isinstance(value, dict) else [key]
 
 
 def _check_entry(entry: Any, path: Path) -> None:

@@ -8,9 +8,31 @@ import yaml
 
 from genpolicy.errors import UserError
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where there is one: a sweep reads hundreds
+_SAFE = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # in C where there is one: a sweep reads hundreds
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_TIME = "tag:yaml.org,2002:timestamp"
+_OLD = r"(?![-+]?0[0-9bx]|.*[:_])"  # 12:00:00 as seconds, 0123 as an octal number, 2026_11_29 as one of eight digits
 LARGEST = 2**20  # bytes of a file
 DEEPEST = 50  # nested lists and mappings
+
+
+def as_typed(loader: type) -> type:
+    """A loader to which only decimal numbers are numbers: what YAML 1.1 has beside them is the text that it looks like.
+
+    The words of the command line are read so, too.
+    """
+    resolvers = {
+        first: [
+            (tag, re.compile(_OLD + form.pattern, form.flags) if tag in _NUMBERS else form)
+            for tag, form in forms
+            if tag != _TIME
+        ]
+        for first, forms in loader.yaml_implicit_resolvers.items()
+    }
+    return type(loader.__name__, (loader,), {"yaml_implicit_resolvers": resolvers})
+
+
+LOADER = as_typed(_SAFE)
 
 
 def read(path: Path) -> Any:

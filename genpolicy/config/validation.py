@@ -155,6 +155,8 @@ class _Checker:
             else:
                 if "seconds" in field.metadata:
                     value = _duration(value, field.metadata["seconds"])
+                if "choices" not in field.metadata:
+                    _refuse_number(value, hints[name], prefix + name)
                 typed[name] = _convert(value, hints[name], prefix + name)
                 _check_range(typed[name], field, prefix + name)
         return cls.canonical(typed) if hasattr(cls, "canonical") else typed
@@ -182,6 +184,16 @@ def _duration(value: Any, unit: float) -> Any:
         parts = re.findall(r"([\d.]+)([dhms])", text)
         return sum(float(count) * {"d": 86_400, "h": 3600, "m": 60, "s": 1}[letter] for count, letter in parts) / unit
     return value
+
+
+def _refuse_number(value: Any, hint: Any, path: str) -> None:
+    """Raises `UserError` for a text that was read as something else, so that 1.10 and yes are 1.1 and true by now."""
+    texts = typing.get_args(hint)[0] if typing.get_origin(hint) is list else hint
+    if texts in (str, str | None):
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, bool | float):
+                quote = f"quote one that looks like it: '1.10' in a file, {path}=\"'1.10'\" on the command line"
+                raise UserError(f"{path}: {written(item)} is no text; {quote}")
 
 
 def _whole(value: Any, hint: Any) -> Any:

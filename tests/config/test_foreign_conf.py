@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from command_line import genpolicy, tried
+from command_line import genpolicy, jobs, tried
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
@@ -250,30 +250,55 @@ def test_modules_in_the_working_folder_are_not_imported(folder):
     assert done.returncode == 0, done.stderr
 
 
+def test_values_in_a_file_are_what_the_same_words_are_on_the_command_line(folder):
+    text = "study: 2026_11_29\nseed: 0012\nlog_every: 1_000\nalgo: {behaviour_lr: 1e-4, behaviour_steps: 1.0e+3}\n"
+    write(folder / "conf/experiment/mine.yaml", f"{GLOBAL}{text}launch: {{minutes: 12:00:00, qos: 0123}}\n")
+    [(job, _)] = jobs("-m", "hydra/launcher=slurm", "algo=bc", "experiment=mine")
+    assert (job.config.study, job.config.seed, job.config.log_every) == ("2026_11_29", 12, 1000)
+    assert (job.config.algo.behaviour_lr, job.config.algo.behaviour_steps) == (1e-4, 1000)
+    assert (job.config.launch.minutes, job.config.launch.qos) == (720, "0123")
+    for text, shown in ("study: 1.10", "1.1"), ("paths: {outputs: yes}", "true"):
+        write(folder / "conf/experiment/mine.yaml", f"{GLOBAL}{text}\n")
+        said = genpolicy("algo=bc", "experiment=mine").err
+        assert re.match(rf"genpolicy: [a-z.]+: {shown} is no text; quote one that looks like it: ", said), said
+
+
+def test_that_a_run_is_deleted_is_said_on_the_command_line(folder):
+    write(folder / "conf/experiment/mine.yaml", f"{GLOBAL}overwrite: true\n")
+    said = genpolicy("algo=bc", "experiment=mine").err
+    assert said == "genpolicy: overwrite: deletes a run; give it on the command line, not in a file of options\n"
+    assert jobs("algo=bc", "experiment=mine", "overwrite=true")[0][0].config.overwrite
+
+
 @pytest.mark.parametrize("name", ["tracking: {uri: 'http://127.0.0.1:9'}", "search: {storage: 'sqlite:///x.db'}"])
 def test_where_data_are_sent_is_said_on_the_command_line(folder, name):
     steps = "behaviour_steps: 3, behaviour_batch_size: 2, behaviour_lr: 0.1"
     write(folder / "conf/algo/gmpg.yaml", f"{GLOBAL}{name}\nalgo: {{_target_: genpolicy.algo.bc.BC, {steps}}}\n")
     setting = name.replace(": {", ".").partition(":")[0]
-    for words in (["tuned=none"], ["mode=status"], ["mode=sync"]):
+    beside = "tracking={model:false}" if "tracking" in name else "search={trials:3}"
+    for words in (["tuned=none"], ["tuned=none", beside], ["mode=status"], ["mode=sync"]):
+        words += ["-m", "hydra/sweeper=optuna", "eval.episodes=1,2"] if words[-1].startswith("search") else []
         result, started = tried(*words)
         assert (result.code, result.err.count("\n")) == (1, 1)
         assert f"{setting}: says where data are sent" in result.err
         assert started == []
     result, _ = tried("-m", "hydra/sweeper=optuna", "algo=bc", "eval.episodes=1,2", "search.trials=0")
     assert "says where" not in result.err
-    assert tried("algo=bc", "tracking.uri=http://127.0.0.1:9")[0].code == 0
+    for said in "tracking.uri=http://127.0.0.1:9", "tracking={uri:'http://127.0.0.1:9'}":
+        assert tried("algo=bc", said)[0].code == 0
 
 
 def test_lines_for_a_shell_are_those_of_the_cluster_that_the_command_names(folder):
     write(folder / "conf/experiment/mine.yaml", f"{GLOBAL}launch: {{setup: [touch ran], gpus: 2}}\n")
     write(folder / "conf/cluster/mine.yaml", "# @package launch\nsetup: [module load cuda]\n")
     launch = ["-m", "hydra/launcher=local", "algo=bc"]
-    for more in (["experiment=mine"], ["experiment=mine", "cluster=mine"]):
+    for more in ([], ["cluster=mine"], ["launch={dry_run:true}"]):
+        more = ["experiment=mine", *more]
         result, started = tried(*launch, *more)
         assert "launch.setup: lines for a shell" in result.err
         assert started == []
     result, ((job, _),) = tried(*launch, "cluster=mine")
     assert (result.code, list(job.config.launch.setup)) == (0, ["module load cuda"])
-    result, ((job, _),) = tried(*launch, "experiment=mine", "launch.setup=[ls]")
-    assert (result.code, list(job.config.launch.setup)) == (0, ["ls"])
+    for said in "launch.setup=[ls]", "launch={setup:[ls]}":
+        result, ((job, _),) = tried(*launch, "experiment=mine", said)
+        assert (result.code, list(job.config.launch.setup)) == (0, ["ls"])
