@@ -15,6 +15,7 @@ import hydra
 import yaml
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.hydra import Hydra
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.types import Override, OverrideType, Sweep, ValueType
 from hydra.core.plugins import Plugins
 from hydra.errors import MissingConfigException, OverrideParseException
@@ -23,7 +24,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from genpolicy.config import hints
-from genpolicy.config.arguments import CONF, HYDRA_GROUPS, PLACED, groups, has_option, options, quoted, shell
+from genpolicy.config.arguments import CONF, HYDRA_GROUPS, PLACED, groups, has_option, options, quoted, rewrite, shell
 from genpolicy.config.loader import Loader, parsed
 from genpolicy.config.run_settings import RunSettings, TrainSettings, filled
 from genpolicy.config.schema import TARGET
@@ -68,10 +69,20 @@ class _Completing(Loader):
     def load_configuration(
         self, config_name: str | None, overrides: list[str], run_mode: RunMode, **more: Any
     ) -> DictConfig:
-        config = super().load_configuration(config_name, hydra_words(overrides), run_mode, **more)
+        words = hydra_words(rewrite(["--multirun", *overrides])[1:])
+        config = super().load_configuration(config_name, words, run_mode, **more)
         word = os.environ.get("COMP_LINE", "").rpartition(" ")[2]
         inside = "." in word and word.partition(".")[0] not in RUN  # of a component: its class takes time to import
         return filled(config, TrainSettings if inside else RunSettings)
+
+    def get_group_options(
+        self, group_name: str, results_filter: ObjectType | None = ObjectType.CONFIG, *rest: Any, **more: Any
+    ) -> list[str]:
+        """What words may choose, with what `arguments.rewrite` spells out."""
+        found = super().get_group_options(PLACED.get(group_name, group_name), results_filter, *rest, **more)
+        sweep = {"-m", "--multirun"} & {*os.environ.get("COMP_LINE", "").split()}
+        short = PLACED if not group_name else options("taskset") if group_name == "env" and sweep else ()
+        return [*found, *short]
 
 
 def ask_hydra(words: list[str]) -> None:

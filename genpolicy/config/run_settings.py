@@ -253,8 +253,10 @@ NO_EFFECT = {field.name for field in fields(TrainSettings) if field.metadata["af
 def absolute(path: str) -> str:
     """A path of the command line or a configuration, `~` expanded, relative to the working folder.
 
-    Raises `UserError` for one that no configuration, or no file system, can hold.
+    Raises `UserError` for an address, and for a path that no configuration, or no file system, can hold.
     """
+    if re.match(r"[A-Za-z][\w+.-]*://", path):
+        raise UserError(f"{path}: an address, where a file or folder of this machine is meant; give its path")
     found = str(Path(path).expanduser().absolute())
     if re.search(r"\$\{|\0|[\ud800-\udfff]", found):
         raise UserError(f"{found!r}: a path with '${{' in it, or that is not UTF-8, cannot be used; rename the folder")

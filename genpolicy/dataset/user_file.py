@@ -9,6 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from genpolicy.config.run_settings import absolute
 from genpolicy.config.schema import component, setting
 from genpolicy.config.validation import Node
 from genpolicy.dataset.dataset import Dataset
@@ -59,7 +60,7 @@ class OwnFile(Dataset):
     @classmethod
     def existing(cls, name: str) -> Path:
         """The absolute path of a file that is there. Raises `UserError` if it is not, or is of another format."""
-        path = Path(name).expanduser().absolute()
+        path = Path(absolute(name))
         if not path.is_file():
             raise UserError(f"dataset.path: there is no file {path}")
         if (found := format_of(path)) not in (None, cls.format):

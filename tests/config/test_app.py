@@ -288,6 +288,15 @@ def test_a_defect_is_one_line_and_its_traceback_on_request(monkeypatch, said, sh
         (f"study={'x' * 101}", "study: a name of 101 characters; legal: at most 100"),
         ("study=a/../b", "study: 'a/../b' is not a plain folder name of letters, digits and ._-"),
         ("paths.outputs=", "paths.outputs: must name a folder"),
+        (
+            "paths.outputs=s3://b/x",
+            "s3://b/x: an address, where a file or folder of this machine is meant; give its path",
+        ),
+        ("dataset=npz dataset.path=https://h/x.npz", "https://h/x.npz: an address, where a file or folder"),
+        (
+            "dataset=npz dataset.path=1.10",
+            "dataset.path: 1.1 is no text; quote one that looks like it: '1.10' in a file, ",
+        ),
         ("phases.reuse=maybe", "phases.reuse: maybe is none of true, false, any"),
         ("compile=true", "compile: true is none of none, default, "),
         ("device=tpu", "device: tpu is none of auto, cpu, cuda"),
@@ -334,10 +343,24 @@ def test_what_is_wrong_and_what_would_be_right(words, message, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("name", ["2026_11_29", "1.10", "1e3", "007", "true", "2026-11-29", "v1"])
+@pytest.mark.parametrize("name", ["2026_11_29", "1.10", "1e3", "007", "true", "nan", "2026-11-29", "v1"])
 def test_a_name_is_what_was_typed(name):
     [(job, _)] = jobs(f"study={name}", f"paths.outputs={name}")
     assert (job.config.study, os.path.basename(job.config.paths.outputs)) == (name, name)
+    assert [job.config.study for job, _ in jobs("-m", f"study=x,{name},1.1")] == ["x", name, "1.1"]
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ("range(0.1,0.5,0.1)", [0.1, 0.2, 0.3, 0.4]),
+        ("sort(range(0.1,0.5,0.1),reverse=true)", [0.4, 0.3, 0.2, 0.1]),
+        ("range(0.3,0.9,0.3)", [0.3, 0.6]),  # where adding 0.3 in floats comes out below 0.9
+        ("range(1,4)", [1.0, 2.0, 3.0]),
+    ],
+)
+def test_a_range_has_the_values_that_one_would_type(values, expected):
+    assert [job.config.algo.beta for job, _ in jobs("-m", "algo=gmpo", f"algo.beta={values}")] == expected
 
 
 def test_no_gpu_is_said_before_anything_starts(monkeypatch):
@@ -392,6 +415,11 @@ def test_completion_passes_through(monkeypatch):
             {f"algo.behaviour_{rest}=" for rest in ("steps", "batch_size", "lr", "schedule", "weight_decay")},
         ),
         ("seed=3 log_e", {"log_every="}),
+        ("likelihood=r", {"likelihood=renoise", "likelihood=rk4"}),
+        ("like", {"likelihood=", "likelihood."}),
+        ("-m env=loc", {"env=locomotion"}),
+        ("env=loc", set()),
+        ("-m env=locomotion log_e", {"log_every="}),
         ("algo=bc eval.ep", {"eval.episodes="}),
     ],
 )
