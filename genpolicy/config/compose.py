@@ -193,6 +193,11 @@ def explain(error: Exception) -> str:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
         text = f"{group}={option}, which a file chooses: no such option; {suggest(option, options(group), group)}"
         text = text if group in groups() else str(error).split("\n")[0]
+    elif of_hydra and (found := re.search(r"In '(.+)': Could not override '(\w+)@\S+\.(\w+)'", str(error))):
+        file, group, place = found.groups()
+        text = (
+            f"{file}.yaml: there is no {group} to override here; write 'override /{group}@_global_.{place}: <option>'"
+        )
     elif isinstance(cause, OmegaConfBaseException):
         text = _explain_node(cause)
     elif isinstance(error, yaml.YAMLError):

@@ -17,7 +17,7 @@ from omegaconf import Container, OmegaConf
 from omegaconf._utils import get_yaml_loader
 
 from genpolicy.config import plain_yaml
-from genpolicy.config.arguments import options
+from genpolicy.config.arguments import PLACED, options
 from genpolicy.config.loader import parsed
 from genpolicy.config.run_settings import TrainSettings
 from genpolicy.errors import UserError
@@ -107,6 +107,9 @@ def _check_entry(entry: Any, path: Path) -> None:
     )
     if not legal or (at and not _PACKAGE.fullmatch(package)) or "hydra" in re.split("[/.]", group):
         raise UserError(f"{path}: defaults: {entry!r} is no option of genpolicy's groups; Hydra's own cannot be chosen")
+    if (name := group.strip("/")) in PLACED:
+        word = f"override /{PLACED[name]}@_global_.{name}: {', '.join(map(str, named))}"
+        raise UserError(f"{path}: defaults: {entry!r}: {name} takes the options of {PLACED[name]}; write {word!r}")
 
 
 def _check_values(value: Any, path: Path) -> None:

@@ -149,6 +149,25 @@ def test_options_of_ones_own_are_what_they_were(folder):
         ("experiment/mine", f"{GLOBAL}eval: {{episode: 3}}\n", "experiment=mine", "it comes from experiment=mine "),
         ("experiment/mine", "seed: 3\n", "experiment=mine", "experiment=mine: .* begins with .*# @package _global_"),
         ("experiment/mine", "", "experiment=[mine,short]", "experiment=.mine,short.: .* begins with .*# @package _glo"),
+        (
+            "experiment/mine",
+            f"{GLOBAL}defaults: [override /likelihood: rk4]",
+            "experiment=mine",
+            "/solver@_global_.like",
+        ),
+        (
+            "algo/mine",
+            "defaults: [bc, override /network: mlp]",
+            "algo=mine",
+            "override /network@_global_.network: <opt",
+        ),
+        (
+            "algo/mine",
+            "defaults: [bc, override /solver@likelihood: rk4]",
+            "algo=mine",
+            "/solver@_global_.likelihood: <",
+        ),
+        ("algo/mine", "defaults: [mine]\n", "algo=mine", "algo/mine.yaml: builds on itself"),
         ("tuned/bc/swiss-roll", "seed: 3\n", "env=swiss-roll algo=bc", "tuned=bc/swiss-roll: .*# @package _global_"),
         (
             "cluster/mine",
