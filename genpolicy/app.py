@@ -9,6 +9,7 @@ import os
 import sys
 from dataclasses import replace
 
+from genpolicy.config.arguments import remark_unused_conf
 from genpolicy.runs.job import Job, each_job
 from genpolicy.system.process import keep_freed_memory
 from genpolicy.training import checks
@@ -35,6 +36,8 @@ def main() -> None:
 
 
 def _run(words: list[str]) -> None:
+    if not {"-sc", "--shell-completion", "--version"} & {*words}:
+        remark_unused_conf()
     if "--help" in words or "-h" in words:
         from genpolicy.config import help, plugins
 

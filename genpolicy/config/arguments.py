@@ -78,6 +78,20 @@ def own_conf() -> Path | None:
     return own
 
 
+def remark_unused_conf() -> None:
+    """Says of a `./conf` of another program that its options are not taken, if it has some of genpolicy's groups."""
+    own = Path("conf")
+    if not os.path.lexists(own / "config.yaml") or own.resolve() == CONF.resolve():
+        return
+    if meant := [group for group in groups() if (own / group).is_dir()]:
+        from genpolicy.system.console import remark  # whose package is slow to import
+
+        folders = ", ".join(f"conf/{group}" for group in meant)
+        remark(
+            f"./conf has a config.yaml and is not taken for genpolicy's options ({folders}); to use them, move it away"
+        )
+
+
 def conf_folders() -> list[Path]:
     """The folders of options, those of plugins, the packaged one and the user's own: of equal names the last counts."""
     from genpolicy.config import plugins  # which takes the packaged folder from here
