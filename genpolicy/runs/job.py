@@ -86,9 +86,12 @@ def show(config: DictConfig, package: str | None) -> None:
 
 
 def prepare(config: DictConfig, choices: dict[str, str], overrides: list[str]) -> Job:
-    """The job of a composed configuration (`checked_job`); says which of its words mean nothing."""
+    """The job of a composed configuration (`checked_job`); says which words mean nothing, which values are left out."""
+    from genpolicy.config import tuned
+
     job = checked_job(config, choices, overrides)
     if job.config.mode == "train":
+        tuned.remark_left_out(choices, overrides)
         remark_unused(OmegaConf.to_container(job.config), TrainSettings, overrides)
     return job
 
@@ -109,7 +112,8 @@ def checked_job(config: DictConfig, choices: dict[str, str], overrides: list[str
         source = "" if error.name in said else _source(error.name, choices, overrides)
         if not source:
             raise
-        raise UserError(f"{error}; it comes from {source}") from error
+        way_out = "; tuned=none leaves it out" if source.startswith("tuned=") else ""
+        raise UserError(f"{error}; it comes from {source}{way_out}") from error
 
 
 def _source(name: str, choices: dict[str, str], words: Sequence[str]) -> str:

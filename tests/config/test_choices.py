@@ -113,6 +113,7 @@ def test_what_the_papers_values_set_and_an_algorithm_lacks_is_said_to_be_theirs(
     result = genpolicy("algo=bc", "tuned=gmpo/hopper-medium-v2")
     assert "has no such setting; " in result.err
     assert "it comes from tuned=gmpo/hopper-medium-v2" in result.err
+    assert result.err.endswith("; tuned=none leaves it out\n")
 
 
 def test_a_job_given_twice_is_done_once():

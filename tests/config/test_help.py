@@ -84,18 +84,20 @@ def test_tuned_values_are_those_of_the_task_and_say_where_they_come_from():
 
 
 @pytest.mark.usefixtures("elsewhere")
-def test_what_an_own_file_of_a_task_chooses_and_replaces_is_shown(tmp_path):
+def test_what_an_own_file_of_a_task_builds_on_and_replaces_is_shown(tmp_path):
     folder = tmp_path / "conf/tuned/gmpo"
     folder.mkdir(parents=True)
-    (folder / "base.yaml").write_text("algo: {beta: 3, policy_lr: 0.1}\ncritic: {hidden: [4]}\n")
+    (folder / "base.yaml").write_text("# @package _global_\nalgo: {beta: 3, policy_lr: 0.1}\ncritic: {hidden: [4]}\n")
     (folder / "hopper-medium-v2.yaml").write_text(
-        "# @package _global_\n# Mine\ndefaults: [base, override /network: mlp, _self_]\nalgo:\n  beta: 5   # tried\n"
+        "# @package _global_\n# Mine\ndefaults: [/tuned/gmpo/base, _self_]\nalgo:\n  beta: 5   # tried\n"
     )
     first, own, base = genpolicy("--help", "tuned=gmpo/hopper-medium-v2").out.split("\nFrom ")
     assert first == "tuned=gmpo/hopper-medium-v2: Mine\n"
     assert own.splitlines()[0] == str(folder / "hopper-medium-v2.yaml")
-    assert [line.split() for line in own.splitlines()[1:]] == [["network=mlp"], ["algo.beta=5", "tried"]]
+    assert [line.split() for line in own.splitlines()[1:]] == [["algo.beta=5", "tried"]]
     assert base.splitlines() == [str(folder / "base.yaml"), "  algo.policy_lr=0.1", "  critic.hidden=[4]"]
+    [(job, _)] = jobs("algo=gmpo", "env=hopper-medium-v2")
+    assert (job.config.algo.beta, job.config.algo.policy_lr, job.config.critic.hidden) == (5, 0.1, [4])
 
 
 @pytest.mark.parametrize("algo", options("algo"))

@@ -6,9 +6,10 @@ import pytest
 from command_line import genpolicy, jobs, tried
 from test_conf import contains
 
-from genpolicy.config import plain_yaml, tuned
+from genpolicy.config import plain_yaml, plugins, tuned
 from genpolicy.config.arguments import CONF, options
 from genpolicy.config.option_content import merged
+from genpolicy.system.console import remark
 
 FILES = sorted((CONF / "tuned").glob("*/*.yaml"))
 
@@ -111,7 +112,7 @@ def test_a_familys_file_has_what_is_shared_and_a_table_of_what_differs(tmp_path)
     assert (job.config.algo.beta, job.config.algo.policy_steps) == (9, 3)
     [(plain, _)] = jobs("algo=gmpo", "env=halfcheetah-medium-v2")
     [(none, _)] = jobs("algo=gmpo", "env=halfcheetah-medium-v2", "tuned=none")
-    assert plain.config.algo == none.config.algo
+    assert (plain.config.algo.beta, none.config.algo.beta) == (8, 4)  # the packaged file has this task
     write(tmp_path / "conf/tuned/gmpo/hopper-medium-v2.yaml", "# @package _global_\nalgo: {beta: 5}\n")
     [(job, _)] = jobs("algo=gmpo", "env=hopper-medium-v2")
     assert (job.config.algo.beta, job.config.algo.policy_steps) == (5, none.config.algo.policy_steps)
@@ -125,6 +126,54 @@ def test_a_familys_file_without_a_table_is_for_all_its_tasks(tmp_path):
     assert (job.config.algo.beta, job.config.env.family) == (7, "people")
     assert "gmpo/yours" in options("tuned")
     assert jobs("algo=gmpo", "env=mine")[0][0].config.algo.beta == 4
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "more", "task", "beta"),
+    [
+        ("plugin", "hopper-medium-v2", "", "hopper-medium-v2", 16),
+        ("plugin", "locomotion", "", "hopper-medium-v2", 16),
+        ("plugin", "locomotion", "", "hopper-expert-v2", 7),  # of which the packaged file has nothing
+        ("conf", "hopper-medium-v2", "", "hopper-medium-v2", 7),
+        ("conf", "locomotion", "", "hopper-medium-v2", 7),
+        ("conf", "locomotion", "tasks: {hopper-expert-v2: {}}\n", "hopper-medium-v2", 16),
+        ("conf", "maze2d", "", "maze2d-umaze-v1", 7),  # of which the packaged file is the task's own
+    ],
+)
+def test_of_the_folders_the_first_that_has_values_for_a_task_counts(
+    tmp_path, monkeypatch, folder, name, more, task, beta
+):
+    (tmp_path / "plugin").mkdir()
+    monkeypatch.setattr(plugins, "folders", lambda: [tmp_path / "plugin"])
+    path = tmp_path / folder / f"tuned/gmpo/{name}.yaml"
+    write(path, f"# @package _global_\nalgo: {{beta: 7}}\n{more}")
+    assert jobs("algo=gmpo", f"env={task}")[0][0].config.algo.beta == beta
+    assert (options("tuned")[f"gmpo/{task}"] == path) == (beta == 7)
+
+
+@pytest.mark.parametrize("algo", ["bc", "gmpo", "gmpg"])
+def test_values_for_the_embedded_data_are_not_taken_for_others(tmp_path, algo):
+    remark.cache_clear()
+    (tmp_path / "mine.npz").touch()
+    other = [f"algo={algo}", "env=maze2d-umaze-v1", "dataset=npz", "dataset.path=mine.npz"]
+    result, [(job, _)] = tried(*other)
+    assert f"{algo} are for dataset=waypoint, and not taken; to take them: tuned={algo}/maze2d-umaze-v1" in result.err
+    result, [(none, _)] = tried(*other, "tuned=none")
+    assert (job.config, job.choices, result.err) == (none.config, none.choices, "")
+    result, [(given, _)] = tried(*other, f"tuned={algo}/maze2d-umaze-v1")
+    (embedded, _), *_ = jobs(*other[:2])
+    assert (given.config.algo, result.err) == (embedded.config.algo, "")
+    assert given.config.algo != none.config.algo
+
+
+def test_an_own_variant_of_an_algorithm_is_told_whose_values_there_are(tmp_path):
+    remark.cache_clear()
+    write(tmp_path / "conf/algo/mine.yaml", "# Mine\ndefaults: [gmpo, _self_]\n")
+    said = "tuned: no values for algo=mine; those of gmpo: tuned=gmpo/hopper-medium-v2\n"
+    assert tried("-m", "algo=mine", "env=hopper-medium-v2", "seed=0,1")[0].err == said
+    remark.cache_clear()
+    for words in (["tuned=gmpo/hopper-medium-v2"], ["tuned=none"], ["env=pen-human-v1"], ["algo=gmpg_reinforce"]):
+        assert tried("algo=mine", "env=hopper-medium-v2", *words)[0].err == ""
 
 
 def test_a_task_without_values_has_the_defaults():
@@ -144,6 +193,10 @@ def test_a_task_without_values_has_the_defaults():
         ("tasks: {hopper-medium-v2: {study: '${oc.env:HOME}'}}\n", "only references to other settings"),
         ("hydra: {run: {dir: x}}\ntasks: {hopper-medium-v2: {}}\n", "genpolicy arranges this itself"),
         ("tasks: {hopper-medium-v2: {algo: {bet: 3}}}\n", "it comes from tuned=gmpo/hopper-medium-v2"),
+        ("defaults: [override /network: mlp]\n", "a file of tuned gives values and chooses no options"),
+        ("defaults: [locomotion]\n", "'locomotion': a file of tuned gives values and chooses no options"),
+        ("defaults: [/tuned/gmpo/hopper-medium-v2]\n", "locomotion.yaml: builds on itself"),
+        ("for_dataset: [waypoint]\n", "for_dataset: ['waypoint']: no option of dataset; "),
     ],
 )
 def test_what_a_familys_file_may_not_hold(tmp_path, text, said):

@@ -11,13 +11,13 @@ from omegaconf import OmegaConf
 
 
 class OwnConf(SearchPathPlugin):
-    """Lets options in `./conf` add to genpolicy's, or replace them; and families have `tuned` values.
+    """Lets options in `./conf` add to genpolicy's, or replace them; and has `tuned` values found.
 
     Other Hydra programs are left alone.
     """
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        from genpolicy.config import plugins
+        from genpolicy.config import plugins, tuned
         from genpolicy.config.arguments import CONF, own_conf
 
         main = next((element for element in search_path.get_path() if element.provider == "main"), None)
@@ -28,7 +28,8 @@ class OwnConf(SearchPathPlugin):
             search_path.prepend("user", f"{OwnOptions.scheme()}://{own}", anchor=SearchPathQuery(provider="main"))
         for folder in reversed(plugins.folders()):
             search_path.append("plugin", f"{OwnOptions.scheme()}://{folder}")
-        search_path.append("families", f"{Families.scheme()}://")
+        search_path.prepend("tuned", f"{Tuned.scheme()}://")
+        OmegaConf.register_new_resolver("tuned", tuned.taken, replace=True)  # for the packaged config.yaml
 
 
 class OwnOptions(ConfigSource):
@@ -56,12 +57,13 @@ class OwnOptions(ConfigSource):
         return sorted(set(found))
 
     def load_config(self, config_path: str) -> ConfigResult:
-        from genpolicy.config import option_files
+        from genpolicy.config import option_content, option_files
 
         place = self._place(self._normalize_file_name(config_path))
         if place is None or not place.is_file():
             raise ConfigLoadError(f"Config not found : {config_path}")
         config, header = option_files.checked(place)
+        option_content.lineage(place)  # which refuses files that build on one another
         return ConfigResult(provider=self.provider, path=self.full_path(), config=config, header=header)
 
     def _place(self, config_path: str) -> Path | None:
@@ -70,12 +72,12 @@ class OwnOptions(ConfigSource):
         return None if {"..", "/"} & {*parts} or parts[:1] == ("hydra",) else Path(self.path, *parts)
 
 
-class Families(ConfigSource):
-    """The options `tuned/<algo>/<task>` that have no file of their own, from the file of the task's family."""
+class Tuned(ConfigSource):
+    """The options `tuned/<algo>/<task>` of all folders, from the task's own file or that of its family."""
 
     @staticmethod
     def scheme() -> str:
-        return "genpolicy-families"
+        return "genpolicy-tuned"
 
     def available(self) -> bool:
         return True
@@ -90,11 +92,11 @@ class Families(ConfigSource):
         return []
 
     def file(self, config_path: str) -> Path | None:
-        """The file of the family; None if it has no values for the task."""
+        """The file that has the values."""
         from genpolicy.config import tuned
 
-        group, _, name = config_path.partition("/")
-        return tuned.family_file(name.removesuffix(".yaml")) if group == "tuned" else None
+        group, _, name = config_path.removesuffix(".yaml").partition("/")
+        return tuned.file(name) if group == "tuned" else None
 
     def load_config(self, config_path: str) -> ConfigResult:
         from genpolicy.config import option_files, plain_yaml, tuned
@@ -103,12 +105,14 @@ class Families(ConfigSource):
         path = self.file(config_path)
         if path is None:
             raise ConfigLoadError(f"Config not found : {config_path}")
+        name = config_path.removesuffix(".yaml").partition("/")[2]
+        task = name.partition("/")[2]
         if CONF in path.parents:
-            content, header = plain_yaml.read(path), {}
+            content, package = plain_yaml.read(path), "_global_"
         else:
             config, header = option_files.checked(path)
             content = OmegaConf.to_container(config, resolve=False)
-        header = {"package": header.get("package") or "_global_"}
-        task = config_path.rpartition("/")[2].removesuffix(".yaml")
+            package = header.get("package") or ("_global_" if path.stem != task else None)
+        tuned.files(name)  # which refuses what Hydra would not understand
         values = OmegaConf.create(tuned.values(content, task, path))
-        return ConfigResult(provider=self.provider, path=self.full_path(), config=values, header=header)
+        return ConfigResult(provider=self.provider, path=self.full_path(), config=values, header={"package": package})
