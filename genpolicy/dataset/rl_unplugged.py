@@ -35,7 +35,6 @@ class RLUnplugged(OwnFile):
         """Only the suite's tasks name the parts of an observation."""
         if not issubclass(locate(config.env._target_), ControlSuite):
             raise UserError(f"dataset=rl_unplugged does not go with env={config.env.name}: it goes with env=dmc-...")
-        super().check_compatibility(config)
 
     def arrays(self, task: Task) -> tuple[dict[str, np.ndarray], Behaviour]:
         """The rows, as they are; the file is shuffled, so that its episodes and their returns are not known."""

@@ -11,7 +11,6 @@ import numpy as np
 
 from genpolicy.config.run_settings import absolute
 from genpolicy.config.schema import component, setting
-from genpolicy.config.validation import Node
 from genpolicy.dataset.dataset import Dataset
 from genpolicy.dataset.sequences import Sequences
 from genpolicy.env.task import Task
@@ -38,11 +37,6 @@ class OwnFile(Dataset):
 
     path: str = setting(doc="the file; a relative path starts at the working directory")
 
-    @classmethod
-    def check_compatibility(cls, config: Node) -> None:
-        """The file must be there, and of this format, before a run is made of it."""
-        cls.existing(config.dataset.path)
-
     def location(self, task: Task) -> Path:
         """The file's absolute path."""
         return Path(self.path).expanduser().absolute()
@@ -59,7 +53,10 @@ class OwnFile(Dataset):
 
     @classmethod
     def existing(cls, name: str) -> Path:
-        """The absolute path of a file that is there. Raises `UserError` if it is not, or is of another format."""
+        """The absolute path of a file that is there, as it need not be any more when a policy is trained.
+
+        Raises `UserError` if it is not, or is of another format.
+        """
         path = Path(absolute(name))
         if not path.is_file():
             raise UserError(f"dataset.path: there is no file {path}")

@@ -11,6 +11,8 @@ from genpolicy.runs.run import claim_run
 from genpolicy.training.evaluate import evaluate, show
 from genpolicy.training.setup import find_run, stage_of
 
+DURING_TRAINING = ("eval.episodes=", "eval.per_phase=")
+
 
 def run(job: Job) -> None:
     """Evaluates the policy of an existing run again; prints the result, keeps it as `evaluation-*.json` there.
@@ -23,6 +25,8 @@ def run(job: Job) -> None:
     `UserError` when all else is done.
     """
     config = job.config
+    if word := next((word for word in job.overrides if word.lstrip("+").startswith(DURING_TRAINING)), None):
+        raise UserError(f"{word}: of evaluations during training; mode=eval plays eval.final_episodes")
     found, path = find_run(config)
     wanted, chosen = with_chosen(found, job)
     if identity(wanted) != identity(found.config):

@@ -5,7 +5,7 @@ from pathlib import Path
 from genpolicy.config.schema import build
 from genpolicy.runs import provenance
 from genpolicy.runs.job import Job
-from genpolicy.training.setup import choose_device, find_run, fresh_algorithm, load, restore, stage_of
+from genpolicy.training.setup import choose_device, find_run, fresh_algorithm, load, restore, stage_after, stage_of
 
 
 def run(job: Job) -> None:
@@ -18,10 +18,11 @@ def run(job: Job) -> None:
     from genpolicy.evaluation.inspection import Inspection  # matplotlib is slow to import
 
     found, path = find_run(job.config)
-    config, device, stage = found.config, choose_device(job.config.device), stage_of(found, path)
+    config, device = found.config, choose_device(job.config.device)
     task = build(config.env)
     algorithm = fresh_algorithm(config, task, device)
-    restore(algorithm, path)
+    updates = restore(algorithm, path)
+    stage = stage_of(found, path) and stage_after(path, updates)  # a run in training may have saved another one since
     now, data = provenance.stamp(config), load(config, task, device)
     provenance.compare(found.directory, data, now)
     inspection = Inspection.of(algorithm.eval(), data, **job.config.inspect)

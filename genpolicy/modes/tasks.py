@@ -10,6 +10,7 @@ from genpolicy.config.arguments import options
 from genpolicy.config.option_content import all_settings
 from genpolicy.config.schema import MISSING, TARGET, build
 from genpolicy.env.task import Task
+from genpolicy.errors import UserError, one_line
 from genpolicy.runs.job import Job
 from genpolicy.system.console import console, plain
 
@@ -29,7 +30,11 @@ def run(job: Job) -> None:
         node = all_settings(path, "env")
         if MISSING in node.values():  # what the user has to name first
             continue
-        task = build(node)
+        try:
+            task = build(node)
+        except UserError as error:  # as of a simulator that is not installed
+            shown.add_row(*map(plain, (name, "", "", "", one_line(error))))
+            continue
         sizes = str(task.observation_size), str(task.action_size), f"{task.max_episode_steps:,}"
         references = [f"{value:g}" if value is not None else "" for value in (task.reference_min, task.reference_max)]
         cells = name, *sizes, _simulator(task, node), *references, _data(task, Path(config.paths.data))

@@ -48,7 +48,7 @@ def with_chosen(run: Run, job: Job) -> tuple[DictConfig, dict[str, str]]:
             wanted[group], chosen[group] = config[group], job.choices[group]
         else:
             wanted[group] = OmegaConf.merge(wanted[group], config[group])
-    if config.chunk.execute is not None:
+    if any(word.lstrip("+").startswith("chunk.execute=") for word in job.overrides):  # null: all
         wanted.chunk.execute = config.chunk.execute
     wanted.eval = config.eval
     wanted = check(wanted, chosen, root=TrainSettings)
@@ -89,6 +89,10 @@ class Evaluation:
         if not self.path(".yaml").exists():
             content = {"choices": dict(self.choices), "settings": self.settings}
             write_atomically(self.path(".yaml"), plain_yaml.dump(content))
+
+    def withdraw(self) -> None:
+        """Undo `ask`; the caller owns the run."""
+        self.path(".yaml").unlink(missing_ok=True)
 
     def record(self) -> dict | None:
         """What `keep` has written; None before. Raises `UserError` for a damaged file."""

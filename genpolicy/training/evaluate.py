@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from genpolicy.config.schema import build
@@ -16,7 +17,7 @@ from genpolicy.runs.protocol import unscaled
 from genpolicy.runs.run import Run
 from genpolicy.system.progress import Progress
 from genpolicy.training.final import draw_steps, steps_name
-from genpolicy.training.setup import choose_device, fresh_algorithm, load, restore
+from genpolicy.training.setup import choose_device, fresh_algorithm, load, restore, stage_after
 
 
 def evaluate(
@@ -39,6 +40,8 @@ def evaluate(
     provenance.compare(run.directory, transitions, now)
     algorithm = fresh_algorithm(config, task, device)
     updates = restore(algorithm, path)
+    if asked.stage:  # of a run in training, which may have saved another checkpoint since it was asked
+        asked = replace(asked, stage=stage_after(path, updates))
     with Progress(transient=True) as progress:
         evaluator = Evaluator(task, transitions, algorithm, config, check, progress)
         episodes = config.eval.final_episodes

@@ -21,6 +21,7 @@ from genpolicy.dataset.transitions import Transitions
 from genpolicy.env.task import Task
 from genpolicy.errors import UserError, message, one_line
 from genpolicy.runs import provenance
+from genpolicy.runs.evaluations import is_pending
 from genpolicy.runs.identity import directory_of, each_seed
 from genpolicy.runs.run import Run, open_run, require_free
 from genpolicy.system.progress import Progress, Stderr
@@ -28,7 +29,7 @@ from genpolicy.system.signals import Interrupted, Signals
 from genpolicy.system.stopwatch import STOPWATCH
 from genpolicy.tracking import sync
 from genpolicy.training.setup import bounds, choose_device, fresh_algorithm, load, sequences
-from genpolicy.training.train import FINISHED, evaluate_pending, training
+from genpolicy.training.train import FINISHED, evaluate_pending, training, withdrawing
 from genpolicy.training.vectorised import VectorisedPhase
 
 
@@ -47,7 +48,7 @@ def train(config: DictConfig, choices: Mapping[str, str], sweep: str | None = No
         for single in each_seed(config):
             runs.append(open_run(single, choices, sweep))
             stack.callback(runs[-1].close)
-        todo = [run for run in runs if run.asked is not None or not run.finished]
+        todo = [run for run in runs if run.asked is not None or not run.finished or is_pending(run.directory)]
         for run in runs:
             if run not in todo:
                 print(FINISHED.format(run.directory))
@@ -62,7 +63,7 @@ def train(config: DictConfig, choices: Mapping[str, str], sweep: str | None = No
             members = [
                 _Member(run, signals, progress, (task, data)) for run, progress in zip(fresh, shown, strict=True)
             ]
-            with signals.deferred():
+            with signals.deferred(), withdrawing(todo):
                 _Lockstep(members, config).run()
                 for run in todo:
                     if run.finished:

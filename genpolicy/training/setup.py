@@ -90,7 +90,12 @@ def stage_of(run: Run, path: Path) -> str:
     """What begins the names of files on the policy in a checkpoint of a run: nothing for the trained one."""
     if run.finished and path.name in ("last.pt", POLICY):
         return ""
-    return f"{path.stem}-{updates_of(path, checkpoint.load(path))}-"
+    return stage_after(path, updates_of(path, checkpoint.load(path)))
+
+
+def stage_after(path: Path, updates: int) -> str:
+    """As `stage_of`, of a policy in training after so many updates."""
+    return f"{path.stem}-{updates}-"
 
 
 def load(config: DictConfig, task: Task, device: torch.device) -> Transitions:

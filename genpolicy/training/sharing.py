@@ -117,9 +117,9 @@ class Sharing:
         self.close()
 
     def inherit(self, directory: Path) -> None:
-        """Tell of the phases of a run that this one goes on from."""
-        known = known_status(directory).get("phases", {})
-        self.told = {name: told | {"reused": True} for name, told in known.items()}
+        """Tell of the phases of a run that this one goes on from, but for the last, which goes on."""
+        known, last = known_status(directory).get("phases", {}), self.algorithm.phases[-1].name
+        self.told = {name: told | {"reused": True} for name, told in known.items() if name != last}
         self.run.note(phases=self.told)
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """Training a run to its end."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from genpolicy.config.schema import build
 from genpolicy.dataset.transitions import Transitions
@@ -13,7 +13,7 @@ from genpolicy.runs.protocol import unscaled
 from genpolicy.runs.run import Run
 from genpolicy.system.forecast import duration
 from genpolicy.system.progress import Progress
-from genpolicy.system.signals import Signals
+from genpolicy.system.signals import Interrupted, Signals
 from genpolicy.tracking import follower
 from genpolicy.training.evaluate import evaluate, show
 from genpolicy.training.setup import choose_device, data_facts, fresh_algorithm, load
@@ -29,7 +29,7 @@ def train(run: Run, synced_elsewhere: bool = False, until: str | None = None) ->
     A finished run is evaluated as was asked, or left as it is. synced_elsewhere: whether another process ships the run
     to a store in a file. On a signal of `Signals.NOTED` saves a checkpoint and raises `Interrupted`.
     """
-    with Signals() as signals, contextlib.closing(run):
+    with Signals() as signals, contextlib.closing(run), withdrawing([run]):
         if not run.finished:
             with training(run, signals, Progress(), synced_elsewhere) as trainer:
                 trainer.fit(until)
@@ -79,6 +79,20 @@ def training(
         for name, told in trainer.sharing.told.items():
             if told["reused"]:
                 print(f"{name}: trained in {told['run']}, {duration(told['seconds'])} saved", flush=True)
+
+
+@contextlib.contextmanager
+def withdrawing(runs: Sequence[Run]) -> Iterator[None]:
+    """Inside, a signal takes back what this command has asked of runs: the next command may not want it."""
+    try:
+        yield
+    except Interrupted as error:
+        unanswered = [run.asked for run in runs if run.asked is not None and run.asked.record() is None]
+        for asked in unanswered:
+            asked.withdraw()
+        if unanswered:
+            print(f"{error.signal}: the evaluation is not kept; the same command makes it", flush=True)
+        raise
 
 
 def evaluate_pending(

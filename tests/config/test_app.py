@@ -101,7 +101,7 @@ def test_the_command_line_wins_over_what_a_task_chooses(tmp_path):
         ("network=residual network.hidden=[64,48]", "network.hidden=[64,48]: each width must be half"),
         ("network=residual network.hidden=[]", "network.hidden=[]: each width must be half"),
         ("env=hopper-medium-v2 dataset=waypoint", "dataset=waypoint does not go with env=hopper-medium-v2"),
-        ("dataset=hdf5 dataset.path=nowhere.hdf5", "dataset.path: there is no file"),
+        ("env=hopper-medium-v2 dataset=hdf5 dataset.path=nowhere.hdf5", "dataset.path: there is no file"),
     ],
 )
 def test_what_does_not_go_together_is_refused_before_anything_is_made(words, reason, tmp_path):

@@ -4,11 +4,14 @@ import math
 
 import pytest
 from command_line import genpolicy, jobs, tried
+from omegaconf import OmegaConf
 from test_conf import contains
 
 from genpolicy.config import plain_yaml, plugins, tuned
 from genpolicy.config.arguments import CONF, options
 from genpolicy.config.option_content import merged
+from genpolicy.config.run_settings import TrainSettings
+from genpolicy.config.validation import check
 from genpolicy.system.console import remark
 
 FILES = sorted((CONF / "tuned").glob("*/*.yaml"))
@@ -56,19 +59,30 @@ def test_observations_are_raw_but_where_the_authors_standardise_them():
 @pytest.mark.slow
 @pytest.mark.parametrize("algo", sorted({path.parent.name for path in FILES}))
 def test_values_are_legal_and_taken(algo):
-    """Of tasks with the same values that build on the same file, such as hopper's, one is composed."""
-    tried, tasks = [], options("env")
+    """Of tasks with values of the same settings that build on the same file, such as hopper's, one is composed."""
+    tried, composed, tasks = [], {}, options("env")
     for name, path in options("tuned").items():
         folder, _, task = name.partition("/")
         if folder != algo:
             continue
         values = tuned.values(plain_yaml.read(path), task, path)
         variant_of = plain_yaml.read(tasks[task]).get("defaults")
-        if (values, variant_of) not in tried:
-            tried.append((values, variant_of))
+        if (values, variant_of) in tried:
+            continue
+        tried.append((values, variant_of))
+        alike = str((names_in(values), variant_of))
+        if alike in composed:
+            job = composed[alike]
+            found = check(OmegaConf.merge(job.config, values), job.choices, root=TrainSettings)
+        else:
             [(job, _)] = jobs(f"algo={algo}", *words(task))
             assert job.choices["tuned"] == name
-            assert contains(job.config, values), f"{path} is not taken for {task}"
+            composed[alike], found = job, job.config
+        assert contains(found, values), f"{path} is not taken for {task}"
+
+
+def names_in(values):
+    return {name: names_in(below) for name, below in values.items()} if isinstance(values, dict) else None
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from command_line import genpolicy, jobs, tried
 from gymnasium.envs.registration import EnvSpec
 from tiny import only_run, records
 
+from genpolicy import load_policy
 from genpolicy.config.schema import build
 from genpolicy.dataset.npz import NPZ
 from genpolicy.env.gym import Plain
@@ -244,11 +245,13 @@ def test_a_file_of_another_format_is_told_at_once(tmp_path, dataset, kind):
     path = tmp_path / "data.x"
     with open(path, "wb") as file:
         write(path if kind == "hdf5" else file, kind)
-    result, started = tried(DATA[dataset], f"dataset={dataset}", f"dataset.path={path}", "algo=bc")
+    words = DATA[dataset], f"dataset={dataset}", f"dataset.path={path}", "algo=bc", f"paths.outputs={tmp_path}/outputs"
     if kind == {"rl_unplugged": "npy"}.get(dataset, dataset):
+        result, started = tried(*words)
         assert started, result.err
         return
-    assert not started
+    result = genpolicy(*words)
+    assert not tmp_path.joinpath("outputs").exists()
     assert result.err.startswith(f"genpolicy: dataset.path: {path} {HINTS[kind]}")
     assert (result.code, result.err.count("\n")) == (1, 1)
     assert "get it again" not in result.err
@@ -279,3 +282,8 @@ def test_from_a_file_and_an_id_to_a_trained_policy(tmp_path):
     }
     loaded = NPZ(path=str(tmp_path / "mine.npz"), reward="none", directory=tmp_path).load(pendulum())
     assert data["digest"] == loaded.digest()
+    (tmp_path / "mine.npz").rename(tmp_path / "elsewhere.npz")
+    assert load_policy(only_run(tmp_path)).act(np.zeros(O, np.float32)).shape == (A,)
+    said = genpolicy("mode=eval", f"checkpoint={only_run(tmp_path)}", "eval.final_episodes=1").err
+    assert said == f"genpolicy: dataset.path: there is no file {tmp_path / 'mine.npz'}\n"
+    assert genpolicy("mode=export", f"checkpoint={only_run(tmp_path)}").code == 0

@@ -334,6 +334,19 @@ def test_all_tasks_at_a_glance(tmp_path):
     assert rows["swiss-roll"] == ["0", "2", "1", "SwissRoll"]
 
 
+def test_a_task_that_cannot_be_made_is_a_row_that_says_why(tmp_path, monkeypatch):
+    (tmp_path / "bad.yaml").write_text(
+        "_target_: genpolicy.env.gym.Gym\nname: bad\nid: Nope-v0\nmax_episode_steps: null\n"
+    )
+    shown = {"bad": tmp_path / "bad.yaml", "swiss-roll": options("env")["swiss-roll"]}
+    monkeypatch.setattr(tasks, "options", lambda group: shown)
+    found = genpolicy("mode=tasks", f"paths.data={tmp_path}")
+    assert found.code == 0, found.err
+    words = found.out.split()
+    assert "Nope-v0" in words
+    assert "SwissRoll" in words
+
+
 def test_a_narrow_terminal_folds_names_and_keeps_numbers(tmp_path, monkeypatch):
     shown = {name: options("env")[name] for name in ("hopper-medium-v2", "ogbench-humanoidmaze-medium-navigate")}
     monkeypatch.setattr(tasks, "options", lambda group: shown)

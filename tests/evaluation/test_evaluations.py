@@ -1,8 +1,10 @@
 """A trained run asked for other evaluations: it is evaluated, never trained, and tells each by its own name."""
 
 import json
+import os
 import re
 import shutil
+import signal
 
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from command_line import genpolicy, jobs
 from tiny import events, only_run, opened, plain_words, records, undrawn, words
 
 from genpolicy import api
+from genpolicy.evaluation import evaluator
 from genpolicy.launch import sweep
 from genpolicy.launch.search import mean_score
 from genpolicy.runs import checkpoint
+from genpolicy.runs.evaluations import with_chosen
 from genpolicy.runs.run import find_runs, load_run, open_run
 from genpolicy.system import progress
 from genpolicy.training import evaluate, trainer
@@ -77,6 +81,46 @@ def test_a_finished_run_is_evaluated_anew_and_not_trained(outputs, untrained):
     assert (run / "status.json").read_bytes() == status
     frozen["config"]["paths"] = {"outputs": str(outputs), "data": str(outputs)}  # the copy's, for this command
     assert yaml.safe_load((run / "config.yaml").read_text()) == frozen
+
+
+def test_an_evaluation_that_is_interrupted_does_not_come_back(outputs, untrained, monkeypatch):
+    real = evaluator.rollout
+
+    def stopping(*arguments, **more):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments, **more)
+
+    for seeds in ("seed=0", "seeds=[0]"):
+        with monkeypatch.context() as patch:
+            patch.setattr(evaluator, "rollout", stopping)
+            stopped = genpolicy(*words(outputs, *SHORT, seeds, "eval.final_episodes=5"))
+        assert stopped.code == 143
+        assert "SIGTERM: the evaluation is not kept; the same command makes it" in stopped.out
+        assert not list(only_run(outputs).glob("evaluation-*"))
+    assert "finished already" in command(outputs).out
+
+
+def test_what_a_command_asked_for_before_it_was_killed_is_made_by_seeds_together_too(outputs, untrained):
+    ((job, _),) = jobs(*words(outputs, *SHORT, "eval.final_episodes=4"))
+    open_run(job.config, job.choices).close()
+    command(outputs, "seeds=[0]")
+    assert record(only_run(outputs))
+
+
+def test_mode_eval_takes_null_for_all_actions_of_a_chunk(tmp_path):
+    chunks = "chunk.length=3", "chunk.execute=1"
+    ((job, _),) = jobs("algo=qc_fql", "env=multi-goal", "tuned=none", *chunks, f"paths.outputs={tmp_path}")
+    run = open_run(job.config, job.choices)
+    run.close()
+    for word, played in ("chunk.execute=null", None), ("chunk.execute=2", 2), ("eval.video=false", 1):
+        ((job, _),) = jobs("mode=eval", f"checkpoint={run.directory}", word)
+        assert with_chosen(run, job)[0].chunk.execute == played
+
+
+@pytest.mark.parametrize("word", ["eval.episodes=5", "eval.per_phase=2"])
+def test_mode_eval_refuses_what_is_of_evaluations_during_training(outputs, word):
+    said = genpolicy("mode=eval", f"checkpoint={only_run(outputs)}", word).err
+    assert said == f"genpolicy: {word}: of evaluations during training; mode=eval plays eval.final_episodes\n"
 
 
 def test_a_long_evaluation_says_how_far_it_is(tmp_path, monkeypatch):

@@ -73,6 +73,17 @@ def test_a_longer_last_phase_goes_on_where_the_shorter_one_ended(trained, tmp_pa
     assert longer_than(tmp_path / "both", 60)  # which stays
 
 
+def test_the_phase_that_goes_on_is_the_longer_runs_own(tmp_path):
+    short = words(tmp_path, "algo=bc", "eval.per_phase=1", "eval.final_episodes=1")
+    short = [word for word in short if not word.startswith(("algo.", "critic."))] + ["algo.behaviour_steps=4"]
+    assert genpolicy(*short).code == 0
+    said = genpolicy(*short, "algo.behaviour_steps=8")
+    assert "goes on from bc-gvp-" in said.err
+    assert "trained in" not in said.out
+    (run,) = (run for run in find_runs(tmp_path) if "behaviour_steps: 8\n" in (run / "config.yaml").read_text())
+    assert "behaviour" not in json.loads((run / "status.json").read_text()).get("phases", {})
+
+
 def test_evaluations_that_were_made_otherwise_are_not_a_longer_runs(trained, tmp_path):
     shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
     said = train(tmp_path, "algo.policy_steps=80", "eval.episodes=3", "eval.per_phase=4")
