@@ -49,7 +49,7 @@ def train(*words: str) -> Trained:
         raise UserError(f"mode={job.config.mode}: only mode=train is available from Python; leave mode out")
     if job.config.seeds:
         raise UserError("seeds: one run at a time from Python; several seeds are for the command line")
-    checks.complete([job])
+    checks.check([job])
     run = open_run(job.config, job.choices)
     training.train(run)
     results = checkpoint.load(run.path("last.pt"))["state"]["results"]

@@ -36,6 +36,13 @@ def small_costs():
         yield
 
 
+@pytest.fixture(autouse=True)
+def permissions_end():
+    """What a command lets this process import, by its environment, goes with the test."""
+    with mock.patch.dict(os.environ):
+        yield
+
+
 @pytest.fixture
 def elsewhere(tmp_path, monkeypatch):
     """An empty folder to work in: no options, runs or data of wherever the tests happen to run."""

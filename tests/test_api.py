@@ -137,7 +137,7 @@ def test_a_policy_acts_as_the_words_say(trained, policy, algorithm):
     ("words", "reason"),
     [
         ("eval.final_episodes=7", "eval.final_episodes=7: of evaluations, which load_policy makes none of"),
-        ("chunk.length=2", "chunk.length=2: chunks are as long as those that the run was trained on"),
+        ("chunk.length=2", "chunk.length: chunks are as long as those that the run was trained on"),
         ("select=greedy select.num_candidates=0", "select.num_candidates: 0 must be >= 1"),
         ("seed=1", "seed=1: goes with mode=train"),
     ],

@@ -40,6 +40,15 @@ def parsed(word: str) -> Override:
     return override
 
 
+def settings_in(words: Sequence[str]) -> set[str]:
+    """The names of what words set: launch.gpus and launch.cpus of launch={gpus:1,cpus:2}."""
+    found = set()
+    for override in map(parsed, words):
+        key, value = override.key_or_group, override.value()
+        found |= {f"{key}.{name}" for name in value} if isinstance(value, dict) else {key}
+    return found
+
+
 class Loader(ConfigLoaderImpl):
     """Composes from genpolicy's options and those of the user's own.
 

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from hydra.core.override_parser.types import Override
 from hydra.plugins.config_source import ConfigSource
 from omegaconf import Container, OmegaConf
 from omegaconf._utils import get_yaml_loader
 
 from genpolicy.config import plain_yaml
 from genpolicy.config.arguments import PLACED, options
-from genpolicy.config.loader import parsed
+from genpolicy.config.loader import parsed, settings_in
 from genpolicy.config.run_settings import TrainSettings
 from genpolicy.errors import UserError
 
@@ -66,8 +65,7 @@ def check_said(settings: dict, overrides: list[str]) -> None:
     That is where data are sent, that a run is deleted, and lines for a shell, but for those of the `cluster` that the
     command line names.
     """
-    said = [parsed(word) for word in overrides]
-    given = {name for override in said for name in _given(override)}
+    given = settings_in(overrides)
     if settings["overwrite"] and "overwrite" not in given:
         raise UserError("overwrite: deletes a run; give it on the command line, not in a file of options")
     for group, name in ("tracking", "uri"), ("search", "storage"):
@@ -77,18 +75,13 @@ def check_said(settings: dict, overrides: list[str]) -> None:
             )
     if settings["launch"]["setup"] and "launch.setup" not in given:
         known = options("cluster")
+        said = [parsed(word) for word in overrides]
         chosen = [override.value() for override in said if override.key_or_group == "cluster"]
         names = [name for value in chosen for name in (value if isinstance(value, list) else [value])]
         sites = [plain_yaml.read(known[name]) for name in names if name in known]
         lines = [site.get("setup", site.get("launch", {}).get("setup")) for site in sites]
         if settings["launch"]["setup"] not in lines:
             raise UserError("launch.setup: lines for a shell; give them, or the cluster=<site> that has them, yourself")
-
-
-def _given(override: Override) -> list[str]:
-    """The names of the settings that a word gives: launch.gpus and launch.cpus of launch={gpus:1,cpus:2}."""
-    key, value = override.key_or_group, override.value()
-    return [f"{key}.{name}" for name in value] if isinstance(value, dict) else [key]
 
 
 def _check_entry(entry: Any, path: Path) -> None:

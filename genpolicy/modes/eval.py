@@ -2,6 +2,7 @@
 
 import contextlib
 
+from genpolicy.config.loader import settings_in
 from genpolicy.errors import UserError
 from genpolicy.runs import provenance
 from genpolicy.runs.evaluations import Evaluation, with_chosen
@@ -11,7 +12,7 @@ from genpolicy.runs.run import claim_run
 from genpolicy.training.evaluate import evaluate, show
 from genpolicy.training.setup import find_run, stage_of
 
-DURING_TRAINING = ("eval.episodes=", "eval.per_phase=")
+DURING_TRAINING = {"eval.episodes", "eval.per_phase"}
 
 
 def run(job: Job) -> None:
@@ -25,8 +26,8 @@ def run(job: Job) -> None:
     `UserError` when all else is done.
     """
     config = job.config
-    if word := next((word for word in job.overrides if word.lstrip("+").startswith(DURING_TRAINING)), None):
-        raise UserError(f"{word}: of evaluations during training; mode=eval plays eval.final_episodes")
+    for name in sorted(DURING_TRAINING & settings_in(job.overrides)):
+        raise UserError(f"{name}: is of evaluations during training; mode=eval plays eval.final_episodes")
     found, path = find_run(config)
     wanted, chosen = with_chosen(found, job)
     if identity(wanted) != identity(found.config):

@@ -27,10 +27,10 @@ def run(job: Job) -> None:
         justify = "left" if name in ("env", "simulator") else "right"
         shown.add_column(name, justify=justify, no_wrap=not text, overflow="fold")
     for name, path in options("env").items():
-        node = all_settings(path, "env")
-        if MISSING in node.values():  # what the user has to name first
-            continue
         try:
+            node = all_settings(path, "env")
+            if MISSING in node.values():  # what the user has to name first
+                continue
             task = build(node)
         except UserError as error:  # as of a simulator that is not installed
             shown.add_row(*map(plain, (name, "", "", "", one_line(error))))

@@ -39,16 +39,19 @@ def with_chosen(run: Run, job: Job) -> tuple[DictConfig, dict[str, str]]:
     That is `CHOSEN`, how many actions of a chunk are played, and `eval`. What means nothing in the run's is left as it
     is, and a line says so. Raises `UserError` for what does not go with the run.
     """
+    from genpolicy.config.loader import settings_in  # which imports Hydra, as workers do not
+
     config, wanted, chosen = job.config, run.config.copy(), dict(run.choices)
-    if length := [word for word in job.overrides if word.lstrip("+").startswith("chunk.length=")]:
-        raise UserError(f"{length[0]}: chunks are as long as those that the run was trained on; leave it out")
+    given = settings_in(job.overrides)
+    if "chunk.length" in given:
+        raise UserError("chunk.length: chunks are as long as those that the run was trained on; leave it out")
     ignored = unused(OmegaConf.to_container(run.config), TrainSettings)
     for group in (group for group in CHOSEN if group in config and group not in ignored):
         if TARGET in config[group]:
             wanted[group], chosen[group] = config[group], job.choices[group]
         else:
             wanted[group] = OmegaConf.merge(wanted[group], config[group])
-    if any(word.lstrip("+").startswith("chunk.execute=") for word in job.overrides):  # null: all
+    if "chunk.execute" in given:  # null: all
         wanted.chunk.execute = config.chunk.execute
     wanted.eval = config.eval
     wanted = check(wanted, chosen, root=TrainSettings)
@@ -84,11 +87,16 @@ class Evaluation:
         """One of its files."""
         return self.directory / f"evaluation-{self.stage}{self.digits}{suffix}"
 
-    def ask(self) -> None:
-        """Ask the process that next opens the run to make it; the caller owns the run."""
-        if not self.path(".yaml").exists():
-            content = {"choices": dict(self.choices), "settings": self.settings}
-            write_atomically(self.path(".yaml"), plain_yaml.dump(content))
+    def ask(self) -> bool:
+        """Ask the process that next opens the run to make it, if nobody has; whether nobody had.
+
+        The caller owns the run.
+        """
+        if self.path(".yaml").exists():
+            return False
+        content = {"choices": dict(self.choices), "settings": self.settings}
+        write_atomically(self.path(".yaml"), plain_yaml.dump(content))
+        return True
 
     def withdraw(self) -> None:
         """Undo `ask`; the caller owns the run."""

@@ -82,6 +82,7 @@ class Run:
         own = {name: value for name, value in frozen["config"].items() if name not in OF_ONE_MODE}
         self.config: DictConfig = OmegaConf.create(own)
         self.asked: Evaluation | None = None  # what the command wants of it, beside the evaluation at its own end
+        self.asks = False  # whether no command has wanted it before
         self._lock: Lock | None = None
         self._status: dict = {}
 
@@ -194,8 +195,7 @@ def open_run(config: DictConfig, choices: Mapping[str, str], sweep: str | None =
         _remark_recorded(run.config, config)
         asked = Evaluation.of(directory, config, choices)
         if asked.digits != own_evaluation(run).digits:
-            run.asked = asked
-            asked.ask()
+            run.asked, run.asks = asked, asked.ask()
         if run.finished:
             run.config.device, run.config.threads = config.device, config.threads
         run._lock = lock

@@ -87,7 +87,7 @@ def withdrawing(runs: Sequence[Run]) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        unanswered = [run.asked for run in runs if run.asked is not None and run.asked.record() is None]
+        unanswered = [run.asked for run in runs if run.asked is not None and run.asks and run.asked.record() is None]
         for asked in unanswered:
             asked.withdraw()
         if unanswered:

@@ -20,7 +20,8 @@ from genpolicy.runs import checkpoint
 from genpolicy.runs.evaluations import with_chosen
 from genpolicy.runs.run import find_runs, load_run, open_run
 from genpolicy.system import progress
-from genpolicy.training import evaluate, trainer
+from genpolicy.system.signals import Interrupted
+from genpolicy.training import evaluate, train, trainer
 
 SHORT = ("algo.critic_steps=4", "algo.policy_steps=4", "eval.per_phase=1", "eval.final_episodes=3", "eval.episodes=2")
 
@@ -100,6 +101,17 @@ def test_an_evaluation_that_is_interrupted_does_not_come_back(outputs, untrained
     assert "finished already" in command(outputs).out
 
 
+def test_what_another_command_has_asked_for_is_not_taken_back(outputs):
+    ((job, _),) = jobs(*words(outputs, *SHORT, "eval.final_episodes=4"))
+    for new in (True, False):
+        run = open_run(job.config, job.choices)
+        assert run.asks == new
+        run.close()
+    with pytest.raises(Interrupted), train.withdrawing([run]):
+        raise Interrupted(signal.SIGTERM)
+    assert list(only_run(outputs).glob("evaluation-*.yaml"))
+
+
 def test_what_a_command_asked_for_before_it_was_killed_is_made_by_seeds_together_too(outputs, untrained):
     ((job, _),) = jobs(*words(outputs, *SHORT, "eval.final_episodes=4"))
     open_run(job.config, job.choices).close()
@@ -112,15 +124,16 @@ def test_mode_eval_takes_null_for_all_actions_of_a_chunk(tmp_path):
     ((job, _),) = jobs("algo=qc_fql", "env=multi-goal", "tuned=none", *chunks, f"paths.outputs={tmp_path}")
     run = open_run(job.config, job.choices)
     run.close()
-    for word, played in ("chunk.execute=null", None), ("chunk.execute=2", 2), ("eval.video=false", 1):
+    for word, played in ("chunk.execute=null", None), ("chunk={execute:2}", 2), ("eval.video=false", 1):
         ((job, _),) = jobs("mode=eval", f"checkpoint={run.directory}", word)
         assert with_chosen(run, job)[0].chunk.execute == played
 
 
-@pytest.mark.parametrize("word", ["eval.episodes=5", "eval.per_phase=2"])
+@pytest.mark.parametrize("word", ["eval.episodes=5", "eval={per_phase:2}"])
 def test_mode_eval_refuses_what_is_of_evaluations_during_training(outputs, word):
     said = genpolicy("mode=eval", f"checkpoint={only_run(outputs)}", word).err
-    assert said == f"genpolicy: {word}: of evaluations during training; mode=eval plays eval.final_episodes\n"
+    name = "eval." + re.search(r"episodes|per_phase", word)[0]
+    assert said == f"genpolicy: {name}: is of evaluations during training; mode=eval plays eval.final_episodes\n"
 
 
 def test_a_long_evaluation_says_how_far_it_is(tmp_path, monkeypatch):

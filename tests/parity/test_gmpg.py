@@ -80,6 +80,7 @@ def test_the_terms_of_the_score_function_gradient():
     weight = (algorithm.beta * advantage).exp().clamp(max=2.0)
     assert 0 < (weight == 2.0).sum() < len(weight)
     weight, cost = weight / weight.mean(), log_pi - log_mu - algorithm.beta * advantage
+    draws["cost_probe"] = draws["probe"]  # as theirs, where ours are two
     with torch.no_grad():
         draws |= algorithm.derive(batch, draws)
     found, _ = algorithm.loss(batch, draws)
