@@ -109,7 +109,7 @@ class GuidedByDensity(Guided, ABC):
     uses_density = True
 
     hutchinson: bool = setting(
-        False, doc="estimate the divergence by one random probe a sample, in training only: cheaper and noisier"
+        False, doc="estimate divergences by random probes, in training only: cheaper and noisier"
     )
 
     @property

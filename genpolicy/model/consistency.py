@@ -9,7 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from genpolicy.config.schema import component
+from genpolicy.config.schema import build, component
+from genpolicy.config.validation import Node
+from genpolicy.errors import UserError
 from genpolicy.model.flow import Capability, ProbabilityFlow
 from genpolicy.model.generative import GenerativePolicy
 
@@ -23,6 +25,17 @@ class ConsistencyPolicy(GenerativePolicy):
     """
 
     supports = frozenset({Capability.END})
+    divides_by_signal = True  # so that there must be some of it at every time
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        super().check_compatibility(config)
+        path = build(config.model.path)
+        if cls.divides_by_signal and not path.alpha(torch.tensor(path.t_max)) > 0:
+            raise UserError(
+                "model.path: nothing is left of the action at t = 1, in units of which consistency models are; "
+                "legal: a path that leaves some, as EDM"
+            )
 
     def to_data(self, x: Tensor, t: Tensor, observation: Tensor) -> Tensor:
         """f(x, t) [B, A] of x [B, A] at t [B]."""
@@ -51,6 +64,7 @@ class EndPolicy(ConsistencyPolicy):
     """
 
     supports = frozenset({Capability.END, Capability.MEAN_VELOCITY})
+    divides_by_signal = False
 
     def network_time(self, t: Tensor) -> Tensor:
         return 1 - t

@@ -101,6 +101,7 @@ class MeanFlow(MeanVelocity):
 
         Settings of other laws of times are refused, and none at which the field is learned.
         """
+        super().check_compatibility(config)
 
         def fits(model: Mapping) -> bool:
             return "path" in model and issubclass(locate(model["path"]["_target_"]), ICFM)

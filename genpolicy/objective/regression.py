@@ -29,7 +29,7 @@ def refuse_levels(config: Node, name: str) -> None:
     if "path" in config.model and locate(config.model.path._target_).discrete:
         raise UserError(
             f"{name} draws times of its own, and this model knows those of its noise levels alone; legal: "
-            "objective=epsilon, or another that draws the model's"
+            "a model of all times, or an objective that draws the model's, as epsilon"
         )
 
 

@@ -29,6 +29,7 @@ class Shortcut(SolutionMap):
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
         """The number of intervals is a power of two."""
+        super().check_compatibility(config)
         intervals = config.objective.intervals
         if intervals & (intervals - 1):
             raise UserError(f"objective.intervals={intervals}: must be a power of two, as 64, 128, 256")

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from genpolicy.config.schema import component
+from genpolicy.config.validation import Node
 from genpolicy.model.flow import Capability, standard_normal
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.objective.objective import Draws, SquaredError
+from genpolicy.objective.regression import refuse_levels
 
 
 @component
@@ -19,6 +21,11 @@ class SolutionMap(SquaredError):
 
     teaches = frozenset({Capability.FIELD, Capability.MAP, Capability.END})
     prediction = "preconditioned"
+
+    @classmethod
+    def check_compatibility(cls, config: Node) -> None:
+        """Times are those that the model is to know."""
+        refuse_levels(config, "objective: it")
 
     def draw(
         self,

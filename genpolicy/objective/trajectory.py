@@ -36,6 +36,7 @@ class Trajectory(SolutionMap):
     @classmethod
     def check_compatibility(cls, config: Node) -> None:
         """A target in closed form takes no steps; others take those of the instantaneous map."""
+        super().check_compatibility(config)
         if config.objective.target == "closed_form":
             refuse_unused(config, "objective", ("target_steps",), "objective.target=closed_form takes no steps")
         elif not config.objective.flow_weight:

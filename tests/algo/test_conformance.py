@@ -302,6 +302,15 @@ def assert_works(config, word: str = "") -> None:
         ),
         ("algo=bc model=ddpm objective=edm", "objective: it draws times of its own, and this model knows th"),
         (
+            "algo=gtp model.path._target_=genpolicy.model.ddpm.DDPM",
+            "objective: it draws times of its own, and this model knows those of its noise levels alone; legal: a mo",
+        ),
+        (
+            "algo=consistency_ac model=trajectory model._target_=genpolicy.model.consistency.ConsistencyPolicy "
+            "model.path._target_=genpolicy.model.path.ICFM",
+            "model.path: nothing is left of the action at t = 1, in units of which consistency models",
+        ),
+        (
             "algo=gtp objective.target=euler objective.flow_weight=0",
             "objective.flow_weight=0: objective.target=euler takes steps of the instantaneous map, which is then not",
         ),

@@ -14,7 +14,7 @@ from torchdiffeq import odeint
 
 from genpolicy.algo.update import imitation
 from genpolicy.dataset.transitions import Transitions
-from genpolicy.model.path import EDM, GVP, ICFM
+from genpolicy.model.path import EDM, GVP, ICFM, OTCFM
 from genpolicy.model.trajectory import TrajectoryPolicy
 from genpolicy.network.mlp import MLP
 from genpolicy.network.residual import TemporalSpatialResidual
@@ -366,3 +366,13 @@ def test_the_residual_network_takes_two_times():
     assert here.shape == (5, 2)
     assert not torch.allclose(here, there)
     torch.testing.assert_close(here, policy.data(x, t, observation))
+
+
+@pytest.mark.parametrize("objective", [Trajectory(), Consistency(), MeanFlow(), Shortcut()], ids=type)
+def test_noise_is_paired_with_actions_as_the_path_says(objective):
+    network = MLP(action_size=2, observation_size=0, num_times=2)
+    policy = TrajectoryPolicy(path=OTCFM(), network=network, prediction="data", solver=Jumps(), likelihood=RK4())
+    generator = torch.Generator().manual_seed(0)
+    action = torch.randn(128, 2, generator=generator)
+    noise = objective.draw(policy, torch.zeros(128, 0), action, generator)["noise"]
+    assert (action * noise).mean() > 0.5
