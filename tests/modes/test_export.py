@@ -154,7 +154,7 @@ def test_a_program_of_torch_for_a_fixed_batch_without_the_data_or_a_registered_e
         ("export.path=x.onnx solver=dopri5", r"solver: chooses its steps by .*; legal: solver=ab2\|"),
         ("export.path=x.onnx select=greedy select.num_candidates=0", "select.num_candidates: 0 must be >= 1"),
         ("export.path=x.onnx chunk.execute=2", "chunk.execute=2: at most chunk.length=1"),
-        ("export.path=x.onnx chunk.length=1", "chunk.length=1: chunks are as long as those that the run was trained"),
+        ("export.path=x.onnx chunk.length=1", "chunk.length: chunks are as long as those that the run was trained"),
         ("export.path=.", "is a folder; name the file that is to be written"),
         (f"export.path={256 * 'n'}/x.onnx", r"nnn\.\.\.: a name of 256 bytes in a path; legal: at most 255"),
         (f"export.path={255 * 'n'}", r"n\.lock: cannot be written: File name too long"),
