@@ -12,7 +12,7 @@ export DO_NOT_TRACK := true
 unexport PYTHONDONTWRITEBYTECODE    # without it every process would compile torch and MLflow anew, for some ten seconds
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-slow test-all test-slurm test-browser chromium lint bench mlflow clean
+.PHONY: help setup run test test-slow test-all test-slurm test-browser lint bench mlflow clean
 
 help:    ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
@@ -28,20 +28,17 @@ test: $(READY)    ## the quick tests; ARGS="-k settings" for some of them
 test-slow: $(READY)    ## the tests that train for longer
 	$(TESTS) -m slow $(ARGS)
 
-# Jobs of SLURM are waited for, in which time the browser can work; it is installed before, as apt has one lock.
-test-all: lint chromium    ## everything
+test-all: lint    ## everything
 	$(TESTS) $(ARGS)
-	$(MAKE) --jobs=2 --output-sync=target test-slurm test-browser
+	$(MAKE) test-slurm test-browser
 
 test-slurm: $(READY)    ## the tests that need SLURM, on a one-machine one that is started and stopped
 	@trap 'launch/slurm-dev.sh down' EXIT INT TERM; \
 	launch/slurm-dev.sh up && OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 4 --dist worksteal tests/slurm/slurm_*.py $(ARGS)
 
-test-browser: $(READY) chromium    ## the tests that look at pages in Debian's Chromium
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser/browser_*.py $(ARGS)
-
-chromium:
+test-browser: $(READY)    ## the tests that look at pages in Debian's Chromium
 	@command -v chromium >/dev/null || { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; } >/dev/null
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/browser/browser_*.py $(ARGS)
 
 lint: $(READY)    ## ruff: lint and format
 	$(BIN)/ruff check .
