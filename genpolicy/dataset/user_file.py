@@ -39,7 +39,7 @@ class OwnFile(Dataset):
 
     def location(self, task: Task) -> Path:
         """The file's absolute path."""
-        return Path(self.path).expanduser().absolute()
+        return Path(absolute(self.path))
 
     def source(self, task: Task) -> str:
         """The file's absolute path."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from genpolicy.config.schema import build
 from genpolicy.runs import provenance
 from genpolicy.runs.job import Job
-from genpolicy.training.setup import choose_device, find_run, fresh_algorithm, load, restore, stage_after, stage_of
+from genpolicy.training.setup import choose_device, find_run, fresh_algorithm, load, restore, stage_of
 
 
 def run(job: Job) -> None:
@@ -21,8 +21,7 @@ def run(job: Job) -> None:
     config, device = found.config, choose_device(job.config.device)
     task = build(config.env)
     algorithm = fresh_algorithm(config, task, device)
-    updates = restore(algorithm, path)
-    stage = stage_of(found, path) and stage_after(path, updates)  # a run in training may have saved another one since
+    stage = stage_of(found, path, restore(algorithm, path))
     now, data = provenance.stamp(config), load(config, task, device)
     provenance.compare(found.directory, data, now)
     inspection = Inspection.of(algorithm.eval(), data, **job.config.inspect)

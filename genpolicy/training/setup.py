@@ -86,11 +86,14 @@ def updates_of(path: Path, saved: dict) -> int:
         raise checkpoint.mismatch(path, error) from error
 
 
-def stage_of(run: Run, path: Path) -> str:
-    """What begins the names of files on the policy in a checkpoint of a run: nothing for the trained one."""
+def stage_of(run: Run, path: Path, updates: int | None = None) -> str:
+    """What begins the names of files on the policy in a checkpoint of a run: nothing for the trained one.
+
+    updates: after how many it was saved, if it was read already; a run in training may have saved another one since.
+    """
     if run.finished and path.name in ("last.pt", POLICY):
         return ""
-    return stage_after(path, updates_of(path, checkpoint.load(path)))
+    return stage_after(path, updates_of(path, checkpoint.load(path)) if updates is None else updates)
 
 
 def stage_after(path: Path, updates: int) -> str:

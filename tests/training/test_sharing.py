@@ -255,14 +255,12 @@ def composed(*words: str):
 
 
 def phases_of(config, wanted=lambda name, key: True) -> dict[str, tuple[str, dict]]:
-    """Of each shared phase after a few updates, until the last that is wanted: its key but for the data, and the
-    weights."""
+    """Of each shared phase, until the last that is wanted: its key but for the data, and the weights after updates."""
     algorithm, data = assemble(config, 2, -torch.ones(2), torch.ones(2), config.seed), random_transitions()
     generator, found = torch.Generator(), {}
     shared = {phase.name: phases.recipe(config, algorithm.phases, phase.name) for phase in algorithm.phases}
-    keys = {
-        name: made and digest([made, config.seed]) for name, made in shared.items()
-    }  # none: nothing follows from it
+    # Of a phase without a recipe, there is none, and nothing follows from what it trains.
+    keys = {name: made and digest([made, config.seed]) for name, made in shared.items()}
     while algorithm.phases and not ((key := keys[name := algorithm.phases[-1].name]) and wanted(name, key)):
         algorithm.phases.pop()
     for phase in algorithm.phases:
